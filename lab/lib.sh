@@ -1,0 +1,118 @@
+# Shared by the scripts of this folder; sourced, never run.
+# shellcheck shell=bash
+
+set -euo pipefail
+
+lab_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck disable=SC2034
+repository=$(dirname "$lab_folder")
+
+say() { printf '%s\n' "$*"; }
+
+fail() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 1
+}
+
+# Seconds since the moment given as the value of EPOCHREALTIME, with one decimal.
+seconds_since() {
+  local now=$EPOCHREALTIME
+  awk -v from="$1" -v to="$now" 'BEGIN { printf "%.1f s", to - from }'
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  elif command -v sudo >/dev/null; then
+    sudo "$@"
+  else
+    fail "'$1' needs root, and there is no sudo"
+  fi
+}
+
+# A client that hangs on a half-dead engine must not hang us.
+engine_answers() { timeout 10 docker info >/dev/null 2>&1; }
+
+os_field() { (. /etc/os-release && eval "printf '%s' \"\${$1:-}\""); }
+
+apt_refresh() {
+  # Package lists of the last twelve hours are fresh enough, and an update takes seconds.
+  if [ "${1:-}" = force ] || [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -720 2>/dev/null | head -n1)" ]; then
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 update
+  fi
+}
+
+apt_install() {
+  local output
+  # Hundreds of lines that matter only when it fails.
+  output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+    install --no-install-recommends "$@" 2>&1 </dev/null) || {
+    printf '%s\n' "$output" >&2
+    fail "apt could not install $*"
+  }
+}
+
+# Installs the named packages that are missing.
+apt_need() {
+  local missing=() package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  say "installing: ${missing[*]}"
+  apt_refresh
+  apt_install "${missing[@]}"
+}
+
+# One line of what apt says about the main component of this machine's own distribution.
+apt_target() {
+  apt-get indextargets --format "\$($1)" 'Created-By: Packages' "Codename: $(os_field VERSION_CODENAME)" 'Component: main' |
+    head -n1
+}
+
+# The address of the Debian archive that this machine uses.
+apt_uri() {
+  local uri
+  uri=$(apt_target REPO_URI)
+  if [ -z "$uri" ]; then
+    apt_refresh force
+    uri=$(apt_target REPO_URI)
+  fi
+  [ -n "$uri" ] || fail "apt names no source for the main component of $(os_field VERSION_CODENAME)"
+  printf '%s' "${uri%/}"
+}
+
+# The keyring that the machine's own source is checked with.
+apt_keyring() {
+  local entry file keyring
+  entry=$(apt_target SOURCESENTRY)
+  file=${entry%:*}
+  keyring=$(sed -nE 's/^Signed-By: *(\/[^ ]+).*/\1/p; s/.*signed-by=(\/[^] ,]+).*/\1/p' "$file" 2>/dev/null | head -n1)
+  printf '%s' "${keyring:-/usr/share/keyrings/debian-archive-keyring.gpg}"
+}
+
+# Makes the named packages installable from trixie on an older Debian, and only those: all else of that suite stays at a
+# priority below what the machine has.
+apt_from_trixie() {
+  [ "$(os_field ID)" = debian ] ||
+    fail "this is $(os_field PRETTY_NAME), not Debian: install $* as it documents, and run this again"
+  [ "$(os_field VERSION_CODENAME)" = trixie ] && return
+  as_root tee /etc/apt/sources.list.d/slipway-trixie.sources >/dev/null <<STANZA
+Types: deb
+URIs: $(apt_uri)
+Suites: trixie
+Components: main
+Signed-By: $(apt_keyring)
+STANZA
+  as_root tee /etc/apt/preferences.d/slipway-trixie.pref >/dev/null <<'STANZA'
+Package: *
+Pin: release n=trixie
+Pin-Priority: 100
+STANZA
+  as_root tee "/etc/apt/preferences.d/slipway-trixie-${1//./-}.pref" >/dev/null <<STANZA
+Package: $*
+Pin: release n=trixie
+Pin-Priority: 990
+STANZA
+  apt_refresh force
+}
