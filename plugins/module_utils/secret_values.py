@@ -1,0 +1,81 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What makes a good secret, how one is made, and how it joins the text of a vault file. No Ansible in here."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+from typing import Any
+
+MINIMUM_LENGTH = 16
+GENERATED_LENGTH = 40
+MINIMUM_DISTINCT = 6
+
+# Letters and digits only: safe in URLs, shells, ACL files and connection strings, and never taken for an option.
+_ALPHABET = string.ascii_letters + string.digits
+
+_PLACEHOLDER = re.compile(
+    r"change[-_ ]?(me|this|it)|replace[-_ ]?(me|this|with)|placeholder|example|sample|todo|fixme|insert[-_ ]|your[-_ ]|dummy|default"
+    r"|^<.*>$|passw0?rd",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TOP_LEVEL_KEY = re.compile(r"""^(?P<quote>["']?)(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P=quote)\s*:(?:\s|$)""", re.MULTILINE)
+
+
+def secret_problem(value: Any) -> str | None:
+    """Say what is wrong with a secret, without showing it.
+
+    Args:
+        value: What a variable holds; None stands for a variable that is not set.
+
+    Returns:
+        The end of a sentence that starts with the variable's name, or None for a good secret.
+    """
+    if value is None:
+        return "is not set"
+    if not isinstance(value, str):
+        return f"is no text but {type(value).__name__}; put it in quotes"
+    if not value.strip():
+        return "is empty"
+    if _PLACEHOLDER.search(value):
+        return "is a placeholder"
+    if len(value) < MINIMUM_LENGTH:
+        return f"is too short: {len(value)} characters, and {MINIMUM_LENGTH} are the least"
+    if len(set(value)) < MINIMUM_DISTINCT:
+        return f"is too simple: it uses {len(set(value))} different characters, and {MINIMUM_DISTINCT} are the least"
+    return None
+
+
+def new_secret() -> str:
+    """Return a random secret of 40 letters and digits (238 bits) that secret_problem finds nothing wrong with."""
+    while True:
+        value = "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_LENGTH))
+        if secret_problem(value) is None:
+            return value
+
+
+def names_in(text: str) -> set[str]:
+    """Return the variables that the text of a YAML file sets at its top level, their values unread."""
+    return {match["name"] for match in _TOP_LEVEL_KEY.finditer(text)}
+
+
+def with_new_secrets(text: str, names: list[str]) -> str:
+    """Return the text of a vault file with a new secret for each name, all that stands there already kept as it is.
+
+    Raises:
+        ValueError: A name is no name of a variable, or is set in the text already.
+    """
+    present = names_in(text)
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable")
+        if name in present:
+            raise ValueError(f"{name} is set already")
+    head = text if text.strip() else "---\n"
+    if not head.endswith("\n"):
+        head += "\n"
+    return head + "".join(f'{name}: "{new_secret()}"\n' for name in names)
