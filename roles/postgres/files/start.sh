@@ -1,0 +1,43 @@
+#!/bin/sh
+# First process of the container: prepares an empty volume, then becomes PostgreSQL. The image's own entrypoint is not
+# used because it leaves the superuser's password in the server's environment.
+set -eu
+
+say() { echo "start.sh: $*" >&2; }
+
+image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+
+if [ -e "$PGDATA/PG_VERSION" ]; then
+  if [ ! -r "$PGDATA/PG_VERSION" ]; then
+    say "user $(id -u) cannot read the data in $PGDATA, which belongs to user $(stat -c %u "$PGDATA/PG_VERSION")."
+    say "The alpine and Debian images differ in that number: go back to the image that the data comes from, or dump and restore."
+    exit 1
+  fi
+  data_major=$(cat "$PGDATA/PG_VERSION")
+  if [ "$data_major" != "$image_major" ]; then
+    say "the volume holds data of PostgreSQL $data_major, and the image has PostgreSQL $image_major."
+    say "A new major version cannot read it: set postgres_image back to version $data_major, or dump and restore."
+    exit 1
+  fi
+else
+  # The data comes into being beside its place and PG_VERSION moves last, so that an interrupted run leaves nothing that
+  # looks like a database.
+  fresh=$PGDATA/.initdb
+  rm -rf "$fresh"
+  for entry in "$PGDATA"/* "$PGDATA"/.[!.]*; do
+    case $entry in "$PGDATA/*" | "$PGDATA/.[!.]*" | "$PGDATA/lost+found") continue ;; esac
+    say "the volume holds ${entry##*/} but no PG_VERSION: this is no database, and it is not empty either. Nothing was changed."
+    exit 1
+  done
+  say "the volume is empty: creating a database cluster of PostgreSQL $image_major"
+  initdb --pgdata="$fresh" --username=postgres --pwfile=/run/secrets/superuser_password \
+    --auth-local=peer --auth-host=scram-sha-256 "$@"
+  for entry in "$fresh"/*; do
+    [ "$entry" = "$fresh/PG_VERSION" ] || mv "$entry" "$PGDATA/"
+  done
+  mv "$fresh/PG_VERSION" "$PGDATA/"
+  rmdir "$fresh"
+fi
+
+chmod 0700 "$PGDATA"
+exec postgres -c config_file=/etc/slipway/current/postgresql.conf

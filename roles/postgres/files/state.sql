@@ -1,0 +1,139 @@
+-- Prints what is really there, in the shape of the variable "desired" (JSON), to be compared with it. Writes nothing.
+-- Variables: desired; conninfo of the application's database.
+set default_transaction_read_only = on;
+\set verifiers `cat /run/secrets/role_verifiers 2>/dev/null || echo '{}'`
+select exists (
+  select from pg_database where datname = :'desired'::jsonb #>> '{database,name}'
+) as has_database \gset
+\if :has_database
+  \connect :conninfo
+  set default_transaction_read_only = on;
+\endif
+with
+desired as materialized (select :'desired'::jsonb as doc, :'verifiers'::jsonb as verifiers),
+account as materialized (
+  select role.*
+  from pg_authid as role, desired
+  where doc -> 'roles' ? rolname
+),
+-- PUBLIC is grantee 0.
+grantee as materialized (
+  select oid, rolname::text as name from account where rolname <> 'postgres'
+  union all
+  select 0, 'public'
+),
+database as materialized (
+  select pg_database.* from pg_database, desired where datname = doc #>> '{database,name}'
+),
+-- Empty as long as the database is missing and this session is in another one.
+schema as materialized (
+  select pg_namespace.* from pg_namespace, database where nspname = 'public' and datname = current_database()
+),
+wanted_grant as (
+  select rolname, kind.key as kind, privilege.value as privilege
+  from desired,
+    jsonb_each(doc -> 'table_privileges') as grants (grantee, kinds),
+    jsonb_each(kinds) as kind,
+    jsonb_array_elements_text(kind.value) as privilege,
+    account
+  where rolname = grants.grantee
+),
+relation as (
+  select pg_class.oid, relname, case relkind when 'S' then 'sequences' else 'tables' end as kind
+  from pg_class
+  join schema on relnamespace = schema.oid
+  join account on relowner = account.oid
+  join desired on rolname in (doc #>> '{database,owner}', doc ->> 'writer')
+  where relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+    and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
+)
+select jsonb_build_object(
+  'database', (
+    select jsonb_build_object('name', datname, 'owner', pg_get_userbyid(datdba)) from database
+  ),
+  'writer', (select doc ->> 'writer' from desired),
+  'roles', (
+    select coalesce(jsonb_object_agg(rolname, jsonb_build_object(
+      'bypassrls', rolbypassrls,
+      'connection_limit', rolconnlimit,
+      'createdb', rolcreatedb,
+      'createrole', rolcreaterole,
+      'inherit', rolinherit,
+      'login', rolcanlogin,
+      -- Inside the server, so that no hash leaves it.
+      'password_as_declared', coalesce(rolpassword = verifiers ->> rolname, false),
+      'replication', rolreplication,
+      'superuser', rolsuper,
+      'member_of', (
+        select coalesce(jsonb_agg(distinct pg_get_userbyid(roleid) collate "C" order by pg_get_userbyid(roleid) collate "C"), '[]')
+        from pg_auth_members where member = account.oid
+      )
+    )), '{}')
+    from account, desired
+  ),
+  'undeclared_roles', (
+    select coalesce(jsonb_agg(rolname order by rolname collate "C"), '[]')
+    from pg_roles, desired
+    where rolcanlogin and not doc -> 'roles' ? rolname
+      and shobj_description(pg_roles.oid, 'pg_authid') = 'Managed by Slipway'
+  ),
+  'database_privileges', (
+    select coalesce(jsonb_object_agg(name, privileges), '{}')
+    from (
+      select name, jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
+      from database, aclexplode(coalesce(datacl, acldefault('d', datdba))) as acl
+      join grantee on grantee.oid = acl.grantee
+      where acl.grantee <> datdba
+      group by name
+    ) as found
+  ),
+  'schema_owner', (select pg_get_userbyid(nspowner) from schema),
+  'schema_privileges', (
+    select coalesce(jsonb_object_agg(name, privileges), '{}')
+    from (
+      select name, jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
+      from schema, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) as acl
+      join grantee on grantee.oid = acl.grantee
+      where acl.grantee <> nspowner
+      group by name
+    ) as found
+  ),
+  'default_privileges', (
+    select coalesce(jsonb_object_agg(creator, grants), '{}')
+    from (
+      select creator, jsonb_object_agg(name, kinds) as grants
+      from (
+        select creator, name, jsonb_object_agg(kind, privileges) as kinds
+        from (
+          select account.rolname::text as creator, grantee.name,
+            case defaclobjtype when 'S' then 'sequences' else 'tables' end as kind,
+            jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
+          from pg_default_acl
+          join schema on defaclnamespace = schema.oid
+          join account on defaclrole = account.oid
+          join desired on account.rolname in (doc #>> '{database,owner}', doc ->> 'writer')
+          cross join aclexplode(defaclacl) as acl
+          join grantee on grantee.oid = acl.grantee
+          where defaclobjtype in ('r', 'S')
+          group by 1, 2, 3
+        ) as by_kind
+        group by creator, name
+      ) as by_grantee
+      group by creator
+    ) as found
+  ),
+  'table_privileges', (select doc -> 'table_privileges' from desired),
+  'missing_table_privileges', (
+    select coalesce(jsonb_agg(distinct format('%s: %s', rolname, relname) collate "C" order by format('%s: %s', rolname, relname) collate "C"), '[]')
+    from relation join wanted_grant using (kind)
+    where not case kind
+      when 'sequences' then has_sequence_privilege(rolname, relation.oid, privilege)
+      else has_table_privilege(rolname, relation.oid, privilege)
+    end
+  ),
+  'extensions', (
+    select coalesce(jsonb_agg(extname order by extname collate "C"), '[]')
+    from pg_extension, desired, schema
+    where doc -> 'extensions' ? extname
+  )
+);
