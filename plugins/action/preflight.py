@@ -1,0 +1,254 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stop a run before it touches a host with inputs that cannot work. See the documentation of preflight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible.template import Templar
+
+from ansible_collections.slipway.stack.plugins.module_utils import preflight
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
+
+try:
+    # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
+    from ansible._internal._datatag._tags import Origin
+except ImportError:
+    Origin = None
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+STATE = "container_service_host_state"
+UNDEFINED_NAME = re.compile(r"'([A-Za-z_][A-Za-z0-9_]*)' is undefined")
+
+Specs = dict[str, dict[str, Any]]
+
+
+def plain(value: Any) -> Any:
+    """Return a copy of a templated value with nothing left to template; Ansible resolves members when they are read."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(member) for member in value]
+    return value
+
+
+def near(path: Path) -> Path:
+    """Return a path relative to the working directory where it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def inventory_folder(sources: Iterable[str]) -> str:
+    """Return the folder of the inventory that a run was given, for messages."""
+    for path in map(Path, sources):
+        if path.exists():
+            return str(near(path if path.is_dir() else path.parent))
+    return "the inventory"
+
+
+class HostView:
+    """The variables of one host as its tasks will see them: those of the inventory over the defaults of its roles."""
+
+    def __init__(self, raw: dict[str, Any], defaults: Mapping[str, Any], extra: Mapping[str, Any], loader: Any) -> None:
+        """Take a host's variables with their templates unresolved."""
+        self.raw = raw
+        self._variables = {**defaults, **raw, **extra}
+        self._templar = Templar(loader=loader, variables=self._variables)
+        self._values: dict[str, tuple[Any, str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether the inventory sets a variable."""
+        return name in self.raw
+
+    def value(self, name: str, default: Any = None) -> tuple[Any, str]:
+        """Return a variable's value, and why it has none ("" when it has one)."""
+        if name not in self._variables:
+            return default, ""
+        if name not in self._values:
+            try:
+                self._values[name] = (plain(self._templar.template(self._variables[name])), "")
+            except AnsibleError as error:
+                self._values[name] = (default, " ".join(str(error).split()))
+        return self._values[name]
+
+    def place(self, name: str) -> str | None:
+        """Return the file and line that set a variable, relative to here where it is below, or None where that is not known."""
+        origin = Origin.get_tag(self.raw.get(name)) if Origin else None
+        if origin is None or not origin.path:
+            return None
+        path = near(Path(origin.path))
+        return f"{path}:{origin.line_num}" if origin.line_num else str(path)
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller; no host is asked or changed."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return no problems, or fail with all of them."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "roles": {
+                    "type": "list",
+                    "elements": "dict",
+                    "default": [],
+                    "options": {"group": {"type": "str", "required": True}, "role": {"type": "str", "required": True}},
+                },
+                "required_groups": {"type": "list", "elements": "str", "default": []},
+                "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                "states": {"type": "bool", "default": False},
+                "ports": {"type": "dict", "default": {}},
+                "reach": {"type": "dict", "default": {}},
+            }
+        )
+        groups: dict[str, list[str]] = task_vars["groups"]
+        self._inventory = inventory_folder(task_vars.get("ansible_inventory_sources") or [])
+        self._specs = {item["role"]: self._load(item["role"], "meta/argument_specs.yml") for item in arguments["roles"]}
+        self._roles = {
+            host: [item["role"] for item in arguments["roles"] if host in groups.get(item["group"], ())] for host in groups["all"]
+        }
+        views = {host: self._view(host, task_vars) for host in groups["all"]}
+
+        problems = self._check_states(views, arguments) if arguments["states"] else self._check_inputs(views, groups, arguments)
+        result.update(changed=False)
+        if problems:
+            values = [view.value(name)[0] for view in views.values() for name in arguments["secrets"]]
+            result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), values))
+        return result
+
+    # What there is to look at
+
+    def _view(self, host: str, task_vars: Mapping[str, Any]) -> HostView:
+        """Return a host's variables over the defaults of its roles."""
+        hostvars = task_vars["hostvars"]
+        defaults: dict[str, Any] = {}
+        for role in self._roles[host]:
+            defaults |= self._load(role, "defaults/main.yml")
+        return HostView(hostvars.raw_get(host), defaults, {"hostvars": hostvars}, self._loader)
+
+    def _load(self, role: str, name: str) -> Specs:
+        """Return a role's inputs as its specification describes them, or its defaults as they stand; the loader caches files."""
+        path = ROLES / role / name
+        if not path.is_file():
+            raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
+        data = self._loader.load_from_file(str(path), trusted_as_template=True) or {}
+        return data["argument_specs"]["main"].get("options", {}) if name.startswith("meta/") else data
+
+    # Inputs
+
+    def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
+        """Look at the inventory alone."""
+        problems = preflight.check_groups(groups, arguments["required_groups"])
+        problems += self._check_connections(views)
+        set_nowhere = [name for name in arguments["secrets"] if not any(name in view for view in views.values())]
+        problems += self._check_secrets(views, arguments["secrets"], set_nowhere)
+        for host, view in views.items():
+            set_here = [name for name in view.raw if name not in (view.raw.get("ansible_facts") or {})]
+            problems += preflight.check_names(host, set_here, self._specs, view.place)
+            for role in self._roles[host]:
+                problems += self._check_role(host, role, view, arguments["secrets"], set_nowhere)
+        return problems
+
+    def _check_connections(self, views: Mapping[str, HostView]) -> list[Problem]:
+        """Compare the addresses by which hosts are reached."""
+        connections, addresses, problems = {}, {}, []
+        for host, view in views.items():
+            kind = str(view.value("ansible_connection", "ssh")[0])
+            if kind != "local":
+                address = view.value("ansible_host", host)[0] or host
+                port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
+                connections[host] = (kind, str(address), str(port))
+            private, error = view.value("slipway_address")
+            if error:
+                problems.append(Problem(host, f"slipway_address has no value: {error}; {self._remedy(view, 'slipway_address')}"))
+            elif private:
+                addresses[host] = str(private)
+        return problems + preflight.check_connections(connections, addresses)
+
+    def _check_secrets(self, views: Mapping[str, HostView], names: Iterable[str], set_nowhere: Iterable[str]) -> list[Problem]:
+        """Every secret must be set, long and no placeholder. One that only some hosts know is for the roles there to ask for."""
+        problems = []
+        for name in names:
+            for host, view in views.items():
+                if name not in view and name not in set_nowhere:
+                    continue
+                value, error = view.value(name)
+                wrong = f"has no value: {error}" if error else secret_problem(value)
+                if wrong and value is None:
+                    how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
+                    problems.append(Problem(host, f"{name} {wrong}; {how}"))
+                elif wrong:
+                    place = view.place(name) or f"{self._inventory}/group_vars/all/vault.yml"
+                    how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
+                    problems.append(Problem(host, f"{name} {wrong}; {how}"))
+        return problems
+
+    def _check_role(self, host: str, role: str, view: HostView, secrets: Iterable[str], set_nowhere: Iterable[str]) -> list[Problem]:
+        """Compare the inputs that the inventory sets, and those that it must set, with a role's specification."""
+        problems = []
+        for name, spec in self._specs[role].items():
+            if name not in view:
+                if spec.get("required") and "default" not in spec:
+                    problems.append(Problem(host, f"{name} is required by role {role} and not set; {self._remedy(view, name)}"))
+                continue
+            value, error = view.value(name)
+            if error:
+                undefined = UNDEFINED_NAME.search(error)
+                # A missing secret has its own line already.
+                if not (undefined and undefined[1] in set_nowhere):
+                    problems.append(Problem(host, f"{name} has no value: {error}; {self._remedy(view, name)}"))
+                continue
+            validator = ArgumentSpecValidator({name: spec})
+            wrong = preflight.value_problem(name, spec, value, validator.validate({name: value}).error_messages)
+            if wrong is None and preflight.is_secret_input(name, spec) and not self._same_as_secret(view, value, secrets):
+                wrong = secret_problem(value)
+            if wrong:
+                problems.append(Problem(host, f"{name} {wrong}; {self._remedy(view, name)}"))
+        return problems
+
+    @staticmethod
+    def _same_as_secret(view: HostView, value: Any, secrets: Iterable[str]) -> bool:
+        """Tell whether a value is that of a secret, which has been looked at."""
+        return any(view.value(name)[0] == value for name in secrets)
+
+    def _remedy(self, view: HostView, name: str) -> str:
+        """Say where to set a variable."""
+        return preflight.remedy(view.place(name), self._inventory)
+
+    # Hosts
+
+    def _check_states(self, views: Mapping[str, HostView], arguments: Mapping[str, Any]) -> list[Problem]:
+        """Look at what was read from the hosts."""
+        states = {}
+        for host, view in views.items():
+            state = view.raw.get(STATE) or (view.raw.get("ansible_facts") or {}).get(STATE)
+            if state:
+                states[host] = state
+        problems = preflight.check_identities(states)
+        for host, state in states.items():
+            view = views[host]
+            memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
+            disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
+            problems += preflight.check_host(host, state, memory, disk)
+            problems += preflight.check_ports(host, state, arguments["ports"].get(host) or [])
+            problems += preflight.check_images(host, state, self._image_variables(host, view))
+            problems += preflight.check_reach(host, state, arguments["reach"].get(host) or [])
+        return problems
+
+    def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
+        """Return the inputs that name images, by image."""
+        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith("_image")]
+        return {str(view.value(name)[0]): name for name in names}

@@ -1,0 +1,385 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a preflight looks at, as functions of plain data. No Ansible in here.
+
+Every check returns problems: who, what is wrong with which variable, and what to do about it, in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+# ID and VERSION_ID of /etc/os-release.
+SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
+    "debian": ("12", "13"),
+    "ubuntu": ("22.04", "24.04", "26.04"),
+}
+SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64", "amd64", "arm64")
+DEFAULT_MINIMUM_MEMORY_MB = 1024
+DEFAULT_MINIMUM_DISK_MB = 4096
+
+# A host that runs the stack already holds its images: it needs room to go on, not room to begin.
+MINIMUM_DISK_WHEN_RUNNING_MB = 1024
+
+_SECRET_INPUT = re.compile(r"_(password|passphrase|secret|secret_key|token)$")
+_SHOWN_NEVER = re.compile(r"password|passphrase|secret|token|credential|_key$", re.IGNORECASE)
+_ANY_ADDRESS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
+
+
+class Problem(NamedTuple):
+    """One thing that stops a run: the host that it is about ("" for the whole inventory), and a sentence."""
+
+    host: str
+    text: str
+
+
+def message_of(problems: Iterable[Problem]) -> str:
+    """Return all problems as one text, a line each; hosts with the same problem share its line."""
+    hosts: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        if problem.host not in hosts[problem.text]:
+            hosts[problem.text].append(problem.host)
+    lines = []
+    for text, names in hosts.items():
+        named = [name for name in names if name]
+        prefix = f"{'host' if len(named) == 1 else 'hosts'} {', '.join(named)}: " if named else ""
+        lines.append(prefix + text)
+    count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
+    return f"Preflight found {count}; no host was changed.\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return " (did you mean x?)" for the candidate that is most like a name, or "" when none is like it."""
+    match = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.7)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, on one line and not longer than a glance."""
+    text = repr(value) if not isinstance(value, str) else f"'{value}'"
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "…" + text[-1]
+
+
+def is_secret_input(name: str, spec: Mapping[str, Any]) -> bool:
+    """Tell whether an input is one secret, which must be long and random."""
+    return spec.get("type", "str") == "str" and bool(_SECRET_INPUT.search(name))
+
+
+def redacted(text: str, secrets: Iterable[Any]) -> str:
+    """Return a text without the secrets, wherever an inventory used one."""
+    for secret in secrets:
+        if isinstance(secret, str) and len(secret) >= 8:
+            text = text.replace(secret, "(secret)")
+    return text
+
+
+# Inventory
+
+
+def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str]) -> list[Problem]:
+    """Every required group needs a host."""
+    return [
+        Problem(
+            "",
+            f"group {name} has no host{nearest(name, set(groups) - set(required) - {'all', 'ungrouped'})}; "
+            f"add one to it in the inventory's hosts file, a host may be in several groups",
+        )
+        for name in required
+        if not list(groups.get(name, ()))
+    ]
+
+
+def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses: Mapping[str, str]) -> list[Problem]:
+    """Two names for one machine make two hosts of it that undo each other's work.
+
+    Args:
+        connections: For each host the kind of connection, its address and its port.
+        addresses: For each host its private address, where it has one.
+    """
+    problems = []
+    for what, values, variable in (
+        ("connects to {1} port {2}", connections, "ansible_host or ansible_port"),
+        ("has the private address {0}", {host: (address,) for host, address in addresses.items()}, "slipway_address"),
+    ):
+        seen: dict[tuple[str, ...], str] = {}
+        for host, value in values.items():
+            if seen.setdefault(value, host) != host:
+                problems.append(
+                    Problem(host, f"{what.format(*value)}, as host {seen[value]} does; give each host its own {variable} in the inventory")
+                )
+    return problems
+
+
+def check_names(host: str, names: Iterable[str], inputs: Mapping[str, Iterable[str]], where: Callable[[str], str | None]) -> list[Problem]:
+    """A variable that begins as a role's inputs do must be one of them.
+
+    Args:
+        host: The host.
+        names: Variables that the inventory sets for it.
+        inputs: The inputs of each role.
+        where: Returns the place that sets a variable, where it is known.
+    """
+    known = {name for role_inputs in inputs.values() for name in role_inputs}
+    problems = []
+    # The longest prefix decides: a role may be named as another and more.
+    roles = sorted(inputs, key=len, reverse=True)
+    for name in sorted(set(names) - known):
+        role = next((role for role in roles if name.startswith(f"{role}_")), None)
+        if role is not None:
+            problems.append(
+                Problem(
+                    host,
+                    f"{name} is no input of role {role}{nearest(name, inputs[role])}; correct the name{_at(where(name))}, "
+                    f"or begin a variable of your own otherwise",
+                )
+            )
+    return problems
+
+
+def _at(place: str | None) -> str:
+    """Return " in <place>" or ""."""
+    return f" in {place}" if place else ""
+
+
+def remedy(place: str | None, inventory: str) -> str:
+    """Say where to set a variable: where it is set now, or where it may be."""
+    return f"set it in {place or f'{inventory}/group_vars or host_vars'}"
+
+
+# Values
+
+
+def _plain_type_problem(kind: str, value: Any) -> str | None:
+    """Return what Ansible's conversions would let pass: a mapping that becomes text, a text that becomes a list."""
+    if value is None:
+        return None
+    if kind in ("str", "path") and isinstance(value, (dict, list, tuple, set)):
+        return "must be a text"
+    if kind == "list" and not isinstance(value, (list, tuple)):
+        return "must be a list"
+    if kind == "dict" and not isinstance(value, dict):
+        return "must be a mapping"
+    if kind == "int" and isinstance(value, bool):
+        return "must be a whole number"
+    return None
+
+
+_TYPE_NAMES = {
+    "bool": "true or false",
+    "dict": "a mapping",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "path": "a path",
+    "str": "a text",
+}
+
+
+def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterable[str]) -> str | None:
+    """Say in a few words what is wrong with an input's value, or None.
+
+    Args:
+        name: The input.
+        spec: Its entry in the role's argument specification.
+        value: Its value, templates resolved.
+        errors: What Ansible's ArgumentSpecValidator says about it.
+
+    Returns:
+        The rest of a sentence after the input's name. A secret's value is not in it.
+    """
+    kind = str(spec.get("type", "str"))
+    secret = bool(spec.get("no_log")) or bool(_SHOWN_NEVER.search(name))
+    has = "has a value that" if secret else f"is {shown(value)},"
+    messages = list(errors)
+    plain = _plain_type_problem(kind, value)
+    if plain:
+        return f"{has} {plain}"
+    if not messages:
+        return None
+    choices = spec.get("choices")
+    if choices and kind != "list":
+        return f"{has} must be one of {', '.join(map(str, choices))}"
+    if any("unable to convert" in message and f"argument '{name}'" in message for message in messages):
+        return f"{has} must be {_TYPE_NAMES.get(kind, kind)}"
+    if secret:
+        return "has a value that does not fit its description"
+    details = "; ".join(_nested(message, name) for message in messages)
+    return f"does not fit: {details}"
+
+
+def _nested(message: str, name: str) -> str:
+    """Return a message of Ansible's validator about something inside an input, on one line and shorter."""
+    text = " ".join(str(message).split()).rstrip(".")
+    text = re.sub(r"^(\S+?)\. Supported parameters include: ?(.*)$", r"\1 is unknown there, known are \2", text)
+    text = re.sub(r" found in .*$", "", text)
+    text = re.sub(
+        r"^Elements value for option '?[\w.]+'? is of type (?:<class ')?(\w+)(?:'>)? and we were unable to convert to (\w+).*$",
+        lambda match: f"each element must be {_TYPE_NAMES.get(match[2], match[2])}, not {match[1]}",
+        text,
+    )
+    text = re.sub(
+        r"^argument '?([\w.]+)'? is of type <?(?:class )?'?(\w+)'?>? and we were unable to convert to (\w+).*$",
+        lambda match: f"{match[1]} must be {_TYPE_NAMES.get(match[3], match[3])}",
+        text,
+    )
+    text = text.replace("missing required arguments:", "it lacks")
+    return text.replace(f"{name}.", "")
+
+
+# What hosts are
+
+
+def check_host(
+    host: str,
+    state: Mapping[str, Any],
+    minimum_memory_mb: int = DEFAULT_MINIMUM_MEMORY_MB,
+    minimum_disk_mb: int = DEFAULT_MINIMUM_DISK_MB,
+) -> list[Problem]:
+    """The system, memory and disk of a host must suffice.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        minimum_memory_mb: Least memory in MB.
+        minimum_disk_mb: Least free disk in MB, on a host that does not run the stack yet.
+    """
+    facts = state.get("host") or {}
+    problems = []
+    distribution, version = str(facts.get("distribution", "")), str(facts.get("distribution_version", ""))
+    if version not in SUPPORTED_DISTRIBUTIONS.get(distribution, ()):
+        supported = "; ".join(f"{name.capitalize()} {', '.join(versions)}" for name, versions in SUPPORTED_DISTRIBUTIONS.items())
+        problems.append(
+            Problem(host, f"runs {distribution or 'an unknown system'} {version}, which is not supported; supported are {supported}")
+        )
+    architecture = str(facts.get("architecture", ""))
+    if architecture not in SUPPORTED_ARCHITECTURES:
+        problems.append(
+            Problem(host, f"has the architecture {architecture or '(unknown)'}, for which the images are not built; use x86_64 or aarch64")
+        )
+    memory = int(facts.get("memory_mb") or 0)
+    if memory < minimum_memory_mb:
+        problems.append(
+            Problem(
+                host,
+                f"has {memory} MB of memory, and slipway_minimum_memory_mb asks for {minimum_memory_mb} MB; "
+                "use a larger host, or lower that variable",
+            )
+        )
+    wanted = min(minimum_disk_mb, MINIMUM_DISK_WHEN_RUNNING_MB) if state.get("containers") else minimum_disk_mb
+    for path, disk in sorted((facts.get("disks") or {}).items()):
+        free = int(disk.get("free_mb") or 0)
+        if free < wanted:
+            problems.append(
+                Problem(
+                    host,
+                    f"has {free} MB free on the disk of {path}, and {wanted} MB are needed; free some, for example with "
+                    "`docker image prune`, or lower slipway_minimum_disk_mb",
+                )
+            )
+    return problems
+
+
+def check_identities(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """Each host of the inventory must be another machine, and have a name of its own."""
+    problems = []
+    for field, what, how in (
+        (
+            "machine_id",
+            "is the same machine (machine-id {value}) as host {other}",
+            "remove one from the inventory; if they are clones, run `systemd-machine-id-setup` on one after emptying /etc/machine-id",
+        ),
+        ("hostname", "calls itself {value}, as host {other} does", "give one another name with `hostnamectl hostname`"),
+    ):
+        seen: dict[str, str] = {}
+        for host, state in states.items():
+            value = str((state.get("host") or {}).get(field) or "")
+            if value and seen.setdefault(value, host) != host:
+                problems.append(Problem(host, f"{what.format(value=value, other=seen[value])}; {how}"))
+    return problems
+
+
+def _listening_address(raw: str) -> str:
+    """Return the address of a listener, which comes as the kernel's hexadecimal, as address:port, or not at all."""
+    if re.fullmatch(r"[0-9A-F]{8}", raw):
+        return ".".join(str(byte) for byte in reversed(bytes.fromhex(raw)))
+    if re.fullmatch(r"0{32}", raw):
+        return "::"
+    if re.fullmatch(r"[0-9A-F]{32}", raw):
+        return raw
+    return raw.rpartition(":")[0] if ":" in raw else raw
+
+
+def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """A port that we publish must be free, or ours already, and wanted once.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        wanted: Ports, each with the variable that sets it, and the address where it is not every address.
+    """
+    problems = []
+    seen: dict[tuple[int, str], str] = {}
+    listening = state.get("listening") or {}
+    for item in wanted:
+        port, variable, address = int(item["port"]), str(item.get("variable") or "port"), str(item.get("address") or "")
+        other = seen.setdefault((port, address), variable)
+        if other != variable:
+            problems.append(Problem(host, f"port {port} is wanted by both {other} and {variable}; change one of them"))
+        listener = listening.get(str(port))
+        if not listener or listener.get("ours"):
+            continue
+        taken_on = _listening_address(str(listener.get("address") or ""))
+        if address not in _ANY_ADDRESS and taken_on not in _ANY_ADDRESS and address != taken_on:
+            continue
+        owner = f"container {listener['container']}" if listener.get("container") else (listener.get("process") or "an unknown process")
+        problems.append(
+            Problem(host, f"port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
+        )
+    return problems
+
+
+def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:
+    """An image that is not on the host must be in a registry.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        variables: For each image the variable that names it.
+    """
+    return [
+        Problem(
+            host,
+            f"image {image}{f' ({variables[image]})' if image in variables else ''} is not on the host and cannot be pulled: "
+            f"{' '.join(str(reason).split())}; correct {variables.get(image, 'its name')}, or load the image on the host",
+        )
+        for image, reason in sorted((state.get("missing_images") or {}).items())
+        if reason
+    ]
+
+
+def check_reach(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
+    """A host must reach the addresses that its services use. A refused connection is one: the service may start later.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        wanted: Addresses and ports, each with the variable that sets it.
+    """
+    reach = state.get("reach") or {}
+    problems = []
+    for item in wanted:
+        target = f"{item['address']}:{item['port']}"
+        result = str(reach.get(target, "open"))
+        if result.startswith("unreachable"):
+            reason = result.partition(":")[2].strip() or "no answer"
+            variable = item.get("variable") or "the address"
+            problems.append(
+                Problem(host, f"cannot reach {target} ({variable}): {reason}; correct {variable}, or the route and firewall between them")
+            )
+    return problems

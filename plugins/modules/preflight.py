@@ -1,0 +1,93 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action preflight, which has no part that runs on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Stop a run before it touches a host with inputs that cannot work
+description:
+  - Looks at the variables of every host of the inventory at once, without asking a host, and fails with one message that names host,
+    variable and remedy of every problem it found.
+  - Run it once, before the first task that changes anything. With O(states) run it again after M(slipway.stack.host_state) has read
+    the hosts.
+options:
+  roles:
+    description: Which role runs on which group, so that its inputs are compared with its argument specification.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      group:
+        description: Group of the inventory.
+        type: str
+        required: true
+      role:
+        description: Role of this collection, by its short name.
+        type: str
+        required: true
+  required_groups:
+    description: Groups that need a host.
+    type: list
+    elements: str
+    default: []
+  secrets:
+    description: Variables that must hold a secret of at least 16 characters that is no placeholder. Values are never shown.
+    type: list
+    elements: str
+    default: []
+  states:
+    description:
+      - Look at what C(host_state) read instead of at the inputs.
+      - Hosts that were not read, as with C(--limit), are left out.
+    type: bool
+    default: false
+  ports:
+    description: For each host the ports that will be published, with O(states). Each has C(port), C(variable) and possibly C(address).
+    type: dict
+    default: {}
+  reach:
+    description: For each host the addresses it needs, with O(states). Each has C(address), C(port) and C(variable).
+    type: dict
+    default: {}
+extends_documentation_fragment:
+  - action_common_attributes
+attributes:
+  check_mode:
+    support: full
+    description: Reads only, so check mode makes no difference.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+  platform:
+    support: full
+    platforms: posix
+    description: Runs on the controller only.
+notes:
+  - The variables C(slipway_minimum_memory_mb) (1024) and C(slipway_minimum_disk_mb) (4096) of a host say what it needs, in MB.
+"""
+
+EXAMPLES = r"""
+- name: Check the inventory
+  slipway.stack.preflight:
+    required_groups: [app]
+    secrets: [vault_app_secret_key]
+    roles:
+      - {group: app, role: app}
+  run_once: true
+
+- name: Check the hosts
+  slipway.stack.preflight:
+    states: true
+    roles:
+      - {group: app, role: app}
+    ports:
+      web1: [{port: 443, variable: nginx_https_port}]
+  run_once: true
+"""
+
+RETURN = r""" # """
