@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes the running server take over the users and the settings of runtime.conf. Arguments: the port and the administrator's name.
+set -eu
+
+port=$1
+admin=$2
+REDISCLI_AUTH=$(cat /run/secrets/admin_password)
+export REDISCLI_AUTH
+set -f
+# shellcheck disable=SC2046 # Names and values are words of their own.
+set -- $(sed '/^#/d' /etc/slipway/current/runtime.conf)
+
+# One call sets all or none; -e makes an error reply an exit status.
+ask() { redis-cli -e -h 127.0.0.1 -p "$port" --user "$admin" --no-auth-warning "$@"; }
+ask CONFIG SET "$@"
+ask ACL LOAD
