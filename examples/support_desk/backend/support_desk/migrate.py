@@ -1,0 +1,103 @@
+"""Bring database and knowledge base to this version: `python -m support_desk.migrate`.
+
+Runs once a release, before the new version starts and while the one before still serves. DATABASE_URL names the owner
+of the tables. Running it again changes nothing; two at once wait for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from support_desk.app import EXIT_CONFIGURATION
+from support_desk.database import AWAY, Database, SchemaBehindError
+from support_desk.knowledge import KnowledgeAwayError, open_knowledge, packaged_articles
+from support_desk.settings import SettingsError, load_settings
+
+
+class MigrationError(Exception):
+    """The migration did not happen; the text says which part and why."""
+
+
+async def _patiently[Result](
+    what: str, seconds: float, retried: tuple[type[Exception], ...], act: Callable[[], Awaitable[Result]]
+) -> Result:
+    """Try until it works or the time is over: stores may still be starting."""
+    deadline = time.monotonic() + seconds
+    told = False
+    while True:
+        try:
+            return await act()
+        except retried as error:
+            reason = _reason(error)
+            # Waiting mends a server that starts, not a password.
+            if "authentication failed" in reason or time.monotonic() >= deadline:
+                raise MigrationError(f"{what}: {reason}") from error
+            if not told:
+                sys.stdout.write(f"{what} does not answer yet, waiting up to {seconds:.0f} s\n")
+                sys.stdout.flush()
+                told = True
+            await asyncio.sleep(1.0)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
+
+
+async def migrate(wait_seconds: float) -> None:
+    """Migrate the database, then load the articles.
+
+    Raises:
+        SettingsError: the environment cannot be used.
+        MigrationError: a store did not answer in time, or refused.
+    """
+    settings = load_settings(needs_secret_key=False)
+    database = Database(settings.database_url)
+    knowledge = open_knowledge(settings.chroma_url)
+    try:
+        await _patiently("database", wait_seconds, AWAY, database.ping)
+        async with database.migration_lock() as connection:
+            sys.stdout.write(f"database: at revision {await database.upgrade(connection)}\n")
+            if settings.chroma_url is None:
+                sys.stdout.write("knowledge base: CHROMA_URL is not set, nothing to load\n")
+                return
+            articles = packaged_articles()
+            result = await _patiently(
+                "knowledge base", wait_seconds, (KnowledgeAwayError,), lambda: knowledge.load(articles)
+            )
+        sys.stdout.write(
+            f"knowledge base: {result.total} articles, {result.written} written, {result.removed} removed, "
+            f"version {result.version}\n"
+        )
+    except (SQLAlchemyError, SchemaBehindError) as error:
+        raise MigrationError(f"database: {_reason(error)}") from error
+    finally:
+        await knowledge.close()
+        await database.close()
+
+
+def main() -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m support_desk.migrate", description=__doc__)
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="how long to wait for each store")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        asyncio.run(migrate(arguments.wait))
+    except SettingsError as error:
+        sys.stderr.write("support_desk cannot migrate:\n" + "".join(f"  - {line}\n" for line in str(error).split("\n")))
+        return EXIT_CONFIGURATION
+    except MigrationError as error:
+        sys.stderr.write(f"support_desk cannot migrate: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
