@@ -1,0 +1,34 @@
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Controller side of ``host_state``: adds the digest key, and asks for texts only where a diff is wanted."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible import constants as C
+from ansible.plugins.action import ActionBase
+from ansible.utils.path import unfrackpath
+
+from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Run the module with what only the controller knows."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Return the module's result."""
+        super().run(tmp, task_vars)
+        options = {
+            "files": ["/etc/docker/daemon.json", "/etc/logrotate.d/*", "/etc/systemd/system/slipway-*"],
+            "contents": bool(self._task.diff),
+            **self._task.args,
+            "digest_key": digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME"))),
+        }
+        return t.cast(
+            "dict[str, t.Any]",
+            self._execute_module(module_name="slipway.stack.host_state", module_args=options, task_vars=task_vars),
+        )

@@ -1,0 +1,88 @@
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that turn the hosts of a fleet into addresses and rules."""
+
+from __future__ import annotations
+
+import ipaddress
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+
+#: Added to the published port by the second slot, so that both slots of a release can run at once.
+SLOT_OFFSET = {"blue": 0, "green": 100}
+
+
+def firewall_rules(ports: list[dict[str, t.Any]]) -> list[str]:
+    """Return the rules of the chain SLIPWAY, in the very form in which iptables lists them.
+
+    Args:
+        ports: published ports, each with ``address``, ``port`` and ``peers``.
+
+    Raises:
+        AnsibleFilterError: a peer is no IPv4 address or network.
+    """
+    rules = []
+    for item in sorted(ports, key=lambda entry: (int(entry["port"]), entry["address"])):
+        # By the address and port the client asked for: DOCKER-USER sees packets after their destination was rewritten.
+        match = f"-p tcp -m conntrack --ctorigdst {item['address']} --ctorigdstport {item['port']} --ctdir ORIGINAL"
+        for peer in sorted(set(item["peers"])):
+            try:
+                network = ipaddress.IPv4Network(peer)
+            except ValueError as error:
+                raise AnsibleFilterError(f"firewall_rules: port {item['port']}: {peer!r} is no IPv4 address or network") from error
+            rules.append(f"-A SLIPWAY -s {network} {match} -j RETURN")
+        # A reset instead of silence: a client that is not admitted learns it at once, and the address can be seen to be alive.
+        rules.append(f"-A SLIPWAY {match} -j REJECT --reject-with tcp-reset")
+    return rules
+
+
+def upstream_servers(hosts: list[str], hostvars: dict[str, t.Any], here: str, tier: str, slot: str = "") -> list[str]:
+    """Return ``host:port`` of every app container of a tier, as the balancer ``here`` reaches it.
+
+    A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_address`` and the
+    port it is published on.
+
+    Args:
+        hosts: names of the app hosts.
+        hostvars: Ansible's hostvars.
+        here: name of the balancer's host.
+        tier: ``backend`` or ``frontend``.
+        slot: the slot that answers; empty takes each host's ``app_slot``.
+    """
+    servers = []
+    for host in hosts:
+        values = hostvars[host]
+        live = slot or values["app_slot"]
+        for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
+            if host == here:
+                servers.append(f"{tier}-{live}-{number}:{values[f'app_{tier}_port']}")
+            else:
+                port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[live] + number - 1
+                servers.append(f"{values['slipway_address']}:{port}")
+    return servers
+
+
+def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
+    """Return the published ports of both slots of all tiers, each with its peers.
+
+    Args:
+        tiers: each with ``first`` (the port of the first replica in slot blue), ``count`` (replicas) and ``variable``.
+        address: address the ports are published on.
+        peers: addresses that may connect.
+    """
+    return [
+        {"address": address, "port": int(tier["first"]) + offset + number, "peers": peers, "variable": tier["variable"]}
+        for tier in tiers
+        for offset in SLOT_OFFSET.values()
+        for number in range(int(tier["count"]))
+    ]
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Return the filters by name."""
+        return {"firewall_rules": firewall_rules, "upstream_servers": upstream_servers, "slot_ports": slot_ports}

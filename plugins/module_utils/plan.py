@@ -1,0 +1,455 @@
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare declared services with what a host has, and say what makes them agree.
+
+Pure functions: the declaration and the fact of ``host_state`` go in, a plan comes out; nothing is read or sent.
+docs/architecture.md describes the declaration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import typing as t
+
+from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+
+Declaration = dict[str, t.Any]
+State = dict[str, t.Any]
+
+#: What a declaration may say, with the value of what it leaves out; None marks what it must say.
+FIELDS: dict[str, t.Any] = {
+    "name": None,
+    "image": None,
+    "user": "",
+    "entrypoint": [],
+    "command": [],
+    "environment": {},
+    "config": {},
+    "secrets": {},
+    "host_files": {},
+    "volumes": [],
+    "tmpfs": {},
+    "networks": [],
+    "aliases": [],
+    "ports": [],
+    "healthcheck": {},
+    "healthy_timeout": 120,
+    "memory_mb": None,
+    "cpus": None,
+    "pids": 256,
+    "shm_size_mb": 0,
+    "stop_timeout": 10,
+    "stop_signal": "",
+    "capabilities": [],
+    "labels": {},
+    "validate": [],
+    "reload": [],
+    "converge": {},
+    "one_shot": False,
+    "loosened": [],
+}
+#: Defaults of the house that a declaration may do without, if it says why.
+LOOSENABLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
+ON_CHANGE = {"restart", "reload", "none"}
+#: The engine takes start_interval, which makes a first health check quick, from this API version on.
+START_INTERVAL_API = (1, 44)
+LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
+
+
+class DeclarationError(ValueError):
+    """A declaration is wrong, or the host holds something in its way that is not ours."""
+
+
+def normalize(declared: Declaration) -> Declaration:
+    """Return the declaration with every field there.
+
+    Raises:
+        DeclarationError: a field is unknown, missing, or of another form than FIELDS says.
+    """
+    name = declared.get("name", "?")
+    unknown = sorted(set(declared) - set(FIELDS))
+    if unknown:
+        raise DeclarationError(f"service {name}: unknown field {', '.join(unknown)}; known are {', '.join(FIELDS)}")
+    full: Declaration = {}
+    for field, default in FIELDS.items():
+        value = declared.get(field, default)
+        if value is None or (default is None and value == ""):
+            raise DeclarationError(f"service {name}: field {field} is missing")
+        if isinstance(default, (dict, list)) and not isinstance(value, type(default)):
+            raise DeclarationError(f"service {name}: field {field} must be a {type(default).__name__}, not {value!r}")
+        full[field] = value
+    for kind in ("config", "secrets"):
+        for file, item in full[kind].items():
+            if item.get("on_change") not in ON_CHANGE:
+                raise DeclarationError(f"service {name}: {kind} {file}: on_change must be restart, reload or none")
+            if item["on_change"] == "reload" and not full["reload"]:
+                raise DeclarationError(f"service {name}: {kind} {file} asks for a reload, but reload has no command")
+    for item in full["loosened"]:
+        if item.get("what") not in LOOSENABLE or not item.get("why"):
+            raise DeclarationError(f"service {name}: loosened needs what (one of {', '.join(sorted(LOOSENABLE))}) and why")
+    if not full["healthcheck"].get("test") and not full["one_shot"]:
+        raise DeclarationError(f"service {name}: field healthcheck needs a test")
+    return full
+
+
+def fingerprint(value: t.Any, length: int = 64) -> str:
+    """Return a hexadecimal digest of any JSON-like value, the same for equal values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:length]
+
+
+def revision_of(service: Declaration) -> str:
+    """Return the name of the folder that holds this configuration, a digest of its content."""
+    return fingerprint({file: str(item["content"]) for file, item in service["config"].items()}, 12)
+
+
+def create_time_files(service: Declaration) -> dict[str, str]:
+    """Return the digests of all files whose change needs a new container."""
+    return {
+        f"{kind}/{file}": hashlib.sha256(str(item["content"]).encode()).hexdigest()
+        for kind in ("config", "secrets")
+        for file, item in service[kind].items()
+        if item["on_change"] == "restart"
+    }
+
+
+def container_options(service: Declaration, stack: str, root: str, owner: str, api_version: str) -> dict[str, t.Any]:
+    """Return the options of community.docker.docker_container for a service, hash label included."""
+    loosened = {item["what"] for item in service["loosened"]}
+    folder = f"{root}/{stack}/{service['name']}"
+    check = service["healthcheck"]
+    mounts = [f"{volume['name']}:{volume['path']}:{volume.get('mode', 'rw')}" for volume in service["volumes"]]
+    if service["config"]:
+        mounts.append(f"{folder}/config:/etc/slipway:ro")
+    if service["secrets"]:
+        mounts.append(f"{folder}/secrets:/run/secrets:ro")
+    tmpfs = {"/tmp": "size=64m", **service["tmpfs"]}
+    options: dict[str, t.Any] = {
+        "name": f"{stack}-{service['name']}",
+        "image": str(service["image"]),
+        "env": {name: str(value) for name, value in service["environment"].items()},
+        "volumes": mounts,
+        "tmpfs": [f"{path}:{','.join(filter(None, ['noexec,nosuid,nodev', more]))}" for path, more in sorted(tmpfs.items())],
+        "published_ports": [f"{port['address']}:{port['port']}:{port['container_port']}" for port in service["ports"]],
+        "pids_limit": int(service["pids"]),
+        "stop_timeout": int(service["stop_timeout"]),
+        "cap_drop": ["ALL"],
+        "capabilities": sorted(service["capabilities"]),
+        "security_opts": [] if "no_new_privileges" in loosened else ["no-new-privileges:true"],
+        "read_only": "read_only" not in loosened,
+        "log_driver": "json-file",
+        "log_options": LOG_OPTIONS,
+        "networks_cli_compatible": True,
+    }
+    if check.get("test"):
+        options["healthcheck"] = {
+            "test": check["test"],
+            "interval": f"{check.get('interval', 10)}s",
+            "timeout": f"{check.get('timeout', 5)}s",
+            "retries": int(check.get("retries", 3)),
+            "start_period": f"{check.get('start_period', 60)}s",
+        }
+        if tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API:
+            options["healthcheck"]["start_interval"] = "1s"
+    for field, option in (("user", "user"), ("entrypoint", "entrypoint"), ("command", "command"), ("stop_signal", "stop_signal")):
+        if service[field]:
+            value = service[field]
+            options[option] = [str(part) for part in value] if isinstance(value, list) else str(value)
+    if service["shm_size_mb"]:
+        options["shm_size"] = f"{int(service['shm_size_mb'])}M"
+    labels = {
+        "slipway.stack": stack,
+        "slipway.service": service["name"],
+        "slipway.owner": owner,
+        **{name: str(value) for name, value in service["labels"].items()},
+    }
+    if service["converge"]:
+        labels["slipway.query"] = json.dumps(service["converge"]["query"])
+    hashed = {**options, "labels": labels, "files": create_time_files(service)}
+    options["labels"] = {**labels, "slipway.declaration": fingerprint(hashed)}
+    # What follows can be changed on a living container, so it stays out of the hash and is compared as it is.
+    options["memory"] = f"{int(service['memory_mb'])}M"
+    options["memory_swap"] = options["memory"]
+    options["cpus"] = round(float(service["cpus"]), 2)
+    options["restart_policy"] = "no" if service["one_shot"] else "unless-stopped"
+    options["networks"] = [
+        {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})}
+        for network in service["networks"]
+    ]
+    return options
+
+
+def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], state: State) -> tuple[list[str], list[str]]:
+    """Return why a container must be re-created, and what can be mended on it while it lives."""
+    recreate, mend = [], []
+    if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
+        recreate.append("its declaration changed")
+    image = normal_reference(options["image"])
+    known = state["images"].get(image)
+    if image != actual["image"]:
+        recreate.append(f"image {actual['image']} becomes {image}")
+    elif known and known["id"] != actual["image_id"]:
+        recreate.append(f"image {image} is a newer one")
+    if recreate:
+        return recreate, mend
+    wanted_memory = int(options["memory"][:-1]) * 2**20
+    if actual["memory"] != wanted_memory:
+        mend.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
+    if actual["nano_cpus"] != round(options["cpus"] * 1e9):
+        mend.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
+    if actual["restart_policy"] != options["restart_policy"]:
+        mend.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
+    wanted = {network["name"]: network["aliases"] for network in options["networks"]}
+    for name in sorted(set(wanted) - set(actual["networks"])):
+        mend.append(f"joins network {name}")
+    for name in sorted(set(actual["networks"]) - set(wanted)):
+        mend.append(f"leaves network {name}")
+    for name in sorted(set(wanted) & set(actual["networks"])):
+        if not set(wanted[name]) <= set(actual["networks"][name]):
+            mend.append(f"gets its names on network {name} again")
+    return recreate, mend
+
+
+def file_differences(service: Declaration, folder: str, state: State, key: str, uid: int | None) -> list[dict[str, t.Any]]:
+    """Return the files of a service that differ, each with ``path``, ``why``, ``kind`` and ``file``; no content of a secret.
+
+    Args:
+        uid: number of the user that must own the secrets, or None where no container tells.
+    """
+    actual = state["files"]
+    found: list[dict[str, t.Any]] = []
+    revision = revision_of(service)
+    current = f"{folder}/config/current"
+    if service["config"]:
+        live = actual.get(current, {}).get("link", "")
+        for file, item in service["config"].items():
+            before = actual.get(f"{folder}/config/{live}/{file}")
+            why = ""
+            if not before:
+                why = "is missing"
+            elif before.get("digest") != keyed_digest(key, str(item["content"])):
+                why = "differs"
+            elif before["mode"] != "0644":
+                why = "has another mode"
+            if why:
+                found.append({"kind": "config", "file": file, "path": f"{current}/{file}", "why": why})
+        declared = {f"{folder}/config/{live}/{file}" for file in service["config"]}
+        for path in sorted(actual):
+            if live and path.startswith(f"{folder}/config/{live}/") and path not in declared:
+                file = path.removeprefix(f"{folder}/config/{live}/")
+                found.append({"kind": "config", "file": file, "path": f"{current}/{file}", "why": "is not declared"})
+        if live != revision and not found:
+            found.append({"kind": "config", "file": "", "path": current, "why": "names another revision"})
+    for file, item in service["secrets"].items():
+        path = f"{folder}/secrets/{file}"
+        there = actual.get(path)
+        why = ""
+        if not there:
+            why = "is missing"
+        elif there.get("digest") != keyed_digest(key, str(item["content"])):
+            why = "differs"
+        elif there["mode"] != "0400" or (uid is not None and there["uid"] != uid):
+            why = "has another owner or mode"
+        if why:
+            found.append({"kind": "secrets", "file": file, "path": path, "why": why})
+    holder = actual.get(f"{folder}/secrets")
+    if service["secrets"] and holder and (holder["mode"] != "0500" or (uid is not None and holder["uid"] != uid)):
+        found.append({"kind": "secrets", "file": "", "path": f"{folder}/secrets", "why": "has another owner or mode"})
+    for path in sorted(actual):
+        file = path.removeprefix(f"{folder}/secrets/")
+        if file != path and file not in service["secrets"]:
+            found.append({"kind": "secrets", "file": file, "path": path, "why": "is not declared"})
+    for path, item in service["host_files"].items():
+        there = actual.get(path)
+        if not there or there.get("digest") != keyed_digest(key, str(item["content"])) or there["mode"] != item.get("mode", "0644"):
+            found.append({"kind": "host_files", "file": path, "path": path, "why": "differs" if there else "is missing"})
+    return found
+
+
+def file_diffs(service: Declaration, differing: list[dict[str, t.Any]], folder: str, state: State) -> list[dict[str, str]]:
+    """Return what Ansible prints with --diff: texts of config files, and of secrets the names only."""
+    diffs = []
+    live = state["files"].get(f"{folder}/config/current", {}).get("link", "")
+    for item in differing:
+        if item["kind"] == "secrets" or not item["file"]:
+            diffs.append({"prepared": f"{item['path']}: {item['why']}\n"})
+            continue
+        declared = service[item["kind"]].get(item["file"])
+        place = item["file"] if item["kind"] == "host_files" else f"{folder}/config/{live}/{item['file']}"
+        before = state["files"].get(place, {}).get("content", "")
+        after = str(declared["content"]) if declared else ""
+        text = "".join(
+            difflib.unified_diff(
+                before.splitlines(keepends=True), after.splitlines(keepends=True), item["path"], item["path"], n=2
+            )
+        )
+        diffs.append({"prepared": text or f"{item['path']}: {item['why']}\n"})
+    return diffs
+
+
+def converge_difference(service: Declaration, container: str, state: State) -> str:
+    """Return why the state inside a service must be brought in line, or an empty string."""
+    converge = service["converge"]
+    if not converge:
+        return ""
+    query = state["queries"].get(container)
+    if query is None:
+        return "its inner state is not known yet"
+    if query["rc"] != 0:
+        return f"its inner state cannot be read: {query['error'] or query['rc']}"
+    desired, answer = converge["desired"], query["answer"]
+    if desired == answer:
+        return ""
+    parts = sorted(key for key in set(desired) | set(answer) if desired.get(key) != answer.get(key))
+    return f"its inner state differs in {', '.join(parts)}"
+
+
+def foreign_objects(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> None:
+    """Refuse to touch a container or volume of somebody else's.
+
+    Raises:
+        DeclarationError: a container or volume of that name exists, and is not of this stack.
+    """
+    if container in state["foreign_containers"]:
+        raise DeclarationError(
+            f"a container named {container} exists that is not of the stack {stack}: rename or remove it, or set slipway_stack"
+        )
+    for volume in service["volumes"]:
+        there = state["volumes"].get(volume["name"])
+        if there and there["labels"].get("slipway.stack") != stack and not adopt:
+            raise DeclarationError(
+                f"volume {volume['name']} exists and is not of the stack {stack}: name another volume, or set "
+                "container_service_adopt_volumes: true to take it over with its data"
+            )
+
+
+def plan_service(
+    declared: Declaration, state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool = False
+) -> dict[str, t.Any]:
+    """Return what brings one service in line.
+
+    The plan's ``needed`` says whether anything differs; ``reasons`` are sentences for people; the other keys are what the tasks of
+    container_service act on. It holds no secret.
+
+    Raises:
+        DeclarationError: the declaration is wrong, or something not ours stands in its way.
+    """
+    service = normalize(declared)
+    unknown = sorted(set(service["networks"]) - set(networks))
+    if unknown:
+        raise DeclarationError(f"service {service['name']}: unknown network {', '.join(unknown)}")
+    options = container_options(service, stack, root, owner, state["engine"]["api_version"])
+    container, folder = options["name"], f"{root}/{stack}/{service['name']}"
+    foreign_objects(service, container, stack, state, adopt)
+    actual = state["containers"].get(container)
+    uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
+    differing = file_differences(service, folder, state, key, int(uid_label) if uid_label else None)
+    recreate, mend = container_differences(options, actual, state) if actual else ([], [])
+    reasons = [f"{item['path']} {item['why']}" for item in differing]
+    start = bool(actual) and not actual["running"] and not recreate
+    if not actual:
+        reasons.append("the container does not exist")
+    elif start:
+        reasons.append(f"the container is {actual['status']}")
+    reasons += recreate + mend
+    unhealthy = bool(actual) and actual["running"] and actual["health"] == "unhealthy"
+    if unhealthy and not recreate:
+        reasons.append("the container is unhealthy")
+    starting = bool(actual) and actual["running"] and actual["health"] == "starting"
+    if starting and not reasons:
+        reasons.append("the container is not healthy yet")
+    replaced = not actual or bool(recreate)
+    changed_kinds = {
+        service[item["kind"]].get(item["file"], {}).get("on_change", "reload")
+        for item in differing
+        if item["kind"] in ("config", "secrets")
+    }
+    revision = revision_of(service) if service["config"] else ""
+    loaded = state["files"].get(f"{folder}/config/loaded", {}).get("content", "").strip()
+    reload_wanted = bool(service["reload"]) and not replaced and not start
+    reload = reload_wanted and ("reload" in changed_kinds or (bool(revision) and loaded != revision))
+    if reload and not differing:
+        reasons.append("its configuration was not loaded yet")
+    inner = converge_difference(service, container, state) if not replaced and not start else ""
+    secrets_differ = any(item["kind"] == "secrets" for item in differing)
+    converge = bool(service["converge"]) and (
+        replaced or start or bool(inner) or unhealthy or (secrets_differ and service["converge"].get("on_secrets", True))
+    )
+    if inner and not starting:
+        reasons.append(inner)
+    return {
+        "name": service["name"],
+        "container": container,
+        "folder": folder,
+        "needed": bool(reasons),
+        "reasons": reasons,
+        "exists": bool(actual),
+        "recreate": bool(recreate),
+        "replaced": replaced,
+        "restart": unhealthy and not recreate and not mend,
+        "start": start or replaced or bool(mend),
+        "wait": not service["one_shot"],
+        "pull": normal_reference(options["image"]) not in state["images"],
+        "files": bool(differing) or reload or not actual,
+        "reload": reload,
+        "converge": converge,
+        "revision": revision,
+        "config": {file: str(item["content"]) for file, item in service["config"].items()},
+        "host_files": {
+            path: {"content": str(item["content"]), "mode": item.get("mode", "0644")}
+            for path, item in service["host_files"].items()
+        },
+        "secret_names": sorted(service["secrets"]),
+        "validate": service["validate"],
+        "reload_command": service["reload"],
+        "ready_command": service["converge"].get("ready", []),
+        "apply_command": service["converge"].get("apply", []),
+        "options": options,
+        "user": str(service["user"]),
+        "image": options["image"],
+        "non_root": "non_root" not in {item["what"] for item in service["loosened"]},
+        "networks": [
+            {"name": f"{stack}-{name}", **networks[name]}
+            for name in service["networks"]
+            if f"{stack}-{name}" not in state["networks"]
+        ],
+        "volumes": [volume["name"] for volume in service["volumes"] if volume["name"] not in state["volumes"]],
+        "owned_volumes": [volume["name"] for volume in service["volumes"] if volume.get("mode", "rw") == "rw"],
+        "healthy_timeout": int(service["healthy_timeout"]),
+        "one_shot": service["one_shot"],
+        "diff": file_diffs(service, differing, folder, state),
+    }
+
+
+def plan_services(
+    declared: list[Declaration], state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool
+) -> dict[str, t.Any]:
+    """Return the plans of all services of one owner, in the order given, and its containers that nobody declares.
+
+    A one-shot service is needed exactly when a container of another service of the list is about to be made.
+
+    Raises:
+        DeclarationError: see plan_service.
+    """
+    plans = [
+        plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt) for item in declared
+    ]
+    names = [plan["name"] for plan in plans]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        raise DeclarationError(f"service {', '.join(double)} is declared twice")
+    replaced = [plan["name"] for plan in plans if plan["replaced"] and not plan["one_shot"]]
+    for plan in plans:
+        if plan["one_shot"]:
+            plan["needed"] = bool(replaced)
+            plan["reasons"] = [f"{', '.join(replaced)} will be made"] if replaced else []
+    containers = {plan["container"] for plan in plans}
+    stale = sorted(
+        name
+        for name, container in state["containers"].items()
+        if container["labels"].get("slipway.owner") == owner and name not in containers
+    )
+    return {"services": plans, "needed": [plan for plan in plans if plan["needed"]], "stale": stale}

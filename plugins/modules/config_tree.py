@@ -1,0 +1,326 @@
+#!/usr/bin/python
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write a service's configuration and secrets, and let the running service take them over."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: config_tree
+short_description: Write a service's configuration and secrets, validate, switch, reload
+version_added: 0.1.0
+description:
+  - Writes the whole configuration as a new revision beside the live one, has the running container validate it, replaces the
+    link C(current) atomically, and has the container reload. A revision that does not validate is removed and nothing changes.
+  - Writes secrets as files that only the container's user can read, and gives that user the root of its volumes.
+  - A person's edit of a file, its mode or owner is put right.
+options:
+  folder:
+    description: Folder of the service on the host.
+    type: path
+    required: true
+  image:
+    description: Image of the service, in which user names are looked up.
+    type: str
+    required: true
+  user:
+    description: User of the container, by name or number; empty takes the image's own.
+    type: str
+    default: ""
+  non_root:
+    description: Whether to refuse root.
+    type: bool
+    default: true
+  revision:
+    description: Name of the configuration's revision; empty when the service has none.
+    type: str
+    default: ""
+  config:
+    description: Text of each config file, by its name relative to the revision.
+    type: dict
+    default: {}
+  secrets:
+    description: Text of each secret, by its file name.
+    type: dict
+    default: {}
+  host_files:
+    description: Further files of the host by absolute path, each with C(content) and C(mode).
+    type: dict
+    default: {}
+  volumes:
+    description: Volumes whose root the container's user must own.
+    type: list
+    elements: str
+    default: []
+  container:
+    description: Container that validates and reloads.
+    type: str
+    required: true
+  validate:
+    description: Command that checks a revision, run in the container; C({revision}) stands for its name.
+    type: list
+    elements: str
+    default: []
+  reload:
+    description: Command that makes the service re-read its files, run in the container; empty when no reload is wanted.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    description: service_plan says what would be done, so this module is not called in check mode.
+    support: none
+  diff_mode:
+    description: Shows the texts of config files, never of secrets.
+    support: full
+author:
+  - Slipway contributors (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Give nginx its configuration
+  slipway.stack.config_tree:
+    folder: /etc/slipway/slipway/nginx
+    image: nginx:1-alpine
+    container: slipway-nginx
+    revision: 0123456789ab
+    config:
+      nginx.conf: "{{ lookup('ansible.builtin.template', 'nginx.conf.j2') }}"
+    validate: [nginx, -t, -c, "/etc/slipway/{revision}/nginx.conf"]
+    reload: [nginx, -s, reload]
+"""
+
+RETURN = r"""
+uid:
+  description: Number of the container's user.
+  returned: success
+  type: int
+gid:
+  description: Number of the container's group.
+  returned: success
+  type: int
+previous:
+  description: Revision that was live before; empty when there was none.
+  returned: success
+  type: str
+reloaded:
+  description: Whether the service was told to re-read its files.
+  returned: success
+  type: bool
+"""
+
+import contextlib  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+import typing as t  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+
+
+class RefusedError(Exception):
+    """Something is in the way; the message says what and how to mend it."""
+
+
+def read_text(path: str) -> str | None:
+    """Return a file's text, or None when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def write_file(path: str, content: str, mode: int, uid: int = 0, gid: int = 0) -> bool:
+    """Make a file what is asked for, atomically; return whether anything changed."""
+    with contextlib.suppress(OSError):
+        info = os.lstat(path)
+        same = (info.st_mode & 0o7777, info.st_uid, info.st_gid) == (mode, uid, gid)
+        if same and not os.path.islink(path) and read_text(path) == content:
+            return False
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".slipway-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chown(temporary, uid, gid)
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    return True
+
+
+def write_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
+    """Make the folder of secrets hold these files and no others, readable by one user; return whether anything changed."""
+    if not secrets and not os.path.isdir(folder):
+        return False
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    changed = False
+    for name, content in secrets.items():
+        changed |= write_file(os.path.join(folder, name), content, 0o400, uid, gid)
+    for name in sorted(set(os.listdir(folder)) - set(secrets)):
+        os.unlink(os.path.join(folder, name))
+        changed = True
+    info = os.lstat(folder)
+    if (info.st_mode & 0o7777, info.st_uid, info.st_gid) != (0o500, uid, gid):
+        os.chown(folder, uid, gid)
+        os.chmod(folder, 0o500)
+        changed = True
+    return changed
+
+
+def write_revision(folder: str, revision: str, config: dict[str, str]) -> bool:
+    """Make a revision's folder hold exactly these files; return whether anything changed."""
+    target = os.path.join(folder, revision)
+    changed = False
+    for name, content in config.items():
+        changed |= write_file(os.path.join(target, name), content, 0o644)
+    for place, _folders, names in os.walk(target):
+        for name in names:
+            path = os.path.join(place, name)
+            if os.path.relpath(path, target) not in config:
+                os.unlink(path)
+                changed = True
+    return changed
+
+
+def switch(folder: str, revision: str) -> str:
+    """Make the link ``current`` name a revision, atomically; return the revision it named before."""
+    link = os.path.join(folder, "current")
+    previous = os.readlink(link) if os.path.islink(link) else ""
+    if previous != revision:
+        temporary = os.path.join(folder, ".current-new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        os.symlink(revision, temporary)
+        os.replace(temporary, link)
+    return previous
+
+
+def prune(folder: str, keep: set[str]) -> None:
+    """Remove the revisions that are neither live nor the one before."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path) and not os.path.islink(path) and name not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def own_volume(engine: Engine, name: str, uid: int, gid: int) -> bool:
+    """Give a volume's root to a user; return whether anything changed.
+
+    Raises:
+        RefusedError: the volume holds data of another user, which a change of image variant brings about.
+    """
+    try:
+        place = engine.get(f"/volumes/{name}")["Mountpoint"]
+        info = os.stat(place)
+    except (EngineError, OSError):
+        # Made by the engine at the container's start, or kept by a driver elsewhere.
+        return False
+    if info.st_uid == uid:
+        return False
+    entries = [entry for entry in os.listdir(place) if entry != "lost+found"]
+    if entries:
+        raise RefusedError(
+            f"volume {name} holds data of user {info.st_uid}, but the image runs as user {uid}. Images of another family number "
+            "their users otherwise (and sort text otherwise, which corrupts indexes): go back to the image the data was made with, "
+            "or dump and restore into a new volume"
+        )
+    os.chown(place, uid, gid)
+    return True
+
+
+def run_in_container(engine: Engine, container: str, argv: list[str], what: str) -> None:
+    """Run a command in the container.
+
+    Raises:
+        RefusedError: it fails; the message holds what it printed.
+    """
+    code, out, err = engine.execute(container, argv)
+    if code != 0:
+        printed = (err.strip() or out.strip())[-2000:]
+        raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "folder": {"type": "path", "required": True},
+            "image": {"type": "str", "required": True},
+            "user": {"type": "str", "default": ""},
+            "non_root": {"type": "bool", "default": True},
+            "revision": {"type": "str", "default": ""},
+            "config": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "host_files": {"type": "dict", "default": {}},
+            "volumes": {"type": "list", "elements": "str", "default": []},
+            "container": {"type": "str", "required": True},
+            "validate": {"type": "list", "elements": "str", "default": []},
+            "reload": {"type": "list", "elements": "str", "default": []},
+        }
+    )
+    try:
+        module.exit_json(**apply(module.params, Engine()))
+    except (RefusedError, EngineError, OSError) as error:
+        module.fail_json(msg=str(error))
+
+
+def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
+    """Do what the module's documentation says; return its result."""
+    uid, gid = engine.image_user(options["image"], options["user"])
+    if uid == 0 and options["non_root"]:
+        raise RefusedError(
+            f"image {options['image']} would run as root: give the service a user (its input …_user), or loosen non_root by name and reason"
+        )
+    os.makedirs(options["folder"], mode=0o755, exist_ok=True)
+    folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]
+    result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False, "diff": []}
+    live = os.path.join(folder, "current")
+    for name, content in config.items():
+        before = read_text(os.path.join(live, name)) or ""
+        if before != content:
+            path = os.path.join(live, name)
+            result["diff"].append({"before": before, "after": content, "before_header": path, "after_header": path})
+    # A revision that fails its validation must leave nothing behind, so all else waits for it.
+    changed = False
+    if revision:
+        fresh = not os.path.isdir(os.path.join(folder, revision))
+        changed |= write_revision(folder, revision, config)
+        if options["reload"] and options["validate"]:
+            argv = [part.replace("{revision}", revision) for part in options["validate"]]
+            try:
+                run_in_container(engine, options["container"], argv, "The check of the new configuration")
+            except (RefusedError, EngineError):
+                if fresh:
+                    shutil.rmtree(os.path.join(folder, revision), ignore_errors=True)
+                raise
+    changed |= write_secrets(os.path.join(options["folder"], "secrets"), options["secrets"], uid, gid)
+    for path, item in options["host_files"].items():
+        changed |= write_file(path, item["content"], int(item["mode"], 8))
+    for volume in options["volumes"]:
+        changed |= own_volume(engine, volume, uid, gid)
+    if revision:
+        result["previous"] = switch(folder, revision)
+        changed |= result["previous"] != revision
+        prune(folder, {revision, result["previous"]})
+    if options["reload"]:
+        run_in_container(engine, options["container"], options["reload"], "The reload")
+        result["reloaded"] = changed = True
+    # Without a reload the container is about to be made or started, and reads what is current then.
+    if revision:
+        changed |= write_file(os.path.join(folder, "loaded"), revision + "\n", 0o644)
+    return {"changed": changed, **result}
+
+
+if __name__ == "__main__":
+    main()

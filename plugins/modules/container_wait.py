@@ -1,0 +1,153 @@
+#!/usr/bin/python
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait until containers do what they are for, and say why when they do not."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_wait
+short_description: Wait until containers are healthy, or a command in them succeeds
+version_added: 0.1.0
+description:
+  - Looks several times a second, and ends as soon as all containers are healthy or one cannot become so any more.
+  - A failure names the container, its state, the output of its last health check, and its last log lines.
+options:
+  containers:
+    description: Names of the containers.
+    type: list
+    elements: str
+    required: true
+  command:
+    description: Command that must succeed in each container; empty waits for the container's health check.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds to wait at most.
+    type: float
+    default: 120
+  log_lines:
+    description: Number of log lines that a failure shows.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Reads only, so check mode makes no difference.
+    support: full
+author:
+  - Slipway contributors (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Wait until Redis is healthy
+  slipway.stack.container_wait:
+    containers: [slipway-redis]
+    timeout: 60
+"""
+
+RETURN = r"""
+seconds:
+  description: Seconds waited.
+  returned: always
+  type: float
+"""
+
+import time  # noqa: E402
+import typing as t  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+
+INTERVAL = 0.2
+#: Restarts under the restart policy, within one wait, that show a service which cannot start.
+RESTARTS_MEANING_FAILURE = 3
+
+
+class NeverError(Exception):
+    """A container cannot become what is waited for."""
+
+
+def is_ready(engine: Engine, name: str, command: list[str], restarts_before: int) -> bool:
+    """Return whether a container is healthy, or the command succeeds in it.
+
+    Raises:
+        NeverError: it is gone, has ended, restarts again and again, or is unhealthy.
+    """
+    inspected = engine.inspect(name)
+    if inspected is None:
+        raise NeverError("does not exist")
+    state = inspected["State"]
+    if inspected.get("RestartCount", 0) - restarts_before >= RESTARTS_MEANING_FAILURE:
+        raise NeverError(f"restarts again and again, last with exit status {state.get('ExitCode')}")
+    if state["Status"] in ("exited", "dead", "created"):
+        ended = f" with exit status {state.get('ExitCode')}" if state["Status"] == "exited" else ""
+        killed = ", killed at its memory limit" if state.get("OOMKilled") else ""
+        raise NeverError(f"is {state['Status']}{ended}{killed}")
+    if state["Status"] != "running":
+        return False
+    if command:
+        return engine.execute(name, command)[0] == 0
+    health = (state.get("Health") or {}).get("Status", "none")
+    if health == "unhealthy":
+        raise NeverError("is unhealthy")
+    return health in ("healthy", "none")
+
+
+def explain(engine: Engine, name: str, why: str, lines: int) -> str:
+    """Return what a person needs to mend a container that did not come up."""
+    parts = [f"{name} {why}."]
+    inspected = engine.inspect(name)
+    if inspected is not None:
+        checks = (inspected["State"].get("Health") or {}).get("Log") or []
+        if checks:
+            parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
+        parts.append(f"Last log lines:\n{engine.logs(name, lines).rstrip()}")
+    parts.append(f"Look further with: docker logs {name}; docker inspect {name}")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "containers": {"type": "list", "elements": "str", "required": True},
+            "command": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "float", "default": 120},
+            "log_lines": {"type": "int", "default": 20},
+        },
+        supports_check_mode=True,
+    )
+    options, engine = module.params, Engine()
+    started = time.monotonic()
+    waiting: list[str] = list(options["containers"])
+    failure: tuple[str, str] | None = None
+    restarts: dict[str, t.Any] = {}
+    try:
+        for name in waiting:
+            restarts[name] = (engine.inspect(name) or {}).get("RestartCount", 0)
+        while waiting and failure is None:
+            name = waiting[0]
+            try:
+                if is_ready(engine, name, options["command"], restarts[name]):
+                    waiting.pop(0)
+                    continue
+            except NeverError as error:
+                failure = (name, str(error))
+                break
+            if time.monotonic() - started > options["timeout"]:
+                failure = (name, f"did not become {'ready' if options['command'] else 'healthy'} within {options['timeout']:g} s")
+                break
+            time.sleep(INTERVAL)
+        seconds = round(time.monotonic() - started, 2)
+        if failure:
+            module.fail_json(msg=explain(engine, *failure, options["log_lines"]), seconds=seconds)
+    except EngineError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=False, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,429 @@
+#!/usr/bin/python
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read in one call everything that decides what a run has to do on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_state
+short_description: Read what a host really has and runs, in one call
+version_added: 0.1.0
+description:
+  - Reads the containers, images, networks and volumes of a stack, the files of its configuration, and the facts of the host
+    that decide anything, and returns them as the fact C(container_service_host_state).
+  - Changes nothing. Needs Python 3 on the host and nothing else; without a Docker Engine the engine's part is empty.
+  - Never returns the content of a secret, and digests of files only under a key of this very call.
+options:
+  stack:
+    description: Name of the stack, the value of the label C(slipway.stack) on what it owns.
+    type: str
+    required: true
+  root:
+    description: Folder that holds the stacks' configuration.
+    type: path
+    default: /etc/slipway
+  digest_key:
+    description: Random text that keys the digests of files, so that they tell nothing elsewhere. The action plugin gives it.
+    type: str
+    required: true
+  images:
+    description: Image references that this host needs; for each that it has not, the registry is asked whether it exists.
+    type: list
+    elements: str
+    default: []
+  ports:
+    description: Port numbers for which to say who listens.
+    type: list
+    elements: int
+    default: []
+  reach:
+    description: Addresses that this host must be able to reach, each C(address:port).
+    type: list
+    elements: str
+    default: []
+  reach_timeout:
+    description: Seconds to wait for each of them.
+    type: float
+    default: 3
+  files:
+    description: Further files to describe beside those of the stack, by absolute path; shell patterns are expanded.
+    type: list
+    elements: str
+    default: []
+  contents:
+    description: Whether to return the text of config files too, as a diff needs it.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Reads only, so check mode makes no difference.
+    support: full
+author:
+  - Slipway contributors (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Read what the host has
+  slipway.stack.host_state:
+    stack: slipway
+    images: [redis:7-alpine]
+"""
+
+RETURN = r"""
+ansible_facts:
+  description: The fact C(container_service_host_state).
+  returned: always
+  type: dict
+  contains:
+    container_service_host_state:
+      description:
+        - C(host), C(engine), C(containers), C(foreign_containers), C(networks), C(volumes), C(images), C(missing_images),
+          C(files), C(listening), C(reach), C(queries), C(firewall) and C(tools).
+      type: dict
+"""
+
+import glob  # noqa: E402
+import hashlib  # noqa: E402
+import hmac  # noqa: E402
+import importlib.util  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import platform  # noqa: E402
+import shutil  # noqa: E402
+import socket  # noqa: E402
+import subprocess  # noqa: E402
+import threading  # noqa: E402
+import typing as t  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import (  # noqa: E402
+    Engine,
+    EngineError,
+    normal_reference,
+)
+
+# A config file larger than this is described without its text.
+CONTENT_LIMIT = 65536
+
+
+def read_text(path: str) -> str:
+    """Return a file's text, or an empty string when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def describe_host() -> dict[str, t.Any]:
+    """Return the facts of the machine; memory and disk in MiB."""
+    release = {}
+    for line in read_text("/etc/os-release").splitlines():
+        key, equals, value = line.partition("=")
+        if equals:
+            release[key] = value.strip().strip("\"'")
+    memory = {}
+    for line in read_text("/proc/meminfo").splitlines():
+        key, _colon, value = line.partition(":")
+        memory[key] = int(value.split()[0]) // 1024 if value.split() else 0
+    disks = {}
+    for path in ("/", "/var/lib/docker"):
+        try:
+            usage = shutil.disk_usage(path)
+        except OSError:
+            continue
+        disks[path] = {"total_mb": usage.total // 2**20, "free_mb": usage.free // 2**20}
+    disks.setdefault("/var/lib/docker", disks.get("/", {"total_mb": 0, "free_mb": 0}))
+    # A container or slice that holds this host may allow less than the kernel has.
+    limit = read_text("/sys/fs/cgroup/memory.max").strip()
+    total = memory.get("MemTotal", 0)
+    return {
+        "hostname": socket.gethostname(),
+        "machine_id": read_text("/etc/machine-id").strip(),
+        "distribution": release.get("ID", "unknown"),
+        "distribution_version": release.get("VERSION_ID", ""),
+        "distribution_codename": release.get("VERSION_CODENAME", ""),
+        "architecture": platform.machine(),
+        "kernel": platform.release(),
+        "memory_mb": min(total, int(limit) // 2**20) if limit.isdigit() else total,
+        "memory_available_mb": memory.get("MemAvailable", 0),
+        "cores": len(os.sched_getaffinity(0)),
+        "addresses": own_addresses(),
+        "disks": disks,
+        "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
+    }
+
+
+def own_addresses() -> list[str]:
+    """Return the IPv4 addresses of this host's interfaces, sorted."""
+    found = set()
+    lines = read_text("/proc/net/fib_trie").splitlines()
+    for number, line in enumerate(lines):
+        if "/32 host LOCAL" in line and number:
+            found.add(lines[number - 1].split()[-1])
+    return sorted(found)
+
+
+def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return of a container's description what comparison and status need; never its environment."""
+    state, host, config = inspected["State"], inspected["HostConfig"], inspected["Config"]
+    networks = inspected["NetworkSettings"]["Networks"] or {}
+    health = state.get("Health") or {}
+    return {
+        "id": inspected["Id"],
+        "image": normal_reference(config["Image"]),
+        "image_id": inspected["Image"],
+        "status": state["Status"],
+        "running": state["Running"] and not state.get("Paused") and not state.get("Restarting"),
+        "health": health.get("Status", "none"),
+        "exit_code": state.get("ExitCode", 0),
+        "oom_killed": state.get("OOMKilled", False),
+        "restarts": inspected.get("RestartCount", 0),
+        "started_at": state.get("StartedAt", ""),
+        "labels": config.get("Labels") or {},
+        "networks": {name: sorted((value or {}).get("Aliases") or []) for name, value in networks.items()},
+        "memory": host.get("Memory", 0),
+        "nano_cpus": host.get("NanoCpus", 0),
+        "pids": host.get("PidsLimit") or 0,
+        "restart_policy": (host.get("RestartPolicy") or {}).get("Name", ""),
+        "ports": {
+            port: [f"{binding['HostIp']}:{binding['HostPort']}" for binding in bindings or []]
+            for port, bindings in (host.get("PortBindings") or {}).items()
+        },
+    }
+
+
+def read_engine(stack: str) -> tuple[dict[str, t.Any], Engine | None]:
+    """Return what the engine holds of the stack, and the engine when one answers."""
+    state: dict[str, t.Any] = {
+        "engine": {"available": False, "version": "", "api_version": "", "error": ""},
+        "containers": {},
+        "foreign_containers": {},
+        "networks": {},
+        "volumes": {},
+        "images": {},
+        "queries": {},
+    }
+    engine = Engine()
+    try:
+        version = engine.version()
+    except EngineError as error:
+        state["engine"]["error"] = str(error)
+        return state, None
+    state["engine"].update(available=True, version=version["Version"], api_version=version["ApiVersion"])
+    for short in engine.containers():
+        name = short["Names"][0].lstrip("/") if short["Names"] else short["Id"][:12]
+        if (short.get("Labels") or {}).get("slipway.stack") != stack:
+            ports = sorted({port["PublicPort"] for port in short.get("Ports") or [] if port.get("PublicPort")})
+            state["foreign_containers"][name] = {"ports": ports, "image": short.get("Image", "")}
+            continue
+        inspected = engine.inspect(short["Id"])
+        if inspected is not None:
+            state["containers"][name] = describe_container(inspected)
+    for network in engine.get("/networks"):
+        state["networks"][network["Name"]] = {
+            "internal": network["Internal"],
+            "labels": network.get("Labels") or {},
+            "subnets": [item.get("Subnet", "") for item in (network.get("IPAM") or {}).get("Config") or []],
+        }
+    for volume in engine.get("/volumes").get("Volumes") or []:
+        state["volumes"][volume["Name"]] = {
+            "labels": volume.get("Labels") or {},
+            "mountpoint": volume["Mountpoint"],
+            "driver": volume["Driver"],
+        }
+    for image in engine.get("/images/json"):
+        for reference in (image.get("RepoTags") or []) + (image.get("RepoDigests") or []):
+            if "<none>" not in reference:
+                state["images"][normal_reference(reference)] = {
+                    "id": image["Id"],
+                    "digests": sorted(image.get("RepoDigests") or []),
+                }
+    for name, container in state["containers"].items():
+        argv = container["labels"].get("slipway.query")
+        if argv and container["running"]:
+            state["queries"][name] = run_query(engine, name, json.loads(argv))
+    return state, engine
+
+
+def run_query(engine: Engine, container: str, argv: list[str]) -> dict[str, t.Any]:
+    """Ask a service for the state it keeps inside; its answer is one JSON document."""
+    try:
+        code, out, err = engine.execute(container, argv)
+        return {"rc": code, "answer": json.loads(out) if code == 0 else None, "error": err.strip()[-500:]}
+    except (EngineError, ValueError) as error:
+        return {"rc": 1, "answer": None, "error": str(error)}
+
+
+def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str]) -> dict[str, str]:
+    """Return, for each wanted image that the host has not, why it cannot be pulled; an empty reason means that it can."""
+    found: dict[str, str] = {}
+    if engine is None:
+        return found
+    for reference in sorted({normal_reference(item) for item in wanted} - set(images)):
+        try:
+            engine.get(f"/distribution/{reference}/json", timeout=20)
+            found[reference] = ""
+        except EngineError as error:
+            found[reference] = str(error)
+    return found
+
+
+def describe_file(path: str, key: bytes, contents: bool) -> dict[str, t.Any] | None:
+    """Return a file's keyed digest, mode and owner, and its text where that is asked for and no secret."""
+    try:
+        info = os.lstat(path)
+        found: dict[str, t.Any] = {"mode": f"{info.st_mode & 0o7777:04o}", "uid": info.st_uid, "gid": info.st_gid}
+        if os.path.islink(path):
+            found["link"] = os.readlink(path)
+            return found
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    found["digest"] = hmac.new(key, data, hashlib.sha256).hexdigest()
+    small_state = os.path.basename(path) == "loaded" or "/release/" in path
+    if (contents or small_state) and "/secrets/" not in path and len(data) <= CONTENT_LIMIT:
+        found["content"] = data.decode("utf-8", "replace")
+    return found
+
+
+def describe_files(top: str, extra: list[str], key: bytes, contents: bool) -> dict[str, dict[str, t.Any]]:
+    """Describe every file and link below ``top``, its folders of secrets, and the further files."""
+    found = {}
+    expanded = {path for pattern in extra for path in glob.glob(pattern)}
+    paths = list(expanded)
+    for folder, folders, names in os.walk(top):
+        paths += [os.path.join(folder, name) for name in names]
+        paths += [os.path.join(folder, name) for name in folders if os.path.islink(os.path.join(folder, name))]
+        if os.path.basename(folder) == "secrets":
+            info = os.lstat(folder)
+            found[folder] = {"mode": f"{info.st_mode & 0o7777:04o}", "uid": info.st_uid, "gid": info.st_gid, "folder": True}
+    for path in sorted(paths):
+        described = describe_file(path, key, contents or path in expanded)
+        if described is not None:
+            found[path] = described
+    return found
+
+
+def listeners(ports: list[int], state: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """Return, for each of the ports on which something listens, its address and who it is."""
+    found: dict[str, dict[str, t.Any]] = {}
+    inodes: dict[str, str] = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in read_text(table).splitlines()[1:]:
+            fields = line.split()
+            address, _colon, port = fields[1].rpartition(":")
+            number = str(int(port, 16))
+            if fields[3] == "0A" and int(number) in ports:
+                found.setdefault(number, {"address": address, "process": "", "container": "", "ours": False})
+                inodes[fields[9]] = number
+    for name, container in state["containers"].items():
+        for binding in [item for bindings in container["ports"].values() for item in bindings]:
+            number = binding.rpartition(":")[2]
+            if number.isdigit() and int(number) in ports and container["running"]:
+                found[number] = {"address": binding, "process": "", "container": name, "ours": True}
+    for name, container in state["foreign_containers"].items():
+        for port in container["ports"]:
+            if port in ports:
+                found[str(port)] = {"address": "", "process": "", "container": name, "ours": False}
+    unknown = {number for number, item in found.items() if not item["container"]}
+    if unknown:
+        name_processes(found, {inode: number for inode, number in inodes.items() if number in unknown})
+    return found
+
+
+def name_processes(found: dict[str, dict[str, t.Any]], inodes: dict[str, str]) -> None:
+    """Add to ``found`` the names of the processes that hold the given socket inodes."""
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        folder = f"/proc/{process}/fd"
+        try:
+            targets = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
+        except OSError:
+            continue
+        for target in targets:
+            number = inodes.get(target[8:-1]) if target.startswith("socket:[") else None
+            if number:
+                found[number]["process"] = read_text(f"/proc/{process}/comm").strip()
+
+
+def reachable(targets: list[str], timeout: float) -> dict[str, str]:
+    """Try all targets at once. A refusal counts as reached: the address answers, the service may come later."""
+    results: dict[str, str] = {}
+
+    def attempt(target: str) -> None:
+        address, _colon, port = target.rpartition(":")
+        try:
+            socket.create_connection((address, int(port)), timeout=timeout).close()
+            results[target] = "open"
+        except ConnectionRefusedError:
+            results[target] = "refused"
+        except (OSError, ValueError) as error:
+            results[target] = f"unreachable: {error}"
+
+    threads = [threading.Thread(target=attempt, args=(target,), daemon=True) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout + 2)
+    return {target: results.get(target, "unreachable: timed out") for target in targets}
+
+
+def firewall_rules() -> list[str]:
+    """Return the rules of the chains DOCKER-USER and SLIPWAY as iptables lists them."""
+    program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    if not program:
+        return []
+    listed = subprocess.run([program, "-w", "5", "-S"], capture_output=True, text=True, check=False).stdout
+    return [line for line in listed.splitlines() if " SLIPWAY" in line or " DOCKER-USER" in line]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "root": {"type": "path", "default": "/etc/slipway"},
+            "digest_key": {"type": "str", "required": True, "no_log": True},
+            "images": {"type": "list", "elements": "str", "default": []},
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "reach": {"type": "list", "elements": "str", "default": []},
+            "reach_timeout": {"type": "float", "default": 3},
+            "files": {"type": "list", "elements": "str", "default": []},
+            "contents": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    # Addresses are tried while the rest is read: they may cost a timeout, and nothing else waits for them.
+    reach: dict[str, str] = {}
+    prober = threading.Thread(target=lambda: reach.update(reachable(options["reach"], options["reach_timeout"])))
+    prober.start()
+    try:
+        state, engine = read_engine(options["stack"])
+    except EngineError as error:
+        module.fail_json(msg=f"Reading the Docker Engine failed: {error}")
+    key = options["digest_key"].encode()
+    state["schema"] = 1
+    state["host"] = describe_host()
+    state["files"] = describe_files(os.path.join(options["root"], options["stack"]), options["files"], key, options["contents"])
+    state["missing_images"] = missing_images(engine, state["images"], options["images"])
+    state["listening"] = listeners(options["ports"], state)
+    state["firewall"] = firewall_rules()
+    state["tools"] = {
+        "requests": importlib.util.find_spec("requests") is not None,
+        **{
+            name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/bin") is not None
+            for name in ("docker", "dockerd", "iptables", "logrotate")
+        },
+    }
+    prober.join()
+    state["reach"] = reach
+    module.exit_json(changed=False, ansible_facts={"container_service_host_state": state})
+
+
+if __name__ == "__main__":
+    main()

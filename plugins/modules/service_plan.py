@@ -1,0 +1,90 @@
+#!/usr/bin/python
+# Copyright (c) 2026 Slipway contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of this name, where Ansible looks for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_plan
+short_description: Compare declared services with what a host has
+version_added: 0.1.0
+description:
+  - Works on the controller alone, on the fact of M(slipway.stack.host_state).
+  - Says for each service what differs and what makes it agree. In check mode a difference counts as a change, with its diff.
+options:
+  services:
+    description: The declarations; docs/architecture.md describes them.
+    type: list
+    elements: dict
+    required: true
+  state:
+    description: The fact C(container_service_host_state).
+    type: dict
+    required: true
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  root:
+    description: Folder on the host that holds the stacks' configuration.
+    type: str
+    required: true
+  owner:
+    description: Whose services these are; containers of this owner that are not declared are stale.
+    type: str
+    required: true
+  networks:
+    description: The networks that a service may name, each with the options of M(community.docker.docker_network).
+    type: dict
+    required: true
+  adopt_volumes:
+    description: Whether to take over volumes that exist without our label.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Changes nothing in either mode.
+    support: full
+  diff_mode:
+    description: Shows texts of config files, never of secrets.
+    support: full
+author:
+  - Slipway contributors (@slipway)
+"""
+
+EXAMPLES = r"""
+- name: Compare what is declared with what runs
+  slipway.stack.service_plan:
+    services: "{{ container_service_declarations }}"
+    state: "{{ container_service_host_state }}"
+    stack: slipway
+    root: /etc/slipway
+    owner: redis
+    networks: {database: {internal: true}}
+  register: __container_service_plan
+"""
+
+RETURN = r"""
+services:
+  description: The plan of each service.
+  returned: success
+  type: list
+  elements: dict
+needed:
+  description: Those of them in which something differs.
+  returned: success
+  type: list
+  elements: dict
+stale:
+  description: Names of containers that nobody declares any more.
+  returned: success
+  type: list
+  elements: str
+reasons:
+  description: What differs, a sentence each.
+  returned: success
+  type: list
+  elements: str
+"""
