@@ -1,0 +1,299 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Leave a report of every run, and end it with a summary that a person can read."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: report
+type: aggregate
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Leave a JSON report of every run, and print a short summary
+description:
+  - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
+    atomically. Other playbooks, such as Molecule's, leave none.
+  - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
+  - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
+    An action may return C(remote_calls) where it made another number than one.
+options:
+  reports_dir:
+    description: Folder of the reports, relative to the working directory.
+    type: str
+    default: reports
+    env:
+      - name: SLIPWAY_REPORTS_DIR
+    ini:
+      - section: callback_slipway_report
+        key: reports_dir
+requirements:
+  - enabled with C(callbacks_enabled = slipway.stack.report)
+"""
+
+import atexit
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+from ansible.plugins.loader import action_loader
+
+SCHEMA_VERSION = 1
+PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
+MESSAGE_LIMIT = 4000
+SHOWN_LIMIT = 10
+TOP_TASKS = 10
+CONTROLLER = ("localhost", "127.0.0.1", "::1")
+# Handled by the strategy itself; there is no action plugin to ask.
+NO_ACTION = ("include_role", "include_tasks", "import_role", "import_tasks", "include", "meta", "group_by", "add_host")
+
+
+def needs_host(action: str) -> bool:
+    """Tell whether an action talks to a host, by what its plugin says; a module without one does."""
+    if action.rpartition(".")[2] in NO_ACTION:
+        return False
+    plugin = action_loader.get(action, class_only=True)
+    return bool(getattr(plugin, "_requires_connection", True))
+
+
+def calls_of(result: dict[str, Any]) -> int:
+    """Return how often a task's result says that its host was asked: once, for each item and for each attempt."""
+    items = result.get("results")
+    if isinstance(items, list) and items and all(isinstance(item, dict) for item in items):
+        return sum(calls_of(item) for item in items)
+    if result.get("skipped") or "skip_reason" in result:
+        return 0
+    return int(result.get("remote_calls", result.get("attempts", 1)))
+
+
+def message_of(result: dict[str, Any]) -> str:
+    """Return why a task failed: its message, or those of the items that failed."""
+    failed = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
+    texts = [str(item.get("msg", "")) for item in failed] or [str(result.get("msg", ""))]
+    detail = str(result.get("stderr") or result.get("module_stderr") or "").strip()
+    text = "\n".join(dict.fromkeys(text for text in [*texts, detail] if text))
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+
+
+def instant(seconds: float) -> str:
+    """Return a time since the epoch as UTC in RFC 3339, to the second."""
+    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class CallbackModule(CallbackBase):  # type: ignore[misc]
+    """Collects what happens in a run of one of our playbooks."""
+
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "slipway.stack.report"
+    CALLBACK_NEEDS_ENABLED = True
+
+    def __init__(self) -> None:
+        """Start without a playbook."""
+        super().__init__()
+        self._playbook = ""
+        self._play: Any = None
+        self._process = os.getpid()
+        self._needs_host: dict[str, bool] = {}
+        # A run that ends with an exception or by Ctrl-C sends no statistics.
+        atexit.register(self._write_interrupted)
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Begin a report, if the playbook is one of ours."""
+        path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible names it nowhere else
+        self._playbook = path.stem if path.parent == PLAYBOOKS else ""
+        self._started = time.time()
+        self._clock = time.monotonic()
+        self._changed: list[dict[str, str]] = []
+        self._failed: list[dict[str, str]] = []
+        self._calls: defaultdict[str, int] = defaultdict(int)
+        self._tasks: dict[str, dict[str, Any]] = {}
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        """Remember the play, whose variables say what must not be shown."""
+        self._play = play
+
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002
+        """Start a task's clock."""
+        self._begin(task)
+
+    def v2_playbook_on_handler_task_start(self, task: Any) -> None:
+        """Start a handler's clock."""
+        self._begin(task)
+
+    def v2_runner_on_ok(self, result: Any) -> None:
+        """Count a result."""
+        self._end(result)
+        if self._playbook and result.is_changed():
+            self._changed.append(self._entry(result))
+
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        """Count a failure and keep its message."""
+        self._end(result)
+        if self._playbook and not ignore_errors:
+            self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        """Count a host that does not answer."""
+        self._end(result)
+        if self._playbook:
+            self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
+
+    def v2_runner_on_skipped(self, result: Any) -> None:
+        """Stop a task's clock."""
+        self._end(result, ran=False)
+
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """Write the report and print the summary."""
+        if self._playbook:
+            hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
+            self._finish(hosts, failed=any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values()))
+
+    # Collecting
+
+    def _begin(self, task: Any) -> None:
+        """Start a task's clock, once: a strategy may announce it for each host."""
+        if self._playbook:
+            now = time.monotonic()
+            self._tasks.setdefault(task._uuid, {"task": self._name(task), "role": self._role(task), "start": now, "end": now})  # noqa: SLF001
+
+    def _end(self, result: Any, *, ran: bool = True) -> None:
+        """Stop a task's clock and count its calls."""
+        if not self._playbook:
+            return
+        task = result.task
+        if task._uuid in self._tasks:  # noqa: SLF001
+            self._tasks[task._uuid]["end"] = time.monotonic()  # noqa: SLF001
+        action = str(task.resolved_action or task.action)
+        if action not in self._needs_host:
+            self._needs_host[action] = needs_host(action)
+        delegated = (result.result.get("_ansible_delegated_vars") or {}).get("ansible_delegated_host")
+        host = str(delegated or result.host.name)
+        if ran and self._needs_host[action] and host not in CONTROLLER and task.connection != "local":
+            self._calls[host] += calls_of(dict(result.result))
+
+    @staticmethod
+    def _name(task: Any) -> str:
+        """Return a task's name without its role."""
+        return str(task.name or task.action)
+
+    @staticmethod
+    def _role(task: Any) -> str:
+        """Return the short name of the role that a task belongs to, the outermost where one includes another; "" without one."""
+        if task._role is None:  # noqa: SLF001
+            return ""
+        chain = task.get_dep_chain() or []
+        outermost = chain[0] if chain else task._role  # noqa: SLF001
+        return str(outermost.get_name()).removeprefix("slipway.stack.")
+
+    def _entry(self, result: Any) -> dict[str, str]:
+        """Return who did what."""
+        return {"host": str(result.host.name), "task": self._name(result.task), "role": self._role(result.task)}
+
+    def _without_secrets(self, result: Any) -> str:
+        """Return a failure's message without the value of any secret of its host."""
+        text = message_of(dict(result.result))
+        variables = self._play.get_variable_manager().get_vars(host=result.host, include_hostvars=False) if self._play else {}
+        for name, value in variables.items():
+            if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
+                text = text.replace(str(value), "(secret)")
+        return text
+
+    @staticmethod
+    def _numbers(summary: dict[str, int]) -> dict[str, int]:
+        """Return a host's statistics under the names of the report."""
+        return {
+            "ok": summary["ok"],
+            "changed": summary["changed"],
+            "failed": summary["failures"],
+            "skipped": summary["skipped"],
+            "unreachable": summary["unreachable"],
+        }
+
+    # Reporting
+
+    def _write_interrupted(self) -> None:
+        """Write the report of a run that ended by itself neither well nor with a failed task."""
+        # Ansible's workers are copies of this process.
+        if self._playbook and os.getpid() == self._process:
+            self._finish({}, failed=True)
+
+    def _report(self, hosts: dict[str, dict[str, int]], *, failed: bool) -> dict[str, Any]:
+        """Return the report."""
+        duration = time.monotonic() - self._clock
+        roles: defaultdict[str, float] = defaultdict(float)
+        for task in self._tasks.values():
+            roles[task["role"]] += task["end"] - task["start"]
+        slowest = sorted(self._tasks.values(), key=lambda task: task["start"] - task["end"])[:TOP_TASKS]
+        failing = {host for host, numbers in hosts.items() if numbers["failed"] or numbers["unreachable"]}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "playbook": self._playbook,
+            "inventory": [str(source) for source in context.CLIARGS.get("inventory") or []],
+            "check_mode": bool(context.CLIARGS.get("check")),
+            "started": instant(self._started),
+            "finished": instant(self._started + duration),
+            "duration_s": round(duration, 3),
+            "result": "failed" if failed else "ok",
+            "hosts": hosts,
+            "changed": self._changed,
+            # What a rescue mended is no failure of the run.
+            "failed": [entry for entry in self._failed if not hosts or entry["host"] in failing],
+            "roles": {role: round(seconds, 3) for role, seconds in sorted(roles.items(), key=lambda item: -item[1]) if role},
+            "slowest_tasks": [
+                {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
+            ],
+            "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
+        }
+
+    def _finish(self, hosts: dict[str, dict[str, int]], *, failed: bool) -> None:
+        """Write the report and print the summary, once."""
+        report = self._report(hosts, failed=failed)
+        self._playbook = ""
+        path = Path(self.get_option("reports_dir")) / f"{report['playbook']}-latest.json"
+        try:
+            self._write(path, report)
+            where = f"Report: {path}"
+        except OSError as error:
+            where = f"No report: {path} cannot be written ({error.strerror})"
+        for line in [*self._summary(report), where]:
+            self._display.display(line)
+
+    @staticmethod
+    def _write(path: Path, report: dict[str, Any]) -> None:
+        """Replace a report; a reader sees the old or the new one, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(report, file, indent=2)
+                file.write("\n")
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    @staticmethod
+    def _summary(report: dict[str, Any]) -> list[str]:
+        """Return the summary's lines."""
+        changed, hosts = report["changed"], len(report["hosts"])
+        verb = "would change" if report["check_mode"] else "changed"
+        calls = max(report["remote_calls"].values(), default=0)
+        first = (
+            f"{report['playbook']}: {report['result']} in {report['duration_s']:.1f} s, {len(changed)} {verb} "
+            f"on {hosts} host{'' if hosts == 1 else 's'}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
+        )
+        lines = [first]
+        lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
+        if len(changed) > SHOWN_LIMIT:
+            lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
+        lines += [f"  failed {entry['host']}: {entry['task']}" for entry in report["failed"][:SHOWN_LIMIT]]
+        return lines
