@@ -12,7 +12,7 @@ short_description: Read what a host really has and runs, in one call
 version_added: 0.1.0
 description:
   - Reads the containers, images, networks and volumes of a stack, the files of its configuration, and the facts of the host
-    that decide anything, and returns them as the fact C(container_service_host_state).
+    that decide anything. The role container_service registers them as C(container_service_host_state).
   - Changes nothing. Needs Python 3 on the host and nothing else; without a Docker Engine the engine's part is empty.
   - Never returns the content of a secret, and digests of files only under a key of this very call.
 options:
@@ -69,19 +69,69 @@ EXAMPLES = r"""
   slipway.stack.host_state:
     stack: slipway
     images: [redis:7-alpine]
+  register: container_service_host_state
 """
 
 RETURN = r"""
-ansible_facts:
-  description: The fact C(container_service_host_state).
+host:
+  description: >-
+    The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores),
+    C(addresses), and C(disks) with C(total_mb) and C(free_mb) by path.
   returned: always
   type: dict
-  contains:
-    container_service_host_state:
-      description:
-        - C(host), C(engine), C(containers), C(foreign_containers), C(networks), C(volumes), C(images), C(missing_images),
-          C(files), C(listening), C(reach), C(queries), C(firewall) and C(tools).
-      type: dict
+engine:
+  description: Whether an engine answers (C(available)), its C(version), C(api_version), or the C(error).
+  returned: always
+  type: dict
+containers:
+  description: The stack's containers by name, with image, state, health, labels, networks and limits; never their environment.
+  returned: always
+  type: dict
+foreign_containers:
+  description: Other containers by name, with their published C(ports).
+  returned: always
+  type: dict
+networks:
+  description: All networks by name.
+  returned: always
+  type: dict
+volumes:
+  description: All volumes by name, with C(labels) and C(mountpoint).
+  returned: always
+  type: dict
+images:
+  description: The images that are there, by tag and by digest, each with its C(id).
+  returned: always
+  type: dict
+missing_images:
+  description: Of O(images) those that are not there, each with the reason why it cannot be pulled; empty when it can.
+  returned: always
+  type: dict
+files:
+  description: Files of the stack by path, with C(digest), C(mode), C(uid) and C(gid), links with C(link).
+  returned: always
+  type: dict
+listening:
+  description: Of O(ports) those on which something listens, with C(process) or C(container), and C(ours).
+  returned: always
+  type: dict
+reach:
+  description: For each of O(reach) C(open), C(refused) (it answers, nothing listens yet) or C(unreachable) with a reason.
+  returned: always
+  type: dict
+queries:
+  description: What the services say of the state they keep inside, by container.
+  returned: always
+  type: dict
+firewall:
+  description: Rules of the chains DOCKER-USER and SLIPWAY.
+  returned: always
+  type: list
+  elements: str
+tools:
+  description: Which of the programs we need are there.
+  returned: always
+  type: dict
 """
 
 import glob  # noqa: E402
@@ -422,7 +472,7 @@ def main() -> None:
     }
     prober.join()
     state["reach"] = reach
-    module.exit_json(changed=False, ansible_facts={"container_service_host_state": state})
+    module.exit_json(changed=False, **state)
 
 
 if __name__ == "__main__":
