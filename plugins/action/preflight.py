@@ -152,6 +152,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at the inventory alone."""
         problems = preflight.check_groups(groups, arguments["required_groups"])
+        # Many addresses derive from groups: without a group they have no value, which its line has said.
+        self._say_undefined = not problems
         problems += self._check_connections(views)
         set_nowhere = [name for name in arguments["secrets"] if not any(name in view for view in views.values())]
         problems += self._check_secrets(views, arguments["secrets"], set_nowhere)
@@ -172,7 +174,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
                 connections[host] = (kind, str(address), str(port))
             private, error = view.value("slipway_address")
-            if error:
+            if error and self._say_undefined:
                 problems.append(Problem(host, f"slipway_address has no value: {error}; {self._remedy(view, 'slipway_address')}"))
             elif private:
                 addresses[host] = str(private)
@@ -208,7 +210,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if error:
                 undefined = UNDEFINED_NAME.search(error)
                 # A missing secret has its own line already.
-                if not (undefined and undefined[1] in set_nowhere):
+                if self._say_undefined and not (undefined and undefined[1] in set_nowhere):
                     problems.append(Problem(host, f"{name} has no value: {error}; {self._remedy(view, name)}"))
                 continue
             validator = ArgumentSpecValidator({name: spec})

@@ -73,12 +73,10 @@ def calls_of(result: dict[str, Any]) -> int:
     return int(result.get("remote_calls", result.get("attempts", 1)))
 
 
-def message_of(result: dict[str, Any]) -> str:
-    """Return why a task failed: its message, or those of the items that failed."""
-    failed = [item for item in result.get("results") or [] if isinstance(item, dict) and item.get("failed")]
-    texts = [str(item.get("msg", "")) for item in failed] or [str(result.get("msg", ""))]
-    detail = str(result.get("stderr") or result.get("module_stderr") or "").strip()
-    text = "\n".join(dict.fromkeys(text for text in [*texts, detail] if text))
+def message_of(results: list[dict[str, Any]]) -> str:
+    """Return why a task, or those of its loop's items that failed, did so."""
+    texts = [str(result.get(key) or "").strip() for result in results for key in ("msg", "stderr", "module_stderr")]
+    text = "\n".join(dict.fromkeys(text for text in texts if text))
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
 
 
@@ -113,6 +111,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._clock = time.monotonic()
         self._changed: list[dict[str, str]] = []
         self._failed: list[dict[str, str]] = []
+        self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._tasks: dict[str, dict[str, Any]] = {}
 
@@ -139,6 +138,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._end(result)
         if self._playbook and not ignore_errors:
             self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
+
+    def v2_runner_item_on_failed(self, result: Any) -> None:
+        """Keep the message of a loop's item; the loop's own says only that items failed."""
+        if self._playbook:
+            self._failed_items[str(result.host.name), result.task._uuid].append(dict(result.result))  # noqa: SLF001
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Count a host that does not answer."""
@@ -199,7 +203,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _without_secrets(self, result: Any) -> str:
         """Return a failure's message without the value of any secret of its host."""
-        text = message_of(dict(result.result))
+        items = self._failed_items.get((str(result.host.name), result.task._uuid))  # noqa: SLF001
+        text = message_of(items or [dict(result.result)])
         variables = self._play.get_variable_manager().get_vars(host=result.host, include_hostvars=False) if self._play else {}
         for name, value in variables.items():
             if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
