@@ -1,6 +1,6 @@
--- Makes roles, the database, its extensions and all grants what the variable "desired" (JSON) says. Idempotent.
--- Variables: desired; conninfo of the application's database. Verifiers of passwords come from a file, so that none is part
--- of this text, and are kept out of the server's log.
+-- Makes roles, the database, its extensions and all grants what desired.json says. Idempotent.
+-- Verifiers of passwords come from a file too, so that none is part of this text, and are kept out of the server's log.
+\set desired `cat /etc/slipway/current/desired.json`
 \set verifiers `cat /run/secrets/role_verifiers`
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
@@ -59,7 +59,12 @@ from (select :'desired'::jsonb -> 'database') as desired (doc)
 where not exists (select from pg_database where datname = doc ->> 'name')
 \gexec
 
-\connect :conninfo
+-- A connection string to that database, quoted as libpq wants it.
+select format(
+  'dbname=''%s''',
+  replace(replace(:'desired'::jsonb #>> '{database,name}', '\', '\\'), '''', '\''')
+) as conninfo \gset
+\connect -reuse-previous=on :conninfo
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set client_min_messages = warning;

@@ -1,12 +1,17 @@
--- Prints what is really there, in the shape of the variable "desired" (JSON), to be compared with it. Writes nothing.
--- Variables: desired; conninfo of the application's database.
+-- Prints what is really there, in the shape of desired.json, to be compared with it. Writes nothing.
+\set desired `cat /etc/slipway/current/desired.json`
 set default_transaction_read_only = on;
 \set verifiers `cat /run/secrets/role_verifiers 2>/dev/null || echo '{}'`
 select exists (
   select from pg_database where datname = :'desired'::jsonb #>> '{database,name}'
 ) as has_database \gset
+-- A connection string to that database, quoted as libpq wants it.
+select format(
+  'dbname=''%s''',
+  replace(replace(:'desired'::jsonb #>> '{database,name}', '\', '\\'), '''', '\''')
+) as conninfo \gset
 \if :has_database
-  \connect :conninfo
+  \connect -reuse-previous=on :conninfo
   set default_transaction_read_only = on;
 \endif
 with
