@@ -1,4 +1,4 @@
-# Copyright (c) 2026 Slipway contributors
+# Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The controller's key for digests of files, among them secrets.

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright (c) 2026 Slipway contributors
+# Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Read in one call everything that decides what a run has to do on a host."""
@@ -61,7 +61,7 @@ attributes:
     description: Reads only, so check mode makes no difference.
     support: full
 author:
-  - Slipway contributors (@slipway)
+  - The Slipway authors
 """
 
 EXAMPLES = r"""

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-# Copyright (c) 2026 Slipway contributors
+# Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documentation of the action plugin of this name, where Ansible looks for it."""
@@ -51,7 +51,7 @@ attributes:
     description: Shows texts of config files, never of secrets.
     support: full
 author:
-  - Slipway contributors (@slipway)
+  - The Slipway authors
 """
 
 EXAMPLES = r"""

@@ -1,0 +1,266 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What service_plan finds when declared and actual differ, and that it finds nothing when they agree."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from ansible_collections.slipway.stack.plugins.module_utils import plan as plan_module
+from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, container_options, plan_services
+
+KEY = "key-of-this-run"
+NETWORKS: dict[str, Any] = {"database": {"internal": True}, "backend": {}}
+DECLARED: dict[str, Any] = {
+    "name": "redis",
+    "image": "redis:7-alpine",
+    "user": "redis",
+    "command": ["redis-server", "/etc/slipway/current/redis.conf"],
+    "config": {
+        "redis.conf": {"content": "port 6379\n", "on_change": "restart"},
+        "runtime.conf": {"content": "maxmemory 1mb\n", "on_change": "reload"},
+    },
+    "secrets": {"users.acl": {"content": "user default off", "on_change": "reload"}},
+    "volumes": [{"name": "redis_data", "path": "/data"}],
+    "networks": ["database"],
+    "healthcheck": {"test": ["CMD", "true"]},
+    "memory_mb": 128,
+    "cpus": 1,
+    "reload": ["redis-reload"],
+}
+
+
+def agreeing_state(declared: dict[str, Any]) -> dict[str, Any]:
+    """Return what a host reports that has exactly what is declared."""
+    service = plan_module.normalize(declared)
+    options = container_options(service, "slipway", "/etc/slipway", "redis", "1.45")
+    folder = f"/etc/slipway/slipway/{service['name']}"
+    revision = plan_module.revision_of(service)
+    files: dict[str, Any] = {
+        f"{folder}/config/current": {"mode": "0777", "uid": 0, "gid": 0, "link": revision},
+        f"{folder}/config/loaded": {"mode": "0644", "uid": 0, "gid": 0, "digest": "", "content": revision + "\n"},
+        f"{folder}/secrets": {"mode": "0500", "uid": 999, "gid": 999, "folder": True},
+    }
+    for name, item in service["config"].items():
+        files[f"{folder}/config/{revision}/{name}"] = {
+            "mode": "0644",
+            "uid": 0,
+            "gid": 0,
+            "digest": keyed_digest(KEY, item["content"]),
+            "content": item["content"],
+        }
+    for name, item in service["secrets"].items():
+        files[f"{folder}/secrets/{name}"] = {"mode": "0400", "uid": 999, "gid": 999, "digest": keyed_digest(KEY, item["content"])}
+    return {
+        "engine": {"available": True, "version": "26.1", "api_version": "1.45", "error": ""},
+        "containers": {
+            options["name"]: {
+                "image": "redis:7-alpine",
+                "image_id": "sha256:1",
+                "status": "running",
+                "running": True,
+                "health": "healthy",
+                "labels": {**options["labels"], "slipway.uid": "999"},
+                "networks": {network["name"]: network["aliases"] for network in options["networks"]},
+                "memory": 128 * 2**20,
+                "nano_cpus": 10**9,
+                "restart_policy": "unless-stopped",
+            }
+        },
+        "foreign_containers": {},
+        "networks": {"slipway-database": {"internal": True, "labels": {}}},
+        "volumes": {"redis_data": {"labels": {"slipway.stack": "slipway"}, "mountpoint": "/v", "driver": "local"}},
+        "images": {"redis:7-alpine": {"id": "sha256:1"}},
+        "files": files,
+        "queries": {},
+    }
+
+
+def plan(state: dict[str, Any], declared: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Return the plan of one declared service."""
+    return plan_services(
+        [declared or DECLARED],
+        state,
+        **{"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False, **more},
+    )
+
+
+@pytest.fixture
+def state() -> dict[str, Any]:
+    """What a host reports when all is as declared."""
+    return copy.deepcopy(agreeing_state(DECLARED))
+
+
+def test_nothing_is_needed_where_all_agrees(state: dict[str, Any]) -> None:
+    assert plan(state)["needed"] == []
+    assert plan(state)["stale"] == []
+
+
+def test_an_empty_host_gets_everything(state: dict[str, Any]) -> None:
+    for part in ("containers", "networks", "volumes", "images", "files"):
+        state[part] = {}
+    state["engine"] = {"available": False, "version": "", "api_version": "", "error": "no socket"}
+    (needed,) = plan(state)["needed"]
+    assert needed["pull"] and needed["start"] and needed["files"] and not needed["recreate"]
+    assert [network["name"] for network in needed["networks"]] == ["slipway-database"]
+    assert needed["volumes"] == ["redis_data"]
+
+
+CONTAINER_CHANGES = [
+    ({"running": False, "status": "exited"}, "the container is exited", {"start": True, "recreate": False}),
+    ({"health": "unhealthy"}, "the container is unhealthy", {"restart": True, "recreate": False}),
+    ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"start": True, "recreate": False}),
+    ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"start": True, "recreate": False}),
+    ({"restart_policy": "no"}, "restart policy no becomes unless-stopped", {"start": True, "recreate": False}),
+    ({"networks": {}}, "joins network slipway-database", {"start": True, "recreate": False}),
+    ({"networks": {"slipway-database": ["redis"], "bridge": []}}, "leaves network bridge", {"start": True, "recreate": False}),
+    ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"start": True}),
+    ({"image_id": "sha256:0"}, "image redis:7-alpine is a newer one", {"recreate": True}),
+    ({"image": "redis:6"}, "image redis:6 becomes redis:7-alpine", {"recreate": True}),
+    ({"labels": {"slipway.owner": "redis"}}, "its declaration changed", {"recreate": True}),
+]
+
+
+@pytest.mark.parametrize(("change", "reason", "expected"), CONTAINER_CHANGES, ids=[item[1] for item in CONTAINER_CHANGES])
+def test_a_hand_on_the_container_is_found(state: dict[str, Any], change: dict[str, Any], reason: str, expected: dict[str, bool]) -> None:
+    state["containers"]["slipway-redis"].update(change)
+    (needed,) = plan(state)["needed"]
+    assert reason in needed["reasons"]
+    assert {key: needed[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "reason"),
+    [
+        ("config/{revision}/redis.conf", {"digest": "x"}, "config/current/redis.conf differs"),
+        ("config/{revision}/redis.conf", {"mode": "0666"}, "config/current/redis.conf has another mode"),
+        ("secrets/users.acl", {"digest": "x"}, "secrets/users.acl differs"),
+        ("secrets/users.acl", {"mode": "0444"}, "secrets/users.acl has another owner or mode"),
+        ("secrets/users.acl", {"uid": 0}, "secrets/users.acl has another owner or mode"),
+        ("secrets", {"mode": "0755"}, "secrets has another owner or mode"),
+    ],
+)
+def test_a_hand_on_a_file_is_found_and_reloaded(state: dict[str, Any], path: str, change: dict[str, Any], reason: str) -> None:
+    folder = "/etc/slipway/slipway/redis"
+    revision = state["files"][f"{folder}/config/current"]["link"]
+    state["files"][f"{folder}/{path.format(revision=revision)}"].update(change)
+    (needed,) = plan(state)["needed"]
+    assert needed["reasons"] == [f"{folder}/{reason}"]
+    assert not needed["recreate"]
+    assert needed["files"]
+
+
+def test_a_file_put_there_by_hand_is_found(state: dict[str, Any]) -> None:
+    state["files"]["/etc/slipway/slipway/redis/secrets/stray"] = {"mode": "0400", "uid": 999, "gid": 999, "digest": ""}
+    (needed,) = plan(state)["needed"]
+    assert needed["reasons"] == ["/etc/slipway/slipway/redis/secrets/stray is not declared"]
+
+
+def test_a_changed_restart_file_recreates_and_a_reload_file_reloads(state: dict[str, Any]) -> None:
+    declared = copy.deepcopy(DECLARED)
+    declared["config"]["redis.conf"]["content"] = "port 6380\n"
+    (needed,) = plan(state, declared)["needed"]
+    assert needed["recreate"] and not needed["reload"]
+    declared = copy.deepcopy(DECLARED)
+    declared["config"]["runtime.conf"]["content"] = "maxmemory 2mb\n"
+    (needed,) = plan(state, declared)["needed"]
+    assert needed["reload"] and not needed["recreate"] and not needed["start"]
+    assert needed["reasons"] == ["/etc/slipway/slipway/redis/config/current/runtime.conf differs"]
+    assert "maxmemory 2mb" in needed["diff"][0]["prepared"]
+
+
+def test_a_run_that_died_before_its_reload_is_finished(state: dict[str, Any]) -> None:
+    state["files"]["/etc/slipway/slipway/redis/config/loaded"]["content"] = "another\n"
+    (needed,) = plan(state)["needed"]
+    assert needed["reload"] and needed["reasons"] == ["its configuration was not loaded yet"]
+
+
+def test_a_secret_is_in_no_plan() -> None:
+    state = agreeing_state(DECLARED)
+    declared = copy.deepcopy(DECLARED)
+    declared["secrets"]["users.acl"] = {"content": "very-secret-value", "on_change": "restart"}
+    result = plan(state, declared)
+    assert "very-secret-value" not in str(result)
+
+
+def test_inner_state_is_compared(state: dict[str, Any]) -> None:
+    declared = {**DECLARED, "converge": {"query": ["state"], "desired": {"users": ["a"]}, "apply": ["mend"], "apply_input": "x"}}
+    state = agreeing_state(declared)
+    state["queries"]["slipway-redis"] = {"rc": 0, "answer": {"users": ["a"]}, "error": ""}
+    assert plan(state, declared)["needed"] == []
+    state["queries"]["slipway-redis"]["answer"] = {"users": []}
+    (needed,) = plan(state, declared)["needed"]
+    assert needed["converge"] and needed["reasons"] == ["its inner state differs in users"]
+    assert not needed["start"] and not needed["files"]
+
+
+def test_stale_containers_of_the_owner_are_named(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis-2"] = {**state["containers"]["slipway-redis"]}
+    state["containers"]["slipway-other"] = {**state["containers"]["slipway-redis"], "labels": {"slipway.owner": "other"}}
+    assert plan(state)["stale"] == ["slipway-redis-2"]
+
+
+def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
+    migrate = {"name": "migrate", "image": "redis:7-alpine", "memory_mb": 64, "cpus": 1, "one_shot": True}
+    arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False}
+    assert plan_services([migrate, DECLARED], state, **arguments)["needed"] == []
+    del state["containers"]["slipway-redis"]
+    needed = plan_services([migrate, DECLARED], state, **arguments)["needed"]
+    assert [item["name"] for item in needed] == ["migrate", "redis"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"imagee": "x"}, "unknown field imagee"),
+        ({"image": ""}, "field image is missing"),
+        ({"networks": ["lan"]}, "unknown network lan"),
+        ({"networks": "database"}, "field networks must be a list"),
+        ({"healthcheck": {}}, "healthcheck needs a test"),
+        ({"loosened": [{"what": "read_only"}]}, "loosened needs what"),
+        ({"reload": []}, "asks for a reload"),
+    ],
+)
+def test_a_wrong_declaration_is_refused(state: dict[str, Any], change: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        plan(state, {**DECLARED, **change})
+
+
+def test_what_is_not_ours_is_not_touched(state: dict[str, Any]) -> None:
+    state["foreign_containers"]["slipway-redis"] = {"ports": []}
+    with pytest.raises(DeclarationError, match="not of the stack"):
+        plan(state)
+    del state["foreign_containers"]["slipway-redis"]
+    state["volumes"]["redis_data"]["labels"] = {}
+    with pytest.raises(DeclarationError, match="container_service_adopt_volumes"):
+        plan(state)
+    assert plan(state, adopt=True)["needed"] == []
+
+
+def test_every_container_is_hardened() -> None:
+    options = container_options(plan_module.normalize(DECLARED), "slipway", "/etc/slipway", "redis", "1.45")
+    assert options["cap_drop"] == ["ALL"] and options["capabilities"] == []
+    assert options["security_opts"] == ["no-new-privileges:true"]
+    assert options["read_only"] and options["pids_limit"] == 256 and options["memory"] == options["memory_swap"] == "128M"
+    assert options["log_options"]["max-size"] == "10m"
+    loosened = {**DECLARED, "loosened": [{"what": "read_only", "why": "writes beside its program"}]}
+    assert not container_options(plan_module.normalize(loosened), "slipway", "/etc/slipway", "redis", "1.45")["read_only"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "normal"),
+    [
+        ("redis", "redis:latest"),
+        ("docker.io/library/redis:7", "redis:7"),
+        ("docker.io/a/b:1", "a/b:1"),
+        ("host:5000/a/b", "host:5000/a/b:latest"),
+        ("redis:7@sha256:ab", "redis@sha256:ab"),
+    ],
+)
+def test_references_are_compared_as_the_engine_lists_them(reference: str, normal: str) -> None:
+    assert normal_reference(reference) == normal
