@@ -98,6 +98,11 @@ def scram_sha_256(password: str, salt: str | None = None, iterations: int = 4096
     if iterations < 4096:
         raise AnsibleFilterError(f"scram_sha_256 needs at least 4096 iterations (RFC 7677), not {iterations}")
     raw_salt = secrets.token_bytes(SALT_BYTES) if salt is None else hashlib.sha256(salt.encode()).digest()[:SALT_BYTES]
+    return verifier(password, raw_salt, iterations)
+
+
+def verifier(password: str, raw_salt: bytes, iterations: int) -> str:
+    """Return the verifier of a password under the salt itself."""
     salted = hashlib.pbkdf2_hmac("sha256", _prepared(password), raw_salt, iterations)
     client_key = hmac.new(salted, b"Client Key", "sha256").digest()
     server_key = hmac.new(salted, b"Server Key", "sha256").digest()

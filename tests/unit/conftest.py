@@ -1,0 +1,78 @@
+"""What the unit tests share: the repository, its plugins as Ansible names them, and throw-away checkouts to run playbooks in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+# The collection's own folder in the checkout resolves ansible_collections.slipway.stack, as it does for ansible-playbook.
+sys.path.insert(0, str(ROOT / "collections"))
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+def tracked_files() -> list[Path]:
+    """Files of the repository as git knows them, new ones too, ignored ones not; links are not followed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists() and not (ROOT / name).is_symlink()]
+
+
+def ansible(program: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of Ansible's programs in a folder, with its ansible.cfg and nothing of the user's."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "SLIPWAY_"))}
+    return subprocess.run(
+        [str(BIN / program), *arguments],
+        cwd=cwd,
+        env={**kept, "PATH": f"{BIN}:{kept['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the checkout with the environment "test", whose hosts are the controller under two names."""
+    top = tmp_path / "checkout"
+    top.mkdir()
+    for name in ("ansible.cfg", "collections", "galaxy.yml", "meta", "playbooks", "plugins", "roles", "tools"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, top / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, top / name)
+    variables = top / "inventories/test/group_vars/all"
+    variables.mkdir(parents=True)
+    (top / "inventories/test/hosts.yml").write_text(
+        "all:\n  vars:\n    ansible_connection: ansible.builtin.local\n"
+        f"    ansible_python_interpreter: {sys.executable}\n"
+        "  children:\n    stores:\n      hosts:\n        one:\n        two:\n"
+    )
+    return top
+
+
+@pytest.fixture
+def play(checkout: Path) -> Run:
+    """Run a playbook of the throw-away checkout against its environment."""
+
+    def run(playbook: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return ansible("ansible-playbook", f"playbooks/{playbook}.yml", "-i", "inventories/test", *arguments, cwd=checkout, **environment)
+
+    return run
