@@ -64,7 +64,7 @@ select format(
   'dbname=''%s''',
   replace(replace(:'desired'::jsonb #>> '{database,name}', '\', '\\'), '''', '\''')
 ) as conninfo \gset
-\connect -reuse-previous=on :conninfo
+\connect -reuse-previous=on :"conninfo"
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set client_min_messages = warning;

@@ -7,9 +7,11 @@ begin
   select format('pg_hba.conf, line %s: %s', line_number, error) into mistake
   from pg_hba_file_rules where error is not null limit 1;
   if mistake is null then
-    -- This one error is no mistake: the setting needs a restart, which the new container label brings about.
-    select format('%s, line %s: %s', sourcefile, sourceline, error) into mistake
-    from pg_file_settings where error is not null and error <> 'setting could not be applied' limit 1;
+    -- A setting that needs a restart is no mistake: the new container, which its change brings about, has it.
+    select format('%s, line %s: %s: %s', sourcefile, sourceline, name, error) into mistake
+    from pg_file_settings
+    where error is not null and name not in (select name from pg_settings where context = 'postmaster')
+    limit 1;
   end if;
   if mistake is not null then
     raise exception '%', mistake;

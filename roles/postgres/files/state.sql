@@ -11,7 +11,7 @@ select format(
   replace(replace(:'desired'::jsonb #>> '{database,name}', '\', '\\'), '''', '\''')
 ) as conninfo \gset
 \if :has_database
-  \connect -reuse-previous=on :conninfo
+  \connect -reuse-previous=on :"conninfo"
   set default_transaction_read_only = on;
 \endif
 with

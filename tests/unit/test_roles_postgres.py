@@ -1,0 +1,485 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the postgres role declares, and what its SQL does to a server where one is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS = {
+    "postgres_superuser_password": "superuser-password-1",
+    "postgres_owner_password": "owner-password-1",
+    "postgres_app_password": "app:pass\\word'1",
+}
+ODD = {
+    "postgres_database": 'it\'s a "data\\base" = ü',
+    "postgres_owner_name": 'the "owner", so',
+    "postgres_app_name": "all",
+}
+
+
+def declaration(**inputs: Any) -> dict[str, Any]:
+    """Return the role's declaration as container_service gets it."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(ROOT / "collections")])
+    loader, folder = DataLoader(), ROOT / "roles/postgres"
+    variables: dict[str, Any] = {
+        "ansible_search_path": [str(folder)],
+        "ansible_managed": "Managed by Ansible",
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 2}},
+    }
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
+    variables |= {**SECRETS, **inputs}
+    services: list[dict[str, Any]] = Templar(loader, variables=variables).template(variables["__postgres_services"])
+    # Members of a templated container are resolved when they are read; a copy through JSON reads all of them.
+    return dict(json.loads(json.dumps(services))[0])
+
+
+def hba_lines(**inputs: Any) -> list[str]:
+    """Return the lines of pg_hba.conf that count."""
+    content: str = declaration(**inputs)["config"]["pg_hba.conf"]["content"]
+    return [line for line in content.splitlines() if line and not line.startswith("#")]
+
+
+def test_superuser_logs_in_from_inside_only() -> None:
+    """No line but that of the local socket lets the superuser in, and none lets anyone in without proof."""
+    lines = hba_lines(postgres_users=[{"name": "barman", "password": "x" * 20, "replication": True}])
+    assert lines[0] == "local all postgres peer"
+    assert not [line for line in lines[1:] if "postgres" in line or "trust" in line or " all " in line]
+    assert all(line.endswith(" scram-sha-256") for line in lines[1:])
+
+
+def test_who_logs_in_from_where() -> None:
+    """Owner and application come from the containers and the named networks; a user may have places of its own."""
+    lines = hba_lines(
+        postgres_allowed_networks=["10.0.0.5", "fd00::1", "10.1.0.0/16"],
+        postgres_users=[
+            {"name": "barman", "password": "x" * 20, "replication": True, "databases": ["postgres"], "networks": ["10.0.0.9"]},
+        ],
+    )
+    places = ["127.0.0.1/32", "samenet", "10.0.0.5/32", "10.1.0.0/16", "fd00::1/128"]
+    assert [line for line in lines if '"app"' in line.split()[2]] == [f'host "app" "app" {place} scram-sha-256' for place in places]
+    assert [line for line in lines if '"app_owner"' in line] == [f'host "app" "app_owner" {place} scram-sha-256' for place in places]
+    assert [line for line in lines if "barman" in line] == [
+        'host "postgres" "barman" 127.0.0.1/32 scram-sha-256',
+        'host "postgres" "barman" samenet scram-sha-256',
+        'host "postgres" "barman" 10.0.0.9/32 scram-sha-256',
+        'host replication "barman" samenet scram-sha-256',
+        'host replication "barman" 10.0.0.9/32 scram-sha-256',
+    ]
+
+
+def test_names_in_hba_are_quoted() -> None:
+    """A role named all is that role, not everybody."""
+    assert """host "it's a ""data\\base"" = ü" "all" samenet scram-sha-256""" in hba_lines(**ODD)
+    assert """host "it's a ""data\\base"" = ü" "the ""owner"", so" samenet scram-sha-256""" in hba_lines(**ODD)
+
+
+def test_only_what_needs_a_restart_restarts() -> None:
+    """Settings are split by what a running server can take over, and the inventory's win."""
+    config = declaration(
+        postgres_settings={"shared_buffers": "1GB", "log_min_duration_statement": "2s", "pg_stat_statements.max": 500, "jit": False}
+    )["config"]
+    restarting, reloading = config["postgresql.conf"], config["runtime.conf"]
+    assert (restarting["on_change"], reloading["on_change"]) == ("restart", "reload")
+    for line in ("shared_buffers = '1GB'", "max_connections = 100", "pg_stat_statements.max = 500", "include 'runtime.conf'"):
+        assert line in restarting["content"].splitlines()
+        assert line not in reloading["content"].splitlines()
+    for line in ("log_min_duration_statement = '2s'", "jit = off", "synchronous_commit = 'on'", "random_page_cost = 1.1"):
+        assert line in reloading["content"].splitlines()
+        assert line not in restarting["content"].splitlines()
+
+
+def test_values_of_settings_are_quoted() -> None:
+    """A quote or backslash in a value stays in it."""
+    content = declaration(postgres_settings={"search_path": '"$user", pub\'lic\\'})["config"]["runtime.conf"]["content"]
+    assert "search_path = '\"$user\", pub''lic\\\\'" in content.splitlines()
+
+
+def test_secrets_are_in_secret_files_only() -> None:
+    """No password, nor a verifier, is in a command, a config file or the environment; renderings are alike."""
+    users = [{"name": "report", "password": "report-password-1"}]
+    service = declaration(postgres_users=users)
+    secrets = service.pop("secrets")
+    for value in [*SECRETS.values(), "report-password-1", "SCRAM-SHA-256$"]:
+        assert value not in json.dumps(service, ensure_ascii=False)
+    verifiers = json.loads(secrets["role_verifiers"]["content"])
+    assert sorted(verifiers) == ["app", "app_owner", "postgres", "report"]
+    assert all(re.fullmatch(r"SCRAM-SHA-256\$4096:\S+", verifier) for verifier in verifiers.values())
+    assert secrets["pgpass"]["content"] == "127.0.0.1:5432:*:app:app\\:pass\\\\word'1\n"
+    assert declaration(postgres_users=users)["secrets"] == secrets
+
+
+def test_users_change_neither_container_nor_commands() -> None:
+    """What is fixed at creation does not depend on users, grants, extensions or networks."""
+    plain = declaration()
+    other = declaration(
+        postgres_users=[{"name": "report", "password": "report-password-1", "access": "read"}],
+        postgres_extensions=["citext"],
+        postgres_allowed_networks=["10.0.0.5"],
+        postgres_owner_name="other",
+    )
+    changing = {name for name in plain["config"] if plain["config"][name] != other["config"][name]}
+    assert changing == {"pg_hba.conf", "desired.json"}
+    assert {plain["config"][name]["on_change"] for name in changing} == {"reload"}
+    plain["converge"].pop("desired"), other["converge"].pop("desired")
+    for service in (plain, other):
+        del service["config"], service["secrets"]
+    assert plain == other
+
+
+def test_published_only_when_asked() -> None:
+    """Without an address the store is on the internal network alone."""
+    assert (declaration()["networks"], declaration()["ports"]) == (["database"], [])
+    published = declaration(postgres_publish_address="10.0.0.4", postgres_port=5433)
+    assert published["networks"] == ["database", "peers"]
+    assert published["ports"] == [{"address": "10.0.0.4", "port": 5433, "container_port": 5433}]
+
+
+# From here on against a real server.
+
+
+def server_binaries() -> Path | None:
+    """Return the folder of an installed server of version 15 or later."""
+    found = [Path(path).parent for path in [shutil.which("initdb") or ""] if path]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: -int(path.parent.name))
+    for folder in found:
+        if (folder / "initdb").exists() and (folder / "psql").exists():
+            version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+            if int(re.findall(r"\d+", version)[0]) >= 15:
+                return folder
+    return None
+
+
+def can_become_postgres() -> bool:
+    """Tell whether a server can be run as the operating system's user postgres, which peer authentication asks for."""
+    try:
+        return os.geteuid() in (0, pwd.getpwnam("postgres").pw_uid)
+    except KeyError:
+        return False
+
+
+needs_server = pytest.mark.skipif(
+    server_binaries() is None or not can_become_postgres(), reason="no PostgreSQL 15 or later, or no user postgres, on this machine"
+)
+
+
+class Server:
+    """A server that runs the declaration's own files, with the container's paths put below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take an empty folder that others may enter."""
+        self.folder = folder
+        self.inputs: dict[str, Any] = {}
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        for name in ("etc/current", "secrets", "socket", "data"):
+            (folder / name).mkdir(parents=True)
+        self.process: subprocess.Popen[str] | None = None
+        self.log = folder / "log"
+
+    def here(self, text: str) -> str:
+        """Return a text with the container's paths replaced."""
+        for there, name in (("/etc/slipway/", "etc/"), ("/run/secrets/", "secrets/"), ("/var/run/postgresql", "socket")):
+            text = text.replace(there, f"{self.folder}/{name}")
+        return text
+
+    def declare(self, **inputs: Any) -> None:
+        """Write the files of a declaration, as config_tree does."""
+        arguments = ["--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
+        self.service = declaration(postgres_port=self.port, postgres_initdb_arguments=arguments, postgres_memory_mb=256, **inputs)
+        for name, item in self.service["config"].items():
+            (self.folder / "etc/current" / name).write_text(self.here(item["content"]))
+        for name, item in self.service["secrets"].items():
+            path = self.folder / "secrets" / name
+            path.unlink(missing_ok=True)
+            path.write_text(item["content"])
+            path.chmod(0o400)
+        if os.geteuid() == 0:
+            for path in (self.folder, *self.folder.glob("**/*")):
+                if not path.is_relative_to(self.folder / "data") or path == self.folder / "data":
+                    shutil.chown(path, "postgres", "postgres")
+
+    def popen(self, argv: list[str], **options: Any) -> subprocess.Popen[str]:
+        """Start a command as the container's user."""
+        environment = {
+            "PATH": f"{server_binaries()}:/usr/bin:/bin",
+            "PGDATA": str(self.folder / "data"),
+            "PGHOST": str(self.folder / "socket"),
+            "PGPORT": str(self.port),
+            "PGOPTIONS": "",
+            "LC_ALL": "C.UTF-8",
+        }
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        return subprocess.Popen([self.here(part) for part in argv], env=environment, text=True, cwd="/", **options)
+
+    def run(self, argv: list[str], stdin: str = "") -> tuple[int, str]:
+        """Run a command as the container's user; return its status and what it printed."""
+        process = self.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        printed, _ = process.communicate(stdin, timeout=60)
+        return process.returncode, printed
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        with self.log.open("a") as log:
+            self.process = self.popen([*self.service["entrypoint"], *self.service["command"]], stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while self.run(self.service["converge"]["ready"])[0] != 0:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Stop the server as the engine does."""
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(2)
+            assert self.process.wait(60) == 0
+
+    def differences(self) -> set[str]:
+        """Return the parts in which the state differs from what is declared."""
+        status, printed = self.run(self.service["converge"]["query"])
+        assert status == 0, printed
+        answer, desired = json.loads(printed), self.service["converge"]["desired"]
+        return {key for key in {*answer, *desired} if answer.get(key) != desired.get(key)}
+
+    def converge(self) -> None:
+        """Apply the declared state."""
+        status, printed = self.run(self.service["converge"]["apply"], self.here(self.service["converge"]["apply_input"]))
+        assert (status, printed) == (0, ""), f"{printed}\n{self.log.read_text()[-2000:]}"
+
+    def sql(self, statement: str, database: str = "app", **login: str) -> tuple[int, str]:
+        """Run a statement as the superuser, or by name and password over TCP."""
+        quoted = database.replace("\\", "\\\\").replace("'", "\\'")
+        target = f"dbname='{quoted}'"
+        if login:
+            name, password = (login[key].replace("\\", "\\\\").replace("'", "\\'") for key in ("name", "password"))
+            target += f" host=127.0.0.1 user='{name}' password='{password}'"
+        return self.run(["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", target, "-c", statement])
+
+    def health(self) -> str:
+        """Run the health check; return what it printed when it failed."""
+        status, printed = self.run(self.service["healthcheck"]["test"][1:])
+        return "" if status == 0 else printed
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    # Below /tmp, because other users cannot enter pytest's own folders, and a socket's path must be short.
+    folder = Path(f"/tmp/slipway-pg-{os.getpid()}")
+    folder.mkdir(mode=0o755)
+    server = Server(folder)
+    try:
+        server.declare()
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        if server.process and server.process.poll() is None:
+            server.process.kill()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """Return a server on which the plain declaration has been applied."""
+    running.declare()
+    running.converge()
+    status, printed = running.run(running.service["reload"])
+    assert status == 0, printed
+    return running
+
+
+APP = {"name": "app", "password": SECRETS["postgres_app_password"]}
+OWNER = {"name": "app_owner", "password": SECRETS["postgres_owner_password"]}
+
+
+@needs_server
+def test_first_start_then_nothing_left_to_do(running: Server) -> None:
+    """An empty cluster differs, converges once, and then agrees; the health check passes only from then on."""
+    running.declare()
+    running.run(["dropdb", "--if-exists", "app"])
+    assert "database" in running.differences()
+    assert running.health()
+    running.converge()
+    assert running.differences() == set()
+    assert running.health() == ""
+    running.converge()
+    assert running.differences() == set()
+
+
+@needs_server
+def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
+    """The application reads and writes the owner's tables and makes its own; it cannot alter, grant or leave its database."""
+    assert server.sql("drop table if exists notes cascade; create table notes (id serial primary key, t text)", **OWNER)[0] == 0
+    assert server.sql("insert into notes (t) values ('a'); update notes set t = 'b'; delete from notes", **APP)[0] == 0
+    assert server.sql("create table own (x int); drop table own", **APP)[0] == 0
+    assert server.sql("select uuid_generate_v4()", **APP)[0] == 0
+    for statement in ("drop table notes", "truncate notes", "alter table notes add y int", "create role x", "create schema x"):
+        status, printed = server.sql(statement, **APP)
+        assert status != 0
+        assert "permission denied" in printed or "must be owner" in printed
+    assert "no pg_hba.conf entry" in server.sql("select 1", "postgres", **APP)[1]
+    assert "no pg_hba.conf entry" in server.sql("select 1", name="postgres", password=SECRETS["postgres_superuser_password"])[1]
+    assert "password authentication failed" in server.sql("select 1", name="app", password="wrong")[1]
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("by_hand", "part"),
+    [
+        ("alter role app password 'changed'", "roles"),
+        ("alter role app superuser", "roles"),
+        ("alter role app_owner connection limit 3", "roles"),
+        ("grant pg_read_all_data to app", "roles"),
+        ("alter database app owner to app", "database"),
+        ("grant connect on database app to public", "database_privileges"),
+        ("revoke create on schema public from app", "schema_privileges"),
+        ("grant create on schema public to public", "schema_privileges"),
+        ("alter schema public owner to postgres", "schema_owner"),
+        ("alter default privileges for role app_owner in schema public revoke select on tables from app", "default_privileges"),
+        ('drop extension "uuid-ossp"', "extensions"),
+        (
+            "drop table if exists t; create table t (); alter table t owner to app_owner; revoke select on t from app",
+            "missing_table_privileges",
+        ),
+    ],
+)
+def test_changes_by_hand_are_found_and_mended(server: Server, by_hand: str, part: str) -> None:
+    """Each is one difference before, and none after."""
+    status, printed = server.sql(by_hand)
+    assert status == 0, printed
+    assert part in server.differences()
+    server.converge()
+    assert server.differences() == set()
+    assert server.health() == ""
+
+
+@needs_server
+def test_password_in_the_inventory_reaches_the_database(server: Server) -> None:
+    """The old one is refused afterwards, and nothing of either is in the server's log."""
+    server.declare(postgres_app_password="new-password-1")
+    assert server.differences() == {"roles"}
+    server.converge()
+    assert server.differences() == set()
+    assert server.sql("select 1", name="app", password="new-password-1")[0] == 0
+    assert server.sql("select 1", **APP)[0] != 0
+    assert "SCRAM" not in server.log.read_text()
+    assert "new-password-1" not in server.log.read_text()
+
+
+@needs_server
+def test_further_users_come_change_and_go(server: Server) -> None:
+    """A reader reads what the owner and the application made; once taken from the list it is locked, and its tables stay."""
+    server.sql("drop table if exists made_by_owner; create table made_by_owner (x int)", **OWNER)
+    server.sql("drop table if exists made_by_app; create table made_by_app (x int)", **APP)
+    report = {"name": "re'port", "password": "report-password-1"}
+    server.declare(postgres_users=[{**report, "access": "read", "roles": ["pg_monitor"], "connection_limit": 2}])
+    server.converge()
+    server.run(server.service["reload"])
+    assert server.differences() == set()
+    server.sql("drop table if exists later; create table later (x int)", **APP)
+    read = "select count(*) from made_by_owner, made_by_app, later, pg_stat_activity"
+    assert server.sql(read, **report)[0] == 0
+    assert "permission denied" in server.sql("insert into made_by_app values (1)", **report)[1]
+    assert "permission denied" in server.sql("create table x ()", **report)[1]
+
+    server.declare(postgres_users=[{**report, "access": "write"}])
+    server.converge()
+    assert server.differences() == set()
+    assert server.sql("insert into made_by_app values (1)", **report)[0] == 0
+
+    server.declare()
+    assert "undeclared_roles" in server.differences()
+    server.converge()
+    assert server.differences() == set()
+    assert server.sql("select 1", **report)[0] != 0
+    assert server.sql("select rolname from pg_roles where rolname like 're%' and not rolcanlogin")[1] == "re'port\n"
+
+
+@needs_server
+def test_new_owner_takes_over_the_tables(server: Server) -> None:
+    """Renaming the owner in the inventory leaves no table that nobody can migrate."""
+    server.sql("drop table if exists inherited; create table inherited (x int)", **OWNER)
+    server.declare(postgres_owner_name="second_owner")
+    server.converge()
+    server.run(server.service["reload"])
+    assert server.differences() == set()
+    assert server.sql("alter table inherited add y int", name="second_owner", password=OWNER["password"])[0] == 0
+    assert server.sql("select * from inherited", **APP)[0] == 0
+
+
+@needs_server
+def test_odd_names_and_passwords(server: Server) -> None:
+    """Quotes, backslashes, blanks, keywords and other alphabets are names like others."""
+    server.declare(**ODD)
+    server.run(server.service["reload"])
+    server.converge()
+    assert server.differences() == set()
+    assert server.health() == ""
+    assert server.sql("select 1", ODD["postgres_database"], name="all", password=APP["password"])[0] == 0
+
+
+@needs_server
+def test_a_mistake_stops_the_reload(server: Server) -> None:
+    """The message has the place, and the server goes on as before."""
+    for name, line, message in (
+        ("pg_hba.conf", "host app app nowhere/99 scram-sha-256", "pg_hba.conf, line"),
+        ("runtime.conf", "work_mem = 'much'", "runtime.conf, line"),
+    ):
+        server.declare()
+        path = server.folder / "etc/current" / name
+        path.write_text(f"{path.read_text()}\n{line}\n")
+        status, printed = server.run(server.service["reload"])
+        assert status != 0
+        assert message in printed
+        assert server.health() == ""
+    check = [part.replace("{revision}", "current") for part in server.service["validate"]]
+    status, printed = server.run(check)
+    assert status != 0
+    assert "work_mem" in printed
+    server.declare()
+    assert server.run(server.service["reload"])[0] == 0
+    assert server.run(check)[0] == 0
+
+
+@needs_server
+def test_start_refuses_data_that_it_cannot_read(server: Server) -> None:
+    """Data of another major version, and a volume that holds something else, are left as they are, with a sentence that says so."""
+    server.declare()
+    command = [*server.service["entrypoint"], *server.service["command"]]
+    for name, expected in (
+        ("PG_VERSION", "the volume holds data of PostgreSQL 9"),
+        ("letter.txt", "the volume holds letter.txt but no PG_VERSION"),
+    ):
+        other = server.folder / "other"
+        other.mkdir()
+        (other / name).write_text("9\n")
+        os.chmod(other / name, 0o644)
+        process = server.popen(["env", f"PGDATA={other}", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        printed, _ = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert expected in printed
+        assert [path.name for path in other.iterdir()] == [name]
+        shutil.rmtree(other)
