@@ -126,7 +126,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         mounts.append(f"{folder}/config:/etc/slipway:ro")
     if service["secrets"]:
         mounts.append(f"{folder}/secrets:/run/secrets:ro")
-    tmpfs = {"/tmp": "size=64m", **service["tmpfs"]}
+    tmpfs = {"/tmp": "size=64m", **service["tmpfs"]}  # noqa: S108 - a place inside the container
     options: dict[str, t.Any] = {
         "name": f"{stack}-{service['name']}",
         "image": str(service["image"]),
@@ -176,15 +176,15 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     options["cpus"] = round(float(service["cpus"]), 2)
     options["restart_policy"] = "no" if service["one_shot"] else "unless-stopped"
     options["networks"] = [
-        {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})}
-        for network in service["networks"]
+        {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})} for network in service["networks"]
     ]
     return options
 
 
 def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], state: State) -> tuple[list[str], list[str]]:
     """Return why a container must be re-created, and what can be mended on it while it lives."""
-    recreate, mend = [], []
+    recreate: list[str] = []
+    mend: list[str] = []
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
         recreate.append("its declaration changed")
     image = normal_reference(options["image"])
@@ -203,68 +203,83 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     if actual["restart_policy"] != options["restart_policy"]:
         mend.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
     wanted = {network["name"]: network["aliases"] for network in options["networks"]}
-    for name in sorted(set(wanted) - set(actual["networks"])):
-        mend.append(f"joins network {name}")
-    for name in sorted(set(actual["networks"]) - set(wanted)):
-        mend.append(f"leaves network {name}")
-    for name in sorted(set(wanted) & set(actual["networks"])):
-        if not set(wanted[name]) <= set(actual["networks"][name]):
-            mend.append(f"gets its names on network {name} again")
+    mend += [f"joins network {name}" for name in sorted(set(wanted) - set(actual["networks"]))]
+    mend += [f"leaves network {name}" for name in sorted(set(actual["networks"]) - set(wanted))]
+    mend += [
+        f"gets its names on network {name} again"
+        for name in sorted(set(wanted) & set(actual["networks"]))
+        if not set(wanted[name]) <= set(actual["networks"][name])
+    ]
     return recreate, mend
+
+
+def config_differences(service: Declaration, folder: str, files: dict[str, t.Any], key: str) -> t.Iterator[tuple[str, str]]:
+    """Yield the name of each config file of the live revision that differs, and why."""
+    revision, live = revision_of(service), files.get(f"{folder}/config/current", {}).get("link", "")
+    top, differs = f"{folder}/config/{live}/", False
+    for file, item in service["config"].items():
+        before = files.get(top + file) if live else None
+        if not before:
+            why = "is missing"
+        elif before.get("digest") != keyed_digest(key, str(item["content"])):
+            why = "differs"
+        elif before["mode"] != "0644":
+            why = "has another mode"
+        else:
+            continue
+        differs = True
+        yield file, why
+    for path in sorted(files):
+        if live and path.startswith(top) and path.removeprefix(top) not in service["config"]:
+            differs = True
+            yield path.removeprefix(top), "is not declared"
+    if live != revision and not differs:
+        yield "", "names another revision"
+
+
+def secret_differences(
+    service: Declaration, folder: str, files: dict[str, t.Any], key: str, uid: int | None
+) -> t.Iterator[tuple[str, str]]:
+    """Yield the name of each secret that differs, and why; the empty name stands for their folder."""
+    for file, item in service["secrets"].items():
+        there = files.get(f"{folder}/secrets/{file}")
+        if not there:
+            yield file, "is missing"
+        elif there.get("digest") != keyed_digest(key, str(item["content"])):
+            yield file, "differs"
+        elif there["mode"] != "0400" or there["uid"] != (there["uid"] if uid is None else uid):
+            yield file, "has another owner or mode"
+    holder = files.get(f"{folder}/secrets")
+    if service["secrets"] and holder and (holder["mode"] != "0500" or holder["uid"] != (holder["uid"] if uid is None else uid)):
+        yield "", "has another owner or mode"
+    for path in sorted(files):
+        file = path.removeprefix(f"{folder}/secrets/")
+        if file not in {path, *service["secrets"]}:
+            yield file, "is not declared"
 
 
 def file_differences(service: Declaration, folder: str, state: State, key: str, uid: int | None) -> list[dict[str, t.Any]]:
     """Return the files of a service that differ, each with ``path``, ``why``, ``kind`` and ``file``; no content of a secret.
 
     Args:
+        service: the declaration, normalized.
+        folder: the service's folder on the host.
+        state: what ``host_state`` read.
+        key: the key of the digests in ``state``.
         uid: number of the user that must own the secrets, or None where no container tells.
     """
-    actual = state["files"]
+    files = state["files"]
     found: list[dict[str, t.Any]] = []
-    revision = revision_of(service)
-    current = f"{folder}/config/current"
     if service["config"]:
-        live = actual.get(current, {}).get("link", "")
-        for file, item in service["config"].items():
-            before = actual.get(f"{folder}/config/{live}/{file}")
-            why = ""
-            if not before:
-                why = "is missing"
-            elif before.get("digest") != keyed_digest(key, str(item["content"])):
-                why = "differs"
-            elif before["mode"] != "0644":
-                why = "has another mode"
-            if why:
-                found.append({"kind": "config", "file": file, "path": f"{current}/{file}", "why": why})
-        declared = {f"{folder}/config/{live}/{file}" for file in service["config"]}
-        for path in sorted(actual):
-            if live and path.startswith(f"{folder}/config/{live}/") and path not in declared:
-                file = path.removeprefix(f"{folder}/config/{live}/")
-                found.append({"kind": "config", "file": file, "path": f"{current}/{file}", "why": "is not declared"})
-        if live != revision and not found:
-            found.append({"kind": "config", "file": "", "path": current, "why": "names another revision"})
-    for file, item in service["secrets"].items():
-        path = f"{folder}/secrets/{file}"
-        there = actual.get(path)
-        why = ""
-        if not there:
-            why = "is missing"
-        elif there.get("digest") != keyed_digest(key, str(item["content"])):
-            why = "differs"
-        elif there["mode"] != "0400" or (uid is not None and there["uid"] != uid):
-            why = "has another owner or mode"
-        if why:
-            found.append({"kind": "secrets", "file": file, "path": path, "why": why})
-    holder = actual.get(f"{folder}/secrets")
-    if service["secrets"] and holder and (holder["mode"] != "0500" or (uid is not None and holder["uid"] != uid)):
-        found.append({"kind": "secrets", "file": "", "path": f"{folder}/secrets", "why": "has another owner or mode"})
-    for path in sorted(actual):
-        file = path.removeprefix(f"{folder}/secrets/")
-        if file != path and file not in service["secrets"]:
-            found.append({"kind": "secrets", "file": file, "path": path, "why": "is not declared"})
+        for file, why in config_differences(service, folder, files, key):
+            path = f"{folder}/config/current/{file}".rstrip("/")
+            found.append({"kind": "config", "file": file, "path": path, "why": why})
+    for file, why in secret_differences(service, folder, files, key, uid):
+        found.append({"kind": "secrets", "file": file, "path": f"{folder}/secrets/{file}".rstrip("/"), "why": why})
     for path, item in service["host_files"].items():
-        there = actual.get(path)
-        if not there or there.get("digest") != keyed_digest(key, str(item["content"])) or there["mode"] != item.get("mode", "0644"):
+        there = files.get(path)
+        same = there and there.get("digest") == keyed_digest(key, str(item["content"])) and there["mode"] == item.get("mode", "0644")
+        if not same:
             found.append({"kind": "host_files", "file": path, "path": path, "why": "differs" if there else "is missing"})
     return found
 
@@ -282,9 +297,7 @@ def file_diffs(service: Declaration, differing: list[dict[str, t.Any]], folder: 
         before = state["files"].get(place, {}).get("content", "")
         after = str(declared["content"]) if declared else ""
         text = "".join(
-            difflib.unified_diff(
-                before.splitlines(keepends=True), after.splitlines(keepends=True), item["path"], item["path"], n=2
-            )
+            difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), item["path"], item["path"], n=2)
         )
         diffs.append({"prepared": text or f"{item['path']}: {item['why']}\n"})
     return diffs
@@ -348,7 +361,8 @@ def plan_service(
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
     differing = file_differences(service, folder, state, key, int(uid_label) if uid_label else None)
     recreate, mend = container_differences(options, actual, state) if actual else ([], [])
-    reasons = [f"{item['path']} {item['why']}" for item in differing]
+    # Where nothing was ever deployed, a list of all its files says no more than that.
+    reasons = [f"{item['path']} {item['why']}" for item in differing if actual or item["why"] != "is missing"]
     start = bool(actual) and not actual["running"] and not recreate
     if not actual:
         reasons.append("the container does not exist")
@@ -399,8 +413,7 @@ def plan_service(
         "revision": revision,
         "config": {file: str(item["content"]) for file, item in service["config"].items()},
         "host_files": {
-            path: {"content": str(item["content"]), "mode": item.get("mode", "0644")}
-            for path, item in service["host_files"].items()
+            path: {"content": str(item["content"]), "mode": item.get("mode", "0644")} for path, item in service["host_files"].items()
         },
         "secret_names": sorted(service["secrets"]),
         "validate": service["validate"],
@@ -412,9 +425,7 @@ def plan_service(
         "image": options["image"],
         "non_root": "non_root" not in {item["what"] for item in service["loosened"]},
         "networks": [
-            {"name": f"{stack}-{name}", **networks[name]}
-            for name in service["networks"]
-            if f"{stack}-{name}" not in state["networks"]
+            {"name": f"{stack}-{name}", **networks[name]} for name in service["networks"] if f"{stack}-{name}" not in state["networks"]
         ],
         "volumes": [volume["name"] for volume in service["volumes"] if volume["name"] not in state["volumes"]],
         "owned_volumes": [volume["name"] for volume in service["volumes"] if volume.get("mode", "rw") == "rw"],
@@ -434,9 +445,7 @@ def plan_services(
     Raises:
         DeclarationError: see plan_service.
     """
-    plans = [
-        plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt) for item in declared
-    ]
+    plans = [plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt) for item in declared]
     names = [plan["name"] for plan in plans]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

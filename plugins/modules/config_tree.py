@@ -110,15 +110,15 @@ reloaded:
   type: bool
 """
 
-import contextlib  # noqa: E402
-import os  # noqa: E402
-import shutil  # noqa: E402
-import tempfile  # noqa: E402
-import typing as t  # noqa: E402
+import contextlib
+import os
+import shutil
+import tempfile
+import typing as t
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 
 class RefusedError(Exception):
@@ -251,6 +251,17 @@ def run_in_container(engine: Engine, container: str, argv: list[str], what: str)
         raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
 
 
+def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:
+    """Return what changes in the live revision, as Ansible shows it with --diff."""
+    found = []
+    for name, content in config.items():
+        path = os.path.join(live, name)
+        before = read_text(path) or ""
+        if before != content:
+            found.append({"before": before, "after": content, "before_header": path, "after_header": path})
+    return found
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -284,13 +295,8 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
         )
     os.makedirs(options["folder"], mode=0o755, exist_ok=True)
     folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]
-    result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False, "diff": []}
-    live = os.path.join(folder, "current")
-    for name, content in config.items():
-        before = read_text(os.path.join(live, name)) or ""
-        if before != content:
-            path = os.path.join(live, name)
-            result["diff"].append({"before": before, "after": content, "before_header": path, "after_header": path})
+    result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False}
+    result["diff"] = differences(os.path.join(folder, "current"), config)
     # A revision that fails its validation must leave nothing behind, so all else waits for it.
     changed = False
     if revision:

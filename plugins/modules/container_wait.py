@@ -54,12 +54,12 @@ seconds:
   type: float
 """
 
-import time  # noqa: E402
-import typing as t  # noqa: E402
+import time
+import typing as t
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 INTERVAL = 0.2
 #: Restarts under the restart policy, within one wait, that show a service which cannot start.

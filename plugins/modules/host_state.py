@@ -134,22 +134,22 @@ tools:
   type: dict
 """
 
-import glob  # noqa: E402
-import hashlib  # noqa: E402
-import hmac  # noqa: E402
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import platform  # noqa: E402
-import shutil  # noqa: E402
-import socket  # noqa: E402
-import subprocess  # noqa: E402
-import threading  # noqa: E402
-import typing as t  # noqa: E402
+import glob
+import hashlib
+import hmac
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import threading
+import typing as t
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import (  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     Engine,
     EngineError,
     normal_reference,

@@ -9,6 +9,7 @@ import copy
 from typing import Any
 
 import pytest
+
 from ansible_collections.slipway.stack.plugins.module_utils import plan as plan_module
 from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
@@ -106,7 +107,10 @@ def test_an_empty_host_gets_everything(state: dict[str, Any]) -> None:
         state[part] = {}
     state["engine"] = {"available": False, "version": "", "api_version": "", "error": "no socket"}
     (needed,) = plan(state)["needed"]
-    assert needed["pull"] and needed["start"] and needed["files"] and not needed["recreate"]
+    assert needed["pull"]
+    assert needed["start"]
+    assert needed["files"]
+    assert not needed["recreate"]
     assert [network["name"] for network in needed["networks"]] == ["slipway-database"]
     assert needed["volumes"] == ["redis_data"]
 
@@ -165,11 +169,14 @@ def test_a_changed_restart_file_recreates_and_a_reload_file_reloads(state: dict[
     declared = copy.deepcopy(DECLARED)
     declared["config"]["redis.conf"]["content"] = "port 6380\n"
     (needed,) = plan(state, declared)["needed"]
-    assert needed["recreate"] and not needed["reload"]
+    assert needed["recreate"]
+    assert not needed["reload"]
     declared = copy.deepcopy(DECLARED)
     declared["config"]["runtime.conf"]["content"] = "maxmemory 2mb\n"
     (needed,) = plan(state, declared)["needed"]
-    assert needed["reload"] and not needed["recreate"] and not needed["start"]
+    assert needed["reload"]
+    assert not needed["recreate"]
+    assert not needed["start"]
     assert needed["reasons"] == ["/etc/slipway/slipway/redis/config/current/runtime.conf differs"]
     assert "maxmemory 2mb" in needed["diff"][0]["prepared"]
 
@@ -177,7 +184,8 @@ def test_a_changed_restart_file_recreates_and_a_reload_file_reloads(state: dict[
 def test_a_run_that_died_before_its_reload_is_finished(state: dict[str, Any]) -> None:
     state["files"]["/etc/slipway/slipway/redis/config/loaded"]["content"] = "another\n"
     (needed,) = plan(state)["needed"]
-    assert needed["reload"] and needed["reasons"] == ["its configuration was not loaded yet"]
+    assert needed["reload"]
+    assert needed["reasons"] == ["its configuration was not loaded yet"]
 
 
 def test_a_secret_is_in_no_plan() -> None:
@@ -195,8 +203,10 @@ def test_inner_state_is_compared(state: dict[str, Any]) -> None:
     assert plan(state, declared)["needed"] == []
     state["queries"]["slipway-redis"]["answer"] = {"users": []}
     (needed,) = plan(state, declared)["needed"]
-    assert needed["converge"] and needed["reasons"] == ["its inner state differs in users"]
-    assert not needed["start"] and not needed["files"]
+    assert needed["converge"]
+    assert needed["reasons"] == ["its inner state differs in users"]
+    assert not needed["start"]
+    assert not needed["files"]
 
 
 def test_stale_containers_of_the_owner_are_named(state: dict[str, Any]) -> None:
@@ -244,9 +254,12 @@ def test_what_is_not_ours_is_not_touched(state: dict[str, Any]) -> None:
 
 def test_every_container_is_hardened() -> None:
     options = container_options(plan_module.normalize(DECLARED), "slipway", "/etc/slipway", "redis", "1.45")
-    assert options["cap_drop"] == ["ALL"] and options["capabilities"] == []
+    assert options["cap_drop"] == ["ALL"]
+    assert options["capabilities"] == []
     assert options["security_opts"] == ["no-new-privileges:true"]
-    assert options["read_only"] and options["pids_limit"] == 256 and options["memory"] == options["memory_swap"] == "128M"
+    assert options["read_only"]
+    assert options["pids_limit"] == 256
+    assert options["memory"] == options["memory_swap"] == "128M"
     assert options["log_options"]["max-size"] == "10m"
     loosened = {**DECLARED, "loosened": [{"what": "read_only", "why": "writes beside its program"}]}
     assert not container_options(plan_module.normalize(loosened), "slipway", "/etc/slipway", "redis", "1.45")["read_only"]
