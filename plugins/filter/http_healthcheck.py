@@ -60,15 +60,16 @@ from ansible.errors import AnsibleFilterError
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/?&=%+,:@-]*")
 
-# Redirects are not followed by any of them, as the page that counts is the one asked for. wget always follows, so the first
-# status line that it prints is taken. The proxy variables of a container must not send a question to itself elsewhere.
+# Redirects are not followed, as the page that counts is the one asked for. wget always follows, so the first status line that it
+# prints is taken; some builds of BusyBox crash on its option -T. A container's proxy must not get a question to itself.
 _SCRIPT = """\
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 has() {{ command -v "$1" >/dev/null 2>&1; }}
+if has timeout; then limit="timeout {timeout}"; else limit=; fi
 if has curl; then
   status=$(curl -s -k -m {timeout} -o /dev/null -w '%{{http_code}}' '{url}')
 elif has wget; then
-  status=$(HOME=/nonexistent wget -q -S -t 1 -T {timeout} {insecure}-O /dev/null '{url}' 2>&1 |
+  status=$(HOME=/nonexistent $limit wget -q -S -t 1 {insecure}-O /dev/null '{url}' 2>&1 |
     sed -n 's/^ *HTTP\\/[0-9.]* *\\([0-9][0-9]*\\).*/\\1/p' | head -n 1)
 elif has python3; then
   status=$(python3 -c '{python}')

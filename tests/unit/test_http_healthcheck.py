@@ -15,7 +15,7 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 
-ALWAYS = ("sh", "sed", "head")
+ALWAYS = ("sh", "sed", "head", "timeout")
 
 
 class Answers(http.server.BaseHTTPRequestHandler):
