@@ -1,0 +1,235 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the redis role declares, and what its scripts do to a server where one is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRETS = {"redis_app_password": "app-password $1", "redis_admin_password": "admin \"password' 1"}
+
+
+def declaration(**inputs: Any) -> dict[str, Any]:
+    """Return the role's declaration as container_service gets it."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(ROOT / "collections")])
+    loader, folder = DataLoader(), ROOT / "roles/redis"
+    variables: dict[str, Any] = {
+        "ansible_search_path": [str(folder)],
+        "ansible_managed": "Managed by Ansible",
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}},
+    }
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
+    variables |= {**SECRETS, **inputs}
+    services: list[dict[str, Any]] = Templar(loader, variables=variables).template(variables["__redis_services"])
+    return dict(json.loads(json.dumps(services))[0])
+
+
+def test_default_user_is_off_unless_it_is_the_applications() -> None:
+    """Nobody gets in without a name and a password."""
+    users = declaration()["secrets"]["users.acl"]["content"].splitlines()
+    assert [line.split()[:4] for line in users] == [
+        ["user", "default", "reset", "off"],
+        ["user", "app", "reset", "on"],
+        ["user", "admin", "reset", "on"],
+    ]
+    assert "nopass" not in " ".join(users)
+    users = declaration(redis_app_name="default")["secrets"]["users.acl"]["content"].splitlines()
+    assert [line.split()[:4] for line in users] == [["user", "default", "reset", "on"], ["user", "admin", "reset", "on"]]
+
+
+def test_passwords_are_in_secret_files_only() -> None:
+    """Neither command nor config nor environment has one."""
+    service = declaration()
+    secrets = service.pop("secrets")
+    for value in SECRETS.values():
+        assert value not in json.dumps(service)
+        assert json.dumps(value)[1:-1] not in json.dumps(service)
+        assert value not in secrets["users.acl"]["content"]
+
+
+def test_memory_follows_the_limit() -> None:
+    """A quarter of the container's memory is left for rewriting the append-only file, and the policy is as asked for."""
+    content = declaration(redis_memory_mb=400, redis_maxmemory_policy="noeviction")["config"]["runtime.conf"]["content"]
+    assert f"maxmemory {300 * 2**20}" in content.splitlines()
+    assert "maxmemory-policy noeviction" in content.splitlines()
+
+
+def test_what_a_change_costs() -> None:
+    """Users, memory and flushing reload; the administrator's password and everything else restart."""
+    plain = declaration()
+    other = declaration(redis_app_password="other", redis_memory_mb=400, redis_appendfsync="always", redis_app_rules=["~*", "+get"])
+    changed = {(kind, name) for kind in ("config", "secrets") for name in plain[kind] if plain[kind][name] != other[kind][name]}
+    assert changed == {("config", "runtime.conf"), ("secrets", "users.acl"), ("secrets", "app_password")}
+    assert {plain[kind][name]["on_change"] for kind, name in changed} == {"reload", "none"}
+    other = declaration(redis_admin_password="other", redis_settings={"hz": 20, "appendonly": False})
+    assert other["secrets"]["admin_password"]["on_change"] == "restart"
+    lines = other["config"]["redis.conf"]["content"].splitlines()
+    assert {"hz 20", "appendonly no"} <= set(lines)
+    # The last one wins.
+    assert lines[-1] == "include /etc/slipway/current/runtime.conf"
+
+
+needs_server = pytest.mark.skipif(not (shutil.which("redis-server") and shutil.which("redis-cli")), reason="no Redis on this machine")
+
+
+class Server:
+    """A server that runs the declaration's own files, with the container's paths put below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take an empty folder."""
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        for name in ("etc/current", "secrets", "data"):
+            (folder / name).mkdir(parents=True)
+        self.process: subprocess.Popen[str] | None = None
+
+    def here(self, text: str) -> str:
+        """Return a text with the container's paths replaced."""
+        for there, name in (("/etc/slipway/", "etc/"), ("/run/secrets/", "secrets/")):
+            text = text.replace(there, f"{self.folder}/{name}")
+        return text.replace("dir /data", f"dir {self.folder}/data")
+
+    def declare(self, **inputs: Any) -> None:
+        """Write the files of a declaration, as config_tree does."""
+        self.service = declaration(redis_port=self.port, **inputs)
+        for kind, target in (("config", "etc/current"), ("secrets", "secrets")):
+            for name, item in self.service[kind].items():
+                content = self.here(item["content"]) if kind == "config" else item["content"]
+                (self.folder / target / name).write_text(content)
+
+    def start(self) -> None:
+        """Start the server and wait until it is healthy."""
+        log = (self.folder / "log").open("a")
+        command = [self.here(part) for part in self.service["command"]]
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+        deadline = time.monotonic() + 20
+        while self.health() != "":
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.1)
+
+    def run(self, argv: list[str], **environment: str) -> tuple[int, str]:
+        """Run one of the declaration's commands; return its status and what it printed."""
+        ended = subprocess.run(
+            [self.here(part) for part in argv],
+            env={"PATH": os.environ["PATH"], **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return ended.returncode, ended.stdout.strip()
+
+    def health(self) -> str:
+        """Run the health check; return what it printed when it failed."""
+        status, printed = self.run(self.service["healthcheck"]["test"][1:])
+        return "" if status == 0 else printed or "failed"
+
+    def ask(self, *words: str, user: str = "app", password: str = SECRETS["redis_app_password"]) -> str:
+        """Return the answer to a command."""
+        argv = ["redis-cli", "-p", str(self.port), "--user", user, "--no-auth-warning", *words]
+        return self.run(argv, REDISCLI_AUTH=password)[1]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Return a running server."""
+    running = Server(tmp_path)
+    running.declare()
+    try:
+        running.start()
+        yield running
+    finally:
+        if running.process:
+            running.process.terminate()
+            assert running.process.wait(20) == 0
+
+
+@needs_server
+def test_application_may_cache_and_publish_but_not_administrate(server: Server) -> None:
+    """What a cache and a message channel need is allowed; what endangers others' data or the server is not."""
+    allowed = [
+        ("set", "a", "1"),
+        ("get", "a"),
+        ("expire", "a", "9"),
+        ("publish", "c", "m"),
+        ("ping",),
+        ("info",),
+        ("client", "setname", "x"),
+    ]
+    allowed += [("eval", "return 1", "0"), ("scan", "0"), ("xadd", "s", "*", "f", "v"), ("multi",)]
+    for words in allowed:
+        assert "NOPERM" not in server.ask(*words)
+    denied = [("flushall",), ("keys", "*"), ("config", "get", "maxmemory"), ("acl", "list"), ("shutdown",), ("client", "kill", "id", "1")]
+    for words in [*denied, ("replicaof", "no", "one"), ("monitor",), ("save",)]:
+        assert server.ask(*words).startswith("NOPERM")
+    assert server.run(["redis-cli", "-p", str(server.port), "ping"])[1] == "NOAUTH Authentication required."
+
+
+@needs_server
+def test_health_check_writes_nothing_and_minds_the_password(server: Server) -> None:
+    """It logs in as the application, and no key comes of it."""
+    assert server.health() == ""
+    assert server.ask("dbsize") == "0"
+    (server.folder / "secrets/app_password").write_text("wrong")
+    assert "WRONGPASS" in server.health()
+
+
+@needs_server
+def test_reload_takes_over_password_and_memory(server: Server) -> None:
+    """The process stays, the data stays, the old password is refused."""
+    server.ask("set", "a", "1")
+    process = server.ask("info", "server")
+    server.declare(redis_app_password="new-password", redis_maxmemory_mb=50, redis_maxmemory_policy="volatile-lfu")
+    status, printed = server.run(server.service["reload"])
+    assert (status, printed) == (0, "OK\nOK")
+    assert server.health() == ""
+    assert server.ask("get", "a", password="new-password") == "1"
+    assert "WRONGPASS" in server.ask("get", "a")
+    admin = {"user": "admin", "password": SECRETS["redis_admin_password"]}
+    assert server.ask("config", "get", "maxmemory", **admin) == f"maxmemory\n{50 * 2**20}"
+    assert server.ask("config", "get", "maxmemory-policy", **admin) == "maxmemory-policy\nvolatile-lfu"
+    run_id = next(line for line in process.splitlines() if line.startswith("run_id"))
+    assert run_id in server.ask("info", "server", password="new-password")
+
+
+@needs_server
+def test_reload_fails_on_a_mistake(server: Server) -> None:
+    """A rule that Redis does not know ends the reload with an error, and users stay as they were."""
+    server.declare(redis_app_rules=["~*", "+@nothing"])
+    status, printed = server.run(server.service["reload"])
+    assert status != 0
+    assert "ERR" in printed
+    assert server.health() == ""
+
+
+@needs_server
+def test_data_survives_a_restart(server: Server) -> None:
+    """The append-only file brings it back."""
+    server.ask("set", "a", "kept")
+    assert server.process is not None
+    server.process.terminate()
+    assert server.process.wait(20) == 0
+    server.start()
+    assert server.ask("get", "a") == "kept"
