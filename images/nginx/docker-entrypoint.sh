@@ -1,0 +1,13 @@
+#!/bin/sh
+# Before nginx starts, what stands in /docker-entrypoint.d runs in order: *.envsh is sourced, *.sh is run.
+set -e
+if [ "$1" = nginx ] || [ "$1" = nginx-debug ]; then
+  for file in /docker-entrypoint.d/*; do
+    [ -x "$file" ] || continue
+    case $file in
+      *.envsh) . "$file" ;;
+      *.sh) "$file" ;;
+    esac
+  done
+fi
+exec "$@"
