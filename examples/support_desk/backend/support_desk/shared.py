@@ -164,6 +164,11 @@ class Hub:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def listening(self) -> bool:
+        """True while events of other instances are received."""
+        return self._pubsub is not None
+
     async def join(self, session_id: str, client: Client) -> None:
         """Send this client the events of a session from now on."""
         members = self._clients.setdefault(session_id, set())
