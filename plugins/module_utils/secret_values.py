@@ -19,7 +19,7 @@ _ALPHABET = string.ascii_letters + string.digits
 
 _PLACEHOLDER = re.compile(
     r"change[-_ ]?(me|this|it)|replace[-_ ]?(me|this|with)|placeholder|example|sample|todo|fixme|insert[-_ ]|your[-_ ]|dummy|default"
-    r"|^<.*>$|passw0?rd",
+    r"|^<.*>$|passw[o0]rd",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

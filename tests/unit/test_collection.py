@@ -1,0 +1,139 @@
+"""The collection as others get it: built, installed elsewhere, and run from there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import BIN, ROOT, ansible, tracked_files
+
+# What a deployment needs, and nothing else.
+SHIPPED = {
+    "CHANGELOG.md",
+    "FILES.json",
+    "LICENSE",
+    "MANIFEST.json",
+    "README.md",
+    "collections",
+    "docs",
+    "examples",
+    "group_vars",
+    "inventories",
+    "meta",
+    "playbooks",
+    "plugins",
+    "roles",
+    "tools",
+}
+
+
+@pytest.fixture(scope="module")
+def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    # A clone holds what git knows: what lies about in this checkout is not part of it.
+    clone = folder / "clone"
+    for path in tracked_files():
+        target = clone / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    for link in (path for path in ROOT.glob("inventories/*/group_vars/all/*.yml") if path.is_symlink()):
+        target = clone / link.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(link.readlink())
+    shutil.copytree(ROOT / "collections", clone / "collections", symlinks=True, dirs_exist_ok=True)
+    (clone / ".vault-password").write_text("must not leave\n")
+    (clone / "reports").mkdir()
+    (clone / "reports/site-latest.json").write_text("{}")
+    done = ansible("ansible-galaxy", "collection", "build", "--output-path", str(folder), cwd=clone)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("slipway-stack-*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def installed(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("elsewhere")
+    done = ansible("ansible-galaxy", "collection", "install", str(tarball), "-p", str(folder / "collections"), "--no-deps", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_tarball_holds_what_a_deployment_needs_only(tarball: Path):
+    with tarfile.open(tarball) as archive:
+        names = archive.getnames()
+    assert {name.partition("/")[0] for name in names} <= SHIPPED
+    assert {"roles", "plugins", "playbooks", "meta"} <= {name.partition("/")[0] for name in names}
+    assert not [name for name in names if "ansible_collections" in name or "__pycache__" in name or ".vault" in name]
+    assert not [name for name in names if name.startswith("inventories/lab")]
+    # The worked example of an inventory links the product's inputs; its sources are no part of a deployment.
+    assert {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*Dockerfile", name)} == set()
+
+
+def test_plugins_document_themselves(installed: Path):
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed / "collections")}
+    plugins = ROOT / "plugins"
+    for kind, folder in (("module", "modules"), ("filter", "filter"), ("callback", "callback")):
+        for path in sorted((plugins / folder).glob("*.py")):
+            names = [path.stem]
+            if kind == "filter" and "DOCUMENTATION" not in path.read_text():
+                names = [side.stem for side in sorted(path.parent.glob("*.yml"))]
+            for name in names:
+                done = ansible("ansible-doc", "-t", kind, f"slipway.stack.{name}", cwd=installed, **environment)
+                assert done.returncode == 0, f"{name}: {done.stderr}"
+
+
+def test_site_is_found_and_parsed_when_installed_elsewhere(installed: Path):
+    inventory = installed / "prod"
+    shutil.copytree(ROOT / "inventories/prod", inventory)
+    done = ansible(
+        "ansible-playbook",
+        "slipway.stack.site",
+        "--syntax-check",
+        "-i",
+        str(inventory),
+        cwd=installed,
+        ANSIBLE_COLLECTIONS_PATH=str(installed / "collections"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert str(installed) in done.stdout
+
+
+def test_secrets_playbook_runs_when_installed_elsewhere(installed: Path):
+    variables = installed / "mine/group_vars/all"
+    variables.mkdir(parents=True)
+    (installed / "mine/hosts.yml").write_text("all: {hosts: {one: }}\n")
+    (variables / "names.yml").write_text("slipway_secrets: [vault_a]\n")
+    arguments = ("slipway.stack.secrets", "-i", "mine")
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed / "collections")}
+    without = ansible("ansible-playbook", *arguments, cwd=installed, **environment)
+    assert without.returncode != 0
+    assert "give --vault-password-file" in without.stdout
+    (installed / "pass").write_text("of my own\n")
+    done = ansible("ansible-playbook", *arguments, "--vault-password-file", "pass", cwd=installed, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (variables / "vault.yml").read_bytes().startswith(b"$ANSIBLE_VAULT")
+
+
+def test_names_resolve_from_a_plain_clone():
+    for name in ("site", "secrets"):
+        done = ansible("ansible-playbook", f"slipway.stack.{name}", "--syntax-check", "-i", "inventories/prod", cwd=ROOT)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_versions_on_galaxy_are_those_of_the_ansible_package():
+    listed = yaml.safe_load((ROOT / "collections/requirements.yml").read_text())["collections"]
+    assert "community.docker" in {item["name"] for item in listed}
+    carried = ansible("ansible-galaxy", "collection", "list", "--format", "yaml", cwd=ROOT, ANSIBLE_COLLECTIONS_PATH="none")
+    site = next(path for path in yaml.safe_load(carried.stdout).items() if "community.docker" in path[1])[1]
+    for item in listed:
+        assert str(item["version"]) == site[item["name"]]["version"], item["name"]
+
+
+def test_the_package_that_is_locked_is_the_one_that_is_tested():
+    locked = [line for path in ROOT.glob("requirements/*.txt") for line in path.read_text().splitlines() if line.startswith("ansible==")]
+    assert locked, "requirements/ pins the package ansible"
+    shown = ansible("ansible-community", "--version", cwd=ROOT).stdout
+    assert all(line.split("==")[1].split()[0] in shown for line in locked), (BIN, shown)

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.module_utils import preflight
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+
+GOOD: dict[str, Any] = {
+    "host": {
+        "hostname": "one",
+        "machine_id": "1",
+        "distribution": "debian",
+        "distribution_version": "12",
+        "architecture": "x86_64",
+        "memory_mb": 2000,
+        "disks": {"/var/lib/docker": {"total_mb": 50000, "free_mb": 40000}},
+    },
+    "containers": {},
+    "missing_images": {},
+    "listening": {},
+    "reach": {},
+}
+
+
+def texts(problems: list[Problem]) -> str:
+    return "\n".join(problem.text for problem in problems)
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    return {**GOOD, **{key: value for key, value in changes.items() if key in GOOD}, "host": {**GOOD["host"], **changes.get("host", {})}}
+
+
+def test_hosts_with_one_problem_share_its_line():
+    message = preflight.message_of([Problem("b", "is small"), Problem("", "no group"), Problem("a", "is small"), Problem("a", "is small")])
+    assert message.splitlines() == ["Preflight found 2 problems; no host was changed.", "- hosts b, a: is small", "- no group"]
+
+
+def test_a_good_host_has_no_problem():
+    assert preflight.check_host("one", GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"distribution": "fedora", "distribution_version": "44"}, "runs fedora 44, which is not supported; supported are Debian 12, 13"),
+        ({"distribution": "debian", "distribution_version": "11"}, "runs debian 11"),
+        ({"distribution": "", "distribution_version": ""}, "an unknown system"),
+        ({"architecture": "armv6l"}, "architecture armv6l"),
+        ({"memory_mb": 512}, "has 512 MB of memory, and slipway_minimum_memory_mb asks for 1024 MB"),
+        ({"disks": {"/var/lib/docker": {"free_mb": 4000}}}, "has 4000 MB free on the disk of /var/lib/docker, and 4096 MB are needed"),
+    ],
+)
+def test_hosts_that_cannot_do_it_are_named_with_the_reason(facts: dict[str, Any], said: str):
+    problems = preflight.check_host("one", state(host=facts))
+    assert len(problems) == 1
+    assert said in problems[0].text
+
+
+def test_a_host_that_runs_the_stack_needs_room_to_go_on_only():
+    used = {"disks": {"/var/lib/docker": {"free_mb": 2000}}}
+    assert preflight.check_host("one", state(host=used))
+    assert not preflight.check_host("one", state(host=used, containers={"redis": {}}))
+    assert preflight.check_host("one", state(host={"disks": {"/": {"free_mb": 900}}}, containers={"redis": {}}))
+
+
+def test_a_taken_port_names_who_has_it_and_the_variable():
+    taken = state(listening={"443": {"address": "00000000", "process": "apache2", "container": "", "ours": False}})
+    problems = preflight.check_ports("one", taken, [{"port": 443, "variable": "nginx_https_port"}])
+    assert texts(problems) == (
+        "port 443 (nginx_https_port) is taken by apache2, which is not part of the stack; stop it, or set nginx_https_port"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listener", "wanted", "taken"),
+    [
+        ({"address": "00000000", "ours": True}, {}, False),
+        ({"address": "0100007F", "ours": False}, {"address": "10.0.0.3"}, False),
+        ({"address": "0300000A", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "0" * 32, "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "0100007F", "ours": False}, {}, True),
+        ({"address": "0.0.0.0:5432", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
+    ],
+)
+def test_a_port_is_taken_on_the_same_address_only(listener: dict[str, Any], wanted: dict[str, Any], taken: bool):
+    there = state(listening={"5432": listener})
+    assert bool(preflight.check_ports("one", there, [{"port": 5432, "variable": "postgres_port", **wanted}])) is taken
+
+
+def test_one_port_wanted_twice_is_said():
+    wanted = [{"port": 80, "variable": "a_port"}, {"port": 80, "variable": "b_port"}]
+    assert "wanted by both a_port and b_port" in texts(preflight.check_ports("one", GOOD, wanted))
+    assert not preflight.check_ports("one", GOOD, [{**wanted[0], "address": "10.0.0.1"}, {**wanted[1], "address": "10.0.0.2"}])
+
+
+def test_images_that_no_registry_has_name_their_variable():
+    missing = state(missing_images={"redis:77": "manifest\n unknown", "nginx:1": ""})
+    problems = preflight.check_images("one", missing, {"redis:77": "redis_image"})
+    assert texts(problems).startswith(
+        "image redis:77 (redis_image) is not on the host and cannot be pulled: manifest unknown; correct redis_image"
+    )
+    assert len(problems) == 1
+
+
+def test_an_address_out_of_reach_names_its_variable_and_a_refusal_is_reached():
+    read = state(reach={"10.0.0.9:5432": "unreachable: timed out", "10.0.0.9:6379": "refused", "10.0.0.9:8000": "open"})
+    wanted = [{"address": "10.0.0.9", "port": port, "variable": f"v{port}"} for port in (5432, 6379, 8000)]
+    assert texts(preflight.check_reach("one", read, wanted)).startswith("cannot reach 10.0.0.9:5432 (v5432): timed out; correct v5432")
+    assert len(preflight.check_reach("one", read, wanted)) == 1
+
+
+def test_two_names_of_one_machine_and_one_name_of_two_machines():
+    one, two, three = state(), state(host={"hostname": "two"}), state(host={"machine_id": "3"})
+    problems = preflight.check_identities({"a": one, "b": two, "c": three})
+    assert [(problem.host, problem.text.partition(";")[0]) for problem in problems] == [
+        ("b", "is the same machine (machine-id 1) as host a"),
+        ("c", "calls itself one, as host a does"),
+    ]
+    assert preflight.check_identities({"a": state(host={"machine_id": "", "hostname": "x"}), "b": state(host={"machine_id": ""})}) == []
+
+
+def test_an_empty_group_suggests_the_one_that_was_meant():
+    problems = preflight.check_groups({"all": ["a"], "balancer": ["a"], "app": []}, ["balancers", "app"])
+    assert problems[0].text.startswith("group balancers has no host (did you mean balancer?)")
+    assert problems[1].text.startswith("group app has no host;")
+
+
+def test_hosts_that_share_an_address_are_found():
+    problems = preflight.check_connections(
+        {"a": ("ssh", "10.0.0.1", "22"), "b": ("ssh", "10.0.0.1", "22"), "c": ("ssh", "10.0.0.1", "23")}, {"a": "10.1", "c": "10.1"}
+    )
+    assert [(problem.host, problem.text.partition(";")[0]) for problem in problems] == [
+        ("b", "connects to 10.0.0.1 port 22, as host a does"),
+        ("c", "has the private address 10.1, as host a does"),
+    ]
+
+
+def test_misspelled_inputs_suggest_the_nearest_and_others_are_left_alone():
+    inputs = {"redis": ["redis_maxmemory_policy"], "redis_cache": ["redis_cache_size"]}
+    names = ["redis_maxmemroy_policy", "redis_cache_size", "redis_cache_sise", "slipway_x", "my_redis_port"]
+    said = [problem.text for problem in preflight.check_names("a", names, inputs, {"redis_cache_sise": "x.yml:3"}.get)]
+    assert said[0].startswith(
+        "redis_cache_sise is no input of role redis_cache (did you mean redis_cache_size?); correct the name in x.yml:3"
+    )
+    assert said[1].startswith("redis_maxmemroy_policy is no input of role redis (did you mean redis_maxmemory_policy?)")
+    assert len(said) == 2
+
+
+def test_secrets_are_taken_out_of_a_message():
+    assert preflight.redacted("is 'abcdefghij', and x", ["abcdefghij", "x", None, 5]) == "is '(secret)', and x"
+
+
+# The action itself, run by Ansible
+
+ROLE = {
+    "demo_policy": {"type": "str", "choices": ["a", "b"], "default": "a"},
+    "demo_port": {"type": "int", "default": 1},
+    "demo_flag": {"type": "bool", "default": True},
+    "demo_text": {"type": "str", "default": "x"},
+    "demo_names": {"type": "list", "elements": "str", "default": []},
+    "demo_numbers": {"type": "list", "elements": "int", "default": []},
+    "demo_map": {"type": "dict", "default": {}},
+    "demo_items": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "mode": {"type": "str", "choices": ["ro", "rw"]}},
+    },
+    "demo_owner_password": {"type": "str", "required": True},
+    "demo_image": {"type": "str", "default": "redis:77"},
+}
+FINE = {
+    "demo_owner_password": "{{ vault_owner }}",
+    "vault_owner": "t7Hq2Lw9Zx4Nv6Bk8Mr3",
+    "slipway_address": "10.0.0.1{{ 0 if inventory_hostname == 'one' else 1 }}",
+}
+
+
+@pytest.fixture
+def says(checkout: Path, play):
+    """Run preflight over a role with the given variables, and return its message, one line a problem."""
+    for folder, data in (
+        ("meta", {"argument_specs": {"main": {"options": ROLE}}}),
+        ("defaults", {name: spec["default"] for name, spec in ROLE.items() if "default" in spec}),
+    ):
+        path = checkout / "roles/demo" / folder / ("argument_specs.yml" if folder == "meta" else "main.yml")
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(data))
+
+    def run(variables: dict[str, Any], *, facts: dict[str, Any] | None = None, **arguments: Any) -> list[str]:
+        (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({**FINE, **variables}, indent=1))
+        asked = {"roles": [{"group": "stores", "role": "demo"}], "secrets": ["vault_owner"], **arguments}
+        tasks: list[dict[str, Any]] = [{"name": "Check", "slipway.stack.preflight": asked, "run_once": True}]
+        if facts:
+            tasks.insert(0, {"name": "Read", "ansible.builtin.set_fact": {"container_service_host_state": facts}})
+        (checkout / "playbooks/check.yml").write_text(
+            json.dumps([{"name": "Check", "hosts": "all", "gather_facts": False, "tasks": tasks}])
+        )
+        done = play("check", ANSIBLE_STDOUT_CALLBACK="ansible.posix.json")
+        # The report's summary follows.
+        output, _ = json.JSONDecoder().raw_decode(done.stdout[done.stdout.index("{") :])
+        result = output["plays"][0]["tasks"][-1]["hosts"]["one"]
+        assert bool(result.get("failed")) is bool(done.returncode), done.stderr
+        return result["msg"].splitlines()[1:] if result.get("failed") else []
+
+    return run
+
+
+def test_good_inputs_pass(says):
+    assert says({"demo_port": "6379", "demo_flag": "yes", "demo_items": [{"name": "a", "mode": "ro"}], "my_own": "{{ nowhere }}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"demo_policy": "lots"}, "demo_policy is 'lots', must be one of a, b; set it in inventories/test/group_vars/all/own.yml"),
+        ({"demo_port": "6379x"}, "demo_port is '6379x', must be a whole number; set it in"),
+        ({"demo_port": True}, "demo_port is True, must be a whole number"),
+        ({"demo_flag": "maybe"}, "demo_flag is 'maybe', must be true or false"),
+        ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a text"),
+        ({"demo_names": "a,b"}, "demo_names is 'a,b', must be a list"),
+        ({"demo_numbers": [1, "x"]}, "demo_numbers does not fit: each element must be a whole number, not str"),
+        ({"demo_map": ["a"]}, "demo_map is ['a'], must be a mapping"),
+        ({"demo_items": [{"mode": "ro"}]}, "demo_items does not fit: it lacks name"),
+        ({"demo_items": [{"name": "a", "mode": "rx"}]}, "demo_items does not fit: value of mode must be one of: ro, rw, got: rx"),
+        ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
+        ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text has no value: 'no_such_thing' is undefined; set it in"),
+        ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map has no value: 'no_such_thing' is undefined"),
+        ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
+        ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
+        ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
+        ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
+        ({"ansible_host": "10.0.0.9", "ansible_connection": "ssh"}, "connects to 10.0.0.9 port 22, as host one does"),
+    ],
+)
+def test_a_bad_input_is_one_line_with_host_variable_and_remedy(says, variables: dict[str, Any], line: str):
+    lines = says(variables)
+    assert len(lines) == 1, lines
+    who, _, what = lines[0].partition(": ")
+    assert who in ("- hosts one, two", "- host two")
+    assert what.startswith(line)
+
+
+def test_a_missing_secret_is_said_once_with_the_command_that_makes_it(says):
+    lines = says({"demo_owner_password": "{{ vault_other }}"}, secrets=["vault_owner", "vault_other"])
+    assert lines == [
+        "- hosts one, two: vault_other is not set; run `ansible-playbook playbooks/secrets.yml -i inventories/test`, which generates it"
+    ]
+
+
+def test_a_required_input_that_nobody_sets_is_said(says, checkout: Path):
+    specs = checkout / "roles/demo/meta/argument_specs.yml"
+    specs.write_text(json.dumps({"argument_specs": {"main": {"options": {**ROLE, "demo_needed": {"type": "str", "required": True}}}}}))
+    assert says({})[0].startswith(
+        "- hosts one, two: demo_needed is required by role demo and not set; set it in inventories/test/group_vars"
+    )
+
+
+def test_all_problems_come_at_once_and_a_secret_used_elsewhere_is_not_shown(says):
+    lines = says({"demo_port": "{{ vault_owner }}", "demo_flag": "maybe"}, required_groups=["balancers"])
+    assert len(lines) == 3
+    assert FINE["vault_owner"] not in "".join(lines)
+    assert "demo_port is '(secret)', must be a whole number" in "".join(lines)
+
+
+def test_what_hosts_are_is_checked_from_what_was_read(says):
+    facts = state(
+        host={"hostname": "{{ inventory_hostname }}", "machine_id": "{{ inventory_hostname }}", "memory_mb": 100},
+        missing_images={"redis:77": "manifest unknown"},
+        listening={"443": {"address": "00000000", "process": "apache2", "container": "", "ours": False}},
+    )
+    lines = says({}, facts=facts, states=True, ports={"one": [{"port": 443, "variable": "nginx_https_port"}]})
+    assert [line.partition(";")[0] for line in lines] == [
+        "- hosts one, two: has 100 MB of memory, and slipway_minimum_memory_mb asks for 1024 MB",
+        "- host one: port 443 (nginx_https_port) is taken by apache2, which is not part of the stack",
+        "- hosts one, two: image redis:77 (demo_image) is not on the host and cannot be pulled: manifest unknown",
+    ]

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
+
+
+@pytest.fixture
+def report(checkout: Path, play):
+    """Run tasks as a playbook of ours, and return its report and what it printed."""
+    (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({"vault_owner": SECRET}))
+    for role, tasks in (
+        ("outer", [{"name": "Include", "ansible.builtin.include_role": {"name": "slipway.stack.inner"}}]),
+        ("inner", [{"name": "Do it", "ansible.builtin.command": "true"}]),
+    ):
+        folder = checkout / "roles" / role / "tasks"
+        folder.mkdir(parents=True)
+        (folder / "main.yml").write_text(json.dumps(tasks))
+
+    def run(tasks: list[dict[str, Any]], *arguments: str, **environment: str) -> tuple[dict[str, Any], str]:
+        playbook = [{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": tasks}]
+        (checkout / "playbooks/test.yml").write_text(json.dumps(playbook))
+        done = play("test", *arguments, **environment)
+        path = checkout / environment.get("SLIPWAY_REPORTS_DIR", "reports") / "test-latest.json"
+        return json.loads(path.read_text()), done.stdout
+
+    return run
+
+
+def test_a_run_that_changes_nothing(report):
+    found, printed = report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}])
+    assert found["schema_version"] == 1
+    assert (found["playbook"], found["result"], found["check_mode"]) == ("test", "ok", False)
+    assert found["hosts"]["one"] == {"ok": 1, "changed": 0, "failed": 0, "skipped": 0, "unreachable": 0}
+    assert found["changed"] == found["failed"] == []
+    assert found["remote_calls"] == {"one": 0, "two": 0}
+    assert found["started"] <= found["finished"]
+    assert found["duration_s"] > 0
+    assert "test: ok in " in printed
+    assert "Report: reports/test-latest.json" in printed
+
+
+def test_changes_name_host_task_and_outermost_role(report):
+    found, printed = report([{"name": "Run outer", "ansible.builtin.include_role": {"name": "slipway.stack.outer"}}])
+    assert sorted(found["changed"], key=lambda entry: entry["host"]) == [
+        {"host": host, "task": "Do it", "role": "outer"} for host in ("one", "two")
+    ]
+    assert found["roles"]["outer"] > 0
+    assert found["slowest_tasks"][0]["task"] == "Do it"
+    assert "  changed one: Do it" in printed
+
+
+def test_remote_calls_count_items_attempts_and_delegation_and_nothing_that_stays_here(report):
+    found, _ = report(
+        [
+            {"name": "Set", "ansible.builtin.set_fact": {"x": 1}},
+            {"name": "Assert", "ansible.builtin.assert": {"that": ["x == 1"]}},
+            {"name": "Skip", "ansible.builtin.ping": None, "when": "x == 2"},
+            {"name": "Loop", "ansible.builtin.command": "true", "loop": [1, 2, 3], "when": "item != 2"},
+            {"name": "Here", "ansible.builtin.ping": None, "delegate_to": "localhost"},
+            {"name": "There", "ansible.builtin.ping": None, "delegate_to": "two"},
+            {
+                "name": "Again",
+                "ansible.builtin.command": "true",
+                "register": "again",
+                "until": "again.attempts | default(1) == 2",
+                "retries": 3,
+                "delay": 0,
+                "when": "inventory_hostname == 'one'",
+            },
+        ]
+    )
+    # one: two items and two attempts; two: two items, and both hosts' task There.
+    assert found["remote_calls"] == {"one": 4, "two": 4}
+
+
+def test_failures_have_their_messages_without_secrets(report):
+    found, printed = report(
+        [
+            {
+                "name": "Mended",
+                "block": [{"name": "Break", "ansible.builtin.fail": {"msg": "mended"}}],
+                "rescue": [{"name": "Mend", "ansible.builtin.debug": {"msg": "ok"}}],
+            },
+            {"name": "Ignore", "ansible.builtin.fail": {"msg": "ignored"}, "ignore_errors": True, "when": "inventory_hostname == 'one'"},
+            {"name": "Fail", "ansible.builtin.fail": {"msg": "user has {{ vault_owner }}"}, "when": "inventory_hostname == 'two'"},
+        ]
+    )
+    assert found["result"] == "failed"
+    assert {"host": "two", "task": "Fail", "role": "", "message": "user has (secret)"} in found["failed"]
+    assert {entry["host"] for entry in found["failed"]} == {"two"}
+    assert SECRET not in json.dumps(found)
+    assert "  failed two: Fail" in printed
+
+
+def test_hidden_failures_stay_hidden(report):
+    found, _ = report([{"name": "Fail", "ansible.builtin.fail": {"msg": "xyzzy"}, "no_log": True}])
+    assert "xyzzy" not in json.dumps(found)
+    assert len(found["failed"]) == 2
+
+
+def test_a_failed_item_says_why(report):
+    found, _ = report([{"name": "Loop", "ansible.builtin.command": "sh -c 'echo item {{ item }} >&2; exit {{ item }}'", "loop": [0, 3]}])
+    assert "item 3" in found["failed"][0]["message"]
+    assert "item 0" not in found["failed"][0]["message"]
+
+
+def test_check_mode_is_said(report):
+    found, printed = report([{"name": "Would", "ansible.builtin.file": {"path": "/tmp/slipway-never", "state": "touch"}}], "--check")
+    assert found["check_mode"] is True
+    assert "2 would change on 2 hosts" in printed
+
+
+def test_reports_go_where_they_are_asked_to(report, checkout: Path):
+    report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_DIR="elsewhere/deep")
+    assert not (checkout / "reports").exists()
+    assert [path.name for path in (checkout / "elsewhere/deep").iterdir()] == ["test-latest.json"]
+
+
+def test_syntax_check_and_playbooks_of_others_leave_none(checkout: Path, play):
+    task = {"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}
+    text = json.dumps([{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": [task]}])
+    (checkout / "playbooks/test.yml").write_text(text)
+    (checkout / "playbooks/deeper").mkdir()
+    (checkout / "playbooks/deeper/other.yml").write_text(text)
+    assert play("test", "--syntax-check").returncode == 0
+    assert play("deeper/other").returncode == 0
+    assert not (checkout / "reports").exists()

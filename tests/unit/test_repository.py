@@ -1,0 +1,183 @@
+"""Rules of this repository that no linter knows."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT, tracked_files
+
+ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
+PLAYBOOKS = {path.name for path in (ROOT / "playbooks").glob("*.yml")}
+DOCUMENTS = [path for path in tracked_files() if path.suffix == ".md"]
+IMAGE = re.compile(r"^[a-z0-9][\w./-]*(:\d+)?[\w./-]*:(?!latest$)[\w][\w.-]*(@sha256:[0-9a-f]{64})?$")
+
+
+class Loader(yaml.SafeLoader):
+    """Reads Ansible's YAML; the values of its own tags do not matter here."""
+
+
+Loader.add_multi_constructor("!", lambda _loader, suffix, _node: suffix)
+
+
+@cache
+def read(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader=Loader)
+
+
+def specs(role: str) -> dict[str, dict[str, Any]]:
+    return read(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+# Roles
+
+
+def test_the_roles_are_there():
+    assert {"container_service", "host", "postgres", "redis", "chroma", "app", "nginx"} <= set(ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_equal_the_argument_specification(role: str):
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    defaults = (read(path) or {}) if path.exists() else {}
+    optional = {name: spec for name, spec in specs(role).items() if not spec.get("required")}
+    assert list(defaults) == list(optional), "same inputs in the same order"
+    assert {name: spec.get("default") for name, spec in optional.items()} == defaults
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_input_is_described_in_one_sentence(role: str):
+    for name, spec in specs(role).items():
+        description = spec.get("description")
+        assert isinstance(description, str), name
+        assert description.endswith("."), name
+        assert not re.search(r"\.\s+[A-Z]", description), f"{name}: one sentence"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_inputs_are_named_after_their_role_and_required_ones_have_no_default(role: str):
+    for name, spec in specs(role).items():
+        assert name.startswith(f"{role}_"), name
+        assert not (spec.get("required") and "default" in spec), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_role_names_a_group(role: str):
+    names = re.compile(r"\bgroups\s*(?:[\[.|]|\bis\b)|\bin groups\b|\bgroup_names\b|^\s*-?\s*hosts:\s")
+    for path in (ROOT / "roles" / role).rglob("*"):
+        if path.suffix in (".yml", ".j2"):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                assert not names.search(line.split("#", 1)[0]), f"{name_of(path)}:{number}: {line.strip()}"
+
+
+def test_images_are_repository_and_version():
+    images: dict[str, str] = {}
+    for role in ROLES:
+        images |= {
+            f"{role}: {name}": spec["default"] for name, spec in specs(role).items() if name.endswith("_image") and spec.get("default")
+        }
+    shared = read(ROOT / "group_vars/all.yml")
+    images |= {f"group_vars: {name}": value for name, value in shared.items() if name.endswith("_image")}
+    assert images
+    wrong = {name: value for name, value in images.items() if "{{" not in value and not IMAGE.match(value)}
+    assert not wrong
+
+
+def test_values_shared_by_roles_are_read_in_defaults_only():
+    for role in ROLES:
+        for folder in ("tasks", "templates", "vars", "handlers"):
+            for path in (ROOT / "roles" / role / folder).rglob("*"):
+                if path.is_file():
+                    found = re.findall(r"\{\{[^}]*\bslipway_\w+", path.read_text(errors="replace"))
+                    assert not found, f"{name_of(path)} reads {found}"
+
+
+# The repository
+
+
+def test_links_lead_somewhere_inside():
+    links = [path for path in ROOT.rglob("*") if path.is_symlink() and not {".venv", ".git", "node_modules", ".lab"} & set(path.parts)]
+    assert len(links) >= 6
+    for link in links:
+        target = link.readlink()
+        assert not target.is_absolute(), name_of(link)
+        assert link.resolve().is_relative_to(ROOT), name_of(link)
+        assert link.exists(), f"{name_of(link)} leads nowhere"
+
+
+def test_every_environment_links_the_shared_values():
+    for folder in (ROOT / "inventories").iterdir():
+        if (folder / "group_vars/all").is_dir():
+            assert (folder / "group_vars/all/00_shared.yml").resolve() == ROOT / "group_vars/all.yml", folder.name
+
+
+def test_no_file_holds_a_path_of_this_machine_or_a_registry_host():
+    # Written so that the rule does not find itself.
+    hosts = ("deb.debian" + ".org", "security.debian" + ".org", "pypi" + ".org", "pythonhosted" + ".org", "registry.npm" + "js")
+    pattern = "|".join([re.escape("/" + "work/"), *map(re.escape, hosts)])
+    found = subprocess.run(["git", "grep", "-nIE", "--untracked", pattern], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert not found
+
+
+def test_no_secret_in_plain_text_is_tracked():
+    for path in tracked_files():
+        assert path.name not in (".vault-password", ".env"), name_of(path)
+        if path.name == "vault.yml":
+            assert path.read_bytes().startswith(b"$ANSIBLE_VAULT"), name_of(path)
+
+
+def test_python_files_say_their_license():
+    for path in tracked_files():
+        if path.suffix == ".py" and path.is_relative_to(ROOT / "plugins"):
+            assert "SPDX-License-Identifier: GPL-3.0-or-later" in path.read_text(), name_of(path)
+
+
+def test_templates_say_who_manages_the_file_and_hold_no_time():
+    for path in tracked_files():
+        if path.suffix == ".j2" and path.is_relative_to(ROOT / "roles"):
+            text = path.read_text()
+            assert not re.search(r"ansible_date_time|\bnow\(", text), name_of(path)
+
+
+# Documentation
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_of_documents_are_valid(path: Path):
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        place, _, anchor = target.partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        linked = (path.parent / place).resolve() if place else path
+        assert linked.exists(), f"{name_of(path)} links {target}"
+        if anchor:
+            headings = re.findall(r"^#+\s+(.*)$", linked.read_text(), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{name_of(path)} links {target}"
+
+
+def test_there_is_a_readme():
+    assert ROOT / "README.md" in DOCUMENTS
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_commands_of_documents_exist(path: Path):
+    text = path.read_text()
+    code = "\n".join(re.findall(r"```.*?```|`[^`]+`|^(?: {4}|\t).*$", text, flags=re.DOTALL | re.MULTILINE))
+    for playbook in re.findall(r"ansible-playbook\s+(?:playbooks/(\S+\.yml)|slipway\.stack\.(\w+))", code):
+        name = playbook[0] or f"{playbook[1]}.yml"
+        assert name in PLAYBOOKS, f"{name_of(path)} runs {name}"
+    wanted = set(re.findall(r"(?:^|[`\s;&])make\s+([a-z][\w-]*)", code, flags=re.MULTILINE))
+    if wanted:
+        targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+        assert wanted <= targets, f"{name_of(path)} makes {wanted - targets}"
