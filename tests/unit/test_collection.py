@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from conftest import BIN, ROOT, ansible, tracked_files
 
 # What a deployment needs, and nothing else.

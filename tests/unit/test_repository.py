@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from conftest import ROOT, tracked_files
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
