@@ -168,6 +168,11 @@ class ChromaKnowledge:
 
     def __init__(self, url: str, collection: str = COLLECTION) -> None:
         """Remember the address; the first use connects."""
+        # Importing the client takes a second or two: now, rather than during the first request. A process that never
+        # asks Chroma does not pay for it.
+        import chromadb  # noqa: PLC0415
+
+        self._connect = chromadb.AsyncHttpClient
         self._url = urlsplit(url)
         self._name = collection
         self._client: AsyncClientAPI | None = None
@@ -189,15 +194,13 @@ class ChromaKnowledge:
 
     async def _connected(self) -> AsyncClientAPI:
         if self._client is None:
-            # Importing the client takes most of a second; a process that never asks Chroma does not pay for it.
-            import chromadb  # noqa: PLC0415
             from chromadb.config import Settings as ChromaSettings  # noqa: PLC0415
 
             secure = self._url.scheme == "https"
             settings = ChromaSettings(anonymized_telemetry=False)
             if secure and os.environ.get("SSL_CERT_FILE"):
                 settings.chroma_server_ssl_verify = os.environ["SSL_CERT_FILE"]
-            self._client = await chromadb.AsyncHttpClient(
+            self._client = await self._connect(
                 host=self._url.hostname or "localhost",
                 port=self._url.port or (443 if secure else 8000),
                 ssl=secure,
