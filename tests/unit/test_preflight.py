@@ -274,7 +274,8 @@ def test_what_hosts_are_is_checked_from_what_was_read(says):
         missing_images={"redis:77": "manifest unknown"},
         listening={"443": {"address": "00000000", "process": "apache2", "container": "", "ours": False}},
     )
-    lines = says({}, facts=facts, states=True, ports={"one": [{"port": 443, "variable": "nginx_https_port"}]})
+    ports = "{{ [{'port': 443, 'variable': 'nginx_https_port'}] if inventory_hostname == 'one' else [] }}"
+    lines = says({"my_ports": ports}, facts=facts, states=True, ports="my_ports")
     assert [line.partition(";")[0] for line in lines] == [
         "- hosts one, two: has 100 MB of memory, and slipway_minimum_memory_mb asks for 1024 MB",
         "- host one: port 443 (nginx_https_port) is taken by apache2, which is not part of the stack",
