@@ -116,3 +116,39 @@ Pin-Priority: 990
 STANZA
   apt_refresh force
 }
+
+# The network of all labs of this machine.
+# shellcheck disable=SC2034
+network=slipway-lab
+
+# Only one script at a time may pick addresses, ports and names.
+one_at_a_time() {
+  exec 8>"${TMPDIR:-/tmp}/slipway-lab-$(id -u).lock"
+  flock 8
+}
+
+# Addresses in the lower half are given to hosts, for good; the engine hands out the upper half.
+ensure_network() {
+  local second
+  ! docker network inspect "$network" >/dev/null 2>&1 || return 0
+  # Not a range that an engine, this one's or a host's own, takes for its networks by itself.
+  for second in $(seq 213 222); do
+    docker network create --label slipway.lab=network --subnet "10.$second.0.0/23" --ip-range "10.$second.1.0/24" \
+      --gateway "10.$second.0.1" "$network" >/dev/null 2>&1 && return
+  done
+  fail "no address range is free for the network $network"
+}
+
+# What a user may set; the same in all scripts.
+lab=${LAB:-lab}
+[[ $lab =~ ^[a-z][a-z0-9-]{0,30}$ ]] || fail "LAB is '$lab': lower-case letters, digits and dashes, beginning with a letter"
+[ "$lab" != prod ] || fail "LAB is 'prod', and inventories/prod is not a lab's"
+# shellcheck disable=SC2034
+state=$repository/.lab/$lab
+# shellcheck disable=SC2034
+inventory=$repository/inventories/$lab
+
+# Names of this lab's containers, running or not.
+lab_containers() {
+  docker ps --all --filter "label=slipway.lab.name=$lab" --format '{{.Names}}'
+}
