@@ -110,8 +110,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "required_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                 "states": {"type": "bool", "default": False},
-                "ports": {"type": "dict", "default": {}},
-                "reach": {"type": "dict", "default": {}},
+                "ports": {"type": "str", "default": ""},
+                "reach": {"type": "str", "default": ""},
             }
         )
         groups: dict[str, list[str]] = task_vars["groups"]
@@ -245,10 +245,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
-            problems += preflight.check_ports(host, state, arguments["ports"].get(host) or [])
+            problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             problems += preflight.check_images(host, state, self._image_variables(host, view))
-            problems += preflight.check_reach(host, state, arguments["reach"].get(host) or [])
+            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]))
         return problems
+
+    def _list(self, view: HostView, variable: str) -> list[dict[str, Any]]:
+        """Return the list that a variable holds for a host."""
+        value, error = view.value(variable) if variable else ([], "")
+        if error:
+            raise AnsibleActionFail(f"{variable}: {error}")
+        return value or []
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
         """Return the inputs that name images, by image."""

@@ -121,7 +121,8 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     loosened = {item["what"] for item in service["loosened"]}
     folder = f"{root}/{stack}/{service['name']}"
     check = service["healthcheck"]
-    mounts = [f"{volume['name']}:{volume['path']}:{volume.get('mode', 'rw')}" for volume in service["volumes"]]
+    # nocopy: the engine would otherwise give an empty volume to the owner of the image's folder, often root.
+    mounts = [f"{volume['name']}:{volume['path']}:{volume.get('mode', 'rw')},nocopy" for volume in service["volumes"]]
     if service["config"]:
         mounts.append(f"{folder}/config:/etc/slipway:ro")
     if service["secrets"]:
@@ -407,7 +408,7 @@ def plan_service(
         "start": start or replaced or bool(mend),
         "wait": not service["one_shot"],
         "pull": normal_reference(options["image"]) not in state["images"],
-        "files": bool(differing) or reload or not actual,
+        "files": bool(differing) or reload or replaced,
         "reload": reload,
         "converge": converge,
         "revision": revision,

@@ -47,13 +47,16 @@ options:
     type: bool
     default: false
   ports:
-    description: For each host the ports that will be published, with O(states). Each has C(port), C(variable) and possibly C(address).
-    type: dict
-    default: {}
+    description:
+      - Name of the variable that lists the ports that a host will publish, with O(states). Each has C(port), C(variable) and possibly
+        C(address).
+    type: str
+    default: ""
   reach:
-    description: For each host the addresses it needs, with O(states). Each has C(address), C(port) and C(variable).
-    type: dict
-    default: {}
+    description:
+      - Name of the variable that lists the addresses that a host needs, with O(states). Each has C(address), C(port) and C(variable).
+    type: str
+    default: ""
 extends_documentation_fragment:
   - action_common_attributes
 attributes:
@@ -85,8 +88,7 @@ EXAMPLES = r"""
     states: true
     roles:
       - {group: app, role: app}
-    ports:
-      web1: [{port: 443, variable: nginx_https_port}]
+    ports: slipway_published_ports
   run_once: true
 """
 
