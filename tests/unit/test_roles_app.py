@@ -1,0 +1,185 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the app role declares, and what its start script gives to a product."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+from conftest import ansible
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES = {
+    "app_backend_image": "shop/backend:2.4",
+    "app_frontend_image": "shop/frontend:2.4",
+    "app_version": "2.4",
+}
+SECRETS = {"DATABASE_URL": "postgresql://shop:pass word$1@db/shop", "SECRET_KEY": "two\nlines"}
+
+
+def services(**inputs: Any) -> dict[str, dict[str, Any]]:
+    """Return the role's declarations by name, as container_service gets them."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(ROOT / "collections")])
+    loader, folder = DataLoader(), ROOT / "roles/app"
+    variables: dict[str, Any] = {
+        "ansible_search_path": [str(folder)],
+        "ansible_managed": "Managed by Ansible",
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}},
+    }
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
+    variables |= {**IMAGES, **inputs}
+    listed = json.loads(json.dumps(Templar(loader, variables=variables).template(variables["__app_services"])))
+    return {item["name"]: item for item in listed}
+
+
+def plan(declared: dict[str, dict[str, Any]], containers: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the plan for the declarations on a host that has these containers of the stack."""
+    # Imported once Ansible's loader knows the collection, which it does after services().
+    from ansible_collections.slipway.stack.plugins.module_utils.plan import plan_services  # noqa: PLC0415
+
+    state: dict[str, Any] = {name: {} for name in ("foreign_containers", "networks", "volumes", "images", "files", "queries")}
+    state |= {"engine": {"api_version": "1.45"}, "containers": containers or {}}
+    networks: dict[str, Any] = {"frontend": {}, "backend": {}, "database": {"internal": True}}
+    return plan_services(
+        list(declared.values()), state, stack="s", root="/etc/slipway", owner="app-blue", key="k", networks=networks, adopt=False
+    )
+
+
+def test_replicas_and_slots_have_names_and_ports_of_their_own() -> None:
+    """Two slots of any number of replicas run side by side on one address."""
+    seen = []
+    for slot in ("blue", "green"):
+        listed = services(app_slot=slot, app_backend_replicas=2, app_frontend_replicas=2, app_publish_address="10.0.0.1")
+        assert list(listed) == [f"backend-{slot}-1", f"backend-{slot}-2", f"frontend-{slot}-1", f"frontend-{slot}-2"]
+        seen += [(port["address"], port["port"], port["container_port"]) for item in listed.values() for port in item["ports"]]
+    assert [port for _address, port, _inner in seen] == [8000, 8001, 3000, 3001, 8100, 8101, 3100, 3101]
+    assert {address for address, _port, _inner in seen} == {"10.0.0.1"}
+    assert {inner for _address, _port, inner in seen} == {8000, 3000}
+
+
+def test_nothing_is_published_without_an_address() -> None:
+    """On one host the proxy reaches the containers over their networks."""
+    assert all(item["ports"] == [] for item in services().values())
+
+
+def test_secrets_are_files_and_the_environment_names_them() -> None:
+    """No value stands in what docker inspect shows."""
+    backend = services(app_backend_secrets=SECRETS, app_backend_environment={"LOG_LEVEL": "INFO"})["backend-blue-1"]
+    assert {name: item["content"] for name, item in backend["secrets"].items()} == SECRETS
+    assert {item["on_change"] for item in backend["secrets"].values()} == {"restart"}
+    assert backend["environment"] == {
+        "LOG_LEVEL": "INFO",
+        "DATABASE_URL_FILE": "/run/secrets/DATABASE_URL",
+        "SECRET_KEY_FILE": "/run/secrets/SECRET_KEY",
+    }
+    shown = json.dumps({name: value for name, value in backend.items() if name != "secrets"})
+    assert not any(value in shown for value in SECRETS.values())
+
+
+def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
+    """A product that reads plain variables gets each value byte for byte, and its own command."""
+    backend = services(app_backend_secrets=SECRETS, app_backend_secrets_in_environment=True, app_backend_command=["serve", "it"])[
+        "backend-blue-1"
+    ]
+    assert backend["environment"] == {}, "some images refuse NAME beside NAME_FILE"
+    assert backend["entrypoint"][-1] == "/etc/slipway/current/entrypoint.sh"
+    assert backend["command"] == ["serve", "it"]
+    script = backend["config"]["entrypoint.sh"]
+    assert script["on_change"] == "restart"
+    for name, value in SECRETS.items():
+        (tmp_path / name).write_text(value)
+    show = ["python3", "-c", "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))", "an argument", "*"]
+    text = script["content"].replace("/run/secrets", str(tmp_path))
+    done = subprocess.run(["/bin/sh", "-c", text, "sh", *show], capture_output=True, text=True, check=True)
+    environment, arguments = json.loads(done.stdout)
+    assert {name: environment[name] for name in SECRETS} == SECRETS
+    assert arguments == ["an argument", "*"]
+    assert not {"file", "value"} & set(environment)
+
+
+def test_migration_comes_first_with_the_owners_login() -> None:
+    """It runs in the backend's image and networks, and has what it is given on top."""
+    listed = services(
+        app_backend_secrets=SECRETS,
+        app_migrate_command=["migrate"],
+        app_migrate_secrets={"DATABASE_URL": "owner"},
+        app_migrate_environment={"TIMEOUT": 60},
+    )
+    migration, backend = listed["migrate-blue"], listed["backend-blue-1"]
+    assert next(iter(listed)) == "migrate-blue"
+    assert migration["one_shot"] is True
+    assert {name: item["content"] for name, item in migration["secrets"].items()} == {**SECRETS, "DATABASE_URL": "owner"}
+    assert migration["environment"] == {**backend["environment"], "TIMEOUT": 60}
+    assert (migration["image"], migration["networks"]) == (backend["image"], ["backend", "database"])
+    assert "migrate-blue" not in services(app_migrate_command=["migrate"], app_migrate=False)
+    assert "migrate-blue" not in services()
+
+
+def test_declarations_pass_the_comparison_and_migrate_once() -> None:
+    """The plan accepts every field, and needs the migration exactly while containers are to be made."""
+    declared = services(app_migrate_command=["migrate"])
+    first = plan(declared)
+    # As above.
+    from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference  # noqa: PLC0415
+
+    assert [item["name"] for item in first["needed"]] == ["migrate-blue", "backend-blue-1", "frontend-blue-1"]
+    running = {
+        item["container"]: {
+            "labels": {**item["options"]["labels"]},
+            "image": normal_reference(item["options"]["image"]),
+            "image_id": "",
+            "running": True,
+            "status": "running",
+            "health": "healthy",
+            "memory": int(item["options"]["memory"][:-1]) * 2**20,
+            "nano_cpus": round(item["options"]["cpus"] * 1e9),
+            "restart_policy": "unless-stopped",
+            "networks": {network["name"]: network["aliases"] for network in item["options"]["networks"]},
+        }
+        for item in first["services"]
+        if not item["one_shot"]
+    }
+    second = plan(declared, running)
+    assert second["needed"] == []
+    del running["s-backend-blue-1"]
+    third = plan(declared, running)
+    assert [item["name"] for item in third["needed"]] == ["migrate-blue", "backend-blue-1"]
+
+
+def test_limits_share_the_host() -> None:
+    """More replicas get less memory each, and a container has time to drain before it is killed."""
+    one, two = services()["backend-blue-1"], services(app_backend_replicas=2)["backend-blue-1"]
+    assert one["memory_mb"] == 1200
+    assert two["memory_mb"] == 592
+    assert services(app_drain_seconds=90)["backend-blue-1"]["stop_timeout"] == 100
+
+
+def test_contradicting_inputs_are_named(checkout: Path) -> None:
+    """One message for each, before a host is touched."""
+    (checkout / "playbooks/validate.yml").write_text(
+        "- hosts: one\n  gather_facts: false\n  vars:\n    container_service_host_state: {host: {memory_mb: 8000, cores: 2}}\n  tasks:\n"
+        "    - ansible.builtin.include_role:\n        name: slipway.stack.app\n        tasks_from: validate\n"
+    )
+    wrong: dict[str, Any] = {
+        "app_backend_image": "a",
+        "app_frontend_image": "b",
+        "app_backend_secrets": {"BAD-NAME": "hidden value", "TWICE": "hidden value"},
+        "app_backend_environment": {"TWICE": "x"},
+        "app_backend_secrets_in_environment": True,
+    }
+    done = ansible("ansible-playbook", "playbooks/validate.yml", "-i", "inventories/test", "-e", json.dumps(wrong), cwd=checkout)
+    assert done.returncode == 2, done.stdout + done.stderr
+    for part in ("BAD-NAME", "TWICE stands in app_backend_environment", "needs app_backend_command"):
+        assert part in done.stdout, done.stdout
+    assert "hidden value" not in done.stdout

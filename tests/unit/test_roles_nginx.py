@@ -1,0 +1,266 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the nginx role declares, and what nginx says to it where its image is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+from conftest import ansible
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVERS = {"nginx_backend_servers": ["backend-blue-1:8000"], "nginx_frontend_servers": ["frontend-blue-1:3000"]}
+
+
+def render(expression: str, **inputs: Any) -> Any:
+    """Return the value of one of the role's variables."""
+    if AnsibleCollectionConfig.collection_finder is None:
+        init_plugin_loader([str(ROOT / "collections")])
+    loader, folder = DataLoader(), ROOT / "roles/nginx"
+    variables: dict[str, Any] = {
+        "ansible_search_path": [str(folder)],
+        "ansible_managed": "Managed by Ansible",
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}},
+        "inventory_dir": "/nonexistent",
+    }
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
+    variables |= {**SERVERS, **inputs}
+    return json.loads(json.dumps(Templar(loader, variables=variables).template(variables[expression])))
+
+
+def declaration(**inputs: Any) -> dict[str, Any]:
+    """Return the role's declaration as container_service gets it."""
+    return dict(render("__nginx_services", **inputs)[0])
+
+
+def config(name: str, **inputs: Any) -> str:
+    """Return the text of a config file."""
+    return str(declaration(**inputs)["config"][name]["content"])
+
+
+def blocks(text: str, opening: str) -> list[str]:
+    """Return the bodies of the blocks that begin with a line, which the templates indent alike at both ends."""
+    pattern = rf"^( *){re.escape(opening)} \{{\n(.*?)^\1\}}$"
+    return [match.group(2) for match in re.finditer(pattern, text, re.MULTILINE | re.DOTALL)]
+
+
+def self_signed(key: Path, certificate: Path) -> None:
+    """Make a key and a certificate that it signed itself."""
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "365", "-subj", "/CN=other"]
+    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+
+
+def issue(folder: Path, checkout: Path, **inputs: Any) -> None:
+    """Run the role's tasks for a certificate, with the folder as that of the CA."""
+    (checkout / "playbooks/issue.yml").write_text(
+        "- hosts: one\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.include_role:\n        name: slipway.stack.nginx\n        tasks_from: certificate\n"
+    )
+    extra = json.dumps({"nginx_tls_ca_dir": str(folder), **SERVERS, **inputs})
+    done = ansible("ansible-playbook", "playbooks/issue.yml", "-i", "inventories/test", "-e", extra, cwd=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_change_of_configuration_reloads_and_none_restarts() -> None:
+    """An edited setting must reach clients without cutting a connection."""
+    service = declaration()
+    files = {**service["config"], **service["secrets"]}
+    assert {item["on_change"] for item in files.values()} == {"reload"}
+    assert service["validate"][-1] == "/etc/slipway/{revision}/nginx.conf"
+
+
+def test_includes_of_a_revision_stay_within_it() -> None:
+    """A revision that is checked before it is current must not read files of the current one."""
+    files = declaration()["config"]
+    for name, item in files.items():
+        for path in re.findall(r"^\s*(?:include|ssl_certificate) (\S+);", item["content"], re.MULTILINE):
+            assert path == "/etc/nginx/mime.types" or path in files, f"{name} reads {path}"
+
+
+def test_health_is_answered_by_nginx_itself_on_both_ports_and_not_logged() -> None:
+    """A probe that asks the plain port and one that asks the TLS port get the same."""
+    for inputs in ({}, {"nginx_refuse_unknown_names": True, "nginx_server_names": ["a.example"]}, {"nginx_maintenance": True}):
+        text = config("servers.conf", **inputs)
+        servers = blocks(text, "server")
+        for port in ("8080 default_server", "8443 ssl"):
+            serving = [body for body in servers if f"listen {port}" in body and "ssl_reject_handshake" not in body]
+            assert serving, f"{inputs}: nothing serves {port}\n{text}"
+            assert all("include health.conf;" in body for body in serving), f"{inputs}: {port}\n{text}"
+    health = config("health.conf")
+    assert 'return 200 "healthy\\n";' in health
+    assert "access_log off;" in health
+
+
+def test_plain_requests_are_redirected_to_the_port_that_clients_see() -> None:
+    """308 keeps the method; the port of the container is nobody's business."""
+    assert "return 308 https://$host$request_uri;" in config("servers.conf")
+    assert "return 308 https://$host:8443$request_uri;" in config("servers.conf", nginx_https_port=8443)
+    assert "https://$host$request_uri" in config("servers.conf", nginx_https_port=8443, nginx_public_https_port=443)
+
+
+def test_paths_go_where_they_belong_with_their_timeouts() -> None:
+    """The backend has a minute on /api/, a day on /ws, and the frontend all else."""
+    text = config("servers.conf")
+    [api], [websocket], [page] = blocks(text, "location /api/"), blocks(text, "location /ws"), blocks(text, "location /")[-1:]
+    assert "proxy_pass http://backend;" in api
+    assert "proxy_read_timeout 60s;" in api
+    assert "proxy_pass http://backend;" in websocket
+    assert "proxy_read_timeout 86400s;" in websocket
+    assert "proxy_set_header Upgrade $http_upgrade;" in websocket
+    assert "proxy_pass http://frontend;" in page
+
+
+def test_location_with_headers_of_its_own_has_the_security_headers_too() -> None:
+    """add_header in a location drops those of the server."""
+    for inputs in ({}, {"nginx_maintenance": True}):
+        text = config("servers.conf", **inputs)
+        for body in re.findall(r"location \S* ?\S+ \{\n(.*?)\n {4}\}", text, re.DOTALL):
+            assert "add_header" not in body or "include headers.conf;" in body, body
+
+
+def test_product_cannot_weaken_a_security_header() -> None:
+    """What we set is taken out of the product's answers, so that no client sees two."""
+    set_by_us = set(re.findall(r"^add_header (\S+)", config("headers.conf"), re.MULTILINE)) - {"X-Request-ID"}
+    hidden = set(re.findall(r"^proxy_hide_header (\S+);", config("proxy.conf"), re.MULTILINE))
+    assert len(set_by_us) >= 10
+    assert "Strict-Transport-Security" not in set_by_us
+    assert hidden == set_by_us | {"X-Powered-By"}
+    without = config("proxy.conf", nginx_content_security_policy="")
+    assert "Content-Security-Policy" not in without, "an empty policy leaves the product's own in place"
+
+
+def test_client_cannot_choose_its_address() -> None:
+    """X-Forwarded-For is the address that nginx sees, or that a trusted proxy tells."""
+    assert "X-Forwarded-For $remote_addr;" in config("proxy.conf")
+    assert "real_ip" not in config("nginx.conf")
+    trusted = config("nginx.conf", nginx_trusted_proxies=["10.0.0.0/8"])
+    assert "set_real_ip_from 10.0.0.0/8;" in trusted
+    assert "real_ip_recursive on;" in trusted
+
+
+def test_lone_server_is_never_taken_for_dead() -> None:
+    """One failure must not make a fleet of one answer 502 for seconds; idle slots do not count."""
+    alone = render("__nginx_upstreams", nginx_backend_servers=["10.0.0.1:8000", {"server": "10.0.0.1:8100", "state": "down"}])
+    assert alone["backend"]["max_fails"] == 0
+    several = render("__nginx_upstreams", nginx_backend_servers=["10.0.0.1:8000", "10.0.0.2:8000"])
+    assert several["backend"]["max_fails"] == 3
+
+
+def test_request_waits_for_a_name_but_not_for_an_address() -> None:
+    """Only where names alone serve is there a moment without any address."""
+    named = config("upstreams.conf")
+    assert "server backend-blue-1:8000 resolve" in named
+    assert "server 127.0.0.1:8081 max_fails=0 backup;" in named
+    addressed = config("upstreams.conf", nginx_backend_servers=["10.0.0.1:8000", "[fd00::1]:8000"])
+    assert "server 10.0.0.1:8000 max_fails" in addressed
+    assert "server [fd00::1]:8000 max_fails" in addressed
+    assert "8081" not in addressed
+
+
+def test_weights_and_states_reach_the_upstream() -> None:
+    """A canary's share is a weight."""
+    text = config(
+        "upstreams.conf",
+        nginx_backend_servers=[{"server": "a:1", "weight": 9}, {"server": "b:1", "weight": 1}, {"server": "c:1", "state": "down"}],
+    )
+    assert re.search(r"server a:1 resolve .* weight=9;", text)
+    assert re.search(r"server b:1 resolve [^w]*;", text)
+    assert re.search(r"server c:1 resolve .* down;", text)
+
+
+def test_workers_fit_the_cpu_limit() -> None:
+    """nginx would start one for each core of the host, whatever the container may use."""
+    assert "worker_processes 4;" in config("nginx.conf")
+    assert "worker_processes 2;" in config("nginx.conf", nginx_cpus=1.5)
+    assert "worker_processes 4;" in config("nginx.conf", nginx_cpus=16)
+
+
+def test_log_rotation_reopens_the_log_of_this_stacks_container() -> None:
+    """A rotated file that nginx still writes to would never get smaller."""
+    [(path, item)] = declaration(slipway_stack="shop")["host_files"].items()
+    assert path == "/etc/logrotate.d/shop-nginx"
+    assert "/var/lib/docker/volumes/nginx_logs/_data/*.log {" in item["content"]
+    assert "docker exec shop-nginx nginx" in item["content"]
+    assert item["content"].endswith("}\n")
+
+
+def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Path, checkout: Path) -> None:
+    """A certificate that fits stays; one for other names keeps its key; private keys are for their owner only."""
+    folder = tmp_path / "pki"
+    inputs: dict[str, Any] = {"nginx_tls_ca_dir": str(folder)}
+    assert render("__nginx_certificate_good", **inputs) is False
+    issue(folder, checkout)
+    assert render("__nginx_certificate_good", **inputs) is True
+    assert render("__nginx_certificate_info", **inputs)["subject_alt_name"] == ["IP:127.0.0.1", "IP:::1", "DNS:localhost"]
+    assert {path.name: f"{path.stat().st_mode & 0o777:o}" for path in folder.iterdir()} == {
+        "ca.key": "600",
+        "ca.pem": "644",
+        "server.key": "600",
+        "server.pem": "644",
+    }
+    first = declaration(**inputs)
+    assert render("__nginx_certificate_good", nginx_tls_renew_days=400, **inputs) is False, "its end is nearer than that"
+
+    named = {"nginx_server_names": ["shop.example", "*.shop.example"], "nginx_tls_addresses": ["10.0.0.1"]}
+    assert render("__nginx_certificate_good", **inputs, **named) is False
+    authority = (folder / "ca.pem").read_text()
+    issue(folder, checkout, **named)
+    assert render("__nginx_certificate_good", **inputs, **named) is True
+    assert (folder / "ca.pem").read_text() == authority, "clients trust this one"
+    second = declaration(**inputs, **named)
+    assert first["secrets"] == second["secrets"]
+    assert first["config"]["server.pem"] != second["config"]["server.pem"]
+    [name] = second["secrets"]
+    assert f"ssl_certificate_key /run/secrets/{name};" in second["config"]["nginx.conf"]["content"]
+
+    # A certificate of another authority is none of ours, whatever its names and dates.
+    self_signed(folder / "ca.key", folder / "ca.pem")
+    assert render("__nginx_certificate_good", **inputs, **named) is False
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"nginx_maintenance": True, "nginx_log_format": "main", "nginx_hsts": "max-age=63072000"},
+        {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
+        {"nginx_backend_servers": ["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "state": "backup"}]},
+        {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" \\'},
+    ],
+)
+def test_nginx_takes_the_configuration(tmp_path: Path, inputs: dict[str, Any]) -> None:
+    """What nginx itself says of the files, in the container that the role would start."""
+    image = str(render("nginx_image"))
+    if shutil.which("docker") is None or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+        pytest.skip(f"no engine with {image}")
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    self_signed(pair / "k", pair / "c")
+    service = declaration(nginx_tls_certificate_file=str(pair / "c"), nginx_tls_key_file=str(pair / "k"), **inputs)
+    for kind, folder in (("config", tmp_path / "etc/r1"), ("secrets", tmp_path / "secrets")):
+        folder.mkdir(parents=True)
+        for name, item in service[kind].items():
+            (folder / name).write_text(item["content"])
+            (folder / name).chmod(0o444)
+        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    argv = [part.replace("{revision}", "r1") for part in service["validate"]]
+    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--user", service["user"]]
+    command += ["--tmpfs", "/tmp", "--tmpfs", "/var/log/slipway:mode=1777"]
+    command += ["-v", f"{tmp_path}/etc:/etc/slipway:ro", "-v", f"{tmp_path}/secrets:/run/secrets:ro"]
+    command += ["--entrypoint", argv[0], image, *argv[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
