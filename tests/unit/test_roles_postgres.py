@@ -477,9 +477,33 @@ def test_start_refuses_data_that_it_cannot_read(server: Server) -> None:
         other.mkdir()
         (other / name).write_text("9\n")
         os.chmod(other / name, 0o644)
+        if os.geteuid() == 0:
+            shutil.chown(other, "postgres")
         process = server.popen(["env", f"PGDATA={other}", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         printed, _ = process.communicate(timeout=30)
         assert process.returncode == 1
         assert expected in printed
         assert [path.name for path in other.iterdir()] == [name]
         shutil.rmtree(other)
+
+
+@needs_server
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
+@pytest.mark.parametrize("whole", [True, False])
+def test_start_refuses_data_of_another_user(server: Server, whole: bool) -> None:
+    """The images of two families number their users otherwise, which shows as files that cannot be read."""
+    other = server.folder / "foreign"
+    other.mkdir(mode=0o700)
+    (other / "PG_VERSION").write_text("17")
+    (other / "PG_VERSION").chmod(0o600)
+    if not whole:
+        shutil.chown(other, "postgres")
+    process = server.popen(
+        ["env", f"PGDATA={other}", *server.service["entrypoint"], *server.service["command"]],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    printed, _ = process.communicate(timeout=30)
+    shutil.rmtree(other)
+    assert process.returncode == 1
+    assert "belongs to user 0" in printed

@@ -7,12 +7,17 @@ say() { echo "start.sh: $*" >&2; }
 
 image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 
+not_ours() {
+  say "user $(id -u) cannot use $1, which belongs to user $(stat -c %u "$1")."
+  say "The alpine and Debian images differ in that number: go back to the image that the data comes from, or dump and restore."
+  exit 1
+}
+
+if ! { [ -r "$PGDATA" ] && [ -w "$PGDATA" ] && [ -x "$PGDATA" ]; }; then
+  not_ours "$PGDATA"
+fi
 if [ -e "$PGDATA/PG_VERSION" ]; then
-  if [ ! -r "$PGDATA/PG_VERSION" ]; then
-    say "user $(id -u) cannot read the data in $PGDATA, which belongs to user $(stat -c %u "$PGDATA/PG_VERSION")."
-    say "The alpine and Debian images differ in that number: go back to the image that the data comes from, or dump and restore."
-    exit 1
-  fi
+  [ -r "$PGDATA/PG_VERSION" ] || not_ours "$PGDATA/PG_VERSION"
   data_major=$(cat "$PGDATA/PG_VERSION")
   if [ "$data_major" != "$image_major" ]; then
     say "the volume holds data of PostgreSQL $data_major, and the image has PostgreSQL $image_major."
@@ -30,7 +35,7 @@ else
     exit 1
   done
   say "the volume is empty: creating a database cluster of PostgreSQL $image_major"
-  initdb --pgdata="$fresh" --username=postgres --pwfile=/run/secrets/superuser_password \
+  initdb --pgdata="$fresh" --username=postgres --pwfile=/run/secrets/superuser_password --no-instructions \
     --auth-local=peer --auth-host=scram-sha-256 "$@"
   for entry in "$fresh"/*; do
     [ "$entry" = "$fresh/PG_VERSION" ] || mv "$entry" "$PGDATA/"
