@@ -136,7 +136,7 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
     assert [item["name"] for item in first["needed"]] == ["migrate-blue", "backend-blue-1", "frontend-blue-1"]
     running = {
         item["container"]: {
-            "labels": {**item["options"]["labels"]},
+            "labels": {**item["options"]["labels"], "slipway.uid": "1000"},
             "image": normal_reference(item["options"]["image"]),
             "image_id": "",
             "running": True,
@@ -151,7 +151,7 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
         if not item["one_shot"]
     }
     second = plan(declared, running)
-    assert second["needed"] == []
+    assert [reason for item in second["needed"] for reason in item["reasons"]] == []
     del running["s-backend-blue-1"]
     third = plan(declared, running)
     assert [item["name"] for item in third["needed"]] == ["migrate-blue", "backend-blue-1"]
