@@ -188,6 +188,8 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     mend: list[str] = []
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
         recreate.append("its declaration changed")
+    if not actual["labels"].get("slipway.uid"):
+        recreate.append("it does not say who its user is")
     image = normal_reference(options["image"])
     known = state["images"].get(image)
     if image != actual["image"]:
@@ -360,7 +362,8 @@ def plan_service(
     foreign_objects(service, container, stack, state, adopt)
     actual = state["containers"].get(container)
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
-    differing = file_differences(service, folder, state, key, int(uid_label) if uid_label else None)
+    uid = int(uid_label) if uid_label else None
+    differing = file_differences(service, folder, state, key, uid)
     recreate, mend = container_differences(options, actual, state) if actual else ([], [])
     # Where nothing was ever deployed, a list of all its files says no more than that.
     reasons = [f"{item['path']} {item['why']}" for item in differing if actual or item["why"] != "is missing"]
@@ -370,8 +373,15 @@ def plan_service(
     elif start:
         reasons.append(f"the container is {actual['status']}")
     reasons += recreate + mend
-    unhealthy = bool(actual) and actual["running"] and actual["health"] == "unhealthy"
-    if unhealthy and not recreate:
+    foreign_volumes = [
+        volume["name"]
+        for volume in service["volumes"]
+        if uid is not None and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
+    ]
+    reasons += [f"volume {name} belongs to another user" for name in foreign_volumes]
+    # A container that its restart policy starts again and again is running for the engine, and waits longer each time.
+    failing = bool(actual) and (actual["status"] == "restarting" or (actual["running"] and actual["health"] == "unhealthy"))
+    if failing and not recreate and actual["status"] != "restarting":
         reasons.append("the container is unhealthy")
     starting = bool(actual) and actual["running"] and actual["health"] == "starting"
     if starting and not reasons:
@@ -391,7 +401,7 @@ def plan_service(
     inner = converge_difference(service, container, state) if not replaced and not start else ""
     secrets_differ = any(item["kind"] == "secrets" for item in differing)
     converge = bool(service["converge"]) and (
-        replaced or start or bool(inner) or unhealthy or (secrets_differ and service["converge"].get("on_secrets", True))
+        replaced or start or bool(inner) or failing or (secrets_differ and service["converge"].get("on_secrets", True))
     )
     if inner and not starting:
         reasons.append(inner)
@@ -404,11 +414,11 @@ def plan_service(
         "exists": bool(actual),
         "recreate": bool(recreate),
         "replaced": replaced,
-        "restart": unhealthy and not recreate and not mend,
+        "restart": failing and not recreate,
         "start": start or replaced or bool(mend),
         "wait": not service["one_shot"],
         "pull": normal_reference(options["image"]) not in state["images"],
-        "files": bool(differing) or reload or replaced,
+        "files": bool(differing) or reload or replaced or bool(foreign_volumes),
         "reload": reload,
         "converge": converge,
         "revision": revision,

@@ -96,7 +96,7 @@ networks:
   returned: always
   type: dict
 volumes:
-  description: All volumes by name, with C(labels) and C(mountpoint).
+  description: All volumes by name, with C(labels), C(mountpoint) and the C(uid) that owns its root.
   returned: always
   type: dict
 images:
@@ -284,6 +284,7 @@ def read_engine(stack: str) -> tuple[dict[str, t.Any], Engine | None]:
             "labels": volume.get("Labels") or {},
             "mountpoint": volume["Mountpoint"],
             "driver": volume["Driver"],
+            "uid": os.stat(volume["Mountpoint"]).st_uid if os.path.isdir(volume["Mountpoint"]) else None,
         }
     for image in engine.get("/images/json"):
         for reference in (image.get("RepoTags") or []) + (image.get("RepoDigests") or []):

@@ -126,7 +126,7 @@ CONTAINER_CHANGES = [
     ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"start": True}),
     ({"image_id": "sha256:0"}, "image redis:7-alpine is a newer one", {"recreate": True}),
     ({"image": "redis:6"}, "image redis:6 becomes redis:7-alpine", {"recreate": True}),
-    ({"labels": {"slipway.owner": "redis"}}, "its declaration changed", {"recreate": True}),
+    ({"labels": {"slipway.owner": "redis", "slipway.uid": "999"}}, "its declaration changed", {"recreate": True}),
 ]
 
 
