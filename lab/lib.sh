@@ -35,18 +35,23 @@ engine_answers() { timeout 10 docker info >/dev/null 2>&1; }
 
 os_field() { (. /etc/os-release && eval "printf '%s' \"\${$1:-}\""); }
 
+# Scripts of ours that run at once would fail on apt's own locks, which it does not wait for.
+locked_apt() {
+  as_root flock /run/lock/slipway-apt.lock env DEBIAN_FRONTEND=noninteractive \
+    apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@"
+}
+
 apt_refresh() {
   # Package lists of the last twelve hours are fresh enough, and an update takes seconds.
   if [ "${1:-}" = force ] || [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -720 2>/dev/null | head -n1)" ]; then
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 update
+    locked_apt -qq update
   fi
 }
 
 apt_install() {
   local output
   # Hundreds of lines that matter only when it fails.
-  output=$(as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
-    install --no-install-recommends "$@" 2>&1 </dev/null) || {
+  output=$(locked_apt -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends "$@" 2>&1 </dev/null) || {
     printf '%s\n' "$output" >&2
     fail "apt could not install $*"
   }
@@ -91,12 +96,13 @@ apt_keyring() {
   printf '%s' "${keyring:-/usr/share/keyrings/debian-archive-keyring.gpg}"
 }
 
-# Makes the named packages installable from trixie on an older Debian, and only those: all else of that suite stays at a
-# priority below what the machine has.
-apt_from_trixie() {
-  [ "$(os_field ID)" = debian ] ||
-    fail "this is $(os_field PRETTY_NAME), not Debian: install $* as it documents, and run this again"
-  [ "$(os_field VERSION_CODENAME)" = trixie ] && return
+# Makes trixie's packages known to apt on an older Debian, at a priority below all that the machine has.
+add_trixie() {
+  [ "$(os_field ID)" = debian ] || fail "this is $(os_field PRETTY_NAME), not Debian: install $1 as it documents, and run this again"
+  if [ "$(os_field VERSION_CODENAME)" = trixie ]; then
+    apt_refresh
+    return
+  fi
   as_root tee /etc/apt/sources.list.d/slipway-trixie.sources >/dev/null <<STANZA
 Types: deb
 URIs: $(apt_uri)
@@ -109,12 +115,17 @@ Package: *
 Pin: release n=trixie
 Pin-Priority: 100
 STANZA
-  as_root tee "/etc/apt/preferences.d/slipway-trixie-${1//./-}.pref" >/dev/null <<STANZA
+  apt_refresh force
+}
+
+# Has the named packages, and only those, installed from trixie.
+apt_from_trixie() {
+  add_trixie "$1"
+  [ "$(os_field VERSION_CODENAME)" = trixie ] || as_root tee "/etc/apt/preferences.d/slipway-trixie-${1//./-}.pref" >/dev/null <<STANZA
 Package: $*
 Pin: release n=trixie
 Pin-Priority: 990
 STANZA
-  apt_refresh force
 }
 
 # The network of all labs of this machine.
