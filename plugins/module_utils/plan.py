@@ -414,7 +414,8 @@ def plan_service(
         "exists": bool(actual),
         "recreate": bool(recreate),
         "replaced": replaced,
-        "restart": failing and not recreate,
+        # A login that fails because of a changed password is mended by converge, and needs no restart.
+        "restart": failing and not recreate and not (bool(inner) or (secrets_differ and bool(service["converge"]))),
         "start": start or replaced or bool(mend),
         "wait": not service["one_shot"],
         "pull": normal_reference(options["image"]) not in state["images"],
@@ -427,7 +428,8 @@ def plan_service(
             path: {"content": str(item["content"]), "mode": item.get("mode", "0644")} for path, item in service["host_files"].items()
         },
         "secret_names": sorted(service["secrets"]),
-        "validate": service["validate"],
+        # The running container can judge a new configuration for its successor only where both are of one image.
+        "validate": service["validate"] if reload or (recreate == ["its declaration changed"] and actual and actual["running"]) else [],
         "reload_command": service["reload"],
         "ready_command": service["converge"].get("ready", []),
         "apply_command": service["converge"].get("apply", []),

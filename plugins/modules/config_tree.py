@@ -58,7 +58,7 @@ options:
     type: str
     required: true
   validate:
-    description: Command that checks a revision, run in the container; C({revision}) stands for its name.
+    description: Command that checks a revision, run in the container; C({revision}) stands for its name. Empty where none runs.
     type: list
     elements: str
     default: []
@@ -302,7 +302,7 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     if revision:
         fresh = not os.path.isdir(os.path.join(folder, revision))
         changed |= write_revision(folder, revision, config)
-        if options["reload"] and options["validate"]:
+        if options["validate"]:
             argv = [part.replace("{revision}", revision) for part in options["validate"]]
             try:
                 run_in_container(engine, options["container"], argv, "The check of the new configuration")

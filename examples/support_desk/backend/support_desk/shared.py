@@ -210,10 +210,14 @@ class Hub:
                 self._pubsub = pubsub
                 # Clients that came while the line above waited.
                 await pubsub.subscribe(KEEPALIVE_CHANNEL, *(CHANNEL + session_id for session_id in self._clients))
+                asked = time.monotonic()
                 while True:
                     message = await pubsub.get_message(timeout=10.0)
+                    # None stands for the pong too, so the clock decides, or each pong would bring on the next ping.
                     if message is None:
-                        await pubsub.ping()
+                        if time.monotonic() - asked >= 10.0:
+                            asked = time.monotonic()
+                            await pubsub.ping()
                     elif message["type"] == "message":
                         self._receive(message["channel"], message["data"])
             except _FAILURES as error:

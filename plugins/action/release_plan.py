@@ -1,0 +1,86 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say from the fleet's records what is live, what is wanted, and what an interrupted release needs. See its documentation."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
+
+from ansible_collections.slipway.stack.plugins.module_utils import release
+from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
+
+
+def boot_id() -> str:
+    """Return what tells this start of this machine from all others."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def holder_is_gone(holder: dict[str, Any]) -> bool:
+    """Tell whether the run that holds a lock was started on this machine and has ended."""
+    if not holder or holder.get("boot_id") != boot_id():
+        return False
+    return not Path(f"/proc/{holder.get('pid')}").exists()
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Reads records that were read before; asks no host."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the plan of the release."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _spec, options = self.validate_argument_spec(
+            argument_spec={
+                "hosts": {"type": "list", "elements": "str", "required": True},
+                "folder": {"type": "str", "required": True},
+                "version": {"type": "str", "required": True},
+                "rollback": {"type": "bool", "default": False},
+                "kept": {"type": "int", "default": 3},
+            }
+        )
+        hostvars = task_vars["hostvars"]
+        raw = {host: hostvars.raw_get(host).get("container_service_host_state") for host in options["hosts"]}
+        states = {host: state for host, state in raw.items() if state and "files" in state}
+        explicit = "app_version" in load_extra_vars(self._loader)
+        lock = release.fleet_lock(states, options["folder"])
+        record = release.after_recovery(release.fleet_record(states, options["folder"]), lock)
+        try:
+            version = release.wanted_version(record, options["version"], explicit=explicit, rollback=options["rollback"])
+        except ReleaseError as error:
+            raise AnsibleActionFail(str(error)) from error
+        live_slot = record["slot"] if record else release.SLOTS[0]
+        declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
+        # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
+        parent = os.getppid()
+        result.update(
+            changed=False,
+            run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{parent}",
+            holder={"user": getpass.getuser(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
+            record=record,
+            live={"slot": live_slot, "version": record["version"] if record else ""},
+            idle={"slot": release.other(live_slot), "version": version},
+            version=version,
+            declared=declared,
+            recover=release.recovery(lock),
+            interrupted=(lock or {}).get("journal") or {},
+            stale=lock["run"] if lock and holder_is_gone(lock.get("holder") or {}) else "",
+            lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
+            next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
+            kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
+        )
+        return result

@@ -1,0 +1,150 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decide what a release has to do, from what the hosts of a fleet have recorded.
+
+Pure functions. A fleet's record (``state.json``) stands on every app host and balancer and is written last; the lock (``lock.json``) on
+one host is the journal of the release under way. docs/release.md tells the whole story.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+SLOTS = ("blue", "green")
+#: Steps that the lock notes, in their order. Up to "switch" an interrupted release is undone, from "commit" on it is finished.
+STEPS = ("prepare", "switch", "commit")
+
+Record = dict[str, t.Any]
+
+
+class ReleaseError(ValueError):
+    """What is asked for cannot be done; nothing was touched."""
+
+
+def other(slot: str) -> str:
+    """Return the slot that is not this one."""
+    return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
+
+
+def read_json(files: dict[str, t.Any], path: str) -> Record | None:
+    """Return the JSON object that a described file holds, or None where there is none or it is torn."""
+    try:
+        value = json.loads(files[path]["content"])
+    except (KeyError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def fleet_record(states: dict[str, dict[str, t.Any]], folder: str) -> Record | None:
+    """Return the newest record that any host of the fleet holds; a run that died while recording left older ones on others."""
+    records = [read_json(state["files"], f"{folder}/state.json") for state in states.values()]
+    found = [record for record in records if record and "serial" in record]
+    return max(found, key=lambda record: int(record["serial"])) if found else None
+
+
+def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | None:
+    """Return the lock that a host of the fleet holds."""
+    for state in states.values():
+        lock = read_json(state["files"], f"{folder}/lock.json")
+        if lock and lock.get("run"):
+            return lock
+    return None
+
+
+def recovery(lock: Record | None) -> str:
+    """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``."""
+    journal = (lock or {}).get("journal") or {}
+    if not lock or not journal.get("to"):
+        return ""
+    return "finish" if lock.get("step") == "commit" else "undo"
+
+
+def after_recovery(record: Record | None, lock: Record | None) -> Record | None:
+    """Return the record as it will stand once an interrupted release was undone or finished."""
+    if recovery(lock) == "finish":
+        return t.cast("Record", (lock or {})["journal"]["record"])
+    return record
+
+
+def next_record(record: Record | None, slot: str, version: str, declared: str, kept: int) -> Record:
+    """Return the record of a release that succeeds.
+
+    Args:
+        record: the record before it, None for a fleet's first.
+        slot: the slot that serves now.
+        version: its version.
+        declared: the version that the inventory names.
+        kept: number of versions before this one that are remembered, and whose images stay.
+    """
+    before = {"slot": record["slot"], "version": record["version"]} if record else None
+    same = bool(record) and record is not None and (record["slot"], record["version"]) == (slot, version)
+    history = [version] + [item for item in (record or {}).get("history", []) if item != version]
+    return {
+        "serial": int((record or {}).get("serial", 0)) + 1,
+        "slot": slot,
+        "version": version,
+        "declared": declared,
+        "previous": (record or {}).get("previous") if same else before,
+        "history": history[: kept + 1],
+        "retired": history[kept + 1 :],
+    }
+
+
+def wanted_version(record: Record | None, declared: str, *, explicit: bool, rollback: bool) -> str:
+    """Return the version that is to run.
+
+    The inventory's version is released when it changes. Until then the fleet keeps what was last released, so that ``site.yml`` does not
+    take back what ``deploy.yml -e app_version=…`` brought.
+
+    Args:
+        record: the fleet's record.
+        declared: the value of ``app_version`` in this run.
+        explicit: whether it was given with ``-e``.
+        rollback: whether the version before is asked for.
+
+    Raises:
+        ReleaseError: there is nothing to go back to.
+    """
+    if rollback and not explicit:
+        previous = (record or {}).get("previous")
+        if not previous:
+            raise ReleaseError(
+                "There is nothing to go back to: no version before the running one is recorded. Name one with -e app_version=…"
+            )
+        return str(previous["version"])
+    if record is None or explicit:
+        return declared
+    return str(record["version"]) if record["declared"] in ("", declared) else declared
+
+
+def declared_version(record: Record | None, version: str, *, explicit: bool) -> str:
+    """Return the inventory's version as far as this run can know it: a version given with -e hides it."""
+    return str((record or {}).get("declared", "")) if explicit else version
+
+
+def decide(record: Record | None, version: str, remade: dict[str, list[str]]) -> str:
+    """Return how the fleet gets to the version: ``first``, ``in_place`` (the live slot is only mended), or ``release``.
+
+    Args:
+        record: the fleet's record.
+        version: the version that is to run.
+        remade: by host, the containers of the live slot that exist and would have to be re-created.
+    """
+    if record is None:
+        return "first"
+    if version != record["version"] or any(remade.values()):
+        return "release"
+    return "in_place"
+
+
+def canary_weights(weight: int, live: int, canary: int) -> tuple[int, int]:
+    """Return the weight of each live and of each canary server, so that the canary gets ``weight`` per cent of the requests.
+
+    Args:
+        weight: per cent, 1 to 99.
+        live: number of servers in the live slot.
+        canary: number of servers in the new slot.
+    """
+    return (100 - weight) * canary, weight * live

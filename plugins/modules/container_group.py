@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Start, stop or remove all containers of one owner at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_group
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Start, stop or remove all containers of one owner at once
+description:
+  - A slot of a release starts, retires or goes as a whole. One call does it, all containers at the same time, where a call for each
+    would make the slot's last container wait for all others.
+  - A stop gives each container the time of its own stop timeout. Volumes are never removed.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  owner:
+    description: Value of the label C(slipway.owner) of the containers.
+    type: str
+    required: true
+  services:
+    description: Regular expression that a container's label C(slipway.service) must match from its start; empty takes all.
+    type: str
+    default: ""
+  state:
+    description: What becomes of them. V(absent) stops running ones first.
+    type: str
+    choices: [started, stopped, absent]
+    required: true
+attributes:
+  check_mode:
+    description: Says which containers it would change.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Retire slot blue
+  slipway.stack.container_group:
+    stack: slipway
+    owner: app-blue
+    state: stopped
+"""
+
+RETURN = r"""
+containers:
+  description: Names of the containers that changed, or would change.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import re
+import threading
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+#: Seconds that an engine may take over a stop beyond the container's own stop timeout.
+GRACE = 30
+
+
+def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
+    """Bring one container into a state."""
+    identity = inspected["Id"]
+    if state == "started":
+        engine.request("POST", f"/containers/{identity}/start")
+        return
+    timeout = inspected["Config"].get("StopTimeout") or 10
+    engine.request("POST", f"/containers/{identity}/stop", timeout=timeout + GRACE)
+    if state == "absent":
+        engine.request("DELETE", f"/containers/{identity}", {"force": 1})
+
+
+def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the descriptions of the group's containers that are not in the state asked for."""
+    found = []
+    for short in engine.containers():
+        labels = short.get("Labels") or {}
+        if (labels.get("slipway.stack"), labels.get("slipway.owner")) != (options["stack"], options["owner"]):
+            continue
+        if not re.match(options["services"], labels.get("slipway.service", "")):
+            continue
+        running = short["State"] in ("running", "restarting", "paused")
+        if options["state"] == "absent" or running != (options["state"] == "started"):
+            found.append(engine.inspect(short["Id"]))
+    return [item for item in found if item is not None]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "owner": {"type": "str", "required": True},
+            "services": {"type": "str", "default": ""},
+            "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
+        },
+        supports_check_mode=True,
+    )
+    options, engine = module.params, Engine()
+    try:
+        changing = containers_to_change(engine, options)
+    except EngineError as error:
+        module.fail_json(msg=str(error))
+    names = sorted(item["Name"].lstrip("/") for item in changing)
+    if module.check_mode or not changing:
+        module.exit_json(changed=bool(changing), containers=names)
+    errors: list[str] = []
+
+    def run(item: dict[str, t.Any]) -> None:
+        try:
+            act(engine, item, options["state"])
+        except EngineError as error:
+            if error.status not in (304, 404):
+                errors.append(f"{item['Name'].lstrip('/')}: {error}")
+
+    threads = [threading.Thread(target=run, args=(item,)) for item in changing]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        module.fail_json(msg="; ".join(sorted(errors)), containers=names)
+    module.exit_json(changed=True, containers=names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hold a fleet's release lock, which is its journal too."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_lock
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Take, keep and give back the lock of a fleet's releases
+description:
+  - The lock is one file on one host. Beside its holder it says from which version to which the release goes, and how far it has come,
+    so that the next run can undo or finish what an interrupted one left.
+  - A lock is taken over when it has expired, when O(stale) names the very run that holds it, or with O(takeover).
+options:
+  path:
+    description: The lock file.
+    type: path
+    required: true
+  state:
+    description:
+      - V(held) takes the lock, or notes a further O(step) where this run has it.
+      - V(absent) gives it back; one that another run holds stays.
+    type: str
+    choices: [held, absent]
+    default: held
+  run:
+    description: Name of this run, the same in all its calls.
+    type: str
+    required: true
+  holder:
+    description: Who holds it, for people and for judging whether the holder is gone.
+    type: dict
+    default: {}
+  journal:
+    description: What the next run must know of this one.
+    type: dict
+    default: {}
+  step:
+    description: How far the release has come.
+    type: str
+    default: ""
+  lifetime:
+    description: Seconds after which the lock expires; each note of a step starts them anew.
+    type: int
+    default: 900
+  stale:
+    description: Name of a run that is known to be gone.
+    type: str
+    default: ""
+  takeover:
+    description: Take the lock whoever holds it.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Not called in check mode.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Take the lock
+  slipway.stack.release_lock:
+    path: /etc/slipway/slipway/release/lock.json
+    run: 20260101T120000-4711
+    holder: {user: deploy, controller: ci-7, pid: 4711}
+    step: prepare
+"""
+
+RETURN = r"""
+lock:
+  description: The lock's content.
+  returned: success
+  type: dict
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def read_lock(path: str) -> dict[str, t.Any] | None:
+    """Return the lock's content, or None where nobody holds it; a torn file is nobody's."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return t.cast("dict[str, t.Any]", json.load(file))
+    except (OSError, ValueError):
+        return None
+
+
+def write_lock(path: str, lock: dict[str, t.Any]) -> None:
+    """Replace the lock atomically."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(lock, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def refusal(lock: dict[str, t.Any]) -> str:
+    """Say who holds the lock, since when, and what to do."""
+    holder = lock.get("holder", {})
+    who = f"{holder.get('user', 'somebody')} on {holder.get('controller', 'another machine')} (process {holder.get('pid', '?')})"
+    return (
+        f"A release is under way: {who} has held the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
+        f"{lock.get('expires_at')}. Wait for it, or, when you know that nobody releases, take it with -e release_lock_takeover=true"
+    )
+
+
+def stamp(seconds: float) -> str:
+    """Return a time as UTC text."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "state": {"type": "str", "choices": ["held", "absent"], "default": "held"},
+            "run": {"type": "str", "required": True},
+            "holder": {"type": "dict", "default": {}},
+            "journal": {"type": "dict", "default": {}},
+            "step": {"type": "str", "default": ""},
+            "lifetime": {"type": "int", "default": 900},
+            "stale": {"type": "str", "default": ""},
+            "takeover": {"type": "bool", "default": False},
+        }
+    )
+    options = module.params
+    os.makedirs(os.path.dirname(options["path"]), mode=0o755, exist_ok=True)
+    # Two runs that come at once are told apart by the kernel, not by the order of their reads.
+    with open(f"{options['path']}.guard", "w", encoding="ascii") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        lock, now = read_lock(options["path"]), time.time()
+        held_by = (lock or {}).get("run", "")
+        ours = held_by == options["run"]
+        if options["state"] == "absent":
+            if ours:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(options["path"])
+            module.exit_json(changed=ours, lock={})
+        free = held_by in {"", options["run"], options["stale"]} or options["takeover"] or (lock or {}).get("expires", 0) < now
+        if lock and not free:
+            module.fail_json(msg=refusal(lock))
+        taken = {
+            "run": options["run"],
+            "since": lock["since"] if ours and lock else stamp(now),
+            "holder": options["holder"] or (lock or {}).get("holder", {}),
+            "journal": options["journal"] or (lock or {}).get("journal", {}),
+            "step": options["step"],
+            "expires": now + options["lifetime"],
+            "expires_at": stamp(now + options["lifetime"]),
+        }
+        write_lock(options["path"], taken)
+    module.exit_json(changed=True, lock=taken)
+
+
+if __name__ == "__main__":
+    main()
