@@ -20,7 +20,7 @@ value_of() {
 }
 
 run_psql() {
-  PGHOST= PGHOSTADDR= psql --set ON_ERROR_STOP=1 --no-password --no-psqlrc --username "$user" "$@"
+  PGHOST='' PGHOSTADDR='' psql --set ON_ERROR_STOP=1 --no-password --no-psqlrc --username "$user" "$@"
 }
 
 create_cluster() {
@@ -32,10 +32,10 @@ create_cluster() {
   [ -z "${POSTGRES_INITDB_WALDIR:-}" ] || options+=(--waldir "$POSTGRES_INITDB_WALDIR")
   # A descriptor, not a file: the password is never on disk.
   # shellcheck disable=SC2086
-  eval 'initdb --username="$user" --pwfile=<(printf "%s\n" "$password") "${options[@]}" '"${POSTGRES_INITDB_ARGS:-}"' "$@"'
+  eval 'initdb --username="$user" --pwfile=<(printf "%s\n" "$password") "${options[@]}" '"${POSTGRES_INITDB_ARGS:-}"
   {
     printf '\n'
-    printf 'host all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-$(postgres -C password_encryption "$@" 2>/dev/null || echo scram-sha-256)}"
+    printf 'host all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-$(postgres -C password_encryption)}"
   } >>"$PGDATA/pg_hba.conf"
 }
 
@@ -45,6 +45,7 @@ run_init_files() {
     [ -e "$file" ] || continue
     printf '%s: running %s\n' "$0" "$file"
     case $file in
+      # shellcheck disable=SC1090
       *.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
       *.sql) run_psql --dbname "$database" --file "$file" ;;
       *.sql.gz) gunzip -c "$file" | run_psql --dbname "$database" ;;

@@ -1,0 +1,50 @@
+# The front door. What a target does is in the script it calls; settings are variables: make demo LAB=second LAB_HTTPS_PORT=9443
+export LAB ?= lab
+export TOPOLOGY ?= one
+export DEMO_VERSION ?= 1.0.0
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+unexport MAKEFLAGS
+.DEFAULT_GOAL := help
+.PHONY: help tools image lab demo test lint unit molecule e2e bench clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo '  Settings: LAB=lab TOPOLOGY=one|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0'
+
+demo: ## Deploy the support desk to lab hosts: from nothing to https://localhost:8443
+	@lab/demo
+
+lab: ## Bring up the lab hosts alone, to deploy to by hand
+	@lab/step tools lab/tools
+	@lab/step engine lab/engine
+	@lab/step images lab/images
+	@lab/step 'lab hosts' lab/up
+
+image: ## Build or pull the images that the lab needs
+	@lab/step engine lab/engine
+	@lab/step images lab/images
+
+tools: ## Install Ansible, Molecule and the linters into .venv
+	@lab/step tools lab/tools
+
+test: ## Run lint, unit tests, every Molecule scenario and the browser
+	@lab/test lint unit product molecule e2e
+
+lint: ## Check style, types and rules
+	@lab/test lint
+
+unit: ## Test plugins and the rules of the repository, and the product
+	@lab/test unit product
+
+molecule: ## Run every Molecule scenario
+	@lab/test molecule
+
+e2e: ## Test a deployed product through a browser
+	@lab/test e2e
+
+bench: ## Measure no-op and first deploys into reports/bench-latest.json
+	@lab/step tools lab/tools
+	@tests/bench/run
+
+clean: ## Remove all labs; IMAGES=remove also their images
+	@lab/clean
