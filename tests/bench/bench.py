@@ -1,0 +1,359 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure deploys and runs with nothing to do, beside docker compose on the same services.
+
+Times are medians of several runs, taken in turns, so that what else the machine does weighs on all alike. The controller's CPU time
+(user and system, with that of its ssh processes) and the counts depend on it less: compare those on a busy machine. A bar that is
+missed is said, and no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import stack
+
+from lab import REPOSITORY, BenchError, Lab, Sample
+
+SITE, DESTROY = "playbooks/site.yml", "playbooks/destroy.yml"
+BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0}
+MEGABYTE = 1024 * 1024
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def figures(samples: list[Sample]) -> dict[str, Any]:
+    """Return what several runs took, and the machine's load when they began."""
+    seconds, cpu = [sample.seconds for sample in samples], [sample.cpu for sample in samples]
+    return {
+        "runs": len(samples),
+        "median_s": round(statistics.median(seconds), 3),
+        "min_s": round(min(seconds), 3),
+        "max_s": round(max(seconds), 3),
+        "cpu_s": round(statistics.median(cpu), 3),
+        "load": round(statistics.median(sample.load for sample in samples), 1),
+    }
+
+
+def playbook_figures(samples: list[Sample]) -> dict[str, Any]:
+    """Return what runs of a playbook took, how often they called their hosts, and where the time of the median run went."""
+    middle = sorted(samples, key=lambda sample: sample.seconds)[len(samples) // 2]
+    return figures(samples) | {
+        "changed": max(len(sample.report["changed"]) for sample in samples),
+        # The first run of a series opens connections; that is no further call.
+        "ssh_a_host": max(max(sample.ssh.values()) for sample in samples),
+        "ssh": middle.ssh,
+        "remote_calls_a_host": max(max(sample.report["remote_calls"].values(), default=0) for sample in samples),
+        "remote_calls": middle.report["remote_calls"],
+        "roles": middle.report["roles"],
+        "slowest_tasks": middle.report["slowest_tasks"],
+    }
+
+
+class OneHost:
+    """What is measured on a host that has the whole stack."""
+
+    def __init__(self, lab: Lab) -> None:
+        """Prepare for a lab that is up."""
+        self.lab = lab
+        self.host = lab.first
+        self.stack = lab.variables[self.host]["slipway_stack"]
+        self.settings = lab.inventory / "group_vars" / "all" / "bench.yml"
+
+    # Compose
+
+    def prepare_compose(self) -> None:
+        """Write down what runs on the host, with a copy of its configuration, as a project of compose."""
+        lab, host, folder = self.lab, self.host, stack.FOLDER
+        lab.ssh(host, "docker compose version || { apt-get -qq update && apt-get -qq -y install --no-install-recommends docker-compose; }")
+        ids = f"$(docker ps --quiet --filter label=slipway.stack={self.stack})"
+        containers = json.loads(lab.read(host, f"docker inspect {ids}"))
+        networks = json.loads(lab.read(host, f"docker network inspect $(docker network ls -q --filter label=slipway.stack={self.stack})"))
+        root = f"/etc/slipway/{self.stack}"
+        lab.ssh(host, f"rm -rf {folder} && mkdir -p -m 0711 {folder}{root} && cp -a {root}/. {folder}{root}/")
+        secrets = lab.read(host, f"ls -d {root}/*migrate*/secrets | head -n 1").strip()
+        text = stack.compose_file(containers, networks, root=root, migrate=lab.variables[host]["app_migrate_command"], secrets=secrets)
+        volumes = {mount["Name"]: mount["Source"] for item in containers for mount in item["Mounts"] if mount["Type"] == "volume"}
+        owners = {name: lab.read(host, f"stat -c %u:%g {path}").strip() for name, path in volumes.items()}
+        services = [item["Config"]["Labels"]["slipway.service"] for item in containers]
+        lab.write(host, f"{folder}/compose.yaml", text)
+        lab.write(host, f"{folder}/converge.sql", (REPOSITORY / "roles/postgres/files/converge.sql").read_text(encoding="utf-8"))
+        lab.write(host, f"{folder}/first.sh", stack.first_deploy(services, owners))
+
+    def compose_down(self) -> None:
+        """Remove all that compose made, and keep the files."""
+        volumes = f"docker volume ls --quiet | grep '^{stack.PROJECT}_' | xargs -r docker volume rm"
+        self.lab.ssh(self.host, f"cd {stack.FOLDER} && docker compose --profile '*' down --timeout 10 && {volumes}")
+
+    # Slipway
+
+    def destroy(self) -> None:
+        """Remove containers, networks, volumes and files; images stay."""
+        volumes = self.lab.read(self.host, f"docker volume ls --quiet --filter label=slipway.stack={self.stack}").split()
+        self.lab.playbook(DESTROY, "-e", f"slipway_destroy={self.stack}", "-e", json.dumps({"slipway_destroy_volumes": volumes}))
+        left = self.lab.read(self.host, "docker ps -aq; docker volume ls -q").split()
+        if left:
+            say(f"still on the host after {DESTROY}: {', '.join(left)}")
+
+    # Editing one setting
+
+    def limit_is(self, megabytes: int) -> bool:
+        """Tell whether nginx refuses a body a little above a limit, by the length that a client announces."""
+        url = urlsplit(self.lab.url)
+        context = ssl.create_default_context(cafile=str(self.lab.inventory / "pki" / "ca.pem"))
+        head = f"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {megabytes * MEGABYTE + 1}\r\n\r\n"
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", url.port or 443), timeout=1) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as line,
+            ):
+                line.settimeout(0.3)
+                line.sendall(head.encode())
+                return b" 413 " in line.recv(64)
+        except OSError:
+            return False
+
+    def untouched(self) -> dict[str, str]:
+        """Return what tells whether anything but nginx's own configuration was touched."""
+        shown = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
+        lines = self.lab.read(self.host, f"docker inspect --format '{shown}' $(docker ps --all --quiet)").splitlines()
+        found = {line.split()[0]: line for line in lines}
+        find = (
+            f"find /etc/slipway /etc/docker/daemon.json /etc/logrotate.d -path '*/{self.stack}/nginx/*' -prune"
+            " -o -type f -printf '%p %i %T@ %C@\\n'"
+        )
+        return found | {line.split()[0]: line for line in self.lab.read(self.host, find).splitlines()}
+
+    def edit(self, megabytes: int) -> dict[str, Any]:
+        """Change a setting of nginx in the inventory, run site.yml, and watch as a client for when it holds."""
+        before = self.untouched()
+        if self.limit_is(megabytes):
+            raise BenchError(f"bodies above {megabytes} MB are refused before the setting was made")
+        self.settings.write_text(f"---\nnginx_body_limit_mb: {megabytes}\n", encoding="utf-8")
+        began, seen, ended = time.monotonic(), threading.Event(), threading.Event()
+        moment: list[float] = []
+
+        def watch() -> None:
+            while not (seen.is_set() or ended.is_set()):
+                if self.limit_is(megabytes):
+                    moment.append(time.monotonic() - began)
+                    seen.set()
+                time.sleep(0.1)
+
+        client = threading.Thread(target=watch)
+        client.start()
+        try:
+            sample = self.lab.playbook(SITE)
+            # The run ends when the last worker has read it; a client may be a moment behind.
+            seen.wait(10)
+        finally:
+            ended.set()
+            client.join()
+        after = self.untouched()
+        return {
+            "sample": sample,
+            "seen_s": moment[0] if moment else None,
+            "changed": [entry["task"] for entry in sample.report["changed"]],
+            "touched": sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)),
+        }
+
+    # Series
+
+    def deploys(self, rounds: int, noops: int) -> dict[str, Any]:
+        """Return first deploys and runs with nothing to do, ours and compose's in turns."""
+        lab, made = self.lab, {name: [] for name in ("first", "compose_first", "noop", "compose_noop", "floor_playbook", "floor_ssh")}
+        empty = lab.scratch / "empty.yml"
+        empty.write_text("---\n- name: Do nothing\n  hosts: all:!localhost\n  gather_facts: false\n  tasks: []\n", encoding="utf-8")
+        self.prepare_compose()
+        for number in range(1, rounds + 1):
+            say(f"round {number} of {rounds}: compose")
+            self.destroy()
+            made["compose_first"].append(lab.ssh(self.host, f"sh {stack.FOLDER}/first.sh"))
+            made["compose_noop"] += [lab.ssh(self.host, f"cd {stack.FOLDER} && docker compose up --detach") for _ in range(noops)]
+            self.compose_down()
+            say(f"round {number} of {rounds}: site.yml")
+            made["first"].append(lab.playbook(SITE))
+            for _ in range(noops):
+                made["noop"].append(lab.playbook(SITE))
+                made["floor_playbook"].append(lab.playbook(str(empty)))
+                made["floor_ssh"].append(lab.ssh(self.host, "true"))
+        return {name: playbook_figures(samples) if name in {"first", "noop"} else figures(samples) for name, samples in made.items()}
+
+    def edits(self, count: int) -> dict[str, Any]:
+        """Return how long a changed setting of nginx takes to reach clients, and what else was touched."""
+        try:
+            results = [self.edit(9 - number) for number in range(count)]
+        finally:
+            self.settings.unlink(missing_ok=True)
+        seen = [Sample(result["seen_s"], result["sample"].cpu, result["sample"].load) for result in results if result["seen_s"]]
+        if len(seen) < len(results):
+            raise BenchError("a changed setting never reached a client")
+        return figures(seen) | {
+            "run_s": round(statistics.median(result["sample"].seconds for result in results), 3),
+            "ssh_a_host": max(max(result["sample"].ssh.values()) for result in results),
+            "remote_calls_a_host": max(max(result["sample"].report["remote_calls"].values()) for result in results),
+            "changed": results[-1]["changed"],
+            "touched": sorted({name for result in results for name in result["touched"]}),
+            "compared": len(self.untouched()),
+        }
+
+
+def measure_one(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of one host."""
+    say("one host: deploying, with images")
+    lab.playbook(SITE)
+    bench = OneHost(lab)
+    measured = bench.deploys(options.rounds, options.noops)
+    say("one host: editing a setting")
+    return measured | {"edit": bench.edits(options.edits)}
+
+
+def measure_cluster(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of six hosts."""
+    say("six hosts: deploying, with images")
+    first = lab.playbook(SITE)
+    say("six hosts: nothing to do")
+    return {
+        "deploy_with_pulls": playbook_figures([first]),
+        "noop": playbook_figures([lab.playbook(SITE) for _ in range(options.rounds * options.noops)]),
+        "floor_ssh": figures([lab.ssh(lab.first, "true") for _ in range(options.noops)]),
+    }
+
+
+def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return each bar that was measured, and whether it is met."""
+    bars: list[dict[str, Any]] = []
+
+    def add(what: str, value: float, bar: float, unit: str) -> None:
+        bars.append({"what": what, "value": value, "bar": bar, "unit": unit, "met": value <= bar})
+
+    for topology, hosts in (("one", "one host"), ("cluster", "six hosts")):
+        if topology not in results:
+            continue
+        noop = results[topology]["noop"]
+        add(f"no-op site.yml, {hosts}", noop["median_s"], BARS["noop"][topology], "s")
+        add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
+        add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
+    if "one" in results:
+        add("first deploy, images present, one host", results["one"]["first"]["median_s"], BARS["first"], "s")
+        add("a changed nginx setting reaches clients", results["one"]["edit"]["median_s"], BARS["edit"], "s")
+        add("other things touched by that", len(results["one"]["edit"]["touched"]), 0, "")
+    return bars
+
+
+def ratios(results: dict[str, Any]) -> dict[str, float]:
+    """Return our times as multiples of compose's and of the floor's."""
+    if "one" not in results:
+        return {}
+    one = results["one"]
+    pairs = {
+        "no-op site.yml / ssh host docker compose up -d": ("noop", "compose_noop"),
+        "no-op site.yml / empty playbook": ("noop", "floor_playbook"),
+        "first deploy / the same by docker compose": ("first", "compose_first"),
+    }
+    return {text: round(one[ours]["median_s"] / one[theirs]["median_s"], 2) for text, (ours, theirs) in pairs.items()}
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """Return all figures as lines for a person."""
+    names = {
+        "noop": "no-op site.yml",
+        "compose_noop": "no-op: ssh host docker compose up -d",
+        "floor_playbook": "an empty playbook",
+        "floor_ssh": "ssh host true",
+        "first": "first deploy: site.yml",
+        "compose_first": "first deploy: docker compose up -d --wait",
+        "edit": "an nginx setting reaches clients",
+        "deploy_with_pulls": "deploy, with pulls where needed",
+    }
+    head = f"{'':46}{'median':>9}{'min':>9}{'max':>9}{'CPU':>8}{'load':>7}{'ssh':>6}{'calls':>7}"
+    lines = []
+    for topology, title in (("one", "One host"), ("cluster", "Six hosts")):
+        if topology not in results:
+            continue
+        lines += ["", title, head]
+        for key, name in names.items():
+            if key in results[topology]:
+                row = results[topology][key]
+                counts = f"{row['ssh_a_host']:>6}{row['remote_calls_a_host']:>7}" if "ssh_a_host" in row else ""
+                times = f"{row['median_s']:>9.2f}{row['min_s']:>9.2f}{row['max_s']:>9.2f}{row['cpu_s']:>8.2f}{row['load']:>7.1f}"
+                lines.append(f"  {name:44}{times}{counts}")
+        noop = results[topology]["noop"]
+        shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])
+        lines += [f"  Where a no-op's time goes, by role (s): {shares}"]
+        lines += [f"    {entry['seconds']:6.2f}  {entry['role']}: {entry['task']}" for entry in noop["slowest_tasks"][:5]]
+    lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
+    if touched := results.get("one", {}).get("edit", {}).get("touched"):
+        lines += ["", f"The changed setting touched: {', '.join(touched)}"]
+    lines += ["", "Bars"]
+    for bar in results["bars"]:
+        lines.append(f"  {'met   ' if bar['met'] else 'MISSED'} {bar['value']:8.2f} of {bar['bar']:g} {bar['unit']:2} {bar['what']}")
+    return lines
+
+
+def write(results: dict[str, Any]) -> Path:
+    """Write the report; a reader sees the old or the new one."""
+    path = REPOSITORY / "reports" / "bench-latest.json"
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    new.replace(path)
+    return path
+
+
+def main() -> int:
+    """Measure, report, and leave no lab behind that was not there before."""
+    parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--topology", choices=["one", "cluster"], action="append", help="measure this alone; both by default")
+    parser.add_argument("--lab", default="bench", help="name of the lab of one host; that of six hosts has a c behind it")
+    parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says")
+    parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
+    parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8")
+    parser.add_argument("--keep", action="store_true", help="leave the labs running")
+    options = parser.parse_args()
+    results: dict[str, Any] = {
+        "schema_version": 1,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip(),
+        "cpus": os.cpu_count(),
+    }
+    for topology, suffix, measure in (("one", "", measure_one), ("cluster", "c", measure_cluster)):
+        if topology not in (options.topology or ["one", "cluster"]):
+            continue
+        lab = Lab(options.lab + suffix, topology)
+        try:
+            say(f"bringing up the lab {lab.name}")
+            lab.up()
+            results[topology] = measure(lab, options)
+        except BenchError as error:
+            say(str(error))
+            return 1
+        finally:
+            if not options.keep:
+                lab.down()
+            shutil.rmtree(lab.scratch, ignore_errors=True)
+    results |= {"bars": judge(results), "ratios": ratios(results)}
+    path = write(results)
+    print("\n".join([*table(results), "", f"Report: {path.relative_to(REPOSITORY)}"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
