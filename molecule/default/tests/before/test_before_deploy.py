@@ -1,0 +1,154 @@
+"""A host that nothing was deployed to: what bad input gets, what a dry run says, and the first deploy, shown as loudly as can be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slipway_leaks
+import yaml
+from slipway_lab import Lab, LabHost
+
+FINGERPRINT = "docker ps --all --no-trunc --format '{{.ID}} {{.Status}}' | sed 's/Up .*/Up/'; docker volume ls -q; docker network ls -q; "
+FINGERPRINT += "find /etc/slipway /etc/docker /etc/logrotate.d /etc/systemd/system -printf '%p %T@ %s\\n' 2>/dev/null | sort; iptables-save | grep -c SLIPWAY"
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    return lab.balancer
+
+
+@pytest.fixture
+def broken_inventory(lab: Lab) -> Iterator[Path]:
+    """A copy of the lab's inventory to break."""
+    copy = lab.inventory.with_name(f"{lab.name}-broken")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(lab.inventory, copy, symlinks=True)
+    yield copy
+    shutil.rmtree(copy)
+
+
+@pytest.fixture
+def untouched(host: LabHost) -> Iterator[None]:
+    """Nothing on the host may change meanwhile."""
+    before = host.run(FINGERPRINT, check=False)
+    yield
+    assert host.run(FINGERPRINT, check=False) == before
+
+
+# Each with what the message must say: the variable or group, and the remedy.
+INPUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "placeholder secret": ({"vault_redis_app_password": "CHANGE_ME_please_change_me_now_really"}, ["vault_redis_app_password", "32 random characters"]),
+    "short secret": ({"vault_app_secret_key": "abc123"}, ["vault_app_secret_key", "32 random characters"]),
+    "empty secret": ({"vault_postgres_app_password": ""}, ["vault_postgres_app_password"]),
+    "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "whole number", "set it in"]),
+    "unknown choice": ({"nginx_log_format": "xml"}, ["nginx_log_format is 'xml'", "json, main", "set it in"]),
+}
+# What only a look at the host shows; each is a problem of its own.
+HOSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "too little memory": ({"slipway_minimum_memory_mb": 9999999}, ["of memory", "slipway_minimum_memory_mb asks for 9999999 MB"]),
+    "too little disk": ({"slipway_minimum_disk_mb": 99999999}, ["MB free on the disk of", "slipway_minimum_disk_mb"]),
+    "no such image": ({"redis_image": "redis:7-never-built"}, ["redis:7-never-built (redis_image)", "correct redis_image"]),
+    "database out of reach": ({"slipway_postgres_host": "192.0.2.1"}, ["192.0.2.1:5432 (slipway_postgres_host)", "correct slipway_postgres_host"]),
+}
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(("variables", "said"), [*INPUTS.values(), *HOSTS.values()], ids=[*INPUTS, *HOSTS])
+def test_bad_input_stops_the_run_before_anything_is_touched(lab: Lab, variables: dict[str, Any], said: list[str]):
+    run = lab.playbook("site", variables=variables)
+    assert run.returncode != 0
+    text = " ".join(run.output.split())
+    assert "Preflight found 1 problem; no host was changed." in text
+    assert "lab1" in text
+    for part in said:
+        assert part in text, run.output
+    secret = [value for name, value in variables.items() if name.startswith("vault_") and value]
+    assert not any(value in run.output for value in secret), "the message shows the secret"
+    assert run.changed == []
+
+
+@pytest.mark.usefixtures("untouched")
+def test_missing_secret_names_the_command_that_makes_it(lab: Lab, broken_inventory: Path):
+    (broken_inventory / "group_vars/all/vault.yml").unlink()
+    run = lab.playbook("site", inventory=broken_inventory)
+    assert run.returncode != 0
+    for name in lab.secrets:
+        assert f"{name} " in run.output
+    assert f"playbooks/secrets.yml -i inventories/{broken_inventory.name}" in " ".join(run.output.split())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_empty_group_is_named(lab: Lab, broken_inventory: Path):
+    content = yaml.safe_load((broken_inventory / "hosts.yml").read_text(encoding="utf-8"))
+    content["all"]["children"]["redis"] = {"hosts": {}}
+    (broken_inventory / "hosts.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    run = lab.playbook("site", inventory=broken_inventory)
+    assert run.returncode != 0
+    assert "group redis has no host" in run.output
+    assert "add one to it" in " ".join(run.output.split())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_two_names_of_one_host_are_found(lab: Lab, broken_inventory: Path):
+    content = yaml.safe_load((broken_inventory / "hosts.yml").read_text(encoding="utf-8"))
+    hosts = content["all"]["children"]["lab_hosts"]["hosts"]
+    hosts["lab2"] = dict(hosts["lab1"])
+    content["all"]["children"]["app"]["hosts"]["lab2"] = None
+    (broken_inventory / "hosts.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    run = lab.playbook("site", inventory=broken_inventory)
+    assert run.returncode != 0
+    text = " ".join(run.output.split())
+    assert "host lab2: connects to 127.0.0.1" in text
+    assert "as host lab1 does; give each host its own ansible_host or ansible_port" in text
+
+
+@pytest.mark.usefixtures("untouched")
+def test_port_of_a_foreign_process_is_left_to_it(lab: Lab, host: LabHost):
+    host.run("systemd-run --unit slipway-squatter --quiet python3 -m http.server 443")
+    try:
+        run = lab.playbook("site")
+    finally:
+        host.run("systemctl stop slipway-squatter")
+    assert run.returncode != 0
+    text = " ".join(run.output.split())
+    assert "port 443 (nginx_https_port) is taken by python3" in text
+    assert "set nginx_https_port" in text
+
+
+@pytest.mark.usefixtures("untouched")
+def test_unsupported_distribution_is_refused(lab: Lab, host: LabHost):
+    host.run("cp --no-dereference /etc/os-release /root/os-release && rm /etc/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release")
+    try:
+        run = lab.playbook("site")
+    finally:
+        host.run("rm /etc/os-release && mv /root/os-release /etc/os-release")
+    assert run.returncode != 0
+    assert "host lab1: runs fedora 44, which is not supported; supported are Debian" in " ".join(run.output.split())
+
+
+@pytest.mark.usefixtures("untouched")
+def test_dry_run_on_an_empty_host_says_what_it_would_do(lab: Lab):
+    run = lab.site("--check", "--diff")
+    for service in ("postgres", "redis", "chroma", "backend-blue-1", "frontend-blue-1", "nginx"):
+        assert f"lab1: {service}: the container does not exist" in run.output
+    assert run.changed
+    assert not slipway_leaks.shown(run.output, slipway_leaks.needles(lab))
+    assert not (lab.inventory / "pki/ca.key").exists(), "a dry run made a certificate authority"
+
+
+def test_first_deploy_shows_no_secret_however_loud_it_is(lab: Lab):
+    run = lab.site("-vvv", "--diff")
+    log = slipway_leaks.kept_output(lab, "first-deploy")
+    log.touch(mode=0o600)
+    log.write_text(run.output, encoding="utf-8")
+    # The pki is there by now, so its keys are looked for too.
+    assert not slipway_leaks.shown(run.output, slipway_leaks.needles(lab))
+    assert not slipway_leaks.shown(json.dumps(run.report), slipway_leaks.needles(lab))
+    assert "postgresql.conf" in run.output, "the run showed no diff"
+    lab.wait_until_healthy(5)
+

@@ -1,0 +1,351 @@
+"""What tests of a lab share: its hosts over SSH, the containers that run there, and runs of our playbooks against it.
+
+A pytest plugin, loaded with `-p slipway_lab`. The lab is the one that the environment variable LAB names.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shlex
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import testinfra
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+NETWORK = "slipway-lab"
+STORES = {"postgres": 5432, "redis": 6379, "chroma": 8000}
+# Lab hosts are containers on the machine that runs the tests; only a reboot and a stranger need to know.
+STRANGER_IMAGE = "python:3.13-slim"
+
+
+@dataclass
+class Run:
+    """What a playbook's run ended with."""
+
+    returncode: int
+    output: str
+    report: dict[str, Any]
+
+    @property
+    def changed(self) -> list[str]:
+        """Return `host: task` of all that changed, or would."""
+        return [f"{item['host']}: {item['task']}" for item in self.report.get("changed", [])]
+
+
+class LabHost:
+    """A host of the lab, as root over SSH."""
+
+    def __init__(self, lab: Lab, name: str, variables: dict[str, Any]) -> None:
+        self.lab, self.name, self.port, self.address = lab, name, int(variables["ansible_port"]), str(variables["slipway_address"])
+        self._options = [
+            "-o", f"UserKnownHostsFile={lab.state / 'known_hosts'}",
+            "-o", "StrictHostKeyChecking=yes",
+            "-o", "IdentitiesOnly=yes",
+            "-o", "LogLevel=ERROR",
+            "-o", "ControlMaster=auto",
+            "-o", "ControlPersist=60s",
+            "-o", f"ControlPath={lab.sockets}/%C",
+            "-o", "ServerAliveInterval=5",
+        ]  # fmt: skip
+        self.testinfra = testinfra.get_host(
+            f"ssh://ops@127.0.0.1:{self.port}",
+            ssh_identity_file=str(lab.state / "id_ed25519"),
+            ssh_extra_args=shlex.join(self._options),
+            sudo=True,
+        )
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def run(self, command: str, check: bool = True) -> str:
+        """Return the output of a shell command; it must succeed unless told otherwise."""
+        result = self.testinfra.run(command)
+        output = result.stdout + result.stderr
+        assert result.rc == 0 or not check, f"{self.name}: {command}\nended with {result.rc}:\n{output}"
+        return output
+
+    def succeeds(self, command: str) -> bool:
+        return bool(self.testinfra.run(command).rc == 0)
+
+    def python(self, program: str, **values: Any) -> Any:
+        """Run a program that prints JSON. Its text and values go over standard input, where no process list shows them."""
+        given = f"import json\nV = json.loads({json.dumps(json.dumps(values))})\n"
+        result = subprocess.run(
+            ["ssh", *self._options, "-i", str(self.lab.state / "id_ed25519"), "-p", str(self.port), "ops@127.0.0.1", "sudo python3 -"],
+            input=given + program, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert result.returncode == 0, f"{self.name}: {result.stderr}"
+        return json.loads(result.stdout)
+
+    def containers(self) -> list[Container]:
+        """Return all containers of ours on this host, as they are now."""
+        listed = self.run("docker ps --all --quiet --filter label=slipway.stack | xargs --no-run-if-empty docker inspect")
+        return [Container(self, item) for item in json.loads(listed or "[]")]
+
+    def service(self, service: str) -> Container:
+        """Return the container of a service, as it is now."""
+        found = [container for container in self.containers() if container.service == service]
+        assert len(found) == 1, f"{self.name} has {len(found)} containers of {service}"
+        return found[0]
+
+    def can_connect(self, address: str, port: int, pid: int | None = None) -> bool:
+        """Try a TCP connection from the host, or from inside the network of a process."""
+        inside = f"nsenter --target {pid} --net " if pid else ""
+        program = f"import socket; socket.create_connection(({address!r}, {port}), 2).close()"
+        return self.succeeds(f"{inside}python3 -c {shlex.quote(program)}")
+
+    def reboot(self) -> None:
+        subprocess.run(["docker", "restart", "--time", "60", f"{self.lab.name}-{self.name}"], check=True, capture_output=True)
+        wait_until(lambda: self._answers(), 90, f"{self.name} answers after its reboot")
+
+    def _answers(self) -> bool:
+        try:
+            return self.succeeds("docker info")
+        except RuntimeError:
+            return False
+
+
+@dataclass
+class Container:
+    """A container of ours."""
+
+    host: LabHost
+    inspect: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return str(self.inspect["Name"]).lstrip("/")
+
+    @property
+    def service(self) -> str:
+        return str(self.inspect["Config"]["Labels"]["slipway.service"])
+
+    @property
+    def kind(self) -> str:
+        """The service without its slot and number."""
+        return self.service.partition("-")[0]
+
+    @property
+    def pid(self) -> int:
+        return int(self.inspect["State"]["Pid"])
+
+    @property
+    def health(self) -> str:
+        return str(self.inspect["State"].get("Health", {}).get("Status", "none"))
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """Addresses by network."""
+        return {name: network["IPAddress"] for name, network in self.inspect["NetworkSettings"]["Networks"].items()}
+
+    def execute(self, *command: str, check: bool = True) -> str:
+        return self.host.run(f"docker exec {self.name} {shlex.join(command)}", check)
+
+
+class Lab:
+    """A lab: its hosts, their groups, and the front door on this machine."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.inventory = ROOT / "inventories" / name
+        self.state = ROOT / ".lab" / name
+        self.sockets = tempfile.mkdtemp(prefix="slipway-")
+        self.reports = Path(self.sockets) / "reports"
+        content = yaml.safe_load((self.inventory / "hosts.yml").read_text(encoding="utf-8"))["all"]["children"]
+        self.hosts = {host: LabHost(self, host, variables) for host, variables in content["lab_hosts"]["hosts"].items()}
+        self.groups = {group: [self.hosts[host] for host in content[group]["hosts"]] for group in content if group != "lab_hosts"}
+        variables = yaml.safe_load((self.inventory / "group_vars/all/lab.yml").read_text(encoding="utf-8"))
+        self.url = str(variables["slipway_public_url"])
+        self.https_port = int(self.url.rpartition(":")[2])
+        self.http_port = int(os.environ.get("LAB_HTTP_PORT", "8080"))
+        self.ca = self.inventory / "pki/ca.pem"
+
+    @property
+    def balancer(self) -> LabHost:
+        return self.groups["balancers"][0]
+
+    def containers(self) -> list[Container]:
+        return [container for host in self.hosts.values() for container in host.containers()]
+
+    def service(self, service: str) -> Container:
+        """Return the one container of a service, wherever it runs."""
+        found = [container for container in self.containers() if container.service == service]
+        assert len(found) == 1, f"{len(found)} containers of {service}"
+        return found[0]
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, verify=self.tls(), timeout=20, trust_env=False, **options)
+
+    @functools.cached_property
+    def secrets(self) -> dict[str, str]:
+        """The values of the environment's vault."""
+        path = self.inventory / "group_vars/all/vault.yml"
+        text = self._command("ansible-vault", "view", str(path)).stdout
+        values = yaml.safe_load(text)
+        assert values, f"{path} holds no secret"
+        return {name: str(value) for name, value in values.items()}
+
+    def _command(self, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        # As an operator runs it: with the repository's ansible.cfg, not with Molecule's.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+        return subprocess.run(
+            [str(BIN / program), *arguments],
+            cwd=ROOT,
+            env={**kept, "ANSIBLE_NOCOLOR": "1", "SLIPWAY_REPORTS_DIR": str(self.reports), **environment},
+            capture_output=True, text=True, check=False, timeout=600,
+        )  # fmt: skip
+
+    def playbook(self, playbook: str, *arguments: str, variables: dict[str, Any] | None = None, inventory: Path | None = None) -> Run:
+        """Run one of our playbooks; variables go in a file, as their values may be secret."""
+        report = self.reports / f"{playbook}-latest.json"
+        report.unlink(missing_ok=True)
+        extra: list[str] = []
+        if variables:
+            path = Path(self.sockets) / "variables.json"
+            path.write_text(json.dumps(variables), encoding="utf-8")
+            path.chmod(0o600)
+            extra = ["--extra-vars", f"@{path}"]
+        done = self._command("ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(inventory or self.inventory), *arguments, *extra)
+        written = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+        return Run(done.returncode, done.stdout + done.stderr, written)
+
+    def site(self, *arguments: str, **options: Any) -> Run:
+        """Run site.yml, which must succeed."""
+        run = self.playbook("site", *arguments, **options)
+        assert run.returncode == 0, run.output[-6000:]
+        return run
+
+    def wait_until_healthy(self, seconds: float = 180) -> None:
+        def sick() -> list[str]:
+            return [f"{item.host}: {item.name} is {item.health}" for item in self.containers() if item.health != "healthy"]
+
+        deadline = time.monotonic() + seconds
+        while (found := sick()) and time.monotonic() < deadline:
+            time.sleep(1)
+        assert not found, f"after {seconds} s: {', '.join(found)}"
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait until something holds.
+
+    Raises:
+        AssertionError: it does not within these seconds.
+    """
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.5)
+
+
+class Stranger:
+    """A machine on the lab's network that no inventory names."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.name = f"{lab.name}-stranger"
+        self._docker("rm", "--force", self.name)
+        # With the lab's label, so that lab/down removes it if the tests are killed.
+        started = self._docker(
+            "run", "--detach", "--rm", "--name", self.name, "--network", NETWORK, "--label", f"slipway.lab.name={lab.name}",
+            STRANGER_IMAGE, "sleep", "3600",
+        )  # fmt: skip
+        assert started.returncode == 0, started.stderr
+        self.address = self._docker("inspect", "--format", "{{(index .NetworkSettings.Networks \"" + NETWORK + "\").IPAddress}}", self.name).stdout.strip()
+
+    @staticmethod
+    def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+    def run(self, program: str) -> subprocess.CompletedProcess[str]:
+        """Run a Python program there."""
+        return self._docker("exec", self.name, "python3", "-c", program)
+
+    def can_connect(self, address: str, port: int) -> bool:
+        return self.run(f"import socket; socket.create_connection(({address!r}, {port}), 2).close()").returncode == 0
+
+    def remove(self) -> None:
+        self._docker("rm", "--force", self.name)
+
+
+@functools.cache
+def the_lab() -> Lab:
+    return Lab(os.environ["LAB"])
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    return the_lab()
+
+
+@pytest.fixture(scope="session")
+def stranger(lab: Lab) -> Iterator[Stranger]:
+    made = Stranger(lab)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def client(lab: Lab) -> Iterator[httpx.Client]:
+    with lab.client() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def page_assets(client: httpx.Client) -> list[str]:
+    """Paths of the scripts and styles that the page names."""
+    text = client.get("/").text
+    found = [part.partition('"')[0] for part in text.split('="')[1:] if part.startswith("/assets/")]
+    assert found, f"the page names no assets:\n{text}"
+    return found
+
+
+def raw_request(lab: Lab, text: str, tls: bool = True) -> str:
+    """Return the answer to a request as it stands, which must ask to close the connection."""
+    with socket.create_connection(("127.0.0.1", lab.https_port if tls else lab.http_port), 10) as plain:
+        line = lab.tls().wrap_socket(plain, server_hostname="localhost") if tls else plain
+        line.sendall(text.encode())
+        answer = b""
+        while part := line.recv(65536):
+            answer += part
+    return answer.decode(errors="replace")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give a test that asks for a container every one that we started, on whatever host: a new service cannot forget one."""
+    if "container" in metafunc.fixturenames:
+        found = the_lab().containers()
+        assert found, "no container of ours runs anywhere in the lab"
+        metafunc.parametrize("container", found, ids=[f"{item.host}-{item.service}" for item in found])
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG001 - the hook's signature
+    """Show the containers' last log lines beside a failure."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        names = "docker ps --all --filter label=slipway.stack --format '{{.Names}}'"
+        show = f'{names} | while read -r name; do echo "== $name: $(docker ps -a -f "name=^$name$" --format "{{{{.Status}}}}")"; '
+        show += 'docker logs --tail 6 "$name" 2>&1; done'
+        for host in the_lab().hosts.values():
+            try:
+                report.sections.append((f"containers of {host}", host.run(show, check=False)))
+            except (RuntimeError, OSError) as error:
+                report.sections.append((f"containers of {host}", f"cannot be read: {error}"))

@@ -1,0 +1,183 @@
+"""What holds for every container that we start. No list of services stands here, so that none can be forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slipway_lab import STORES, Container, Lab
+
+# Capabilities that a service keeps, each with its reason. None does.
+CAPABILITIES: dict[str, int] = {}
+STATUS = r"""
+import os, subprocess
+pids = subprocess.run(["docker", "top", V["container"], "-o", "pid"], capture_output=True, text=True, check=True).stdout.split()[1:]
+found = {}
+for pid in pids:
+    try:
+        lines = open(f"/proc/{pid}/status").read().splitlines()
+    except FileNotFoundError:
+        continue
+    found[pid] = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+print(json.dumps(found))
+"""
+
+
+def test_every_service_runs(lab: Lab):
+    kinds = {group: {container.kind for host in hosts for container in host.containers()} for group, hosts in lab.groups.items()}
+    expected = {"balancers": {"nginx"}, "app": {"backend", "frontend"}, "postgres": {"postgres"}, "redis": {"redis"}, "chroma": {"chroma"}}
+    assert not {group: names - kinds[group] for group, names in expected.items() if names - kinds[group]}
+
+
+def test_container_is_healthy_and_was_never_restarted(container: Container):
+    assert container.inspect["State"]["Status"] == "running"
+    assert container.health == "healthy", container.inspect["State"].get("Health")
+    assert container.inspect["RestartCount"] == 0
+
+
+def test_processes_have_no_privileges(container: Container):
+    processes = container.host.python(STATUS, container=container.name)
+    assert str(container.pid) in processes
+    for pid, status in processes.items():
+        who = f"process {pid} ({status['Name']}) of {container.name}"
+        assert all(int(uid) != 0 for uid in status["Uid"].split()), f"{who} runs as root"
+        assert status["NoNewPrivs"] == "1", f"{who} may gain privileges"
+        assert status["Seccomp"] == "2", f"{who} may make any system call"
+        for kind in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"):
+            assert int(status[kind], 16) == CAPABILITIES.get(container.kind, 0), f"{who} has {kind} {status[kind]}"
+
+
+def test_root_file_system_is_read_only(container: Container):
+    assert container.inspect["HostConfig"]["ReadonlyRootfs"] is True
+    # As root of the machine, inside: what even a process that broke out of its user cannot change.
+    assert not container.host.succeeds(f"nsenter --target {container.pid} --mount --root touch /slipway-probe")
+
+
+def test_resources_are_limited(container: Container):
+    limits = container.inspect["HostConfig"]
+    memory = int(container.host.run("awk '/^MemTotal/ {print $2 * 1024}' /proc/meminfo | xargs printf %.0f"))
+    assert 0 < limits["Memory"] <= memory
+    assert limits["MemorySwap"] == limits["Memory"], "swap lets it use more than its share"
+    assert limits["NanoCpus"] > 0
+    assert 0 < limits["PidsLimit"] <= 2048
+
+
+def test_limits_are_the_kernels(container: Container):
+    read = f"""
+import glob, os
+groups = dict(line.rstrip().split(":", 2)[1:] for line in open("/proc/{container.pid}/cgroup"))
+def value(controller, v1, v2):
+    path = "/sys/fs/cgroup" + (groups[""] + "/" + v2 if "" in groups and os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+                               else "/" + controller + groups[controller] + "/" + v1)
+    return open(path).read().strip()
+print(json.dumps([value("memory", "memory.limit_in_bytes", "memory.max"), value("pids", "pids.max", "pids.max")]))
+"""
+    limits = container.inspect["HostConfig"]
+    assert container.host.python(read) == [str(limits["Memory"]), str(limits["PidsLimit"])]
+
+
+def test_logs_are_bounded(container: Container):
+    log = container.inspect["HostConfig"]["LogConfig"]
+    assert log["Type"] in {"json-file", "local"}
+    assert log["Config"].get("max-size")
+    assert int(log["Config"].get("max-file", 0)) >= 1
+
+
+def test_container_comes_back_and_stops_in_its_own_time(container: Container):
+    assert container.inspect["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    # The engine's ten seconds kill a database in its checkpoint.
+    least = 60 if container.kind in {"postgres", "redis"} else 10
+    assert (container.inspect["Config"].get("StopTimeout") or 0) >= least
+
+
+def test_health_check_is_there_and_asks_often_enough(container: Container):
+    check = container.inspect["Config"]["Healthcheck"]
+    assert check["Test"][0] in {"CMD", "CMD-SHELL"}
+    assert len(check["Test"]) > 1
+    assert 0 < check["Interval"] <= 60e9
+    assert 0 < check["Timeout"] <= check["Interval"]
+    assert not any("curl" in part for part in check["Test"]), "official images have no curl"
+
+
+def test_container_is_alone_in_its_namespaces(container: Container):
+    host = container.inspect["HostConfig"]
+    assert host["Privileged"] is False
+    assert not host["CapAdd"]
+    assert not host["Devices"]
+    assert host["PidMode"] == ""
+    assert host["IpcMode"] in {"private", "none"}
+    assert host["UTSMode"] == ""
+    assert host["NetworkMode"] not in {"host", "default", "bridge"}
+
+
+def test_mounts_are_folders_of_ours_and_volumes(container: Container):
+    expected: dict[str, Any] = {"/etc/slipway": ("bind", False), "/run/secrets": ("bind", False)}
+    stack = container.inspect["Config"]["Labels"]["slipway.stack"]
+    for mount in container.inspect["Mounts"]:
+        kind, writable = expected.get(mount["Destination"], ("volume", True))
+        where = f"{container.name}: {mount['Source']} at {mount['Destination']}"
+        assert (mount["Type"], mount["RW"]) == (kind, writable), where
+        assert not mount["Source"].endswith(".sock"), f"{where} is a socket"
+        if kind == "bind":
+            # A folder: a single file goes stale when it is replaced.
+            assert mount["Source"].startswith(f"/etc/slipway/{stack}/{container.service}/"), where
+            assert container.host.succeeds(f"test -d {mount['Source']}"), where
+        else:
+            assert len(mount["Name"]) < 64, f"{where} has no name, and would be lost with its container"
+    for path, options in (container.inspect["HostConfig"]["Tmpfs"] or {}).items():
+        assert {"noexec", "nosuid", "nodev"} <= set(options.split(",")), f"{path} of {container.name}"
+        assert "size=" in options, f"{path} of {container.name} may fill the memory"
+
+
+def test_secrets_are_readable_by_their_user_only(container: Container):
+    user = container.host.run(f"awk '/^Uid/ {{print $2}}' /proc/{container.pid}/status").strip()
+    stack = container.inspect["Config"]["Labels"]["slipway.stack"]
+    folder = f"/etc/slipway/{stack}/{container.service}/secrets"
+    if not any(mount["Destination"] == "/run/secrets" for mount in container.inspect["Mounts"]):
+        assert not container.host.succeeds(f"test -e {folder}")
+        return
+    listed = container.host.run(f"stat -c '%a %u' {folder}; stat -c '%a %u' {folder}/*").splitlines()
+    assert listed[0] == f"500 {user}"
+    assert set(listed[1:]) == {f"400 {user}"}
+
+
+def test_networks_are_those_of_its_neighbours(container: Container, lab: Lab):
+    stack = container.inspect["Config"]["Labels"]["slipway.stack"]
+    tiers = {
+        "nginx": {"frontend", "backend"},
+        "frontend": {"frontend"},
+        "backend": {"backend", "database"},
+        **{store: {"database"} | ({"peers"} if len(lab.hosts) > 1 else set()) for store in STORES},
+    }
+    assert set(container.networks) == {f"{stack}-{name}" for name in tiers[container.kind]}
+
+
+def test_stores_have_no_way_out(container: Container):
+    if container.kind not in STORES:
+        pytest.skip("products may call other services")
+    registry = container.host.run("getent hosts registry | awk '{print $1}'").strip()
+    assert container.host.can_connect(registry, 5000), "the host itself reaches the lab's registry"
+    assert not container.host.can_connect(registry, 5000, pid=container.pid)
+
+
+def test_published_ports_are_those_of_the_inventory(container: Container, lab: Lab):
+    bindings = {
+        (binding["HostIp"], int(binding["HostPort"]))
+        for published in (container.inspect["HostConfig"]["PortBindings"] or {}).values()
+        for binding in published
+    }
+    if container.kind == "nginx":
+        assert bindings == {("0.0.0.0", 80), ("0.0.0.0", 443)}
+    elif len(lab.hosts) == 1:
+        assert bindings == set()
+    else:
+        assert len(bindings) == 1
+        assert {address for address, _ in bindings} == {container.host.address}
+
+
+def test_volumes_are_ours_and_named(lab: Lab):
+    for group, volumes in {"postgres": ["postgres_data"], "redis": ["redis_data"], "chroma": ["chroma_data"], "balancers": ["nginx_logs"]}.items():
+        for host in lab.groups[group]:
+            for volume in volumes:
+                label = host.run(f"docker volume inspect --format '{{{{index .Labels \"slipway.stack\"}}}}' {volume}").strip()
+                assert label == "slipway"
