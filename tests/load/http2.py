@@ -39,6 +39,7 @@ class Stream:
     """A request under way on a connection."""
 
     job: Job
+    connection: Http2Connection | None = None
     timer: asyncio.TimerHandle | None = None
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     body: bytearray = dataclasses.field(default_factory=bytearray)
@@ -75,15 +76,13 @@ class Http2Connection(asyncio.Protocol):
     @property
     def room(self) -> bool:
         """Whether one more request may begin here."""
-        return self.usable and len(self.streams) < self._h2.remote_settings.max_concurrent_streams
+        return self.usable and self._h2.open_outbound_streams < self._h2.remote_settings.max_concurrent_streams
 
     def begin(self, stream: Stream, headers: list[tuple[str, str]]) -> None:
         """Write a request."""
         number = self._h2.get_next_available_stream_id()
         self.streams[number] = stream
-        if stream.timer is None:
-            loop = asyncio.get_running_loop()
-            stream.timer = loop.call_at(stream.job.due + self._load.settings.timeout_seconds, self._late, stream)
+        stream.connection = self
         self._h2.send_headers(number, headers, end_stream=not stream.job.body)
         if stream.job.body:
             self._h2.send_data(number, stream.job.body, end_stream=True)
@@ -129,14 +128,18 @@ class Http2Connection(asyncio.Protocol):
         for number in [number for number in self.streams if number > last]:
             self._load.again(self.streams.pop(number), "resent_after_goaway")
 
-    def _late(self, stream: Stream) -> None:
-        self._load.late(stream)
-
     def forget(self, stream: Stream) -> None:
-        """Give a request up; what still comes for it is not looked at."""
+        """Give a request up, and tell the server, so that its place is free again."""
         for number in [number for number, mine in self.streams.items() if mine is stream]:
             del self.streams[number]
-            # The server is not told that a slow answer is unwanted: the test measures it, not the client's patience.
+            self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
+        self._flush()
+
+    def retire(self) -> None:
+        """Take no more requests, and close when those under way are answered."""
+        self.usable = False
+        if not self.streams:
+            self.close()
 
     def eof_received(self) -> bool:
         self._end("connection closed before an answer")
@@ -185,20 +188,21 @@ class Http2Load:
         self._planner = Planner(settings)
         self._slots = {target: [Slot() for _ in range(max(1, connections // len(settings.targets)))] for target in settings.targets}
         self._turn = 0
-        self._open: set[int] = set()
-        self._streams: dict[int, tuple[Stream, Slot]] = {}
+        self._streams: dict[int, Stream] = {}
 
     def submit(self, due: float) -> None:
         """Send the next request, due at this time of the loop."""
         self._meter.in_flight += 1
         stream = Stream(self._planner.next(due))
+        # Time runs while a request waits for a connection, too.
+        stream.timer = asyncio.get_running_loop().call_at(due + self.settings.timeout_seconds, self._late, stream)
         self._begin(stream)
 
     def _begin(self, stream: Stream) -> None:
         slots = self._slots[stream.job.target]
         self._turn += 1
         slot = slots[self._turn % len(slots)]
-        self._streams[id(stream)] = (stream, slot)
+        self._streams[id(stream)] = stream
         if slot.connection is not None and slot.connection.room:
             slot.connection.begin(stream, self._headers(stream.job))
             return
@@ -212,6 +216,7 @@ class Http2Load:
         if slot.connection is not None:
             # Either the server said goodbye, or as many requests as it allows are under way.
             self._meter.count("reopened", client="http2")
+            slot.connection.retire()
         try:
             _, slot.connection = await asyncio.wait_for(
                 asyncio.get_running_loop().create_connection(
@@ -277,17 +282,16 @@ class Http2Load:
         if self._ended(stream):
             self._fail(stream, reason)
 
-    def late(self, stream: Stream) -> None:
+    def _late(self, stream: Stream) -> None:
         """Count a request whose answer did not come in time."""
-        _, slot = self._streams.get(id(stream), (None, None))
-        if slot is not None and slot.connection is not None:
-            slot.connection.forget(stream)
+        if stream.connection is not None:
+            stream.connection.forget(stream)
         self.lost(stream, f"no answer within {self.settings.timeout_seconds:g} s")
 
     def again(self, stream: Stream, why: str) -> None:
         """Send a request that the server said it never took."""
         self._meter.count(why, client="http2")
-        stream.headers, stream.body = {}, bytearray()
+        stream.connection, stream.headers, stream.body = None, {}, bytearray()
         if id(stream) in self._streams:
             self._begin(stream)
 

@@ -22,6 +22,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 
 sys.path.insert(0, str(ROOT / "tests/load"))
 from http2 import Http2Load
@@ -37,13 +38,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Peer(asyncio.Protocol):
     """A server that treats the n-th request as it is told, counted over all connections."""
 
-    def __init__(self, count: Iterator[int], behave: Behaviour) -> None:
+    def __init__(self, count: Iterator[int], behave: Behaviour, streams: int) -> None:
+        self.most = streams
         self.count = count
         self.behave = behave
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        self.http.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: self.most})
         self.http.initiate_connection()
         self.leaving = 0
         self.flush()
@@ -84,20 +87,20 @@ class Peer(asyncio.Protocol):
             self.http.reset_stream(stream, h2.errors.ErrorCodes.INTERNAL_ERROR)
         elif what == "cut":
             self.transport.abort()
-        else:
+        elif what == "answer":
             self.answer(stream)
 
 
-def http2_load(certificate: Path, behave: Behaviour) -> dict[str, Any]:
+def http2_load(certificate: Path, behave: Behaviour, timeout_seconds: float = 2, streams: int = 100) -> dict[str, Any]:
     """Run HTTP/2 clients on one connection against such a server, and return the numbers."""
     async def run() -> dict[str, Any]:
         count = itertools.count(1)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         context.set_alpn_protocols(["h2"])
-        server = await asyncio.get_running_loop().create_server(lambda: Peer(count, behave), "127.0.0.1", 0, ssl=context)
+        server = await asyncio.get_running_loop().create_server(lambda: Peer(count, behave, streams), "127.0.0.1", 0, ssl=context)
         target = {"address": "127.0.0.1", "port": server.sockets[0].getsockname()[1], "server_name": "localhost"}
-        given = {"rate": 100, "post_share": 0.5, "post_path": "/p", "post_body": "xyz", "timeout_seconds": 2}
+        given = {"rate": 100, "post_share": 0.5, "post_path": "/p", "post_body": "xyz", "timeout_seconds": timeout_seconds}
         settings = Settings.parse({"targets": [target], "ca_file": str(certificate), **given})
         meter, stopped = Meter(), asyncio.Event()
         clients = Http2Load(settings, meter, 1)
@@ -131,3 +134,10 @@ def test_http2_requests_that_were_taken_and_lost_are_failures(certificate: Path,
     assert numbers["failed"] >= 1
     assert reason in numbers["failures"][0]["reason"]
     assert numbers["failed"] <= 5
+
+
+def test_http2_requests_without_an_answer_fail_in_time_and_give_their_place_back(certificate: Path):
+    numbers = http2_load(certificate, lambda number: "answer" if number % 2 else "silence", timeout_seconds=0.3, streams=3)
+    assert numbers["in_flight"] == 0
+    assert 10 <= numbers["failed"] < numbers["requests"] - 10
+    assert "no answer within 0.3 s" in {failure["reason"] for failure in numbers["failures"]}
