@@ -267,7 +267,9 @@ class Stranger:
             STRANGER_IMAGE, "sleep", "3600",
         )  # fmt: skip
         assert started.returncode == 0, started.stderr
-        self.address = self._docker("inspect", "--format", "{{(index .NetworkSettings.Networks \"" + NETWORK + "\").IPAddress}}", self.name).stdout.strip()
+        self.address = self._docker(
+            "inspect", "--format", '{{(index .NetworkSettings.Networks "' + NETWORK + '").IPAddress}}', self.name
+        ).stdout.strip()
 
     @staticmethod
     def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:

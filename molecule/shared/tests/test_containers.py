@@ -176,7 +176,12 @@ def test_published_ports_are_those_of_the_inventory(container: Container, lab: L
 
 
 def test_volumes_are_ours_and_named(lab: Lab):
-    for group, volumes in {"postgres": ["postgres_data"], "redis": ["redis_data"], "chroma": ["chroma_data"], "balancers": ["nginx_logs"]}.items():
+    for group, volumes in {
+        "postgres": ["postgres_data"],
+        "redis": ["redis_data"],
+        "chroma": ["chroma_data"],
+        "balancers": ["nginx_logs"],
+    }.items():
         for host in lab.groups[group]:
             for volume in volumes:
                 label = host.run(f"docker volume inspect --format '{{{{index .Labels \"slipway.stack\"}}}}' {volume}").strip()

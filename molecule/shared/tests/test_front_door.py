@@ -63,7 +63,9 @@ def test_security_headers_are_on_every_answer(client: httpx.Client, page_assets:
     assert "x-powered-by" not in answer.headers
 
 
-@pytest.mark.parametrize(("version", "accepted"), [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)])
+@pytest.mark.parametrize(
+    ("version", "accepted"), [(ssl.TLSVersion.TLSv1_1, False), (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)]
+)
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 def test_tls_versions(lab: Lab, version: ssl.TLSVersion, accepted: bool):
     context = lab.tls()
@@ -71,7 +73,10 @@ def test_tls_versions(lab: Lab, version: ssl.TLSVersion, accepted: bool):
     context.minimum_version = context.maximum_version = version
 
     def connect() -> str | None:
-        with socket.create_connection(("127.0.0.1", lab.https_port), 5) as plain, context.wrap_socket(plain, server_hostname="localhost") as tls:
+        with (
+            socket.create_connection(("127.0.0.1", lab.https_port), 5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as tls,
+        ):
             return tls.version()
 
     if accepted:
@@ -151,7 +156,9 @@ def test_websocket_carries_a_question_and_its_answer(lab: Lab, client: httpx.Cli
 
 def test_websocket_of_another_sites_page_is_refused(lab: Lab):
     key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    upgrade = f"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}Origin: https://evil.example\r\n\r\n"
+    upgrade = (
+        f"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}Origin: https://evil.example\r\n\r\n"
+    )
     assert raw_request(lab, upgrade).startswith("HTTP/1.1 403")
 
 

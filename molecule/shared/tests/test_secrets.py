@@ -19,7 +19,13 @@ def test_no_secret_is_outside_the_secret_folders(lab: Lab):
             assert looked["image"] > 0
         seen |= set(inside)
     # The search finds what is there: all but the superuser's key of the authority, which stays on the controller.
-    expected = {"vault_postgres_app_password", "vault_redis_app_password", "vault_redis_admin_password", "vault_app_secret_key", "pki/server.key"}
+    expected = {
+        "vault_postgres_app_password",
+        "vault_redis_app_password",
+        "vault_redis_admin_password",
+        "vault_app_secret_key",
+        "pki/server.key",
+    }
     assert expected <= seen
     assert "pki/ca.key" not in seen
 
@@ -28,11 +34,7 @@ def test_files_of_the_controller_hold_no_secret(lab: Lab):
     texts = slipway_leaks.needles(lab)
     texts = {name: many for name, many in texts.items() if not name.startswith("pki/")}
     places = [*lab.inventory.rglob("*"), *(ROOT / "reports").glob("*"), *lab.reports.glob("*")]
-    found = {
-        str(path): slipway_leaks.shown(path.read_text(encoding="utf-8", errors="replace"), texts)
-        for path in places
-        if path.is_file()
-    }
+    found = {str(path): slipway_leaks.shown(path.read_text(encoding="utf-8", errors="replace"), texts) for path in places if path.is_file()}
     assert found
     assert not {path: names for path, names in found.items() if names}
 

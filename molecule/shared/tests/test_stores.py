@@ -38,7 +38,11 @@ def test_data_has_checksums_and_extensions(postgres: Container):
 
 def test_application_may_do_what_it_needs(postgres: Container):
     # Rolled back: what a test writes is gone.
-    done = sql(postgres, "begin; create table public.probe (id int); insert into public.probe values (7); select id from public.probe; rollback", APP)
+    done = sql(
+        postgres,
+        "begin; create table public.probe (id int); insert into public.probe values (7); select id from public.probe; rollback",
+        APP,
+    )
     assert done == "7"
 
 
@@ -68,7 +72,9 @@ def test_tables_belong_to_the_owner(postgres: Container):
 
 
 def test_passwords_are_kept_as_scram_verifiers(postgres: Container):
-    verifiers = sql(postgres, "select rolname || ' ' || left(coalesce(rolpassword, 'none'), 14) from pg_authid where rolcanlogin order by 1").splitlines()
+    verifiers = sql(
+        postgres, "select rolname || ' ' || left(coalesce(rolpassword, 'none'), 14) from pg_authid where rolcanlogin order by 1"
+    ).splitlines()
     assert {line.split()[0] for line in verifiers} >= {"app", "app_owner", "postgres"}
     assert {line.split()[1] for line in verifiers} == {"SCRAM-SHA-256$"}
 
@@ -78,9 +84,13 @@ def test_nobody_gets_in_without_a_password(postgres: Container):
     assert methods
     assert {method for method in methods if method.startswith("host")} <= {"host scram-sha-256", "hostssl scram-sha-256"}
     assert {method for method in methods if method.startswith("local")} <= {"local peer"}
-    refused = postgres.execute("env", "PGPASSWORD=wrong-password", "psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app", "-c", "select 1", check=False)
+    refused = postgres.execute(
+        "env", "PGPASSWORD=wrong-password", "psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app", "-c", "select 1", check=False
+    )
     assert "password authentication failed" in refused
-    unasked = postgres.execute("psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app passfile=/nowhere", "-c", "select 1", check=False)
+    unasked = postgres.execute(
+        "psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app passfile=/nowhere", "-c", "select 1", check=False
+    )
     assert "no password supplied" in unasked
     unknown = postgres.execute("psql", "-X", "-w", "-d", "host=127.0.0.1 user=postgres dbname=postgres", "-c", "select 1", check=False)
     assert "no pg_hba.conf entry" in unknown
@@ -137,7 +147,9 @@ def test_application_is_no_administrator_of_redis(redis: Container, command: lis
 
 
 def test_chroma_is_the_one_process_of_its_volume(lab: Lab):
-    users = [container for container in lab.containers() if any(mount.get("Name") == "chroma_data" for mount in container.inspect["Mounts"])]
+    users = [
+        container for container in lab.containers() if any(mount.get("Name") == "chroma_data" for mount in container.inspect["Mounts"])
+    ]
     assert [container.service for container in users] == ["chroma"]
 
 

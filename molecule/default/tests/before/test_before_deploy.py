@@ -42,7 +42,10 @@ def untouched(host: LabHost) -> Iterator[None]:
 
 # Each with what the message must say: the variable or group, and the remedy.
 INPUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "placeholder secret": ({"vault_redis_app_password": "CHANGE_ME_please_change_me_now_really"}, ["vault_redis_app_password", "32 random characters"]),
+    "placeholder secret": (
+        {"vault_redis_app_password": "CHANGE_ME_please_change_me_now_really"},
+        ["vault_redis_app_password", "32 random characters"],
+    ),
     "short secret": ({"vault_app_secret_key": "abc123"}, ["vault_app_secret_key", "32 random characters"]),
     "empty secret": ({"vault_postgres_app_password": ""}, ["vault_postgres_app_password"]),
     "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "whole number", "set it in"]),
@@ -53,7 +56,10 @@ HOSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "too little memory": ({"slipway_minimum_memory_mb": 9999999}, ["of memory", "slipway_minimum_memory_mb asks for 9999999 MB"]),
     "too little disk": ({"slipway_minimum_disk_mb": 99999999}, ["MB free on the disk of", "slipway_minimum_disk_mb"]),
     "no such image": ({"redis_image": "redis:7-never-built"}, ["redis:7-never-built (redis_image)", "correct redis_image"]),
-    "database out of reach": ({"slipway_postgres_host": "192.0.2.1"}, ["192.0.2.1:5432 (slipway_postgres_host)", "correct slipway_postgres_host"]),
+    "database out of reach": (
+        {"slipway_postgres_host": "192.0.2.1"},
+        ["192.0.2.1:5432 (slipway_postgres_host)", "correct slipway_postgres_host"],
+    ),
 }
 
 
@@ -122,7 +128,9 @@ def test_port_of_a_foreign_process_is_left_to_it(lab: Lab, host: LabHost):
 
 @pytest.mark.usefixtures("untouched")
 def test_unsupported_distribution_is_refused(lab: Lab, host: LabHost):
-    host.run("cp --no-dereference /etc/os-release /root/os-release && rm /etc/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release")
+    host.run(
+        "cp --no-dereference /etc/os-release /root/os-release && rm /etc/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release"
+    )
     try:
         run = lab.playbook("site")
     finally:
@@ -151,4 +159,3 @@ def test_first_deploy_shows_no_secret_however_loud_it_is(lab: Lab):
     assert not slipway_leaks.shown(json.dumps(run.report), slipway_leaks.needles(lab))
     assert "postgresql.conf" in run.output, "the run showed no diff"
     lab.wait_until_healthy(5)
-

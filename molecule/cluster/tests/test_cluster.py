@@ -1,0 +1,106 @@
+"""What only a fleet can show: spread requests, events that cross hosts, and ports that are open to peers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from slipway_lab import Container, Lab, Stranger
+
+
+def backends(lab: Lab) -> list[Container]:
+    return [container for container in lab.containers() if container.kind == "backend"]
+
+
+def test_each_tier_is_on_its_host(lab: Lab):
+    kinds = {name: {container.kind for container in host.containers()} for name, host in lab.hosts.items()}
+    assert kinds == {
+        "lb1": {"nginx"},
+        "app1": {"backend", "frontend"},
+        "app2": {"backend", "frontend"},
+        "db1": {"postgres"},
+        "cache1": {"redis", "chroma"},
+        "backup1": set(),
+    }
+
+
+def test_requests_are_spread_over_both_app_hosts(lab: Lab, client: httpx.Client):
+    instances = {client.get("/api/version").json()["instance"] for _ in range(20)}
+    assert instances == {container.inspect["Config"]["Hostname"] for container in backends(lab)}
+    assert len(instances) == 2
+
+
+def test_an_event_of_one_app_host_reaches_clients_of_the_other(lab: Lab, client: httpx.Client):
+    session = client.post("/api/sessions", json={}).json()["id"]
+
+    async def line_to(instance: str | None) -> tuple[Any, str]:
+        """Connect until another instance than this one answers."""
+        for _ in range(20):
+            line = await websockets.connect(f"wss://localhost:{lab.https_port}/ws", ssl=lab.tls(), origin=lab.url, proxy=None)
+            hello = json.loads(await line.recv())
+            if hello["instance"] != instance:
+                return line, hello["instance"]
+            await line.close()
+        pytest.fail(f"twenty connections all went to {instance}")
+
+    async def until(line: Any, kind: str) -> dict[str, Any]:
+        while (event := json.loads(await line.recv()))["type"] != kind:
+            assert event["type"] != "error", event
+        return event
+
+    async def scenario() -> tuple[dict[str, Any], str, str]:
+        asking, one = await line_to(None)
+        watching, other = await line_to(one)
+        await watching.send(json.dumps({"type": "join", "session_id": session}))
+        await until(watching, "joined")
+        await asking.send(json.dumps({"type": "ask", "session_id": session, "content": "How do I invite a colleague?"}))
+        event = await until(watching, "answer")
+        await asking.close()
+        await watching.close()
+        return event, one, other
+
+    event, one, other = asyncio.run(asyncio.wait_for(scenario(), 60))
+    assert one != other
+    assert event["message"]["instance"] == one
+    assert event["message"]["content"]
+
+
+def test_ports_of_the_application_admit_the_balancer_only(lab: Lab, stranger: Stranger):
+    for container in lab.containers():
+        if container.kind not in {"backend", "frontend"}:
+            continue
+        binding = next(iter(container.inspect["HostConfig"]["PortBindings"].values()))[0]
+        address, port = container.host.address, int(binding["HostPort"])
+        assert lab.hosts["lb1"].can_connect(address, port), f"{container.name} on {container.host}"
+        for name in ("db1", "cache1", "backup1"):
+            assert not lab.hosts[name].can_connect(address, port), f"{name} reaches {container.name} on {container.host}"
+        assert not stranger.can_connect(address, port)
+
+
+def test_app_hosts_answer_alone(lab: Lab, client: httpx.Client):
+    """One app host is stopped: the other one answers all."""
+    for container in lab.hosts["app1"].containers():
+        container.host.run(f"docker stop {container.name}")
+    try:
+        answers = [client.get("/api/version") for _ in range(20)]
+        pages = [client.get("/") for _ in range(10)]
+    finally:
+        for container in lab.hosts["app1"].containers():
+            container.host.run(f"docker start {container.name}")
+    assert {answer.status_code for answer in answers + pages} == {200}
+    assert len({answer.json()["instance"] for answer in answers}) == 1
+    lab.wait_until_healthy(120)
+
+
+def test_doors_stay_shut_after_an_engine_restart(lab: Lab, stranger: Stranger):
+    host = lab.hosts["db1"]
+    host.run("systemctl restart docker")
+    lab.wait_until_healthy(180)
+    assert lab.hosts["app1"].can_connect(host.address, 5432)
+    assert not lab.hosts["lb1"].can_connect(host.address, 5432)
+    assert not stranger.can_connect(host.address, 5432)
+    assert lab.site().changed == []

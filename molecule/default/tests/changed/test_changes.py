@@ -1,0 +1,169 @@
+"""What becomes of a running stack: changes by hand, changes in the inventory, a store away, an engine restarted, a host rebooted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+import slipway_leaks
+from slipway_lab import Container, Lab, LabHost, wait_until
+
+APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
+NGINX = "/etc/slipway/slipway/nginx/config/current/servers.conf"
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    return lab.balancer
+
+
+def sql(postgres: Container, statement: str, connection: str = "dbname=app", check: bool = True) -> str:
+    return postgres.execute("psql", "-X", "-A", "-t", "-q", "-d", connection, "-c", statement, check=check).strip()
+
+
+def reasons(output: str, host: LabHost) -> set[str]:
+    """Return what a run says that differs."""
+    return {line.strip().removeprefix(f"{host.name}: ") for line in output.splitlines() if line.startswith(f"  {host.name}: ")}
+
+
+def ids(lab: Lab) -> dict[str, str]:
+    return {container.service: container.inspect["Id"] for container in lab.containers()}
+
+
+def question(lab: Lab) -> dict[str, Any]:
+    """Ask over HTTP, and return the answer."""
+    with lab.client() as client:
+        session = client.post("/api/sessions", json={"title": "kept"}).json()["id"]
+        answer = client.post(f"/api/sessions/{session}/messages", json={"content": "Can I get a refund?"})
+        assert answer.status_code == 201, answer.text
+        return {"session": session, **answer.json()}
+
+
+def test_nothing_to_do_is_nothing_done(lab: Lab):
+    run = lab.site("--check", "--diff")
+    assert run.changed == []
+    assert max(run.report["remote_calls"].values()) <= 3, run.report["remote_calls"]
+
+
+def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host: LabHost):
+    said = question(lab)
+    before = ids(lab)
+    host.run("docker stop slipway-postgres")
+    host.run(f"sed -i 's/client_max_body_size/# by hand/; $ a # by hand' {NGINX}")
+    host.run("docker network disconnect slipway-database slipway-chroma")
+    # Made anew by hand: the same name, labels of ours, and nothing of what we ask of it.
+    host.run("docker rm --force slipway-redis && docker run --detach --name slipway-redis --network slipway-database --network-alias redis "
+             "--label slipway.stack=slipway --label slipway.service=redis --label slipway.owner=redis redis:7-alpine")  # fmt: skip
+
+    dry = lab.site("--check", "--diff")
+    named = reasons(dry.output, host)
+    assert {reason.partition(":")[0] for reason in named} == {"postgres", "nginx", "redis", "chroma"}, named
+    assert "postgres: the container is exited" in named
+    assert f"nginx: {NGINX} differs" in named
+    assert "chroma: joins network slipway-database" in named
+    assert "redis: its declaration changed" in named
+    assert "-# by hand" in dry.output, "the diff shows the line that was added"
+    assert ids(lab)["postgres"] == before["postgres"], "a dry run made something"
+
+    mended = lab.site()
+    assert reasons(mended.output, host) == named
+    after = ids(lab)
+    assert {service for service in after if after[service] != before[service]} == {"redis"}
+    lab.wait_until_healthy(5)
+    assert "by hand" not in host.run(f"cat {NGINX}")
+    # What was said before is still there: the volumes outlive their containers.
+    with lab.client() as client:
+        stored = client.get(f"/api/sessions/{said['session']}/messages").json()
+    assert len(stored) == 2
+    assert question(lab)["cached"] is True, "Redis lost its answers"
+    again = lab.site()
+    assert again.changed == []
+
+
+def test_container_of_our_name_without_our_labels_is_not_overrun(lab: Lab, host: LabHost):
+    """Somebody else's container may hold somebody else's data: it is named, and what to do about it."""
+    host.run("docker stop slipway-chroma && docker rename slipway-chroma kept-chroma && docker create --name slipway-chroma redis:7-alpine")
+    try:
+        run = lab.playbook("site")
+    finally:
+        host.run("docker rm slipway-chroma && docker rename kept-chroma slipway-chroma && docker start slipway-chroma")
+    assert run.returncode != 0
+    text = " ".join(run.output.split())
+    assert "lab1" in text
+    assert "a container named slipway-chroma exists that is not of the stack slipway: rename or remove it" in text
+    lab.wait_until_healthy(120)
+
+
+def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host: LabHost):
+    """A user is added and three secrets are rotated, in a run as loud as can be; then the inventory's own values come back."""
+    before = ids(lab)
+    said = question(lab)
+    new = {name: f"rotated{index}-{lab.secrets[name][::-1]}" for index, name in enumerate(
+        ["vault_postgres_app_password", "vault_redis_app_password", "vault_app_secret_key"])}  # fmt: skip
+    reader = f"reader-{lab.secrets['vault_postgres_owner_password'][::-1]}"
+    users = [{"name": "reporting", "password": reader, "access": "read"}]
+    run = lab.site("-vvv", "--diff", variables={**new, "postgres_users": users})
+    texts = slipway_leaks.needles(lab, {**lab.secrets, **{f"new {name}": value for name, value in new.items()}, "reader": reader})
+    assert not slipway_leaks.shown(run.output, texts)
+    assert not slipway_leaks.shown(json.dumps(run.report), texts)
+    lab.wait_until_healthy(5)
+    after = ids(lab)
+    assert after["postgres"] == before["postgres"], "the database was made anew for a password"
+    assert after["nginx"] == before["nginx"]
+
+    postgres = lab.service("postgres")
+    assert sql(postgres, "select 1", APP) == "1"
+    as_reader = f"docker exec --interactive --user postgres {postgres.name} sh -c {shlex.quote('read -r PGPASSWORD; export PGPASSWORD; exec psql -X -A -t -q -w -d "$0" -c "$1" 2>&1')}"
+    for connection, password, statement, expected in [
+        ("host=127.0.0.1 user=reporting dbname=app", reader, "select count(*) > 0 from messages", "t"),
+        ("host=127.0.0.1 user=reporting dbname=app", reader, "delete from messages", "permission denied"),
+        ("host=127.0.0.1 user=app dbname=app", lab.secrets["vault_postgres_app_password"], "select 1", "password authentication failed"),
+        ("host=127.0.0.1 user=app dbname=app", new["vault_postgres_app_password"], "select 1", "1"),
+    ]:
+        program = "import subprocess\nprint(json.dumps(subprocess.run(V['command'], shell=True, input=V['password'] + '\\n', capture_output=True, text=True).stdout))"
+        output = host.python(program, command=f"{as_reader} {shlex.quote(connection)} {shlex.quote(statement)}", password=password)
+        assert expected in output, output
+    outside, _, _ = slipway_leaks.leaks(host, texts)
+    assert not outside, "\n".join(outside)
+    with lab.client() as client:
+        assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
+
+    back = lab.site()
+    assert back.changed
+    postgres = lab.service("postgres")
+    assert sql(postgres, "select 1 from pg_roles where rolname = 'reporting' and rolcanlogin") == "", (
+        "a user that is not declared may log in"
+    )
+    assert sql(postgres, "select 1", APP) == "1"
+
+
+def test_without_redis_the_product_answers(lab: Lab, host: LabHost):
+    host.run("docker stop slipway-redis")
+    try:
+        with lab.client() as client:
+            wait_until(lambda: client.get("/api/ready").json()["status"] == "degraded", 20, "the product says that it is degraded")
+            assert client.get("/api/ready").status_code == 200
+        assert question(lab)["content"]
+    finally:
+        host.run("docker start slipway-redis")
+    with lab.client() as client:
+        wait_until(lambda: client.get("/api/ready").json()["status"] == "ready", 30, "the product has Redis again")
+
+
+def test_all_come_back_after_the_engine_restarts(lab: Lab, host: LabHost):
+    before = ids(lab)
+    host.run("systemctl restart docker")
+    lab.wait_until_healthy(180)
+    assert ids(lab) == before
+    assert question(lab)["content"]
+
+
+def test_all_come_back_after_a_reboot_and_nothing_is_left_to_do(lab: Lab, host: LabHost):
+    said = question(lab)
+    host.reboot()
+    lab.wait_until_healthy(240)
+    with lab.client() as client:
+        assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
+    assert lab.site().changed == []

@@ -1,0 +1,123 @@
+"""A person's way through the page, in headless Chromium, through the balancer."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+ANSWER_MS = 30_000
+
+
+@pytest.fixture(scope="session")
+def place() -> tuple[str, Path]:
+    """The address to open and the authority to trust: SLIPWAY_URL and SLIPWAY_CA, or those of the lab that LAB names."""
+    if "SLIPWAY_URL" in os.environ:
+        return os.environ["SLIPWAY_URL"], Path(os.environ["SLIPWAY_CA"])
+    inventory = ROOT / "inventories" / os.environ.get("LAB", "lab")
+    line = (inventory / "group_vars/all/lab.yml").read_text(encoding="utf-8").partition("slipway_public_url: ")[2]
+    return line.split()[0], inventory / "pki/ca.pem"
+
+
+def fingerprint(certificate: Path) -> str:
+    """Return the key of a certificate as Chromium names it."""
+    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
+    return base64.b64encode(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
+
+
+@pytest.fixture(scope="session")
+def browser(place: tuple[str, Path]) -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert program, "no Chromium is installed: apt-get install chromium"
+    # The one key of this lab's authority is trusted; any other certificate is an error, as for a person.
+    arguments = [
+        f"--ignore-certificate-errors-spki-list={fingerprint(place[1])}",
+        "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    ]  # fmt: skip
+    with sync_playwright() as playwright:
+        # Chromium's own sandbox does not start as root, and in most containers.
+        made = playwright.chromium.launch(executable_path=program, args=arguments, chromium_sandbox=os.geteuid() != 0)
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    made = browser.new_context(viewport={"width": 1200, "height": 800})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def page(context: BrowserContext, complaints: list[str]) -> Page:
+    made = context.new_page()
+    # A breach of the content security policy is an error of the console, as is a script that failed.
+    made.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    made.on("pageerror", lambda error: complaints.append(str(error)))
+    return made
+
+
+def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tuple[str, Path], page: Page, complaints: list[str]):
+    url = place[0]
+    frames: list[str] = []
+
+    def listen(line: WebSocket) -> None:
+        line.on("framereceived", lambda frame: frames.append(str(frame)))
+
+    page.on("websocket", listen)
+    answer = page.goto(url)
+    assert answer is not None
+    assert answer.ok
+    expect(page.get_by_test_id("health")).to_have_attribute("data-status", "ready", timeout=ANSWER_MS)
+    expect(page.get_by_test_id("health")).to_have_attribute("data-link", "open", timeout=ANSWER_MS)
+
+    # A question that nobody asked before: the word changes nothing about the article that answers it.
+    question = f"How do I reset my password? {uuid.uuid4().hex[:8]}"
+    page.get_by_test_id("question-input").fill(question)
+    page.get_by_test_id("ask-button").click()
+    expect(page.get_by_test_id("question")).to_have_text([question])
+    expect(page.get_by_test_id("answer")).to_have_count(1, timeout=ANSWER_MS)
+    expect(page.get_by_test_id("source").first).to_be_visible()
+    text = page.get_by_test_id("answer").inner_text()
+    assert text
+    assert page.get_by_test_id("cached-badge").count() == 0
+    assert any('"type":"answer"' in frame.replace(" ", "") for frame in frames), "the answer did not come over the WebSocket"
+
+    page.reload()
+    expect(page.get_by_test_id("answer")).to_have_text([text], timeout=ANSWER_MS)
+    expect(page.get_by_test_id("session-item").first).to_be_visible()
+    assert "session=" in page.url
+
+    expect(page.get_by_test_id("health")).to_have_attribute("data-link", "open", timeout=ANSWER_MS)
+    page.get_by_test_id("question-input").fill(question)
+    page.get_by_test_id("question-input").press("Enter")
+    expect(page.get_by_test_id("answer")).to_have_count(2, timeout=ANSWER_MS)
+    expect(page.get_by_test_id("cached-badge")).to_have_text(["from cache"])
+    assert page.get_by_test_id("answer").nth(1).inner_text() == text
+
+    reports = ROOT / "reports"
+    reports.mkdir(exist_ok=True)
+    page.screenshot(path=reports / "e2e-page.png")
+    assert not complaints, complaints
+
+
+def test_another_visitor_sees_no_ones_sessions(place: tuple[str, Path], page: Page, complaints: list[str]):
+    page.goto(place[0])
+    expect(page.get_by_test_id("health")).to_have_attribute("data-link", "open", timeout=ANSWER_MS)
+    expect(page.get_by_test_id("session-item")).to_have_count(0)
+    assert not complaints, complaints
