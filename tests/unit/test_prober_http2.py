@@ -137,7 +137,7 @@ def test_http2_requests_that_were_taken_and_lost_are_failures(certificate: Path,
 
 
 def test_http2_requests_without_an_answer_fail_in_time_and_give_their_place_back(certificate: Path):
-    numbers = http2_load(certificate, lambda number: "answer" if number % 2 else "silence", timeout_seconds=0.3, streams=3)
+    numbers = http2_load(certificate, lambda number: "answer" if number % 2 else "silence", timeout_seconds=0.3, streams=30)
     assert numbers["in_flight"] == 0
     assert 10 <= numbers["failed"] < numbers["requests"] - 10
     assert "no answer within 0.3 s" in {failure["reason"] for failure in numbers["failures"]}
