@@ -111,7 +111,7 @@ class LabHost:
 
     def reboot(self) -> None:
         subprocess.run(["docker", "restart", "--time", "60", f"{self.lab.name}-{self.name}"], check=True, capture_output=True)
-        wait_until(lambda: self._answers(), 90, f"{self.name} answers after its reboot")
+        wait_until(self._answers, 90, f"{self.name} answers after its reboot")
 
     def _answers(self) -> bool:
         try:

@@ -42,8 +42,13 @@ def browser(place: tuple[str, Path]) -> Iterator[Browser]:
     # The one key of this lab's authority is trusted; any other certificate is an error, as for a person.
     arguments = [
         f"--ignore-certificate-errors-spki-list={fingerprint(place[1])}",
-        "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    ]  # fmt: skip
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with sync_playwright() as playwright:
         # Chromium's own sandbox does not start as root, and in most containers.
         made = playwright.chromium.launch(executable_path=program, args=arguments, chromium_sandbox=os.geteuid() != 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,14 @@ import slipway_leaks
 import yaml
 from slipway_lab import Lab, LabHost
 
-FINGERPRINT = "docker ps --all --no-trunc --format '{{.ID}} {{.Status}}' | sed 's/Up .*/Up/'; docker volume ls -q; docker network ls -q; "
-FINGERPRINT += "find /etc/slipway /etc/docker /etc/logrotate.d /etc/systemd/system -printf '%p %T@ %s\\n' 2>/dev/null | sort; iptables-save | grep -c SLIPWAY"
+# What the host has; a container's age is not part of it.
+FINGERPRINT = """
+docker ps --all --no-trunc --format '{{.ID}} {{.Status}}' | sed 's/Up .*/Up/'
+docker volume ls --quiet
+docker network ls --quiet
+find /etc/slipway /etc/docker /etc/logrotate.d /etc/systemd/system -printf '%p %T@ %s\\n' 2>/dev/null | sort
+iptables-save | grep -c SLIPWAY
+"""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def test_bad_input_stops_the_run_before_anything_is_touched(lab: Lab, variables:
     run = lab.playbook("site", variables=variables)
     assert run.returncode != 0
     text = " ".join(run.output.split())
-    assert "Preflight found 1 problem; no host was changed." in text
+    assert re.search(r"Preflight found \d problems?; no host was changed\.", text)
     assert "lab1" in text
     for part in said:
         assert part in text, run.output
@@ -128,13 +135,11 @@ def test_port_of_a_foreign_process_is_left_to_it(lab: Lab, host: LabHost):
 
 @pytest.mark.usefixtures("untouched")
 def test_unsupported_distribution_is_refused(lab: Lab, host: LabHost):
-    host.run(
-        "cp --no-dereference /etc/os-release /root/os-release && rm /etc/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release"
-    )
+    host.run("mv /etc/os-release /root/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release")
     try:
         run = lab.playbook("site")
     finally:
-        host.run("rm /etc/os-release && mv /root/os-release /etc/os-release")
+        host.run("mv --force /root/os-release /etc/os-release")
     assert run.returncode != 0
     assert "host lab1: runs fedora 44, which is not supported; supported are Debian" in " ".join(run.output.split())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import Any
 
 import pytest
@@ -11,6 +10,13 @@ import slipway_leaks
 from slipway_lab import Container, Lab, LabHost, wait_until
 
 APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
+# A login by a password that stands on no command line.
+LOGIN = r"""
+import subprocess
+inside = 'read -r PGPASSWORD; export PGPASSWORD; exec psql -X -A -t -q -w -d "$0" -c "$1" 2>&1'
+command = ["docker", "exec", "--interactive", "slipway-postgres", "sh", "-c", inside, V["connection"], V["statement"]]
+print(json.dumps(subprocess.run(command, input=V["password"] + "\n", stdout=subprocess.PIPE, text=True, check=False).stdout))
+"""
 NGINX = "/etc/slipway/slipway/nginx/config/current/servers.conf"
 
 
@@ -115,15 +121,13 @@ def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host:
 
     postgres = lab.service("postgres")
     assert sql(postgres, "select 1", APP) == "1"
-    as_reader = f"docker exec --interactive --user postgres {postgres.name} sh -c {shlex.quote('read -r PGPASSWORD; export PGPASSWORD; exec psql -X -A -t -q -w -d "$0" -c "$1" 2>&1')}"
     for connection, password, statement, expected in [
         ("host=127.0.0.1 user=reporting dbname=app", reader, "select count(*) > 0 from messages", "t"),
         ("host=127.0.0.1 user=reporting dbname=app", reader, "delete from messages", "permission denied"),
         ("host=127.0.0.1 user=app dbname=app", lab.secrets["vault_postgres_app_password"], "select 1", "password authentication failed"),
         ("host=127.0.0.1 user=app dbname=app", new["vault_postgres_app_password"], "select 1", "1"),
     ]:
-        program = "import subprocess\nprint(json.dumps(subprocess.run(V['command'], shell=True, input=V['password'] + '\\n', capture_output=True, text=True).stdout))"
-        output = host.python(program, command=f"{as_reader} {shlex.quote(connection)} {shlex.quote(statement)}", password=password)
+        output = host.python(LOGIN, connection=connection, statement=statement, password=password)
         assert expected in output, output
     outside, _, _ = slipway_leaks.leaks(host, texts)
     assert not outside, "\n".join(outside)
