@@ -31,15 +31,17 @@ def healthcheck(inspected: Inspected) -> dict[str, Any]:
     }
 
 
-def mounts(inspected: Inspected, root: str) -> list[str]:
+def mounts(inspected: Inspected, root: str) -> list[str | dict[str, Any]]:
     """Return a container's binds, those of our configuration from the copy, and its volumes under names of the bench's own."""
-    result = []
+    result: list[str | dict[str, Any]] = []
     for mount in inspected["Mounts"]:
-        mode = "rw" if mount["RW"] else "ro"
         if mount["Type"] == "volume":
-            result.append(f"{mount['Name']}:{mount['Destination']}:{mode}")
+            # The engine would give an empty volume the owner that the image's folder has.
+            kept = {"type": "volume", "source": mount["Name"], "target": mount["Destination"], "volume": {"nocopy": True}}
+            result.append(kept | {"read_only": not mount["RW"]})
         elif mount["Type"] == "bind":
             source = mount["Source"]
+            mode = "rw" if mount["RW"] else "ro"
             result.append(f"{FOLDER + source if source.startswith(root) else source}:{mount['Destination']}:{mode}")
     return result
 
