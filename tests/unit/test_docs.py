@@ -1,0 +1,208 @@
+"""Every command in README.md and docs/ names what exists, in a way that its program understands.
+
+What is marked safe there is run against the demo by the Molecule scenarios; see tests/docs_commands.py. Links and names of make targets in
+prose are looked at by test_repository.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import SUPPORTED_DISTRIBUTIONS
+from conftest import ROOT, ansible
+
+sys.path.insert(0, str(ROOT / "tests"))
+from docs_commands import Command, commands, split
+
+COMMANDS = list(commands())
+# Programs that a page may use, and that other checks here do not look into.
+PROGRAMS = {"curl", "docker", "ls", "openssl", "python3", "source"}
+SETTINGS = {
+    "LAB",
+    "TOPOLOGY",
+    "LAB_HTTPS_PORT",
+    "LAB_HTTP_PORT",
+    "LAB_SSH_BASE",
+    "DEMO_VERSION",
+    "IMAGES",
+    "PYTHON",
+    "SCENARIOS",
+}
+MADE_BY_COMMANDS = re.compile(r"(inventories/(lab|second|shop)|reports|build|\.venv)(/|$)")
+
+
+def place(item: Command) -> str:
+    return f"{item.file.relative_to(ROOT)}:{item.line}"
+
+
+def using(*programs: str) -> list[tuple[Command, list[str]]]:
+    return [(item, split(item.command)[1]) for item in COMMANDS if split(item.command)[1][0] in programs]
+
+
+def words_of(pairs: list[tuple[Command, list[str]]]) -> list:
+    return [pytest.param(words, id=f"{place(item)} {' '.join(words)[:60]}") for item, words in pairs]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the environment "shop", made with the commands of the README."""
+    top = tmp_path_factory.mktemp("docs") / "clone"
+    top.mkdir()
+    for name in ("ansible.cfg", "collections", "examples", "galaxy.yml", "group_vars", "meta", "playbooks", "plugins", "roles", "tools"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, top / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        else:
+            shutil.copy2(source, top / name)
+    shutil.copytree(ROOT / "inventories/prod", top / "inventories/prod", symlinks=True)
+    made = [item for item, _ in using("cp", "ln") if item.file.name == "README.md"]
+    assert len(made) == 2
+    for item in made:
+        subprocess.run(split(item.command)[1], cwd=top, check=True)
+    # Labs write theirs when they come up; the syntax is the same for any hosts.
+    for lab in ("lab", "second"):
+        shutil.copytree(ROOT / "inventories/prod", top / "inventories" / lab, symlinks=True)
+    (top / "vault-password").write_text("of this test alone\n")
+    return top
+
+
+def test_there_are_commands_of_every_kind():
+    assert len(COMMANDS) > 40
+    assert {item.kind for item in COMMANDS} == {"command", "safe", "host", "host safe"}
+
+
+@pytest.mark.parametrize("item", COMMANDS, ids=place)
+def test_the_shell_understands_it(item: Command):
+    done = subprocess.run(["bash", "-n", "-c", item.command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    settings, words = split(item.command)
+    assert set(settings) <= SETTINGS
+    program = words[0]
+    known = program in PROGRAMS or program in {"make", "cp", "ln"} or program.startswith("ansible") or (ROOT / program).is_file()
+    assert known, f"{program}: if it is right to use it, say so in this test"
+
+
+@pytest.mark.parametrize("item", COMMANDS, ids=place)
+def test_the_files_it_names_exist(item: Command):
+    for word in split(item.command)[1]:
+        path = word.partition("=")[2] if word.startswith("--") else word
+        if item.kind.startswith("host") or "/" not in path or re.search(r"[\s{$:]|^[~/]|^\.\./|--format", path):
+            continue
+        if not MADE_BY_COMMANDS.match(path):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("words", words_of(using("make")))
+def test_make_knows_the_target_and_the_settings(words: list[str]):
+    for word in words[1:]:
+        if "=" in word:
+            assert word.partition("=")[0] in SETTINGS
+    done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_settings_are_read_somewhere():
+    text = "".join(path.read_text() for path in [ROOT / "Makefile", *(ROOT / "lab").iterdir()] if path.is_file())
+    assert not [name for name in SETTINGS if not re.search(rf"\b{name}\b", text)]
+
+
+@pytest.mark.parametrize("words", words_of(using("ansible-playbook")))
+def test_playbooks_and_their_options_are_known(words: list[str], clone: Path):
+    arguments = list(words[1:])
+    if "--vault-password-file" in arguments:
+        arguments[arguments.index("--vault-password-file") + 1] = str(clone / "vault-password")
+    assert "-i" in arguments, "say which inventory"
+    # ansible-playbook goes on without an inventory that it does not find.
+    assert (clone / arguments[arguments.index("-i") + 1] / "hosts.yml").exists()
+    done = ansible("ansible-playbook", "--syntax-check", *arguments, cwd=clone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Unable to parse" not in done.stderr
+
+
+@pytest.mark.parametrize("words", words_of(using("ansible-inventory")))
+def test_inventories_are_readable(words: list[str], clone: Path):
+    done = ansible(words[0], *words[1:], cwd=clone)
+    assert done.returncode == 0, done.stderr
+    assert "app1" in done.stdout or "slipway_address" in done.stdout
+
+
+@pytest.mark.parametrize("words", words_of(using("ansible-doc")))
+def test_documentation_is_shown(words: list[str]):
+    done = ansible(words[0], *words[1:], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert words[-1].rpartition(".")[2].upper() in done.stdout.upper()
+
+
+@pytest.mark.parametrize("words", words_of(using("ansible-vault", "ansible-galaxy", "ansible")))
+def test_other_programs_of_ansible_know_the_options(words: list[str]):
+    # Their --help behind the words ends them before they act, but after the subcommand is known.
+    done = ansible(words[0], *words[1:], "--help", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    for option in (word for word in words[1:] if word.startswith("-")):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}\b", done.stdout), option
+
+
+def test_the_copied_environment_takes_the_products_inputs_of_the_readme(clone: Path):
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    product = next(block for block in blocks if "app_backend_image" in block)
+    (clone / "inventories/shop/group_vars/all/20_product.yml").write_text(textwrap.dedent(product))
+    linked = clone / "inventories/shop/group_vars/all/00_shared.yml"
+    assert linked.is_symlink()
+    assert linked.resolve() == clone / "group_vars/all.yml"
+    assert not (clone / "inventories/shop/group_vars/all/20_product.yml").is_symlink()
+    run = ansible("ansible-playbook", "playbooks/secrets.yml", "-i", "inventories/shop", cwd=clone)
+    assert run.returncode == 0, run.stdout + run.stderr
+    # The hosts of the example do not exist, so what site.yml does without asking them is run alone.
+    first = yaml.safe_load((clone / "playbooks/site.yml").read_text())[0]
+    (clone / "playbooks/inputs.yml").write_text(yaml.safe_dump([first]))
+    checked = ansible("ansible-playbook", "playbooks/inputs.yml", "-i", "inventories/shop", cwd=clone)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    shown = ansible("ansible-inventory", "-i", "inventories/shop", "--host", "app1", cwd=clone)
+    assert json.loads(shown.stdout)["app_version"] == "2.4.0"
+
+
+def test_inputs_that_pages_name_exist():
+    known = set(yaml.safe_load((ROOT / "group_vars/all.yml").read_text()))
+    roles = []
+    for specs in ROOT.glob("roles/*/meta/argument_specs.yml"):
+        roles.append(specs.parts[-3])
+        for entry in yaml.safe_load(specs.read_text())["argument_specs"].values():
+            known |= set(entry.get("options") or {})
+    prefix = "|".join(sorted(roles))
+    unknown = set()
+    for page in {item.file for item in COMMANDS} | {ROOT / "docs/product.md"}:
+        if page.name == "architecture.md":
+            continue
+        names = re.findall(rf"(?<![\w/.-])(?:{prefix})_[a-z_]*[a-z](?![\w./*…-])", page.read_text())
+        unknown |= {f"{page.name}: {name}" for name in names if name not in known}
+    # Names of volumes look like inputs.
+    volumes = {"nginx_logs", "redis_data", "postgres_data", "chroma_data"}
+    assert not {entry for entry in unknown if entry.partition(": ")[2] not in volumes}
+
+
+def test_the_page_on_reports_names_the_fields_that_are_written():
+    page = (ROOT / "docs/reports.md").read_text()
+    example = json.loads(re.search(r"```json\n(.*?)```", page, flags=re.DOTALL)[1])
+    source = (ROOT / "plugins/callback/report.py").read_text()
+    body = source[source.index("def _report(") : source.index("def _finish(")]
+    written = set(re.findall(r'^            "(\w+)":', body, flags=re.MULTILINE))
+    assert set(example) == written
+    rows = re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written
+
+
+def test_pages_name_the_systems_that_are_supported():
+    for page in ("README.md", "docs/install.md"):
+        text = (ROOT / page).read_text()
+        for name, versions in SUPPORTED_DISTRIBUTIONS.items():
+            assert name.capitalize() in text
+            assert all(version in text for version in versions), page
