@@ -35,6 +35,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "root": {"type": "str", "required": True},
                 "owner": {"type": "str", "required": True},
                 "networks": {"type": "dict", "required": True},
+                "run_one_shots": {"type": "bool", "default": False},
                 "adopt_volumes": {"type": "bool", "default": False},
             }
         )
@@ -48,6 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 key=digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME"))),
                 networks=options["networks"],
                 adopt=options["adopt_volumes"],
+                run_one_shots=options["run_one_shots"],
             )
         except DeclarationError as error:
             raise AnsibleActionFail(f"{(task_vars or {}).get('inventory_hostname', '')}: {error}") from error

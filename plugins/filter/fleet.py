@@ -10,6 +10,8 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights
+
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
 
@@ -38,30 +40,65 @@ def firewall_rules(ports: list[dict[str, t.Any]]) -> list[str]:
     return rules
 
 
-def upstream_servers(hosts: list[str], hostvars: dict[str, t.Any], here: str, tier: str, slot: str = "") -> list[str]:
+def upstream_servers(
+    hosts: list[str],
+    hostvars: dict[str, t.Any],
+    here: str,
+    tier: str,
+    slot: str,
+    canary_slot: str = "",
+    canary_weight: int = 0,
+) -> list[t.Any]:
     """Return ``host:port`` of every app container of a tier, as the balancer ``here`` reaches it.
 
     A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_address`` and the
-    port it is published on.
+    port it is published on. With a canary the servers of both slots come with their weights.
 
     Args:
         hosts: names of the app hosts.
         hostvars: Ansible's hostvars.
         here: name of the balancer's host.
         tier: ``backend`` or ``frontend``.
-        slot: the slot that answers; empty takes each host's ``app_slot``.
+        slot: the slot that answers.
+        canary_slot: the slot that answers some requests, or none.
+        canary_weight: per cent of the requests that the canary gets.
     """
-    servers = []
-    for host in hosts:
-        values = hostvars[host]
-        live = slot or values["app_slot"]
-        for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
-            if host == here:
-                servers.append(f"{tier}-{live}-{number}:{values[f'app_{tier}_port']}")
-            else:
-                port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[live] + number - 1
-                servers.append(f"{values['slipway_address']}:{port}")
-    return servers
+
+    def servers_of(which: str) -> list[str]:
+        servers = []
+        for host in hosts:
+            values = hostvars[host]
+            for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
+                if host == here:
+                    servers.append(f"{tier}-{which}-{number}:{values[f'app_{tier}_port']}")
+                else:
+                    port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[which] + number - 1
+                    servers.append(f"{values['slipway_address']}:{port}")
+        return servers
+
+    live = servers_of(slot)
+    if not canary_slot or not int(canary_weight):
+        return list(live)
+    canary = servers_of(canary_slot)
+    live_weight, new_weight = canary_weights(int(canary_weight), len(live), len(canary))
+    return [{"server": server, "weight": live_weight} for server in live] + [{"server": server, "weight": new_weight} for server in canary]
+
+
+def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[dict[str, t.Any]]:
+    """Return the balancers as the controller reaches them: ``slipway_probe_address`` and ``_port``, or else where SSH goes.
+
+    Args:
+        balancers: variables of the balancers' hosts.
+        names: the product's names, of which the first is asked for.
+    """
+    return [
+        {
+            "address": values.get("slipway_probe_address") or values.get("ansible_host") or values["inventory_hostname"],
+            "port": int(values.get("slipway_probe_port") or values["nginx_https_port"]),
+            "server_name": names[0] if names else "localhost",
+        }
+        for values in balancers
+    ]
 
 
 def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
@@ -85,4 +122,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {"firewall_rules": firewall_rules, "upstream_servers": upstream_servers, "slot_ports": slot_ports}
+        return {
+            "firewall_rules": firewall_rules,
+            "upstream_servers": upstream_servers,
+            "slot_ports": slot_ports,
+            "probe_targets": probe_targets,
+        }

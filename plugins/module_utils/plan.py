@@ -449,11 +449,20 @@ def plan_service(
 
 
 def plan_services(
-    declared: list[Declaration], state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool
+    declared: list[Declaration],
+    state: State,
+    *,
+    stack: str,
+    root: str,
+    owner: str,
+    key: str,
+    networks: dict[str, t.Any],
+    adopt: bool,
+    run_one_shots: bool = False,
 ) -> dict[str, t.Any]:
     """Return the plans of all services of one owner, in the order given, and its containers that nobody declares.
 
-    A one-shot service is needed exactly when a container of another service of the list is about to be made.
+    A one-shot service is needed exactly when a container of another service of the list is about to be made, or with ``run_one_shots``.
 
     Raises:
         DeclarationError: see plan_service.
@@ -466,8 +475,8 @@ def plan_services(
     replaced = [plan["name"] for plan in plans if plan["replaced"] and not plan["one_shot"]]
     for plan in plans:
         if plan["one_shot"]:
-            plan["needed"] = bool(replaced)
-            plan["reasons"] = [f"{', '.join(replaced)} will be made"] if replaced else []
+            plan["needed"] = bool(replaced) or run_one_shots
+            plan["reasons"] = [f"{', '.join(replaced)} will be made" if replaced else "it was asked for"] if plan["needed"] else []
     containers = {plan["container"] for plan in plans}
     stale = sorted(
         name

@@ -159,6 +159,17 @@ def write_file(path: str, content: str, mode: int, uid: int = 0, gid: int = 0) -
     return True
 
 
+def add_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
+    """Write the secrets whose names are new, as a new configuration may speak of them; return whether there were any."""
+    new = sorted(set(secrets) - set(os.listdir(folder) if os.path.isdir(folder) else []))
+    if new and not os.path.isdir(folder):
+        os.makedirs(folder, mode=0o700)
+        os.chown(folder, uid, gid)
+    for name in new:
+        write_file(os.path.join(folder, name), secrets[name], 0o400, uid, gid)
+    return bool(new)
+
+
 def write_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
     """Make the folder of secrets hold these files and no others, readable by one user; return whether anything changed."""
     if not secrets and not os.path.isdir(folder):
@@ -295,10 +306,12 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
         )
     os.makedirs(options["folder"], mode=0o755, exist_ok=True)
     folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]
+    secrets_folder = os.path.join(options["folder"], "secrets")
     result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False}
     result["diff"] = differences(os.path.join(folder, "current"), config)
     # A revision that fails its validation must leave nothing behind, so all else waits for it.
     changed = False
+    changed |= add_secrets(secrets_folder, options["secrets"], uid, gid)
     if revision:
         fresh = not os.path.isdir(os.path.join(folder, revision))
         changed |= write_revision(folder, revision, config)
@@ -310,7 +323,7 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
                 if fresh:
                     shutil.rmtree(os.path.join(folder, revision), ignore_errors=True)
                 raise
-    changed |= write_secrets(os.path.join(options["folder"], "secrets"), options["secrets"], uid, gid)
+    changed |= write_secrets(secrets_folder, options["secrets"], uid, gid)
     for path, item in options["host_files"].items():
         changed |= write_file(path, item["content"], int(item["mode"], 8))
     for volume in options["volumes"]:

@@ -234,6 +234,8 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
         "restarts": inspected.get("RestartCount", 0),
         "started_at": state.get("StartedAt", ""),
         "labels": config.get("Labels") or {},
+        "owner": (config.get("Labels") or {}).get("slipway.owner", ""),
+        "version": (config.get("Labels") or {}).get("slipway.version", ""),
         "networks": {name: sorted((value or {}).get("Aliases") or []) for name, value in networks.items()},
         "memory": host.get("Memory", 0),
         "nano_cpus": host.get("NanoCpus", 0),

@@ -43,6 +43,10 @@ options:
     description: Whether to take over volumes that exist without our label.
     type: bool
     default: false
+  run_one_shots:
+    description: Whether one-shot services are needed even where no other container is made.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Changes nothing in either mode.
@@ -63,7 +67,7 @@ EXAMPLES = r"""
     root: /etc/slipway
     owner: redis
     networks: {database: {internal: true}}
-  register: __container_service_plan
+  register: container_service_plan
 """
 
 RETURN = r"""

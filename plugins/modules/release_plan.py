@@ -1,0 +1,61 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action release_plan, which has no part that runs on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_plan
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Say what a fleet serves, what it is to serve, and what an interrupted release needs
+description:
+  - Works on the controller alone, on what M(slipway.stack.host_state) has read of the hosts.
+options:
+  hosts:
+    description: Hosts that keep records, app hosts and balancers; those that were not read are left out.
+    type: list
+    elements: str
+    required: true
+  folder:
+    description: Folder of records and lock on the hosts.
+    type: str
+    required: true
+  version:
+    description: Value of C(app_version) in this run, from the inventory or with C(-e).
+    type: str
+    required: true
+  rollback:
+    description: Whether the version before is asked for.
+    type: bool
+    default: false
+  kept:
+    description: How many versions before the running one are remembered.
+    type: int
+    default: 3
+"""
+
+EXAMPLES = r"""
+- name: Say what is live and what is wanted
+  slipway.stack.release_plan:
+    hosts: [app1, app2, lb1]
+    folder: /etc/slipway/slipway/release
+    version: 1.1.0
+  register: release_plan
+"""
+
+RETURN = r"""
+record:
+  description: What the fleet serves, or none before its first release.
+  returned: success
+  type: dict
+version:
+  description: Version that is to run.
+  returned: success
+  type: str
+recover:
+  description: What an interrupted release needs, V(undo), V(finish), or nothing.
+  returned: success
+  type: str
+"""
