@@ -229,7 +229,10 @@ function Conversation(props: {
 }) {
   const { messages, partial, pending } = props;
   const end = useRef<HTMLDivElement>(null);
-  useEffect(() => end.current?.scrollIntoView({ block: "end" }), [messages, partial, pending]);
+  useEffect(() => {
+    // Returns nothing: newer browsers give a promise here, which React would call as its clean-up.
+    end.current?.scrollIntoView({ block: "end" });
+  }, [messages, partial, pending]);
   const streaming = partial && !messages.some((message) => message.id === partial.id) ? partial : null;
   return (
     <div className="messages" role="log" aria-live="polite" aria-label="Conversation" data-testid="messages" tabIndex={0}>
