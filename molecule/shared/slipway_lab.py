@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import shlex
-import socket
 import ssl
 import subprocess
 import sys
@@ -316,17 +315,6 @@ def page_assets(client: httpx.Client) -> list[str]:
     found = [part.partition('"')[0] for part in text.split('="')[1:] if part.startswith("/assets/")]
     assert found, f"the page names no assets:\n{text}"
     return found
-
-
-def raw_request(lab: Lab, text: str, tls: bool = True) -> str:
-    """Return the answer to a request as it stands, which must ask to close the connection."""
-    with socket.create_connection(("127.0.0.1", lab.https_port if tls else lab.http_port), 10) as plain:
-        line = lab.tls().wrap_socket(plain, server_hostname="localhost") if tls else plain
-        line.sendall(text.encode())
-        answer = b""
-        while part := line.recv(65536):
-            answer += part
-    return answer.decode(errors="replace")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import os
 import shutil
+import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -16,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from playwright.sync_api import Browser, BrowserContext, Page, WebSocket, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+REPORTS = ROOT / "reports"
 ANSWER_MS = 30_000
 
 
@@ -29,19 +33,28 @@ def place() -> tuple[str, Path]:
     return line.split()[0], inventory / "pki/ca.pem"
 
 
-def fingerprint(certificate: Path) -> str:
-    """Return the key of a certificate as Chromium names it."""
-    key = x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()
-    return base64.b64encode(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
+def trusted_key(url: str, authority: Path) -> str:
+    """Return the key of the certificate at an address as Chromium names it; the authority must have issued the certificate."""
+    parts = urlsplit(url)
+    context = ssl.create_default_context(cafile=str(authority))
+    with (
+        socket.create_connection((parts.hostname, parts.port or 443), 10) as plain,
+        context.wrap_socket(plain, server_hostname=parts.hostname) as line,
+    ):
+        certificate = x509.load_der_x509_certificate(line.getpeercert(binary_form=True) or b"")
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(key).digest()).decode()
 
 
-@pytest.fixture(scope="session")
+# Of this module alone: while it is open, no other test may run an event loop.
+@pytest.fixture(scope="module")
 def browser(place: tuple[str, Path]) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    REPORTS.mkdir(exist_ok=True)
     assert program, "no Chromium is installed: apt-get install chromium"
-    # The one key of this lab's authority is trusted; any other certificate is an error, as for a person.
+    # The one key that the lab's authority vouches for is trusted; any other certificate is an error, as for a person.
     arguments = [
-        f"--ignore-certificate-errors-spki-list={fingerprint(place[1])}",
+        f"--ignore-certificate-errors-spki-list={trusted_key(*place)}",
         "--disable-gpu",
         "--disable-quic",
         "--no-first-run",
@@ -60,6 +73,9 @@ def browser(place: tuple[str, Path]) -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     made = browser.new_context(viewport={"width": 1200, "height": 800})
     yield made
+    # The way a test left the page, for whoever asks why it failed.
+    for number, page in enumerate(made.pages):
+        page.screenshot(path=REPORTS / f"e2e-end-{number}.png")
     made.close()
 
 
@@ -95,7 +111,7 @@ def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tu
     question = f"How do I reset my password? {uuid.uuid4().hex[:8]}"
     page.get_by_test_id("question-input").fill(question)
     page.get_by_test_id("ask-button").click()
-    expect(page.get_by_test_id("question")).to_have_text([question])
+    expect(page.get_by_test_id("question")).to_have_text([question], timeout=ANSWER_MS)
     expect(page.get_by_test_id("answer")).to_have_count(1, timeout=ANSWER_MS)
     expect(page.get_by_test_id("source").first).to_be_visible()
     text = page.get_by_test_id("answer").inner_text()
@@ -115,9 +131,7 @@ def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tu
     expect(page.get_by_test_id("cached-badge")).to_have_text(["from cache"])
     assert page.get_by_test_id("answer").nth(1).inner_text() == text
 
-    reports = ROOT / "reports"
-    reports.mkdir(exist_ok=True)
-    page.screenshot(path=reports / "e2e-page.png")
+    page.screenshot(path=REPORTS / "e2e-page.png")
     assert not complaints, complaints
 
 

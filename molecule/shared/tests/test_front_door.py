@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from slipway_lab import Lab, Stranger, raw_request, wait_until
+from slipway_lab import Lab, Stranger, wait_until
 
 YEAR = "max-age=31536000"
 HEADERS = {
@@ -155,11 +155,12 @@ def test_websocket_carries_a_question_and_its_answer(lab: Lab, client: httpx.Cli
 
 
 def test_websocket_of_another_sites_page_is_refused(lab: Lab):
-    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    upgrade = (
-        f"GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{key}Origin: https://evil.example\r\n\r\n"
-    )
-    assert raw_request(lab, upgrade).startswith("HTTP/1.1 403")
+    async def connect() -> None:
+        async with websockets.connect(f"wss://localhost:{lab.https_port}/ws", ssl=lab.tls(), origin="https://evil.example", proxy=None):
+            pass
+
+    with pytest.raises(websockets.InvalidStatus, match="403"):
+        asyncio.run(asyncio.wait_for(connect(), 20))
 
 
 def test_log_holds_the_clients_own_address(lab: Lab, stranger: Stranger):
