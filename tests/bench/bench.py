@@ -215,24 +215,26 @@ class OneHost:
         }
 
 
-def measure_one(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of one host."""
+def measure_one(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Add the figures of one host, as they come."""
     say("one host: deploying, with images")
     lab.playbook(SITE)
     bench = OneHost(lab)
-    measured = bench.deploys(options.rounds, options.noops)
-    say("one host: editing a setting")
-    return measured | {"edit": bench.edits(options.edits)}
+    if options.rounds:
+        measured |= bench.deploys(options.rounds, options.noops)
+    if options.edits:
+        say("one host: editing a setting")
+        measured["edit"] = bench.edits(options.edits)
 
 
-def measure_cluster(lab: Lab, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of six hosts."""
+def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Add the figures of six hosts."""
     say("six hosts: deploying, with images")
     first = lab.playbook(SITE)
     say("six hosts: nothing to do")
-    return {
+    measured |= {
         "deploy_with_pulls": playbook_figures([first]),
-        "noop": playbook_figures([lab.playbook(SITE) for _ in range(options.rounds * options.noops)]),
+        "noop": playbook_figures([lab.playbook(SITE) for _ in range(max(1, options.rounds * options.noops))]),
         "floor_ssh": figures([lab.ssh(lab.first, "true") for _ in range(options.noops)]),
     }
 
@@ -245,24 +247,25 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         bars.append({"what": what, "value": value, "bar": bar, "unit": unit, "met": value <= bar})
 
     for topology, hosts in (("one", "one host"), ("cluster", "six hosts")):
-        if topology not in results:
+        if not (noop := results.get(topology, {}).get("noop")):
             continue
-        noop = results[topology]["noop"]
         add(f"no-op site.yml, {hosts}", noop["median_s"], BARS["noop"][topology], "s")
         add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
         add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
-    if "one" in results:
-        add("first deploy, images present, one host", results["one"]["first"]["median_s"], BARS["first"], "s")
-        add("a changed nginx setting reaches clients", results["one"]["edit"]["median_s"], BARS["edit"], "s")
-        add("other things touched by that", len(results["one"]["edit"]["touched"]), 0, "")
+    one = results.get("one", {})
+    if "first" in one:
+        add("first deploy, images present, one host", one["first"]["median_s"], BARS["first"], "s")
+    if "edit" in one:
+        add("a changed nginx setting reaches clients", one["edit"]["median_s"], BARS["edit"], "s")
+        add("other things touched by that", len(one["edit"]["touched"]), 0, "")
     return bars
 
 
 def ratios(results: dict[str, Any]) -> dict[str, float]:
     """Return our times as multiples of compose's and of the floor's."""
-    if "one" not in results:
+    one = results.get("one", {})
+    if "noop" not in one:
         return {}
-    one = results["one"]
     pairs = {
         "no-op site.yml / ssh host docker compose up -d": ("noop", "compose_noop"),
         "no-op site.yml / empty playbook": ("noop", "floor_playbook"),
@@ -295,7 +298,8 @@ def table(results: dict[str, Any]) -> list[str]:
                 counts = f"{row['ssh_a_host']:>6}{row['remote_calls_a_host']:>7}" if "ssh_a_host" in row else ""
                 times = f"{row['median_s']:>9.2f}{row['min_s']:>9.2f}{row['max_s']:>9.2f}{row['cpu_s']:>8.2f}{row['load']:>7.1f}"
                 lines.append(f"  {name:44}{times}{counts}")
-        noop = results[topology]["noop"]
+        if not (noop := results[topology].get("noop")):
+            continue
         shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])
         lines += [f"  Where a no-op's time goes, by role (s): {shares}"]
         lines += [f"    {entry['seconds']:6.2f}  {entry['role']}: {entry['task']}" for entry in noop["slowest_tasks"][:5]]
@@ -323,9 +327,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--topology", choices=["one", "cluster"], action="append", help="measure this alone; both by default")
     parser.add_argument("--lab", default="bench", help="name of the lab of one host; that of six hosts has a c behind it")
-    parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says")
+    parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
-    parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8")
+    parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--keep", action="store_true", help="leave the labs running")
     options = parser.parse_args()
     results: dict[str, Any] = {
@@ -334,6 +338,7 @@ def main() -> int:
         "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.strip(),
         "cpus": os.cpu_count(),
     }
+    failed = False
     for topology, suffix, measure in (("one", "", measure_one), ("cluster", "c", measure_cluster)):
         if topology not in (options.topology or ["one", "cluster"]):
             continue
@@ -341,10 +346,11 @@ def main() -> int:
         try:
             say(f"bringing up the lab {lab.name}")
             lab.up()
-            results[topology] = measure(lab, options)
+            measure(lab, options, results.setdefault(topology, {}))
         except BenchError as error:
+            # What was measured before it is worth a table all the same.
             say(str(error))
-            return 1
+            failed = True
         finally:
             if not options.keep:
                 lab.down()
@@ -352,7 +358,7 @@ def main() -> int:
     results |= {"bars": judge(results), "ratios": ratios(results)}
     path = write(results)
     print("\n".join([*table(results), "", f"Report: {path.relative_to(REPOSITORY)}"]))
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,9 @@ class Lab:
         )  # fmt: skip
         if report.exists():
             sample.report = json.loads(report.read_text(encoding="utf-8"))
+        elif Path(path).parent == Path("playbooks"):
+            said = (self.scratch / f"{name}.log").read_text(encoding="utf-8")
+            raise BenchError(f"{path} left no report:\n{said[-2000:]}")
         sample.ssh = self.counted()
         return sample
 
