@@ -71,3 +71,17 @@ def split(command: str) -> tuple[dict[str, str], list[str]]:
         name, _, value = words.pop(0).partition("=")
         settings[name] = value
     return settings, words
+
+
+def argv_in_lab(item: Command, lab: str = "lab", host: str = "lab1", https_port: int = 8443) -> list[str]:
+    """Return what runs a safe command in a lab of another name than the pages', from the root of the repository.
+
+    Raises:
+        ValueError: The command is not marked as safe.
+    """
+    if "safe" not in item.kind.split():
+        raise ValueError(f"{item.file}:{item.line} is not marked as safe: {item.command}")
+    if item.kind == "host safe":
+        return ["docker", "exec", f"{lab}-{host}", "bash", "-c", item.command]
+    command = item.command.replace("inventories/lab", f"inventories/{lab}").replace("lab-lab1", f"{lab}-{host}")
+    return ["bash", "-c", command.replace("localhost:8443", f"localhost:{https_port}")]

@@ -21,7 +21,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.preflight import SUP
 from conftest import ROOT, ansible
 
 sys.path.insert(0, str(ROOT / "tests"))
-from docs_commands import Command, commands, split
+from docs_commands import Command, argv_in_lab, commands, split
 
 COMMANDS = list(commands())
 # Programs that a page may use, and that other checks here do not look into.
@@ -78,6 +78,18 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_there_are_commands_of_every_kind():
     assert len(COMMANDS) > 40
     assert {item.kind for item in COMMANDS} == {"command", "safe", "host", "host safe"}
+
+
+@pytest.mark.parametrize("item", COMMANDS, ids=place)
+def test_only_safe_commands_are_made_to_run(item: Command):
+    if "safe" not in item.kind:
+        with pytest.raises(ValueError, match="not marked as safe"):
+            argv_in_lab(item)
+        return
+    argv = argv_in_lab(item, "second", "app1", 9443)
+    assert not re.search(r"inventories/lab|lab-lab1|:8443", argv[-1])
+    assert not re.search(r"\b(rm|prune|restart|stop|destroy|kill)\b", argv[-1])
+    assert "ansible-playbook" not in argv[-1] or "--check" in argv[-1]
 
 
 @pytest.mark.parametrize("item", COMMANDS, ids=place)
