@@ -110,6 +110,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._started = time.time()
         self._clock = time.monotonic()
         self._changed: list[dict[str, str]] = []
+        self._release: dict[str, Any] = {}
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -132,6 +133,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._end(result)
         if self._playbook and result.is_changed():
             self._changed.append(self._entry(result))
+        # A release sums itself up; what it says stands in the run's one report.
+        if str(result.task.action).rpartition(".")[2] == "release_step" and result.result.get("report"):
+            self._release = dict(result.result["report"])
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Count a failure and keep its message."""
@@ -255,6 +259,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "slowest_tasks": [
                 {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
             ],
+            **({"release": self._release} if self._release else {}),
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
 
