@@ -27,8 +27,8 @@ image: ## Build or pull the images that the lab needs
 tools: ## Install Ansible, Molecule and the linters into .venv
 	@lab/step tools lab/tools
 
-test: ## Run lint, unit tests, every Molecule scenario and the browser
-	@lab/test lint unit product molecule e2e
+test: ## Run lint, unit tests, and every Molecule scenario (with the browser)
+	@lab/test lint unit product molecule
 
 lint: ## Check style, types and rules
 	@lab/test lint
@@ -39,7 +39,7 @@ unit: ## Test plugins and the rules of the repository, and the product
 molecule: ## Run every Molecule scenario
 	@lab/test molecule
 
-e2e: ## Test a deployed product through a browser
+e2e: ## Test the product of a lab that is up through a browser
 	@lab/test e2e
 
 bench: ## Measure no-op and first deploys into reports/bench-latest.json

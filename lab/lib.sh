@@ -31,7 +31,7 @@ as_root() {
 }
 
 # A client that hangs on a half-dead engine must not hang us.
-engine_answers() { timeout 10 docker info >/dev/null 2>&1; }
+engine_answers() { timeout 30 docker info >/dev/null 2>&1; }
 
 os_field() { (. /etc/os-release && eval "printf '%s' \"\${$1:-}\""); }
 
