@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -176,25 +177,31 @@ class OneHost:
 
     # Series
 
-    def deploys(self, rounds: int, noops: int) -> dict[str, Any]:
-        """Return first deploys and runs with nothing to do, ours and compose's in turns."""
-        lab, made = self.lab, {name: [] for name in ("first", "compose_first", "noop", "compose_noop", "floor_playbook", "floor_ssh")}
+    def deploys(self, rounds: int, noops: int, measured: dict[str, Any]) -> None:
+        """Add first deploys and runs with nothing to do, ours and compose's in turns."""
+        lab = self.lab
+        made: dict[str, list[Sample]] = defaultdict(list)
         empty = lab.scratch / "empty.yml"
         empty.write_text("---\n- name: Do nothing\n  hosts: all:!localhost\n  gather_facts: false\n  tasks: []\n", encoding="utf-8")
         self.prepare_compose()
-        for number in range(1, rounds + 1):
-            say(f"round {number} of {rounds}: compose")
-            self.destroy()
-            made["compose_first"].append(lab.ssh(self.host, f"sh {stack.FOLDER}/first.sh"))
-            made["compose_noop"] += [lab.ssh(self.host, f"cd {stack.FOLDER} && docker compose up --detach") for _ in range(noops)]
-            self.compose_down()
-            say(f"round {number} of {rounds}: site.yml")
-            made["first"].append(lab.playbook(SITE))
-            for _ in range(noops):
-                made["noop"].append(lab.playbook(SITE))
-                made["floor_playbook"].append(lab.playbook(str(empty)))
-                made["floor_ssh"].append(lab.ssh(self.host, "true"))
-        return {name: playbook_figures(samples) if name in {"first", "noop"} else figures(samples) for name, samples in made.items()}
+        try:
+            for number in range(1, rounds + 1):
+                say(f"round {number} of {rounds}: compose")
+                self.destroy()
+                made["compose_first"].append(lab.ssh(self.host, f"sh {stack.FOLDER}/first.sh"))
+                for _ in range(noops):
+                    made["compose_noop"].append(lab.ssh(self.host, f"cd {stack.FOLDER} && docker compose up --detach"))
+                self.compose_down()
+                say(f"round {number} of {rounds}: site.yml")
+                made["first"].append(lab.playbook(SITE))
+                for _ in range(noops):
+                    made["noop"].append(lab.playbook(SITE))
+                    made["floor_playbook"].append(lab.playbook(str(empty)))
+                    made["floor_ssh"].append(lab.ssh(self.host, "true"))
+        finally:
+            measured |= {
+                name: playbook_figures(samples) if name in {"first", "noop"} else figures(samples) for name, samples in made.items()
+            }
 
     def edits(self, count: int) -> dict[str, Any]:
         """Return how long a changed setting of nginx takes to reach clients, and what else was touched."""
@@ -221,7 +228,7 @@ def measure_one(lab: Lab, options: argparse.Namespace, measured: dict[str, Any])
     lab.playbook(SITE)
     bench = OneHost(lab)
     if options.rounds:
-        measured |= bench.deploys(options.rounds, options.noops)
+        bench.deploys(options.rounds, options.noops, measured)
     if options.edits:
         say("one host: editing a setting")
         measured["edit"] = bench.edits(options.edits)
