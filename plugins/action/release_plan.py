@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         _spec, options = self.validate_argument_spec(
             argument_spec={
-                "hosts": {"type": "list", "elements": "str", "required": True},
+                "members": {"type": "list", "elements": "str", "required": True},
                 "folder": {"type": "str", "required": True},
                 "version": {"type": "str", "required": True},
                 "rollback": {"type": "bool", "default": False},
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
         )
         hostvars = task_vars["hostvars"]
-        raw = {host: hostvars.raw_get(host).get("container_service_host_state") for host in options["hosts"]}
+        raw = {host: hostvars.raw_get(host).get("container_service_host_state") for host in options["members"]}
         states = {host: state for host, state in raw.items() if state and "files" in state}
         explicit = "app_version" in load_extra_vars(self._loader)
         lock = release.fleet_lock(states, options["folder"])

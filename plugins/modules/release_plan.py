@@ -13,7 +13,7 @@ short_description: Say what a fleet serves, what it is to serve, and what an int
 description:
   - Works on the controller alone, on what M(slipway.stack.host_state) has read of the hosts.
 options:
-  hosts:
+  members:
     description: Hosts that keep records, app hosts and balancers; those that were not read are left out.
     type: list
     elements: str
@@ -39,7 +39,7 @@ options:
 EXAMPLES = r"""
 - name: Say what is live and what is wanted
   slipway.stack.release_plan:
-    hosts: [app1, app2, lb1]
+    members: [app1, app2, lb1]
     folder: /etc/slipway/slipway/release
     version: 1.1.0
   register: release_plan

@@ -93,6 +93,7 @@ class Peer(asyncio.Protocol):
 
 def http2_load(certificate: Path, behave: Behaviour, timeout_seconds: float = 2, streams: int = 100) -> dict[str, Any]:
     """Run HTTP/2 clients on one connection against such a server, and return the numbers."""
+
     async def run() -> dict[str, Any]:
         count = itertools.count(1)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -198,9 +198,7 @@ class Assistant:
             await self._cache.put(key, {"content": draft.content, "sources": draft.sources})
         return draft
 
-    async def _write(
-        self, question: str, hits: list[Hit], memories: list[str], piece: Callable[[str], Awaitable[None]]
-    ) -> Draft:
+    async def _write(self, question: str, hits: list[Hit], memories: list[str], piece: Callable[[str], Awaitable[None]]) -> Draft:
         sources = [hit.source() for hit in hits]
         origin = "retrieval"
         if self._settings.openai_api_key is not None and hits:

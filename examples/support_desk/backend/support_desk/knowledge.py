@@ -139,10 +139,7 @@ class LocalKnowledge:
     async def search(self, question: str, limit: int) -> list[Hit]:
         """Return the best articles, best first."""
         vector = embed(question)
-        hits = [
-            Hit(article.slug, article.title, article.body, similarity(vector, other))
-            for article, other in self._articles
-        ]
+        hits = [Hit(article.slug, article.title, article.body, similarity(vector, other)) for article, other in self._articles]
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
 
     async def version(self) -> str:
@@ -188,7 +185,7 @@ class ChromaKnowledge:
                 yield
         except KnowledgeAwayError:
             raise
-        except Exception as error:  # noqa: BLE001 - the client lets through whatever its transport raised
+        except Exception as error:
             self._collection = None
             raise KnowledgeAwayError(f"{type(error).__name__}: {error}"[:300]) from error
 
@@ -223,9 +220,7 @@ class ChromaKnowledge:
             return []
         async with self._guard():
             collection = await self._articles()
-            found = await collection.query(
-                query_embeddings=[vector], n_results=limit, include=["documents", "metadatas", "distances"]
-            )
+            found = await collection.query(query_embeddings=[vector], n_results=limit, include=["documents", "metadatas", "distances"])
         rows = zip(found["ids"][0], found["documents"][0], found["metadatas"][0], found["distances"][0], strict=True)
         return [Hit(slug, str(data["title"]), body, 1.0 - distance) for slug, body, data, distance in rows]
 
@@ -264,9 +259,7 @@ class ChromaKnowledge:
                 self._name, embedding_function=None, metadata={"hnsw:space": "cosine", "version": ""}
             )
             stored = await collection.get(include=["metadatas"])
-            digests = {
-                slug: (data or {}).get("digest") for slug, data in zip(stored["ids"], stored["metadatas"], strict=True)
-            }
+            digests = {slug: (data or {}).get("digest") for slug, data in zip(stored["ids"], stored["metadatas"], strict=True)}
             changed = [article for article in articles if digests.get(article.slug) != article.digest]
             gone = sorted(digests.keys() - {article.slug for article in articles})
             if changed:

@@ -68,12 +68,9 @@ async def migrate(wait_seconds: float) -> None:
                 sys.stdout.write("knowledge base: CHROMA_URL is not set, nothing to load\n")
                 return
             articles = packaged_articles()
-            result = await _patiently(
-                "knowledge base", wait_seconds, (KnowledgeAwayError,), lambda: knowledge.load(articles)
-            )
+            result = await _patiently("knowledge base", wait_seconds, (KnowledgeAwayError,), lambda: knowledge.load(articles))
         sys.stdout.write(
-            f"knowledge base: {result.total} articles, {result.written} written, {result.removed} removed, "
-            f"version {result.version}\n"
+            f"knowledge base: {result.total} articles, {result.written} written, {result.removed} removed, version {result.version}\n"
         )
     except (SQLAlchemyError, SchemaBehindError) as error:
         raise MigrationError(f"database: {_reason(error)}") from error

@@ -114,11 +114,16 @@ def postgres_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     try:
         subprocess.run(
             [programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-N"],
-            check=True, stdout=subprocess.DEVNULL, cwd=folder, **user,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **user,
         )
         server = subprocess.Popen(
             [programs / "postgres", "-D", folder / "data", "-p", str(port), "-k", folder, "-F"],
-            cwd=folder, stderr=subprocess.DEVNULL, **user,
+            cwd=folder,
+            stderr=subprocess.DEVNULL,
+            **user,
         )
         until(lambda: answers_on(port))
         yield port

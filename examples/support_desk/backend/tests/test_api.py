@@ -4,9 +4,10 @@ from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
-from conftest import RedisServer, migrate, until
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
+
+from conftest import RedisServer, migrate, until
 
 Start = Callable[..., TestClient]
 
@@ -69,9 +70,7 @@ def test_visitors_see_only_their_own_list(start: Start, sqlite_url: str) -> None
     assert [item["id"] for item in client.get("/api/sessions").json()] == [session]
 
 
-def test_the_same_question_is_answered_from_redis_on_another_instance(
-    start: Start, tmp_path, redis_url: str
-) -> None:
+def test_the_same_question_is_answered_from_redis_on_another_instance(start: Start, tmp_path, redis_url: str) -> None:
     question = f"Where is my invoice {uuid4()}?"
     one = start(DATABASE_URL=f"sqlite:///{tmp_path}/one.db", REDIS_URL=redis_url)
     other = start(DATABASE_URL=f"sqlite:///{tmp_path}/other.db", REDIS_URL=redis_url)
@@ -155,7 +154,9 @@ def test_health_version_and_metrics(start: Start, sqlite_url: str) -> None:
         ready = client.get(f"{prefix}/ready").json()
         assert (ready["version"], ready["instance"]) == ("1.2.3", "app7")
         assert {name: check["state"] for name, check in ready["checks"].items()} == {
-            "database": "ok", "redis": "off", "chroma": "in-process",
+            "database": "ok",
+            "redis": "off",
+            "chroma": "in-process",
         }
     assert client.get("/api/version").json() == {"version": "1.2.3", "instance": "app7", "environment": "development"}
     ask(client, new_session(client), "Is my data encrypted?")
@@ -189,7 +190,9 @@ def test_not_ready_before_the_migration(start: Start, sqlite_url: str) -> None:
     ready = client.get("/ready")
     assert ready.status_code == 503
     assert ready.json()["checks"]["database"] | {"milliseconds": 0} == {
-        "state": "behind", "detail": "schema missing, needs 0002", "milliseconds": 0,
+        "state": "behind",
+        "detail": "schema missing, needs 0002",
+        "milliseconds": 0,
     }
 
 

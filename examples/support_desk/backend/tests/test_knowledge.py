@@ -9,8 +9,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from conftest import answers_on, free_port, until
 
+from conftest import answers_on, free_port, until
 from support_desk.embedding import embed, similarity
 from support_desk.knowledge import (
     ChromaKnowledge,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from conftest import free_port, migrate
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ProgrammingError
 
+from conftest import free_port, migrate
 from support_desk.models import Base
 
 BACKEND = Path(__file__).parents[1]
@@ -35,11 +35,7 @@ def engine(url: str):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
-    return (
-        request.getfixturevalue("sqlite_url")
-        if request.param == "sqlite"
-        else request.getfixturevalue("postgres")["owner"]
-    )
+    return request.getfixturevalue("sqlite_url") if request.param == "sqlite" else request.getfixturevalue("postgres")["owner"]
 
 
 def test_the_tables_are_those_of_the_models(url: str) -> None:

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
-from conftest import SECRET_KEY
 from fastapi.testclient import TestClient
 
+from conftest import SECRET_KEY
 from support_desk.app import create_app
 from support_desk.settings import load_settings
 

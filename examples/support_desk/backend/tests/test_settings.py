@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SECRET_KEY
 
+from conftest import SECRET_KEY
 from support_desk.settings import SettingsError, load_settings
 
 BACKEND = Path(__file__).parents[1]
@@ -65,9 +65,7 @@ def test_bad_settings_are_refused_by_name(change: dict[str, str], said: str) -> 
 def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text(SECRET_KEY + "\n")
     (tmp_path / "url").write_text(GOOD["DATABASE_URL"] + "\n")
-    settings = load_settings(
-        {"ENVIRONMENT": "production", "SECRET_KEY_FILE": f"{tmp_path}/key", "DATABASE_URL_FILE": f"{tmp_path}/url"}
-    )
+    settings = load_settings({"ENVIRONMENT": "production", "SECRET_KEY_FILE": f"{tmp_path}/key", "DATABASE_URL_FILE": f"{tmp_path}/url"})
     assert settings.secret_key == SECRET_KEY
     assert settings.database_url.password == "pw-of-the-app"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import websockets
+
 from conftest import SECRET_KEY, answers_on, free_port, until
 
 BACKEND = Path(__file__).parents[1]
@@ -49,9 +50,7 @@ async def test_sigterm_ends_websockets_with_1012_and_finishes_requests(
         assert json.loads(await socket.recv())["type"] == "hello"
         session = (await client.post("/api/sessions")).json()["id"]
         # About forty pieces with a pause after each: it runs when the signal comes.
-        running = asyncio.create_task(
-            client.post(f"/api/sessions/{session}/messages", json={"content": "Can I get a refund?"})
-        )
+        running = asyncio.create_task(client.post(f"/api/sessions/{session}/messages", json={"content": "Can I get a refund?"}))
         await asyncio.sleep(0.15)
         assert not running.done()
         process.send_signal(signal.SIGTERM)
