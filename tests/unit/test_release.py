@@ -1,0 +1,157 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a release decides from the fleet's records, and how its lock keeps two runs apart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules, slot_ports, upstream_servers
+from ansible_collections.slipway.stack.plugins.module_utils import release
+from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = "/etc/slipway/slipway/release"
+FIRST = release.next_record(None, "blue", "1.0", "1.0", 3)
+
+
+def state(**files: Any) -> dict[str, Any]:
+    """Return what a host reports that holds these files in the folder of releases."""
+    return {"files": {f"{FOLDER}/{name}.json": {"content": json.dumps(content)} for name, content in files.items()}}
+
+
+def test_the_newest_record_of_any_host_counts():
+    older, newer = FIRST, release.next_record(FIRST, "green", "1.1", "1.1", 3)
+    assert release.fleet_record({"a": state(state=older), "b": state(state=newer), "new": state()}, FOLDER) == newer
+    assert release.fleet_record({"new": state()}, FOLDER) is None
+    assert release.fleet_record({"torn": {"files": {f"{FOLDER}/state.json": {"content": "{"}}}}, FOLDER) is None
+
+
+def test_a_record_remembers_where_it_came_from_and_what_goes():
+    record = FIRST
+    for number, version in enumerate(["1.1", "1.2", "1.3", "1.4"]):
+        record = release.next_record(record, release.SLOTS[(number + 1) % 2], version, version, 2)
+    assert record["serial"] == 5
+    assert record["previous"] == {"slot": "green", "version": "1.3"}
+    assert record["history"] == ["1.4", "1.3", "1.2"]
+    assert record["retired"] == ["1.1"]
+
+
+@pytest.mark.parametrize(
+    ("record", "declared", "explicit", "rollback", "expected"),
+    [
+        (None, "1.0", False, False, "1.0"),
+        (FIRST, "1.0", False, False, "1.0"),
+        (FIRST, "2.0", False, False, "2.0"),
+        (FIRST, "1.5", True, False, "1.5"),
+        # What deploy.yml -e brought stays until the inventory's version changes.
+        ({**FIRST, "version": "1.5"}, "1.0", False, False, "1.5"),
+        ({**FIRST, "version": "1.5"}, "2.0", False, False, "2.0"),
+        ({**FIRST, "version": "1.5", "declared": ""}, "1.0", False, False, "1.5"),
+        ({**FIRST, "previous": {"slot": "green", "version": "0.9"}}, "1.0", False, True, "0.9"),
+        ({**FIRST, "previous": {"slot": "green", "version": "0.9"}}, "0.8", True, True, "0.8"),
+    ],
+)
+def test_which_version_is_wanted(record: Any, declared: str, explicit: bool, rollback: bool, expected: str):
+    assert release.wanted_version(record, declared, explicit=explicit, rollback=rollback) == expected
+
+
+@pytest.mark.parametrize("record", [None, FIRST])
+def test_there_is_nothing_to_go_back_to(record: Any):
+    with pytest.raises(ReleaseError, match="nothing to go back to"):
+        release.wanted_version(record, "1.0", explicit=False, rollback=True)
+
+
+@pytest.mark.parametrize(("step", "expected"), [("prepare", "undo"), ("switch", "undo"), ("commit", "finish")])
+def test_an_interrupted_release_is_undone_until_it_is_committed(step: str, expected: str):
+    after = release.next_record(FIRST, "green", "1.1", "1.1", 3)
+    lock = {"run": "x", "step": step, "journal": {"from": {}, "to": {"slot": "green", "version": "1.1"}, "record": after}}
+    assert release.recovery(lock) == expected
+    assert release.after_recovery(FIRST, lock) == (after if expected == "finish" else FIRST)
+    assert release.recovery({"run": "x", "step": "in place", "journal": {}}) == ""
+    assert release.recovery(None) == ""
+
+
+@pytest.mark.parametrize(("weight", "live", "canary"), [(5, 2, 2), (10, 4, 4), (50, 1, 3)])
+def test_a_canary_gets_its_share(weight: int, live: int, canary: int):
+    live_weight, canary_weight = release.canary_weights(weight, live, canary)
+    share = canary_weight * canary / (canary_weight * canary + live_weight * live)
+    assert share == pytest.approx(weight / 100)
+
+
+def lock_module(tmp_path: Path, **options: Any) -> dict[str, Any]:
+    """Run the module release_lock as Ansible does, and return its answer."""
+    arguments = {"ANSIBLE_MODULE_ARGS": {"path": str(tmp_path / "lock.json"), **options}}
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from ansible.module_utils import basic;"
+        "basic._ANSIBLE_ARGS = sys.argv[2].encode(); basic._ANSIBLE_PROFILE = 'legacy';"
+        "from ansible_collections.slipway.stack.plugins.modules import release_lock; release_lock.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "collections"), json.dumps(arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_lock_keeps_a_second_run_out_and_says_who_holds_it(tmp_path: Path):
+    holder = {"user": "ada", "controller": "ci-7", "pid": 4711}
+    assert lock_module(tmp_path, run="a", holder=holder, step="prepare")["changed"]
+    refused = lock_module(tmp_path, run="b")
+    assert refused["failed"]
+    for part in ("ada", "ci-7", "4711", "prepare", "release_lock_takeover=true"):
+        assert part in refused["msg"]
+    # A step that is noted keeps who holds it, and another's lock is not given back.
+    noted = lock_module(tmp_path, run="a", step="switch")["lock"]
+    assert noted["holder"] == holder
+    assert not lock_module(tmp_path, run="b", state="absent")["changed"]
+    assert lock_module(tmp_path, run="a", state="absent")["changed"]
+    assert not lock_module(tmp_path, run="b").get("failed")
+
+
+@pytest.mark.parametrize("how", [{"stale": "a"}, {"takeover": True}])
+def test_a_lock_whose_holder_is_gone_is_taken(tmp_path: Path, how: dict[str, Any]):
+    lock_module(tmp_path, run="a", step="prepare")
+    assert lock_module(tmp_path, run="b", **how)["lock"]["run"] == "b"
+
+
+def test_a_lock_expires(tmp_path: Path):
+    lock_module(tmp_path, run="a", lifetime=1)
+    time.sleep(1.1)
+    assert lock_module(tmp_path, run="b")["lock"]["run"] == "b"
+
+
+HOSTVARS: dict[str, Any] = {
+    name: {
+        "slipway_address": address,
+        "app_backend_replicas": 2,
+        "app_backend_port": 8000,
+        "app_backend_publish_port": 8000,
+    }
+    for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2"}.items()
+}
+
+
+def test_a_balancer_reaches_its_own_host_by_name_and_others_by_address():
+    servers = upstream_servers(["app1", "app2"], HOSTVARS, "app1", "backend", "green")
+    assert servers == ["backend-green-1:8000", "backend-green-2:8000", "10.0.0.2:8100", "10.0.0.2:8101"]
+    with_canary = upstream_servers(["app2"], HOSTVARS, "lb1", "backend", "blue", "green", 10)
+    assert [item["server"] for item in with_canary] == ["10.0.0.2:8000", "10.0.0.2:8001", "10.0.0.2:8100", "10.0.0.2:8101"]
+    assert with_canary[0]["weight"] == 9 * with_canary[2]["weight"]
+
+
+def test_ports_of_both_slots_are_limited_to_their_peers():
+    ports = slot_ports([{"first": 8000, "count": 2, "variable": "x"}], "10.0.0.1", ["10.0.0.9"])
+    assert [port["port"] for port in ports] == [8000, 8001, 8100, 8101]
+    rules = firewall_rules(ports[:1])
+    match = "-p tcp -m conntrack --ctorigdst 10.0.0.1 --ctorigdstport 8000 --ctdir ORIGINAL"
+    assert rules == [f"-A SLIPWAY -s 10.0.0.9/32 {match} -j RETURN", f"-A SLIPWAY {match} -j REJECT --reject-with tcp-reset"]
