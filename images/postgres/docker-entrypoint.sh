@@ -44,8 +44,8 @@ run_init_files() {
   for file in /docker-entrypoint-initdb.d/*; do
     [ -e "$file" ] || continue
     printf '%s: running %s\n' "$0" "$file"
+    # shellcheck disable=SC1090
     case $file in
-      # shellcheck disable=SC1090
       *.sh) if [ -x "$file" ]; then "$file"; else . "$file"; fi ;;
       *.sql) run_psql --dbname "$database" --file "$file" ;;
       *.sql.gz) gunzip -c "$file" | run_psql --dbname "$database" ;;
