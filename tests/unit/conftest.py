@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible.plugins.loader import init_plugin_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 # The collection's own folder in the checkout resolves ansible_collections.slipway.stack, as it does for ansible-playbook.
 sys.path.insert(0, str(ROOT / "collections"))
+# Once, before any test imports a plugin: Ansible's loader cannot take over names that Python has imported already.
+init_plugin_loader([str(ROOT / "collections")])
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
