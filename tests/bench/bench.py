@@ -136,9 +136,10 @@ class OneHost:
         shown = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
         lines = self.lab.read(self.host, f"docker inspect --format '{shown}' $(docker ps --all --quiet)").splitlines()
         found = {line.split()[0]: line for line in lines}
+        # Whatever a run does, it takes the fleet's lock.
         find = (
             f"find /etc/slipway /etc/docker/daemon.json /etc/logrotate.d -path '*/{self.stack}/nginx/*' -prune"
-            " -o -type f -printf '%p %i %T@ %C@\\n'"
+            " -o -type f ! -name 'lock.json*' -printf '%p %i %T@ %C@\\n'"
         )
         return found | {line.split()[0]: line for line in self.lab.read(self.host, find).splitlines()}
 
