@@ -41,7 +41,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if options["report"]:
             file.unlink(missing_ok=True)
             seconds = {step["name"]: step["seconds"] for step in steps}
-            result["report"] = {**options["report"], "steps": seconds, "release_seconds": round(sum(seconds.values()), 2)}
+            result["report"] = {**options["report"], "steps": seconds, "seconds": round(sum(seconds.values()), 2)}
         else:
             steps.append({"name": options["name"], "began": now})
             file.write_text(json.dumps(steps), encoding="utf-8")

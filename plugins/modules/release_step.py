@@ -37,7 +37,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 report:
-  description: The report with C(steps), the seconds of each, and C(release_seconds).
+  description: The report with C(steps), the seconds of each, and C(seconds).
   returned: with O(report)
   type: dict
 """
