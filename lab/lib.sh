@@ -64,7 +64,7 @@ apt_need() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
   done
   [ ${#missing[@]} = 0 ] && return
-  say "installing: ${missing[*]}"
+  say "installing: ${missing[*]}" >&2
   apt_refresh
   apt_install "${missing[@]}"
 }
