@@ -170,4 +170,5 @@ def test_all_come_back_after_a_reboot_and_nothing_is_left_to_do(lab: Lab, host: 
     lab.wait_until_healthy(240)
     with lab.client() as client:
         assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
-    assert lab.site().changed == []
+    run = lab.site()
+    assert run.changed == [], run.output[-4000:]
