@@ -53,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
         except DeclarationError as error:
             raise AnsibleActionFail(f"{(task_vars or {}).get('inventory_hostname', '')}: {error}") from error
-        differs = bool(plan["needed"] or plan["stale"])
+        differs = bool(plan["stale"] or [item for item in plan["needed"] if not item["wait_only"]])
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
         sentences += [f"{name}: is not declared any more" for name in plan["stale"]]
         host = (task_vars or {}).get("inventory_hostname", "")

@@ -57,6 +57,7 @@ LOOSENABLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
 #: The engine takes start_interval, which makes a first health check quick, from this API version on.
 START_INTERVAL_API = (1, 44)
+STARTING = "the container is not healthy yet"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -385,7 +386,7 @@ def plan_service(
         reasons.append("the container is unhealthy")
     starting = bool(actual) and actual["running"] and actual["health"] == "starting"
     if starting and not reasons:
-        reasons.append("the container is not healthy yet")
+        reasons.append(STARTING)
     replaced = not actual or bool(recreate)
     changed_kinds = {
         service[item["kind"]].get(item["file"], {}).get("on_change", "reload")
@@ -410,6 +411,8 @@ def plan_service(
         "container": container,
         "folder": folder,
         "needed": bool(reasons),
+        # Someone else has started it, as after a reboot: nothing is changed, only waited for.
+        "wait_only": reasons == [STARTING],
         "reasons": reasons,
         "exists": bool(actual),
         "recreate": bool(recreate),

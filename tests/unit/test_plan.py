@@ -209,6 +209,16 @@ def test_inner_state_is_compared(state: dict[str, Any]) -> None:
     assert not needed["files"]
 
 
+def test_a_container_that_is_starting_is_waited_for_and_counts_as_no_change(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["health"] = "starting"
+    (needed,) = plan(state)["needed"]
+    assert needed["wait_only"]
+    assert not needed["start"]
+    assert not needed["files"]
+    state["containers"]["slipway-redis"]["memory"] = 1
+    assert not plan(state)["needed"][0]["wait_only"]
+
+
 def test_stale_containers_of_the_owner_are_named(state: dict[str, Any]) -> None:
     state["containers"]["slipway-redis-2"] = {**state["containers"]["slipway-redis"]}
     state["containers"]["slipway-other"] = {**state["containers"]["slipway-redis"], "labels": {"slipway.owner": "other"}}
