@@ -122,7 +122,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         views = {host: self._view(host, task_vars) for host in groups["all"]}
 
-        problems = self._check_states(views, arguments) if arguments["states"] else self._check_inputs(views, groups, arguments)
+        problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, groups, arguments)
         result.update(changed=False)
         if problems:
             values = [view.value(name)[0] for view in views.values() for name in arguments["secrets"]]
@@ -232,7 +232,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     # Hosts
 
-    def _check_states(self, views: Mapping[str, HostView], arguments: Mapping[str, Any]) -> list[Problem]:
+    def _check_states(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at what was read from the hosts."""
         states = {}
         for host, view in views.items():
@@ -240,6 +240,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if state:
                 states[host] = state
         problems = preflight.check_identities(states)
+        read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():
             view = views[host]
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
@@ -247,7 +248,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_host(host, state, memory, disk)
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             problems += preflight.check_images(host, state, self._image_variables(host, view))
-            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]))
+            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems
 
     def _list(self, view: HostView, variable: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ Every check returns problems: who, what is wrong with which variable, and what t
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -363,23 +364,56 @@ def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, st
     ]
 
 
-def check_reach(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """A host must reach the addresses that its services use. A refused connection is one: the service may start later.
+def check_reach(
+    host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]], read: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> list[Problem]:
+    """A host must be let in at the addresses that its services use, or this run must be what brings that about.
 
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        wanted: Addresses and ports, each with the variable that sets it.
+        wanted: Addresses and ports, each with the variable that sets it and the group whose hosts may serve it.
+        read: For each group what host_state read on those of its hosts that take part in this run.
     """
     reach = state.get("reach") or {}
     problems = []
     for item in wanted:
         target = f"{item['address']}:{item['port']}"
         result = str(reach.get(target, "open"))
+        variable = item.get("variable") or "the address"
         if result.startswith("unreachable"):
             reason = result.partition(":")[2].strip() or "no answer"
-            variable = item.get("variable") or "the address"
             problems.append(
                 Problem(host, f"cannot reach {target} ({variable}): {reason}; correct {variable}, or the route and firewall between them")
             )
+        elif result == "refused" and not any(
+            _will_serve(store, str(item["address"]), int(item["port"]), state) for store in read.get(str(item.get("group")), ())
+        ):
+            problems.append(
+                Problem(
+                    host,
+                    f"cannot reach {target} ({variable}): it refuses the connection, and this run starts nothing there; "
+                    f"correct {variable}, or start what should answer there and let this host in",
+                )
+            )
     return problems
+
+
+def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mapping[str, Any]) -> bool:
+    """Tell whether a refusal is one that a run mends: nothing healthy is published there yet, or its firewall knows the client not yet."""
+    if address not in (store.get("host") or {}).get("addresses", ()):
+        return False
+    ends = {f"{any_or_one}:{port}" for any_or_one in (address, *_ANY_ADDRESS)}
+    served = any(
+        ends.intersection(binding for bindings in container["ports"].values() for binding in bindings)
+        for container in store.get("containers", {}).values()
+        if container["running"] and container["health"] == "healthy"
+    )
+    return not served or not _admits(store.get("firewall") or (), address, port, (client.get("host") or {}).get("addresses", ()))
+
+
+def _admits(rules: Iterable[str], address: str, port: int, clients: Iterable[str]) -> bool:
+    """Tell whether the chain SLIPWAY lets one of a client's addresses through to a published port."""
+    ours = [rule for rule in rules if f"--ctorigdst {address} --ctorigdstport {port} " in rule]
+    peers = [ipaddress.ip_network(found[1]) for rule in ours if (found := re.search(r" -s (\S+) .* -j RETURN$", rule))]
+    return not ours or any(ipaddress.ip_address(client) in peer for client in clients for peer in peers)

@@ -116,7 +116,9 @@ listening:
   returned: always
   type: dict
 reach:
-  description: For each of O(reach) C(open), C(refused) (it answers, nothing listens yet) or C(unreachable) with a reason.
+  description: >-
+    For each of O(reach) C(open), C(refused) (the address answers, but nothing listens or lets this host in), or C(unreachable) with a
+    reason.
   returned: always
   type: dict
 queries:
@@ -404,7 +406,7 @@ def name_processes(found: dict[str, dict[str, t.Any]], inodes: dict[str, str]) -
 
 
 def reachable(targets: list[str], timeout: float) -> dict[str, str]:
-    """Try all targets at once. A refusal counts as reached: the address answers, the service may come later."""
+    """Try all targets at once, and say of each what came of it."""
     results: dict[str, str] = {}
 
     def attempt(target: str) -> None:

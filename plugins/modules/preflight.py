@@ -54,7 +54,10 @@ options:
     default: ""
   reach:
     description:
-      - Name of the variable that lists the addresses that a host needs, with O(states). Each has C(address), C(port) and C(variable).
+      - Name of the variable that lists the addresses that a host needs, with O(states). Each has C(address), C(port), C(variable), and
+        C(group), the group whose hosts may serve it.
+      - A refused connection is admitted only where a host of that group, which takes part in the run, has the address, and its service
+        is not up or its firewall not open for this host yet.
     type: str
     default: ""
 extends_documentation_fragment:

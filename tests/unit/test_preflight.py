@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 
@@ -107,11 +108,57 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
-def test_an_address_out_of_reach_names_its_variable_and_a_refusal_is_reached():
-    read = state(reach={"10.0.0.9:5432": "unreachable: timed out", "10.0.0.9:6379": "refused", "10.0.0.9:8000": "open"})
-    wanted = [{"address": "10.0.0.9", "port": port, "variable": f"v{port}"} for port in (5432, 6379, 8000)]
-    assert texts(preflight.check_reach("one", read, wanted)).startswith("cannot reach 10.0.0.9:5432 (v5432): timed out; correct v5432")
-    assert len(preflight.check_reach("one", read, wanted)) == 1
+def test_an_address_out_of_reach_names_its_variable():
+    read = state(reach={"10.0.0.9:5432": "unreachable: timed out", "10.0.0.9:8000": "open"})
+    wanted = [{"address": "10.0.0.9", "port": port, "variable": f"v{port}"} for port in (5432, 8000)]
+    said = texts(preflight.check_reach("one", read, wanted, {}))
+    assert said.startswith("cannot reach 10.0.0.9:5432 (v5432): timed out; correct v5432")
+    assert "8000" not in said
+
+
+def store(
+    running: bool = True, health: str = "healthy", binding: str = "10.0.0.9:5432", peers: tuple[str, ...] = ("10.0.0.1",)
+) -> dict[str, Any]:
+    """What is read on a host that publishes a store for its peers."""
+    published = {"address": "10.0.0.9", "port": 5432, "peers": list(peers)}
+    return {
+        "host": {"addresses": ["10.0.0.9", "127.0.0.1"]},
+        "containers": {"slipway-postgres": {"running": running, "health": health, "ports": {"5432/tcp": [binding]}}},
+        "firewall": ["-N SLIPWAY", "-A DOCKER-USER -j SLIPWAY", *firewall_rules([published])],
+    }
+
+
+@pytest.mark.parametrize(
+    ("read", "admitted"),
+    [
+        # Not of this run, as an address outside of the inventory, or with --limit.
+        ({}, False),
+        ({"postgres": []}, False),
+        # The address of a host that is no database's.
+        ({"redis": [{"host": {"addresses": ["10.0.0.9"]}}]}, False),
+        ({"postgres": [{"host": {"addresses": ["10.0.0.8"]}}]}, False),
+        # Nothing there yet, nothing healthy, or on another port: this run mends it.
+        ({"postgres": [{"host": {"addresses": ["10.0.0.9"]}, "containers": {}, "firewall": []}]}, True),
+        ({"postgres": [store(running=False)]}, True),
+        ({"postgres": [store(health="starting")]}, True),
+        ({"postgres": [store(binding="10.0.0.9:5433")]}, True),
+        # A host that was just added to the inventory is not let in yet.
+        ({"postgres": [store(peers=("10.0.0.2",))]}, True),
+        # It is up and lets this host in: whoever refuses, it is not for want of this run.
+        ({"postgres": [store()]}, False),
+        ({"postgres": [store(binding="0.0.0.0:5432")]}, False),
+        ({"postgres": [store(peers=("10.0.0.0/24",))]}, False),
+        ({"postgres": [{**store(), "firewall": []}]}, False),
+    ],
+)
+def test_a_refusal_is_admitted_only_where_this_run_mends_it(read: dict[str, Any], admitted: bool):
+    client = state(reach={"10.0.0.9:5432": "refused"}, host={"addresses": ["10.0.0.1", "127.0.0.1"]})
+    wanted = [{"group": "postgres", "address": "10.0.0.9", "port": 5432, "variable": "slipway_postgres_host"}]
+    said = texts(preflight.check_reach("one", client, wanted, read))
+    assert (said == "") is admitted
+    if not admitted:
+        assert "cannot reach 10.0.0.9:5432 (slipway_postgres_host): it refuses the connection" in said
+        assert "correct slipway_postgres_host" in said
 
 
 def test_two_names_of_one_machine_and_one_name_of_two_machines():

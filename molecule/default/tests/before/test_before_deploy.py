@@ -68,6 +68,11 @@ HOSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"slipway_postgres_host": "NOBODY"},
         ["NOBODY:5432 (slipway_postgres_host)", "correct slipway_postgres_host"],
     ),
+    # A machine that is there, refuses, and is none that this run deploys a database to.
+    "database that nobody starts": (
+        {"slipway_postgres_host": "registry"},
+        ["cannot reach registry:5432 (slipway_postgres_host): it refuses the connection", "correct slipway_postgres_host"],
+    ),
 }
 
 
