@@ -10,40 +10,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible.template import Templar
 
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, near
 
-try:
-    # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
-    from ansible._internal._datatag._tags import Origin
-except ImportError:
-    Origin = None
-
-ROLES = Path(__file__).resolve().parents[2] / "roles"
-STATE = "container_service_host_state"
 UNDEFINED_NAME = re.compile(r"'([A-Za-z_][A-Za-z0-9_]*)' is undefined")
-
-Specs = dict[str, dict[str, Any]]
-
-
-def plain(value: Any) -> Any:
-    """Return a copy of a templated value with nothing left to template; Ansible resolves members when they are read."""
-    if isinstance(value, Mapping):
-        return {plain(key): plain(member) for key, member in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(member) for member in value]
-    return value
-
-
-def near(path: Path) -> Path:
-    """Return a path relative to the working directory where it is below."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def inventory_folder(sources: Iterable[str]) -> str:
@@ -52,40 +28,6 @@ def inventory_folder(sources: Iterable[str]) -> str:
         if path.exists():
             return str(near(path if path.is_dir() else path.parent))
     return "the inventory"
-
-
-class HostView:
-    """The variables of one host as its tasks will see them: those of the inventory over the defaults of its roles."""
-
-    def __init__(self, raw: dict[str, Any], defaults: Mapping[str, Any], extra: Mapping[str, Any], loader: Any) -> None:
-        """Take a host's variables with their templates unresolved."""
-        self.raw = raw
-        self._variables = {**defaults, **raw, **extra}
-        self._templar = Templar(loader=loader, variables=self._variables)
-        self._values: dict[str, tuple[Any, str]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        """Tell whether the inventory sets a variable."""
-        return name in self.raw
-
-    def value(self, name: str, default: Any = None) -> tuple[Any, str]:
-        """Return a variable's value, and why it has none ("" when it has one)."""
-        if name not in self._variables:
-            return default, ""
-        if name not in self._values:
-            try:
-                self._values[name] = (plain(self._templar.template(self._variables[name])), "")
-            except AnsibleError as error:
-                self._values[name] = (default, " ".join(str(error).split()))
-        return self._values[name]
-
-    def place(self, name: str) -> str | None:
-        """Return the file and line that set a variable, relative to here where it is below, or None where that is not known."""
-        origin = Origin.get_tag(self.raw.get(name)) if Origin else None
-        if origin is None or not origin.path:
-            return None
-        path = near(Path(origin.path))
-        return f"{path}:{origin.line_num}" if origin.line_num else str(path)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -116,7 +58,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         groups: dict[str, list[str]] = task_vars["groups"]
         self._inventory = inventory_folder(task_vars.get("ansible_inventory_sources") or [])
-        self._specs = {item["role"]: self._load(item["role"], "meta/argument_specs.yml") for item in arguments["roles"]}
+        self._files = RoleFiles(self._loader)
+        self._specs = {item["role"]: self._files.inputs(item["role"]) for item in arguments["roles"]}
         self._roles = {
             host: [item["role"] for item in arguments["roles"] if host in groups.get(item["group"], ())] for host in groups["all"]
         }
@@ -134,18 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _view(self, host: str, task_vars: Mapping[str, Any]) -> HostView:
         """Return a host's variables over the defaults of its roles."""
         hostvars = task_vars["hostvars"]
-        defaults: dict[str, Any] = {}
-        for role in self._roles[host]:
-            defaults |= self._load(role, "defaults/main.yml")
-        return HostView(hostvars.raw_get(host), defaults, {"hostvars": hostvars}, self._loader)
-
-    def _load(self, role: str, name: str) -> Specs:
-        """Return a role's inputs as its specification describes them, or its defaults as they stand; the loader caches files."""
-        path = ROLES / role / name
-        if not path.is_file():
-            raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
-        data = self._loader.load_from_file(str(path), trusted_as_template=True) or {}
-        return data["argument_specs"]["main"].get("options", {}) if name.startswith("meta/") else data
+        return HostView(hostvars.raw_get(host), self._files.defaults(self._roles[host]), {"hostvars": hostvars}, self._loader)
 
     # Inputs
 
@@ -234,11 +166,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _check_states(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at what was read from the hosts."""
-        states = {}
-        for host, view in views.items():
-            state = view.raw.get(STATE) or (view.raw.get("ansible_facts") or {}).get(STATE)
-            if state:
-                states[host] = state
+        states = {host: state for host, view in views.items() if (state := view.state())}
         problems = preflight.check_identities(states)
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():

@@ -169,7 +169,7 @@ def test_contradicting_inputs_are_named(checkout: Path) -> None:
     """One message for each, before a host is touched."""
     (checkout / "playbooks/validate.yml").write_text(
         "- hosts: one\n  gather_facts: false\n  vars:\n    container_service_host_state: {host: {memory_mb: 8000, cores: 2}}\n  tasks:\n"
-        "    - ansible.builtin.include_role:\n        name: slipway.stack.app\n        tasks_from: validate\n"
+        "    - ansible.builtin.include_role:\n        name: slipway.stack.app\n"
     )
     wrong: dict[str, Any] = {
         "app_backend_image": "a",

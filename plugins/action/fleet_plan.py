@@ -1,0 +1,123 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare what is declared for all hosts with what was read from them, in one task. See the documentation of fleet_plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.utils.path import unfrackpath
+
+from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES, HostView, RoleFiles
+
+RUNNER = "container_service"
+# What a task knows and the inventory does not.
+TASK_VARIABLES = (
+    "hostvars",
+    "playbook_dir",
+    "ansible_play_hosts",
+    "ansible_play_hosts_all",
+    "ansible_check_mode",
+    "ansible_playbook_python",
+)
+
+
+def private(role: str, noun: str) -> str:
+    """Return the name by which a role says something to this plugin alone."""
+    return f"__{role}_{noun}"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Reads variables and what was read before; asks no host."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the roles that have something to do on any host, and why."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, arguments = self.validate_argument_spec(
+            {
+                "roles": {
+                    "type": "list",
+                    "elements": "dict",
+                    "required": True,
+                    "options": {"group": {"type": "str", "required": True}, "role": {"type": "str", "required": True}},
+                },
+                "variables": {"type": "dict", "default": {}},
+            }
+        )
+        self._files = RoleFiles(self._loader)
+        self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
+        self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
+        reasons: dict[str, dict[str, list[str]]] = {}
+        mistakes: list[str] = []
+        for host in task_vars["ansible_play_hosts_all"]:
+            roles = dict.fromkeys(item["role"] for item in arguments["roles"] if host in task_vars["groups"].get(item["group"], ()))
+            for role in roles:
+                view = self._view(host, role, arguments["variables"].get(role, {}), task_vars)
+                if view.state() is None:
+                    continue
+                wrong = self._list(host, view, private(role, "mistakes"))
+                mistakes += [f"{host}: {mistake}" for mistake in wrong]
+                found = [] if wrong else self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
+                if found:
+                    reasons.setdefault(role, {})[host] = found
+        result.update(changed=False, roles=list(reasons), reasons=reasons)
+        if mistakes:
+            result.update(failed=True, msg="\n".join(mistakes))
+        return result
+
+    def _view(self, host: str, role: str, variables: Mapping[str, Any], task_vars: Mapping[str, Any]) -> HostView:
+        """Return a host's variables as the tasks of a role there would see them."""
+        extra = {
+            **self._files.read(role, "vars/main.yml", required=False),
+            **self._extra,
+            "role_path": str(ROLES / role),
+            "ansible_search_path": [str(ROLES / role), str(task_vars.get("playbook_dir", ""))],
+            **variables,
+        }
+        return HostView(task_vars["hostvars"].raw_get(host), self._files.defaults([RUNNER, role]), extra, self._loader)
+
+    @staticmethod
+    def _value(host: str, view: HostView, name: str) -> Any:
+        """Return a variable's value, or say on which host it has none."""
+        try:
+            return view.resolve(name)
+        except AnsibleError as error:
+            raise AnsibleActionFail(f"{host}: {name} has no value: {' '.join(str(error).split())}") from error
+
+    def _list(self, host: str, view: HostView, name: str) -> list[str]:
+        """Return the sentences that a role holds in a variable; it need not have one."""
+        return list(self._value(host, view, name)) if view.known(name) else []
+
+    def _differences(self, host: str, role: str, view: HostView) -> list[str]:
+        """Return why the containers of a role are not as declared."""
+        services = private(role, "services")
+        if not view.known(services):
+            return []
+        owner = private(role, "owner")
+        try:
+            plan = plan_services(
+                self._value(host, view, services),
+                view.state() or {},
+                stack=self._value(host, view, f"{RUNNER}_stack"),
+                root=self._value(host, view, f"{RUNNER}_root"),
+                owner=self._value(host, view, owner) if view.known(owner) else role,
+                key=self._key,
+                networks=self._value(host, view, f"{RUNNER}_networks"),
+                adopt=bool(self._value(host, view, f"{RUNNER}_adopt_volumes")),
+            )
+        except DeclarationError as error:
+            raise AnsibleActionFail(f"{host}: {error}") from error
+        sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
+        return sentences + [f"{name}: is not declared any more" for name in plan["stale"]]

@@ -1,0 +1,71 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin of this name, where Ansible looks for it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fleet_plan
+short_description: Compare what is declared for a whole fleet with what its hosts have
+version_added: 0.1.0
+description:
+  - Works on the controller alone, on what M(slipway.stack.host_state) has read from every host of the play, in one task for all hosts
+    and roles. A playbook then runs the roles that have something to do, and none of the others.
+  - A role answers through variables in its C(vars/main.yml), all of them optional. C(__<role>_services) holds declarations of containers,
+    which docs/architecture.md describes, and C(__<role>_owner) whose they are, the role's name by default. C(__<role>_reasons) is a list
+    of sentences, each saying what else differs. C(__<role>_mistakes) is a list of sentences too, about inputs that cannot work together.
+  - Any mistake fails the task, which names all of them, each with its host.
+options:
+  roles:
+    description: Which roles run on the hosts of which group.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      group:
+        description: A group of the inventory. A group that does not exist has no hosts.
+        type: str
+        required: true
+      role:
+        description: A role of this collection, by its name in it.
+        type: str
+        required: true
+  variables:
+    description: For each role the variables that the playbook gives it, over those of the inventory.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Changes nothing in either mode.
+    support: full
+  diff_mode:
+    description: Changes nothing, and so shows nothing; the roles that run do.
+    support: none
+author:
+  - The Slipway authors
+"""
+
+EXAMPLES = r"""
+- name: Compare everything with what is declared
+  slipway.stack.fleet_plan:
+    roles:
+      - {group: redis, role: redis}
+  register: fleet
+  run_once: true
+"""
+
+RETURN = r"""
+roles:
+  description: Roles that have something to do on at least one host, in the order given.
+  type: list
+  elements: str
+  returned: always
+  sample: [redis]
+reasons:
+  description: For each of these roles, and each host on which something differs, what does.
+  type: dict
+  returned: always
+  sample: {redis: {cache1: ["redis: the container is exited"]}}
+"""

@@ -1,0 +1,133 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables of any host of the inventory, seen from one task on the controller.
+
+A task for each host and role costs a fork each; looking at all of them from one task costs one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.template import Templar
+
+try:
+    # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
+    from ansible._internal._datatag._tags import Origin
+except ImportError:
+    Origin = None
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+STATE = "container_service_host_state"
+
+
+def plain(value: Any) -> Any:
+    """Return a copy of a templated value with nothing left to template; Ansible resolves members when they are read."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(member) for member in value]
+    return value
+
+
+def near(path: Path) -> Path:
+    """Return a path relative to the working directory where it is below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+class RoleFiles:
+    """The YAML files of this collection's roles, each read once."""
+
+    def __init__(self, loader: Any) -> None:
+        """Read with Ansible's loader, whose values know where they come from."""
+        self.loader = loader
+        self._read: dict[Path, dict[str, Any]] = {}
+
+    def read(self, role: str, name: str, *, required: bool = True) -> dict[str, Any]:
+        """Return what a file of a role holds.
+
+        Args:
+            role: The role's name without the collection's.
+            name: Path of the file below the role's folder.
+            required: Whether a role must have it; an empty one stands for it otherwise.
+
+        Raises:
+            AnsibleActionFail: It is required and not there.
+        """
+        path = ROLES / role / name
+        if path not in self._read:
+            if not path.is_file():
+                if required:
+                    raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
+                self._read[path] = {}
+            else:
+                # The loader's own cache copies all it holds at each use.
+                self._read[path] = self.loader.load_from_file(str(path), cache="none", trusted_as_template=True) or {}
+        return self._read[path]
+
+    def inputs(self, role: str) -> dict[str, Any]:
+        """Return a role's inputs as its specification describes them."""
+        options: dict[str, Any] = self.read(role, "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+        return options
+
+    def defaults(self, roles: Iterable[str]) -> dict[str, Any]:
+        """Return the defaults of several roles as they stand."""
+        merged: dict[str, Any] = {}
+        for role in roles:
+            merged |= self.read(role, "defaults/main.yml", required=False)
+        return merged
+
+
+class HostView:
+    """The variables of one host as its tasks will see them: those of the inventory over the defaults of its roles."""
+
+    def __init__(self, raw: dict[str, Any], defaults: Mapping[str, Any], extra: Mapping[str, Any], loader: Any) -> None:
+        """Take a host's variables with their templates unresolved."""
+        self.raw = raw
+        self._variables = {**defaults, **raw, **extra}
+        self._templar = Templar(loader=loader, variables=self._variables)
+        self._values: dict[str, tuple[Any, str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether the inventory sets a variable."""
+        return name in self.raw
+
+    def known(self, name: str) -> bool:
+        """Tell whether the inventory, a role or the task sets a variable."""
+        return name in self._variables
+
+    def resolve(self, name: str) -> Any:
+        """Return a variable's value.
+
+        Raises:
+            AnsibleError: It has none.
+        """
+        return plain(self._templar.template(self._variables[name]))
+
+    def value(self, name: str, default: Any = None) -> tuple[Any, str]:
+        """Return a variable's value, and why it has none ("" when it has one)."""
+        if name not in self._variables:
+            return default, ""
+        if name not in self._values:
+            try:
+                self._values[name] = (self.resolve(name), "")
+            except AnsibleError as error:
+                self._values[name] = (default, " ".join(str(error).split()))
+        return self._values[name]
+
+    def state(self) -> dict[str, Any] | None:
+        """Return what was read from the host, or None where it was not read."""
+        state: dict[str, Any] | None = self.raw.get(STATE) or (self.raw.get("ansible_facts") or {}).get(STATE)
+        return state
+
+    def place(self, name: str) -> str | None:
+        """Return the file and line that set a variable, relative to here where it is below, or None where that is not known."""
+        origin = Origin.get_tag(self.raw.get(name)) if Origin else None
+        if origin is None or not origin.path:
+            return None
+        path = near(Path(origin.path))
+        return f"{path}:{origin.line_num}" if origin.line_num else str(path)
