@@ -1,0 +1,89 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is compared in one task for a whole fleet: the roles that have something to do, why, and mistakes of all hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from conftest import ansible
+
+STATE: dict[str, Any] = {
+    "host": {"memory_mb": 8000, "cores": 4},
+    "engine": {"api_version": "1.45", "available": True},
+    "containers": {},
+    "foreign_containers": [],
+    "files": {},
+    "images": {},
+    "volumes": {},
+    "networks": {},
+    "queries": {},
+}
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  connection: local
+  tasks:
+    - slipway.stack.fleet_plan:
+        roles:
+          - {group: all, role: redis}
+          - {group: nobody, role: chroma}
+          - {group: postgres, role: postgres}
+        variables: {redis: {redis_memory_mb: 512}}
+      run_once: true
+      register: fleet
+    - ansible.builtin.copy: {content: "{{ fleet | to_json }}", dest: "{{ playbook_dir }}/fleet.json"}
+      run_once: true
+      delegate_to: localhost
+"""
+INVENTORY = "[redis]\none\ntwo\n[postgres]\ntwo\n"
+INPUTS = {
+    "container_service_host_state": STATE,
+    "redis_app_password": "x" * 32,
+    "redis_admin_password": "y" * 32,
+    "postgres_superuser_password": "x" * 32,
+    "postgres_owner_password": "y" * 32,
+    "postgres_app_password": "z" * 32,
+}
+
+
+def compare(checkout: Path, **inputs: Any) -> tuple[dict[str, Any], str]:
+    """Return what the task found on two hosts on which nothing runs, and all that was printed."""
+    (checkout / "fleet.yml").write_text(PLAYBOOK)
+    (checkout / "fleet.ini").write_text(INVENTORY)
+    done = ansible("ansible-playbook", "fleet.yml", "-i", "fleet.ini", "-e", json.dumps(INPUTS | inputs), cwd=checkout)
+    file = checkout / "fleet.json"
+    return json.loads(file.read_text()) if file.exists() else {}, done.stdout + done.stderr
+
+
+def test_roles_with_something_to_do_are_named_with_the_reasons(checkout: Path) -> None:
+    """In the order given, each with the hosts it concerns; a role whose group has no host is not asked."""
+    found, output = compare(checkout)
+    assert found, output
+    assert found["roles"] == ["redis", "postgres"]
+    assert found["reasons"]["redis"] == {
+        "one": ["redis: the container does not exist"],
+        "two": ["redis: the container does not exist"],
+    }
+    assert list(found["reasons"]["postgres"]) == ["two"]
+    assert not found["changed"]
+    for value in ("x" * 32, "y" * 32, "z" * 32):
+        assert value not in json.dumps(found)
+
+
+def test_mistakes_end_the_run_before_anything_is_touched(checkout: Path) -> None:
+    """The message names the host and the variable."""
+    found, output = compare(checkout, postgres_app_name="postgres")
+    assert not found
+    assert "two: the names of PostgreSQL's roles are postgres, app_owner, postgres" in " ".join(output.split())
+
+
+def test_a_value_that_cannot_be_had_is_named(checkout: Path) -> None:
+    """Host and variable are in the message."""
+    found, output = compare(checkout, redis_maxmemory_policy="{{ not_there }}")
+    assert not found
+    assert "one: __redis_services has no value" in " ".join(output.split())
+    assert "not_there" in output
