@@ -1,0 +1,51 @@
+"""Ten releases in a row under load: nobody notices."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from slipway_lab import ROOT
+from slipway_release import FIRST, SECOND, Fleet, Load
+
+RELEASES = 10
+REQUESTS = 20_000
+WEBSOCKETS = 50
+
+
+def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
+    """Deploys and rollbacks alternate between two versions; requests, WebSockets and what each run reports are counted."""
+    began, clients, runs = time.monotonic(), load(), []
+    version = fleet.version
+    for number in range(RELEASES):
+        # Two ways to each version: rollback.yml to the one before, and deploy.yml to one that is named.
+        run = fleet.rollback() if number % 2 else fleet.deploy(fleet.other())
+        previous, version = version, SECOND if version == FIRST else FIRST
+        runs.append(run.report)
+        assert (run.report["version"], run.report["previous"], run.report["outcome"]) == (version, previous, "released"), run.report
+        assert set(run.report["slots"]) == {host.name for host in fleet.app}
+        assert len(set(run.report["slots"].values())) == 1
+        assert set(run.report["digests"]) == {host.name for host in fleet.app}
+        assert all(seconds >= 0 for seconds in run.report["steps"].values())
+        assert {"preflight", "start", "gate", "switch", "probe", "retire"} <= set(run.report["steps"])
+        assert run.report["prober"]["failed"] == run.report["prober"]["websockets_cut"] == 0, run.report["prober"]
+        assert run.report["prober"]["requests"] > 0
+    numbers = clients.end()
+    report = {
+        "seconds": round(time.monotonic() - began, 1),
+        "load": {key: numbers[key] for key in sorted(numbers) if key != "failures"},
+        "releases": [{key: item[key] for key in ("playbook", "version", "duration_s", "steps")} for item in runs],
+    }
+    (ROOT / "reports").mkdir(exist_ok=True)
+    (ROOT / "reports/release-load-latest.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
+    assert numbers["failed"] == 0, numbers["failures"]
+    assert numbers["requests"] >= REQUESTS
+    assert numbers["websockets_cut"] == numbers["websockets_refused"] == 0, numbers["failures"]
+    assert numbers["in_flight"] == 0
+    # Each release closes all of them in order, and each comes back.
+    assert numbers["websockets_closed"] == {"1012": numbers["websockets_reconnected"]}, numbers["websockets_closed"]
+    assert numbers["websockets_reconnected"] == RELEASES * WEBSOCKETS
+    assert {key for key, seen in numbers["versions"].items() if seen["answers"]} == {FIRST, SECOND}
+    fleet.check(version)

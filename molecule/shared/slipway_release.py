@@ -1,0 +1,211 @@
+"""What tests of releases share: a fleet that is released to, runs that are killed in the middle, and what must hold after each.
+
+A pytest plugin beside slipway_lab, loaded by the tests that need it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
+
+FIRST, SECOND = "1.0.0", "2.0.0"
+FOLDER = "/etc/slipway/slipway/release"
+#: The steps of a release, as it prints them, in their order; the canary is asked for.
+STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "switch", "probe", "retire", "record")
+
+
+class RunningPlaybook:
+    """A playbook that runs in a process group of its own, and what it has printed up to now."""
+
+    def __init__(self, lab: Lab, playbook: str, version: str = "", **variables: Any) -> None:
+        self.report = Path(tempfile.mkdtemp(dir=lab.sockets)) / f"{playbook}-latest.json"
+        extra = [f"app_version={version}"] if version else []
+        extra += [json.dumps(variables)] if variables else []
+        # As an operator runs it: with the repository's ansible.cfg, not with Molecule's.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+        self.process = subprocess.Popen(
+            [str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml", "-i", str(lab.inventory)]
+            + [part for item in extra for part in ("--extra-vars", item)],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env={**kept, "ANSIBLE_NOCOLOR": "1", "SLIPWAY_REPORTS_DIR": str(self.report.parent)},
+        )  # fmt: skip
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, line: str, seconds: float = 120) -> None:
+        """Wait until it has printed this line."""
+        deadline = time.monotonic() + seconds
+        while line not in self.lines:
+            ended = self.process.poll() is not None and not self._reader.is_alive()
+            assert not ended, f"ended without {line!r}:\n{self.output[-6000:]}"
+            assert time.monotonic() < deadline, f"not within {seconds} s: {line!r}\n{self.output[-6000:]}"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it as a power cut does: all of its processes, without a word."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(30)
+        self._reader.join(30)
+
+    def end(self, seconds: float = 300) -> Run:
+        """Wait for its end."""
+        self.process.wait(seconds)
+        self._reader.join(30)
+        report = json.loads(self.report.read_text(encoding="utf-8")) if self.report.exists() else {}
+        return Run(self.process.returncode, self.output, report)
+
+
+class Fleet:
+    """The app hosts and balancers of a lab, and what a release leaves on them."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.app: list[LabHost] = lab.groups["app"]
+        self.members = list({host.name: host for host in self.app + lab.groups["balancers"]}.values())
+
+    def start(self, playbook: str, version: str = "", **variables: Any) -> RunningPlaybook:
+        return RunningPlaybook(self.lab, playbook, version, **variables)
+
+    def deploy(self, version: str, **variables: Any) -> Run:
+        """Release a version, which must succeed."""
+        run = self.start("deploy", version, **variables).end()
+        assert run.returncode == 0, run.output[-8000:]
+        return run
+
+    def rollback(self, version: str = "", **variables: Any) -> Run:
+        """Go back, which must succeed."""
+        run = self.start("rollback", version, **variables).end()
+        assert run.returncode == 0, run.output[-8000:]
+        return run
+
+    def refused(self, version: str, playbook: str = "deploy", **variables: Any) -> Run:
+        """Release a version, which must fail."""
+        run = self.start(playbook, version, **variables).end()
+        assert run.returncode != 0, run.output[-8000:]
+        return run
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what each host has noted."""
+        return [json.loads(host.run(f"cat {FOLDER}/state.json")) for host in self.members]
+
+    @property
+    def version(self) -> str:
+        return str(self.records()[0]["version"])
+
+    def other(self) -> str:
+        """Return the good version that does not serve now."""
+        return SECOND if self.version == FIRST else FIRST
+
+    def check(self, version: str, run: Run | None = None) -> None:
+        """Check what holds after each run, whatever became of it.
+
+        All hosts serve this version, which the report names; of the other slot nothing runs that a release does not keep; nobody holds
+        the lock; no prober is left.
+        """
+        if run is not None:
+            assert run.report["version"] == version, json.dumps(run.report, indent=1)[:3000]
+        records = self.records()
+        assert all(record == records[0] for record in records), records
+        record = records[0]
+        assert record["version"] == version, record
+        with self.lab.client() as client:
+            answers = [client.get("/api/version") for _ in range(12)]
+        assert {answer.status_code for answer in answers} == {200}
+        assert {answer.json()["version"] for answer in answers} == {version}
+        live, previous = record["slot"], record["previous"] or {}
+        for host in self.app:
+            found = {
+                container.service: (container.inspect["Config"]["Labels"]["slipway.version"], container.inspect["State"]["Running"])
+                for container in host.containers()
+            }
+            expected = {f"backend-{live}-1": (version, True), f"frontend-{live}-1": (version, True)}
+            kept = {
+                f"backend-{previous['slot']}-1": (previous["version"], False),
+                f"frontend-{previous['slot']}-1": (previous["version"], True),
+            } if previous else {}  # fmt: skip
+            # What was kept of the slot before is gone when a release into that slot failed; it is all there, or nothing of it.
+            assert found in (expected, {**expected, **kept}), f"{host}: {found}, recorded: {record}"
+        for host in self.members:
+            assert not host.succeeds(f"test -e {FOLDER}/lock.json"), f"{host}: {host.run(f'cat {FOLDER}/lock.json')}"
+        wait_until(lambda: not probers(), 10, "no prober is left")
+
+
+def probers() -> list[str]:
+    """Return the probers of releases that run on this machine for this lab's runs."""
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "module_utils/prober.py" in line and str(ROOT) in line]
+
+
+class Load:
+    """Clients that never retry, as the issue of releases counts them; they end by themselves."""
+
+    def __init__(self, lab: Lab, seconds: float = 900) -> None:
+        self._file = Path(tempfile.mkdtemp(dir=lab.sockets)) / "load.json"
+        self._process = subprocess.Popen(
+            [str(BIN / "python"), "tests/load/load.py", "--target", f"127.0.0.1:{lab.https_port}", "--server-name", "localhost",
+             "--ca-file", str(lab.ca), "--rate", "200", "--http2-share", "0.5", "--path", "/api/version", "--version-json-field", "version",
+             # Refused by the product once it has read it: two cores cannot write a hundred rows a second beside ten releases.
+             "--post-share", "0.5", "--post-path", "/api/memories", "--post-body", '{"content": ""}', "--accept", "200-299",
+             "--accept", "422", "--websockets", "50", "--seconds", str(seconds),
+             "--result-file", str(self._file)],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        wait_until(lambda: self.numbers().get("websockets") == 50, 30, "the load has its 50 WebSockets")
+
+    def numbers(self) -> dict[str, Any]:
+        """Return what it has counted up to now."""
+        assert self._process.poll() is None or self._process.returncode == 0, self._process.stderr
+        try:
+            found: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def end(self) -> dict[str, Any]:
+        """End it in order and return what it has counted."""
+        assert self._process.poll() is None, "the load ended before what was to be measured"
+        self._process.terminate()
+        _, said = self._process.communicate(timeout=60)
+        assert self._process.returncode == 0, said
+        return self.numbers()
+
+
+@pytest.fixture(scope="session")
+def fleet(lab: Lab) -> Fleet:
+    return Fleet(lab)
+
+
+@pytest.fixture
+def load(lab: Lab) -> Iterator[Callable[[], Load]]:
+    """Start the load; it ends with the test."""
+    started: list[Load] = []
+
+    def start() -> Load:
+        started.append(Load(lab))
+        return started[-1]
+
+    yield start
+    for item in started:
+        item._process.kill()  # noqa: SLF001 - nobody else needs it
+        item._process.wait(10)  # noqa: SLF001
