@@ -64,6 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except ReleaseError as error:
             raise AnsibleActionFail(str(error)) from error
         live_slot = record["slot"] if record else release.SLOTS[0]
+        images = release.serving_images(states, live_slot)
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
         # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
         parent = os.getppid()
@@ -82,5 +83,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
             next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
+            # What a report of this run says as long as nothing has moved.
+            report={
+                "version": record["version"] if record else version,
+                "wanted": version,
+                "previous": ((record or {}).get("previous") or {}).get("version", ""),
+                "slots": dict.fromkeys(images, live_slot),
+                "digests": images,
+            },
         )
         return result

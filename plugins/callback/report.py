@@ -133,9 +133,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._end(result)
         if self._playbook and result.is_changed():
             self._changed.append(self._entry(result))
-        # A release sums itself up; what it says stands in the run's one report.
-        if str(result.task.action).rpartition(".")[2] == "release_step" and result.result.get("report"):
-            self._release = dict(result.result["report"])
+        self._follow_release(str(result.task.action).rpartition(".")[2], result.result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Count a failure and keep its message."""
@@ -226,7 +224,23 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "unreachable": summary["unreachable"],
         }
 
+    def _follow_release(self, action: str, result: Any) -> None:
+        """Keep what a release says of itself: what was there before it began, then that it moves, then how it ended."""
+        if not self._playbook or action not in ("release_plan", "release_step"):
+            return
+        if result.get("report"):
+            self._release = dict(result["report"])
+        elif action == "release_step" and self._release:
+            self._release["outcome"] = "unfinished"
+
     # Reporting
+
+    def _release_report(self, *, failed: bool) -> dict[str, Any]:
+        """Return the fields that a run has beyond those of all others when it looked at which version serves."""
+        if not self._release:
+            return {}
+        outcome = "refused" if failed else "unchanged"
+        return {"outcome": outcome, **self._release}
 
     def _write_interrupted(self) -> None:
         """Write the report of a run that ended by itself neither well nor with a failed task."""
@@ -259,7 +273,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "slowest_tasks": [
                 {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
             ],
-            **({"release": self._release} if self._release else {}),
+            **self._release_report(failed=failed),
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
 
@@ -302,6 +316,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             f"on {hosts} host{'' if hosts == 1 else 's'}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
         )
         lines = [first]
+        if "outcome" in report and report["playbook"] != "site":
+            lines.append(f"  {report['outcome']}: version {report['version']} serves, version {report['wanted']} was asked for")
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")

@@ -53,6 +53,17 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
     return None
 
 
+def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, dict[str, str]]:
+    """Return by app host the image's id of each tier that a slot runs; hosts without a container of the slot are left out."""
+    found: dict[str, dict[str, str]] = {}
+    for host, state in states.items():
+        for container in state.get("containers", {}).values():
+            if container["owner"] == f"app-{slot}" and container["running"]:
+                tier = str(container["labels"].get("slipway.service", "")).partition("-")[0]
+                found.setdefault(host, {})[tier] = container["image_id"]
+    return {host: dict(sorted(tiers.items())) for host, tiers in sorted(found.items())}
+
+
 def recovery(lock: Record | None) -> str:
     """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``."""
     journal = (lock or {}).get("journal") or {}

@@ -58,4 +58,9 @@ recover:
   description: What an interrupted release needs, V(undo), V(finish), or nothing.
   returned: success
   type: str
+report:
+  description: >-
+    What the run's report says as long as nothing has moved: C(version), C(wanted), C(previous), and by app host C(slots) and C(digests).
+  returned: success
+  type: dict
 """

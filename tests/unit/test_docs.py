@@ -209,9 +209,12 @@ def test_the_page_on_reports_names_the_fields_that_are_written():
     written = set(re.findall(r'^            "(\w+)":', body, flags=re.MULTILINE))
     assert set(example) == written
     rows = re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE)
-    # Only a run that releases writes this one.
-    assert '{"release": self._release}' in body
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written | {"release"}
+    # Only a run that looks at which version serves writes these; what they mean stands on the page of releases.
+    assert "**self._release_report(" in body
+    released = {name for row in rows if "`outcome`" in row for name in re.findall(r"`(\w+)`", row)}
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written | released
+    told = (ROOT / "docs/release.md").read_text().partition("## Report")[2]
+    assert released == {name for row in re.findall(r"^\| (`.*?) \|", told, flags=re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
 
 
 def test_pages_name_the_systems_that_are_supported():

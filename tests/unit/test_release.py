@@ -70,6 +70,20 @@ def test_there_is_nothing_to_go_back_to(record: Any):
         release.wanted_version(record, "1.0", explicit=False, rollback=True)
 
 
+def test_a_slot_is_known_by_the_containers_that_run():
+    def container(service: str, slot: str, running: bool) -> dict[str, Any]:
+        return {"owner": f"app-{slot}", "labels": {"slipway.service": service}, "running": running, "image_id": f"sha256:{service}"}
+
+    containers = {
+        "a": container("backend-blue-1", "blue", True),
+        "b": container("frontend-blue-1", "blue", True),
+        "c": container("backend-green-1", "green", False),
+    }
+    found = release.serving_images({"app1": {"containers": containers}, "lb1": {"containers": {}}}, "blue")
+    assert found == {"app1": {"backend": "sha256:backend-blue-1", "frontend": "sha256:frontend-blue-1"}}
+    assert release.serving_images({"app1": {"containers": containers}}, "green") == {}
+
+
 @pytest.mark.parametrize(("step", "expected"), [("prepare", "undo"), ("switch", "undo"), ("commit", "finish")])
 def test_an_interrupted_release_is_undone_until_it_is_committed(step: str, expected: str):
     after = release.next_record(FIRST, "green", "1.1", "1.1", 3)

@@ -130,3 +130,28 @@ def test_syntax_check_and_playbooks_of_others_leave_none(checkout: Path, play):
     assert play("test", "--syntax-check").returncode == 0
     assert play("deeper/other").returncode == 0
     assert not (checkout / "reports").exists()
+
+
+def test_a_release_tells_what_serves_and_how_it_ended(report):
+    step = {"name": "Step", "slipway.stack.release_step": {"run": "x", "name": "pull"}, "run_once": True}
+    told = {"version": "2.0", "wanted": "2.0", "previous": "1.0", "outcome": "released", "prober": {"requests": 9, "failed": 0}}
+    end = {"name": "End", "slipway.stack.release_step": {"run": "x", "name": "report", "report": told}, "run_once": True}
+    found, _ = report([step, end])
+    assert {key: found[key] for key in told} == told
+    assert found["result"] == "ok"
+    assert list(found["steps"]) == ["pull"]
+    assert found["seconds"] >= found["steps"]["pull"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "fails", "outcome"),
+    [([], False, "unchanged"), ([], True, "refused"), (["pull"], True, "unfinished")],
+)
+def test_a_run_without_a_release_tells_what_serves_all_the_same(report, steps: list[str], fails: bool, outcome: str):
+    plan = {"members": ["one", "two"], "folder": "/nowhere", "version": "1.0"}
+    tasks: list[dict[str, Any]] = [{"name": "Plan", "slipway.stack.release_plan": plan, "run_once": True}]
+    tasks += [{"name": "Step", "slipway.stack.release_step": {"run": "y", "name": name}, "run_once": True} for name in steps]
+    tasks += [{"name": "Fail", "ansible.builtin.fail": None}] if fails else []
+    found, _ = report(tasks)
+    assert (found["version"], found["wanted"], found["previous"], found["outcome"]) == ("1.0", "1.0", "", outcome)
+    assert found["result"] == ("failed" if fails else "ok")
