@@ -147,16 +147,14 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         "networks_cli_compatible": True,
     }
     if check.get("test"):
-        # Each check starts a process in the container. Where the engine checks every second while a container starts, it can be rare after.
-        quick_start = tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API
         options["healthcheck"] = {
             "test": check["test"],
-            "interval": f"{check.get('interval', 30 if quick_start else 10)}s",
+            "interval": f"{check.get('interval', 10)}s",
             "timeout": f"{check.get('timeout', 5)}s",
             "retries": int(check.get("retries", 3)),
             "start_period": f"{check.get('start_period', 60)}s",
         }
-        if quick_start:
+        if tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API:
             options["healthcheck"]["start_interval"] = "1s"
     for field, option in (("user", "user"), ("entrypoint", "entrypoint"), ("command", "command"), ("stop_signal", "stop_signal")):
         if service[field]:

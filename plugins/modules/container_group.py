@@ -2,7 +2,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Start, stop or remove all containers of one owner at once."""
+"""Start, stop or remove all containers of an owner at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 module: container_group
 author: The Slipway authors
 version_added: 0.1.0
-short_description: Start, stop or remove all containers of one owner at once
+short_description: Start, stop or remove all containers of an owner at once
 description:
   - A slot of a release starts, retires or goes as a whole. One call does it, all containers at the same time, where a call for each
     would make the slot's last container wait for all others.
@@ -21,8 +21,9 @@ options:
     type: str
     required: true
   owner:
-    description: Value of the label C(slipway.owner) of the containers.
-    type: str
+    description: Values of the label C(slipway.owner) of the containers.
+    type: list
+    elements: str
     required: true
   services:
     description: Regular expression that a container's label C(slipway.service) must match from its start; empty takes all.
@@ -84,7 +85,7 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
     found = []
     for short in engine.containers():
         labels = short.get("Labels") or {}
-        if (labels.get("slipway.stack"), labels.get("slipway.owner")) != (options["stack"], options["owner"]):
+        if labels.get("slipway.stack") != options["stack"] or labels.get("slipway.owner") not in options["owner"]:
             continue
         if not re.match(options["services"], labels.get("slipway.service", "")):
             continue
@@ -99,7 +100,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
-            "owner": {"type": "str", "required": True},
+            "owner": {"type": "list", "elements": "str", "required": True},
             "services": {"type": "str", "default": ""},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
         },

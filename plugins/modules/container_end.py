@@ -1,0 +1,100 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait until a container has run to its end, remove it, and fail unless it ended well."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_end
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Wait until a container has run to its end, and remove it
+description:
+  - For containers that do one thing, such as a migration. Fails with the last log lines when it ends with another status than 0, or
+    has not ended in time; then it is killed. It is removed in every case, its volumes are not.
+options:
+  container:
+    description: Name of the container.
+    type: str
+    required: true
+  timeout:
+    description: Seconds that it may take.
+    type: float
+    required: true
+  log_lines:
+    description: Number of log lines that a failure shows.
+    type: int
+    default: 20
+attributes:
+  check_mode:
+    description: Not called in check mode.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Wait for the migration
+  slipway.stack.container_end:
+    container: slipway-migrate-green
+    timeout: 600
+"""
+
+RETURN = r"""
+seconds:
+  description: Seconds waited.
+  returned: always
+  type: float
+"""
+
+import time
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+INTERVAL = 0.2
+
+
+def failure_of(engine: Engine, name: str, timeout: float) -> str:
+    """Wait for a container's end; return why it did not end well, or an empty string."""
+    deadline = time.monotonic() + timeout
+    while True:
+        inspected = engine.inspect(name)
+        if inspected is None:
+            return "was removed while it ran"
+        state = inspected["State"]
+        if state["Status"] in ("exited", "dead"):
+            killed = ", killed at its memory limit" if state.get("OOMKilled") else ""
+            return f"ended with status {state.get('ExitCode')}{killed}" if state.get("ExitCode") or killed else ""
+        if time.monotonic() > deadline:
+            return f"has not ended within {timeout:g} s, and was killed"
+        time.sleep(INTERVAL)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "container": {"type": "str", "required": True},
+            "timeout": {"type": "float", "required": True},
+            "log_lines": {"type": "int", "default": 20},
+        }
+    )
+    name, engine, began = module.params["container"], Engine(), time.monotonic()
+    try:
+        failure = failure_of(engine, name, module.params["timeout"])
+        logs = engine.logs(name, module.params["log_lines"]).rstrip() if failure and engine.inspect(name) else ""
+        if engine.inspect(name) is not None:
+            engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1})
+    except EngineError as error:
+        module.fail_json(msg=str(error))
+    seconds = round(time.monotonic() - began, 2)
+    if failure:
+        module.fail_json(msg=f"{name} {failure}.\nLast log lines:\n{logs or 'none'}", seconds=seconds)
+    module.exit_json(changed=True, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()
