@@ -73,6 +73,18 @@ def calls_of(result: dict[str, Any]) -> int:
     return int(result.get("remote_calls", result.get("attempts", 1)))
 
 
+def changed_labels(result: dict[str, Any]) -> list[str]:
+    """Return how a loop calls those of its items that changed something; none where the items are hidden."""
+    items = result.get("results")
+    if not isinstance(items, list) or result.get("censored"):
+        return []
+    return [
+        str(item["_ansible_item_label"])
+        for item in items
+        if isinstance(item, dict) and item.get("changed") and "_ansible_item_label" in item
+    ]
+
+
 def message_of(results: list[dict[str, Any]]) -> str:
     """Return why a task, or those of its loop's items that failed, did so."""
     texts = [str(result.get(key) or "").strip() for result in results for key in ("msg", "stderr", "module_stderr")]
@@ -200,8 +212,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         return str(outermost.get_name()).removeprefix("slipway.stack.")
 
     def _entry(self, result: Any) -> dict[str, str]:
-        """Return who did what."""
-        return {"host": str(result.host.name), "task": self._name(result.task), "role": self._role(result.task)}
+        """Return who did what, and with which of a loop's items."""
+        labels = [] if result.is_failed() else changed_labels(result.result)
+        task = self._name(result.task) + (f": {', '.join(labels)}" if labels else "")
+        return {"host": str(result.host.name), "task": task, "role": self._role(result.task)}
 
     def _without_secrets(self, result: Any) -> str:
         """Return a failure's message without the value of any secret of its host."""

@@ -147,14 +147,16 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         "networks_cli_compatible": True,
     }
     if check.get("test"):
+        # Each check starts a process in the container. Where the engine checks every second while a container starts, it can be rare after.
+        quick_start = tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API
         options["healthcheck"] = {
             "test": check["test"],
-            "interval": f"{check.get('interval', 10)}s",
+            "interval": f"{check.get('interval', 30 if quick_start else 10)}s",
             "timeout": f"{check.get('timeout', 5)}s",
             "retries": int(check.get("retries", 3)),
             "start_period": f"{check.get('start_period', 60)}s",
         }
-        if tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API:
+        if quick_start:
             options["healthcheck"]["start_interval"] = "1s"
     for field, option in (("user", "user"), ("entrypoint", "entrypoint"), ("command", "command"), ("stop_signal", "stop_signal")):
         if service[field]:
@@ -406,6 +408,8 @@ def plan_service(
     )
     if inner and not starting:
         reasons.append(inner)
+    # A login that fails because of a changed password is mended by converge, and needs no restart.
+    restart = failing and not recreate and not (bool(inner) or (secrets_differ and bool(service["converge"])))
     return {
         "name": service["name"],
         "container": container,
@@ -417,10 +421,12 @@ def plan_service(
         "exists": bool(actual),
         "recreate": bool(recreate),
         "replaced": replaced,
-        # A login that fails because of a changed password is mended by converge, and needs no restart.
-        "restart": failing and not recreate and not (bool(inner) or (secrets_differ and bool(service["converge"]))),
-        "start": start or replaced or bool(mend),
-        "wait": not service["one_shot"],
+        "restart": restart,
+        # Stopped and otherwise as declared, or to be made, mended or restarted.
+        "resume": start and not mend,
+        "make": not service["one_shot"] and (replaced or restart or bool(mend)),
+        # A reload leaves the health as it is.
+        "wait": not service["one_shot"] and (replaced or start or restart or failing or starting),
         "pull": normal_reference(options["image"]) not in state["images"],
         "files": bool(differing) or reload or replaced or bool(foreign_volumes),
         "reload": reload,

@@ -29,6 +29,11 @@ options:
     description: Regular expression that a container's label C(slipway.service) must match from its start; empty takes all.
     type: str
     default: ""
+  names:
+    description: Names of the containers that are meant; empty takes all of the owner's.
+    type: list
+    elements: str
+    default: []
   state:
     description: What becomes of them. V(absent) stops running ones first.
     type: str
@@ -89,6 +94,8 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
             continue
         if not re.match(options["services"], labels.get("slipway.service", "")):
             continue
+        if options["names"] and short["Names"][0].lstrip("/") not in options["names"]:
+            continue
         running = short["State"] in ("running", "restarting", "paused")
         if options["state"] == "absent" or running != (options["state"] == "started"):
             found.append(engine.inspect(short["Id"]))
@@ -102,6 +109,7 @@ def main() -> None:
             "stack": {"type": "str", "required": True},
             "owner": {"type": "list", "elements": "str", "required": True},
             "services": {"type": "str", "default": ""},
+            "names": {"type": "list", "elements": "str", "default": []},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
         },
         supports_check_mode=True,

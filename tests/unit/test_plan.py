@@ -108,7 +108,7 @@ def test_an_empty_host_gets_everything(state: dict[str, Any]) -> None:
     state["engine"] = {"available": False, "version": "", "api_version": "", "error": "no socket"}
     (needed,) = plan(state)["needed"]
     assert needed["pull"]
-    assert needed["start"]
+    assert needed["make"]
     assert needed["files"]
     assert not needed["recreate"]
     assert [network["name"] for network in needed["networks"]] == ["slipway-database"]
@@ -116,14 +116,14 @@ def test_an_empty_host_gets_everything(state: dict[str, Any]) -> None:
 
 
 CONTAINER_CHANGES = [
-    ({"running": False, "status": "exited"}, "the container is exited", {"start": True, "recreate": False}),
+    ({"running": False, "status": "exited"}, "the container is exited", {"resume": True, "make": False, "wait": True}),
     ({"health": "unhealthy"}, "the container is unhealthy", {"restart": True, "recreate": False}),
-    ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"start": True, "recreate": False}),
-    ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"start": True, "recreate": False}),
-    ({"restart_policy": "no"}, "restart policy no becomes unless-stopped", {"start": True, "recreate": False}),
-    ({"networks": {}}, "joins network slipway-database", {"start": True, "recreate": False}),
-    ({"networks": {"slipway-database": ["redis"], "bridge": []}}, "leaves network bridge", {"start": True, "recreate": False}),
-    ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"start": True}),
+    ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"make": True, "recreate": False}),
+    ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"make": True, "recreate": False}),
+    ({"restart_policy": "no"}, "restart policy no becomes unless-stopped", {"make": True, "recreate": False}),
+    ({"networks": {}}, "joins network slipway-database", {"make": True, "recreate": False}),
+    ({"networks": {"slipway-database": ["redis"], "bridge": []}}, "leaves network bridge", {"make": True, "recreate": False}),
+    ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"make": True}),
     ({"image_id": "sha256:0"}, "image redis:7-alpine is a newer one", {"recreate": True}),
     ({"image": "redis:6"}, "image redis:6 becomes redis:7-alpine", {"recreate": True}),
     ({"labels": {"slipway.owner": "redis", "slipway.uid": "999"}}, "its declaration changed", {"recreate": True}),
@@ -176,7 +176,9 @@ def test_a_changed_restart_file_recreates_and_a_reload_file_reloads(state: dict[
     (needed,) = plan(state, declared)["needed"]
     assert needed["reload"]
     assert not needed["recreate"]
-    assert not needed["start"]
+    assert not needed["wait"]
+    assert not needed["make"]
+    assert not needed["resume"]
     assert needed["reasons"] == ["/etc/slipway/slipway/redis/config/current/runtime.conf differs"]
     assert "maxmemory 2mb" in needed["diff"][0]["prepared"]
 
@@ -205,7 +207,8 @@ def test_inner_state_is_compared(state: dict[str, Any]) -> None:
     (needed,) = plan(state, declared)["needed"]
     assert needed["converge"]
     assert needed["reasons"] == ["its inner state differs in users"]
-    assert not needed["start"]
+    assert not needed["make"]
+    assert not needed["resume"]
     assert not needed["files"]
 
 
@@ -213,7 +216,8 @@ def test_a_container_that_is_starting_is_waited_for_and_counts_as_no_change(stat
     state["containers"]["slipway-redis"]["health"] = "starting"
     (needed,) = plan(state)["needed"]
     assert needed["wait_only"]
-    assert not needed["start"]
+    assert not needed["make"]
+    assert not needed["resume"]
     assert not needed["files"]
     state["containers"]["slipway-redis"]["memory"] = 1
     assert not plan(state)["needed"][0]["wait_only"]
