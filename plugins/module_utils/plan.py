@@ -189,6 +189,8 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     """Return why a container must be re-created, and what can be mended on it while it lives."""
     recreate: list[str] = []
     mend: list[str] = []
+    if "slipway.stack" not in actual["labels"]:
+        return ["it was made by hand"], mend
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
         recreate.append("its declaration changed")
     if not actual["labels"].get("slipway.uid"):
@@ -420,6 +422,8 @@ def plan_service(
         "reasons": reasons,
         "exists": bool(actual),
         "recreate": bool(recreate),
+        # What runs there is not what was released: there is nothing to keep alive while another takes its place.
+        "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
         "restart": restart,
         # Stopped and otherwise as declared, or to be made, mended or restarted.

@@ -84,7 +84,9 @@ engine:
   returned: always
   type: dict
 containers:
-  description: The stack's containers by name, with image, state, health, labels, networks and limits; never their environment.
+  description: >-
+    The stack's containers by name, with image, state, health, labels, networks and limits; never their environment. One without labels
+    that bears the name of a service that was deployed here is among them.
   returned: always
   type: dict
 foreign_containers:
@@ -250,8 +252,23 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
     }
 
 
-def read_engine(stack: str) -> tuple[dict[str, t.Any], Engine | None]:
-    """Return what the engine holds of the stack, and the engine when one answers."""
+def of_the_stack(name: str, labels: dict[str, str], stack: str, folder: str) -> bool:
+    """Tell whether a container is the stack's: by its label, or made anew by hand under the name of a service that ran here.
+
+    Args:
+        name: the container's name.
+        labels: the container's labels.
+        stack: name of the stack.
+        folder: the stack's folder, in which each service that was ever deployed has its own.
+    """
+    if "slipway.stack" in labels:
+        return labels["slipway.stack"] == stack
+    service = name.removeprefix(f"{stack}-")
+    return service not in (name, "") and os.path.isdir(os.path.join(folder, service))
+
+
+def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | None]:
+    """Return what the engine holds of the stack, whose files are in a folder, and the engine when one answers."""
     state: dict[str, t.Any] = {
         "engine": {"available": False, "version": "", "api_version": "", "error": ""},
         "containers": {},
@@ -270,7 +287,7 @@ def read_engine(stack: str) -> tuple[dict[str, t.Any], Engine | None]:
     state["engine"].update(available=True, version=version["Version"], api_version=version["ApiVersion"])
     for short in engine.containers():
         name = short["Names"][0].lstrip("/") if short["Names"] else short["Id"][:12]
-        if (short.get("Labels") or {}).get("slipway.stack") != stack:
+        if not of_the_stack(name, short.get("Labels") or {}, stack, folder):
             ports = sorted({port["PublicPort"] for port in short.get("Ports") or [] if port.get("PublicPort")})
             state["foreign_containers"][name] = {"ports": ports, "image": short.get("Image", "")}
             continue
@@ -453,18 +470,19 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    folder = os.path.join(options["root"], options["stack"])
     # Addresses are tried while the rest is read: they may cost a timeout, and nothing else waits for them.
     reach: dict[str, str] = {}
     prober = threading.Thread(target=lambda: reach.update(reachable(options["reach"], options["reach_timeout"])))
     prober.start()
     try:
-        state, engine = read_engine(options["stack"])
+        state, engine = read_engine(options["stack"], folder)
     except EngineError as error:
         module.fail_json(msg=f"Reading the Docker Engine failed: {error}")
     key = options["digest_key"].encode()
     state["schema"] = 1
     state["host"] = describe_host()
-    state["files"] = describe_files(os.path.join(options["root"], options["stack"]), options["files"], key, options["contents"])
+    state["files"] = describe_files(folder, options["files"], key, options["contents"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()

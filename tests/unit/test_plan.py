@@ -126,7 +126,11 @@ CONTAINER_CHANGES = [
     ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"make": True}),
     ({"image_id": "sha256:0"}, "image redis:7-alpine is a newer one", {"recreate": True}),
     ({"image": "redis:6"}, "image redis:6 becomes redis:7-alpine", {"recreate": True}),
-    ({"labels": {"slipway.owner": "redis", "slipway.uid": "999"}}, "its declaration changed", {"recreate": True}),
+    (
+        {"labels": {"slipway.stack": "slipway", "slipway.owner": "redis", "slipway.uid": "999"}},
+        "its declaration changed",
+        {"recreate": True},
+    ),
 ]
 
 
@@ -253,6 +257,17 @@ def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
 def test_a_wrong_declaration_is_refused(state: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(DeclarationError, match=message):
         plan(state, {**DECLARED, **change})
+
+
+def test_a_container_made_by_hand_is_replaced_and_not_asked_anything(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["labels"] = {}
+    found = plan(state)["needed"][0]
+    assert found["reasons"] == ["it was made by hand"]
+    assert (found["recreate"], found["replaced"], found["by_hand"]) == (True, True, True)
+    # Its files are written again, as it may have been made because they were lost; its image may be anything.
+    assert found["files"]
+    assert found["validate"] == []
+    assert not found["reload"]
 
 
 def test_what_is_not_ours_is_not_touched(state: dict[str, Any]) -> None:

@@ -163,6 +163,19 @@ def test_dry_run_on_an_empty_host_says_what_it_would_do(lab: Lab):
     assert not (lab.inventory / "pki/ca.key").exists(), "a dry run made a certificate authority"
 
 
+@pytest.mark.usefixtures("untouched")
+def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost):
+    """Where the service never ran, it may hold somebody's data: it is named, and what to do about it."""
+    host.run("tar --create --files-from /dev/null | docker import - stranger && docker create --name slipway-postgres stranger true")
+    try:
+        run = lab.playbook("site", "--check")
+    finally:
+        host.run("docker rm slipway-postgres && docker rmi stranger")
+    assert run.returncode != 0
+    said = "lab1: a container named slipway-postgres exists that is not of the stack slipway: rename or remove it"
+    assert said in " ".join(run.output.split())
+
+
 def test_first_deploy_shows_no_secret_however_loud_it_is(lab: Lab):
     run = lab.site("-vvv", "--diff")
     log = slipway_leaks.kept_output(lab, "first-deploy")

@@ -88,18 +88,28 @@ def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host
     assert again.changed == []
 
 
-def test_container_of_our_name_without_our_labels_is_not_overrun(lab: Lab, host: LabHost):
-    """Somebody else's container may hold somebody else's data: it is named, and what to do about it."""
-    host.run("docker stop slipway-chroma && docker rename slipway-chroma kept-chroma && docker create --name slipway-chroma redis:7-alpine")
-    try:
-        run = lab.playbook("site")
-    finally:
-        host.run("docker rm slipway-chroma && docker rename kept-chroma slipway-chroma && docker start slipway-chroma")
-    assert run.returncode != 0
-    text = " ".join(run.output.split())
-    assert "lab1" in text
-    assert "a container named slipway-chroma exists that is not of the stack slipway: rename or remove it" in text
-    lab.wait_until_healthy(120)
+def test_containers_made_anew_by_hand_are_replaced_and_nothing_is_lost(lab: Lab, host: LabHost):
+    """As somebody in a hurry does it: no label of ours, the default network, another image's command, the port of the front door taken."""
+    said = question(lab)
+    before = ids(lab)
+    host.run("docker rm --force slipway-redis slipway-nginx")
+    host.run("docker run --detach --name slipway-redis --volume redis_data:/data redis:7-alpine")
+    host.run("docker run --detach --name slipway-nginx --publish 80:80 --publish 443:443 nginx:1-alpine")
+    live = "slipway-" + next(service for service in before if service.startswith("backend-"))
+    host.run(f"docker rm --force {live}; docker create --name {live} redis:7-alpine")
+
+    dry = lab.site("--check", "--diff")
+    names = {"redis", "nginx", live.removeprefix("slipway-")}
+    assert {f"{name}: it was made by hand" for name in names} <= reasons(dry.output, host), dry.output
+    lab.site()
+    lab.wait_until_healthy(5)
+    after = ids(lab)
+    assert set(after) == set(before)
+    assert {service for service in after if after[service] != before[service]} == names
+    with lab.client() as client:
+        assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
+    assert question(lab)["cached"] is True, "Redis lost its answers"
+    assert lab.site().changed == []
 
 
 def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host: LabHost):
