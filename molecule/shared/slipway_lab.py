@@ -254,6 +254,18 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.5)
 
 
+def access_log(lab: Lab) -> str:
+    """Return nginx' access log as it stands."""
+    path = lab.balancer.run("docker volume inspect --format '{{.Mountpoint}}' nginx_logs").strip()
+    return lab.balancer.run(f"cat {path}/access.log")
+
+
+def logged(lab: Lab, marker: str) -> list[str]:
+    """Return the lines of the access log about requests with this marker in their address, once there are some."""
+    wait_until(lambda: marker in access_log(lab), 10, f"{marker} is in the access log")
+    return [line for line in access_log(lab).splitlines() if marker in line]
+
+
 class Stranger:
     """A machine on the lab's network that no inventory names."""
 

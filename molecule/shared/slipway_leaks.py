@@ -33,16 +33,26 @@ for folder in glob.glob("/proc/[0-9]*"):
                 look(f"process {folder}/{part}", file.read())
         except OSError:
             pass
+written = []
 for container in output("docker", "ps", "--all", "--quiet").decode().split():
-    look(f"inspect {container}", output("docker", "inspect", container))
+    inspected = output("docker", "inspect", container)
+    look(f"inspect {container}", inspected)
     look(f"log {container}", output("docker", "logs", container))
+    described = json.loads(inspected)[0]
+    # What its processes wrote beside the volumes: its own layer, and its folders in memory.
+    written.append(("layer", described["GraphDriver"]["Data"]["UpperDir"]))
+    if described["State"]["Running"]:
+        written += [("memory", f"/proc/{described['State']['Pid']}/root{path}") for path in described["HostConfig"].get("Tmpfs") or {}]
 for image in set(output("docker", "images", "--quiet").decode().split()):
     look(f"image {image}", output("docker", "inspect", image) + output("docker", "history", "--no-trunc", image))
 look("journal all", output("journalctl", "--no-pager", "--quiet"))
 volumes = glob.glob("/var/lib/docker/volumes/*/_data")
 # What a database keeps is its own; a volume of logs is not.
 kept = [volume for volume in volumes if volume.split("/")[-2] not in V["stores"]]
-for top in ["/etc", "/opt", "/var/log", "/tmp", "/root", "/home", "/run", "/var/tmp", "/var/lib/docker/containers", *kept]:
+tops = ["/etc", "/opt", "/var/log", "/tmp", "/root", "/home", "/run", "/var/tmp", "/var/lib/docker/containers", *kept]
+for kind, top in [("file", top) for top in tops] + written:
+    # Counted even where nothing is in it.
+    look(f"{kind} {top}", b"")
     for folder, folders, files in os.walk(top):
         if folder.startswith("/etc/slipway/") and os.path.basename(folder) == "secrets":
             for name in files:
@@ -54,7 +64,7 @@ for top in ["/etc", "/opt", "/var/log", "/tmp", "/root", "/home", "/run", "/var/
             if os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) < 50e6:
                 try:
                     with open(path, "rb") as file:
-                        look(f"file {path}", file.read())
+                        look(f"{kind} {path}", file.read())
                 except OSError:
                     pass
 print(json.dumps({"found": found, "looked": looked}))

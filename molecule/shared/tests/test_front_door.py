@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from slipway_lab import Lab, Stranger, wait_until
+from slipway_lab import Lab, Stranger, access_log, logged, wait_until
 
 YEAR = "max-age=31536000"
 HEADERS = {
@@ -24,15 +24,9 @@ HEADERS = {
 }
 
 
-def access_log(lab: Lab) -> str:
-    path = lab.balancer.run("docker volume inspect --format '{{.Mountpoint}}' nginx_logs").strip()
-    return lab.balancer.run(f"cat {path}/access.log")
-
-
-def logged(lab: Lab, marker: str) -> list[dict[str, Any]]:
-    """Return the lines of the access log about requests with this marker in their address, once there are some."""
-    wait_until(lambda: marker in access_log(lab), 10, f"{marker} is in the access log")
-    return [json.loads(line) for line in access_log(lab).splitlines() if marker in line]
+def logged_requests(lab: Lab, marker: str) -> list[dict[str, Any]]:
+    """Return what the access log says of requests with this marker in their address, once it does."""
+    return [json.loads(line) for line in logged(lab, marker)]
 
 
 @pytest.mark.parametrize("path", ["/", "/health-of-mine", "/api/version?a=b", "/ws"])
@@ -48,7 +42,7 @@ def test_health_is_answered_on_both_ports_and_not_logged(lab: Lab, client: httpx
         answer = client.get(f"{url}/health?{marker}")
         assert (answer.status_code, answer.text.strip()) == (200, "healthy")
     client.get(f"/api/version?{marker}-end")
-    lines = logged(lab, f"{marker}-end")
+    lines = logged_requests(lab, f"{marker}-end")
     assert [line["uri"] for line in lines] == [f"/api/version?{marker}-end"]
     assert f"/health?{marker}" not in access_log(lab)
 
@@ -171,7 +165,7 @@ def test_log_holds_the_clients_own_address(lab: Lab, stranger: Stranger):
         "print(u.urlopen(request, context=context, timeout=10).status)"
     )
     assert done.stdout.strip() == "200", done.stderr
-    lines = logged(lab, marker)
+    lines = logged_requests(lab, marker)
     assert len(lines) == 1
     assert lines[0]["remote_addr"] == stranger.address
     assert lines[0]["forwarded_for"] == "203.0.113.9"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import slipway_leaks
 from slipway_lab import ROOT, Lab
 
@@ -14,7 +16,10 @@ def test_no_secret_is_outside_the_secret_folders(lab: Lab):
         assert not outside, "\n".join(outside)
         assert looked["process"] > 10
         assert looked["file"] > 100
-        if host.containers():
+        running = len(host.containers())
+        if running:
+            assert looked["layer"] >= running
+            assert looked["memory"] >= running
             assert looked["inspect"] > 0
             assert looked["image"] > 0
         seen |= set(inside)
@@ -28,6 +33,18 @@ def test_no_secret_is_outside_the_secret_folders(lab: Lab):
     }
     assert expected <= seen
     assert "pki/ca.key" not in seen
+
+
+def test_search_sees_what_a_container_wrote(lab: Lab):
+    text = uuid.uuid4().hex
+    host = lab.balancer
+    host.run(f"docker create --name slipway-probe $(docker inspect --format {{{{.Image}}}} slipway-nginx) && echo {text} >/tmp/{text}")
+    try:
+        host.run(f"docker cp --quiet /tmp/{text} slipway-probe:/by-hand && rm /tmp/{text}")
+        outside, _, _ = slipway_leaks.leaks(host, {"probe": [text]})
+    finally:
+        host.run("docker rm slipway-probe")
+    assert any("/by-hand" in place and "layer " in place for place in outside), outside
 
 
 def test_files_of_the_controller_hold_no_secret(lab: Lab):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import socket
+import ssl
+import uuid
 from typing import Any
 
 import pytest
 import slipway_leaks
-from slipway_lab import Container, Lab, LabHost, wait_until
+import websockets
+from slipway_lab import Container, Lab, LabHost, logged, wait_until
 
 APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
 # A login by a password that stands on no command line.
@@ -110,6 +116,50 @@ def test_containers_made_anew_by_hand_are_replaced_and_nothing_is_lost(lab: Lab,
         assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
     assert question(lab)["cached"] is True, "Redis lost its answers"
     assert lab.site().changed == []
+
+
+def served_certificate(lab: Lab) -> bytes:
+    """Return the certificate that a new client gets."""
+    with (
+        socket.create_connection(("127.0.0.1", lab.https_port), 10) as plain,
+        lab.tls().wrap_socket(plain, server_hostname="localhost") as line,
+    ):
+        return line.getpeercert(binary_form=True) or b""
+
+
+def test_new_key_and_log_format_reach_clients_by_a_reload(lab: Lab):
+    """As the page on operating says: the key's files are removed, and a run makes new ones. No connection is cut for it."""
+    before, certificate = ids(lab), served_certificate(lab)
+    for name in ("server.key", "server.pem"):
+        (lab.inventory / "pki" / name).unlink()
+
+    async def change_while_connected() -> float:
+        async with websockets.connect(f"wss://localhost:{lab.https_port}/ws", ssl=lab.tls(), origin=lab.url, proxy=None) as line:
+            await line.recv()
+            await asyncio.to_thread(lab.site, variables={"nginx_log_format": "main"})
+            return await asyncio.wait_for(await line.ping(), 10)
+
+    assert asyncio.run(change_while_connected()) < 10
+    renewed = served_certificate(lab)
+    assert renewed != certificate, "clients get the old certificate"
+    expected = ssl.PEM_cert_to_DER_cert(
+        (lab.inventory / "pki/server.pem").read_text(encoding="utf-8").partition("-----END")[0] + "-----END CERTIFICATE-----\n"
+    )
+    assert renewed == expected
+    marker = uuid.uuid4().hex
+    with lab.client() as client:
+        client.get(f"/api/version?{marker}", headers={"X-Forwarded-For": "203.0.113.9", "Referer": "https://elsewhere.example/"})
+    (line,) = logged(lab, marker)
+    request = rf'"GET /api/version\?{marker} HTTP/\S+" 200 \d+ "https://elsewhere\.example/" "[^"]+" "203\.0\.113\.9"'
+    assert re.match(rf"^\S+ - - \[[^]]+\] {request} \w+ \S+ [\d.]+ [\d.]+$", line), line
+
+    lab.site()
+    assert served_certificate(lab) == renewed
+    marker = uuid.uuid4().hex
+    with lab.client() as client:
+        client.get(f"/api/version?{marker}")
+    assert json.loads(logged(lab, marker)[0])["status"] == 200
+    assert ids(lab) == before, "a container was made anew for a setting of nginx"
 
 
 def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host: LabHost):
