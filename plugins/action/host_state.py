@@ -23,7 +23,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the module's result."""
         super().run(tmp, task_vars)
         options = {
-            "files": ["/etc/docker/daemon.json", "/etc/logrotate.d/*", "/etc/systemd/system/slipway-*"],
+            "files": [
+                "/etc/docker/daemon.json",
+                "/etc/logrotate.d/*",
+                "/etc/systemd/system/slipway-*",
+                "/etc/systemd/system/timers.target.wants/slipway-*",
+            ],
             "contents": bool(self._task.diff),
             **self._task.args,
             "digest_key": digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME"))),

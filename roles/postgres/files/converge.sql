@@ -6,6 +6,8 @@ set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set log_statement = 'none';
 set client_min_messages = warning;
+-- The standby that commits wait for may need a role of these to come.
+set synchronous_commit = local;
 
 select format('create role %I', name)
 from jsonb_object_keys(:'desired'::jsonb -> 'roles') as name
@@ -68,6 +70,7 @@ select format(
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set client_min_messages = warning;
+set synchronous_commit = local;
 begin;
 
 -- What the former owner made goes to the new one; a superuser's objects include the server's own and stay.
@@ -105,6 +108,18 @@ from jsonb_each(:'desired'::jsonb -> 'database_privileges') as grants (grantee, 
 select format('grant %s on schema public to %I', privilege, grants.grantee)
 from jsonb_each(:'desired'::jsonb -> 'schema_privileges') as grants (grantee, privileges),
   jsonb_array_elements_text(privileges) as privilege
+\gexec
+
+-- Who may mark a moment in the WAL and have a segment finished: backups. PostgreSQL 14 names the first two otherwise, and does without.
+select format('revoke all on function pg_catalog.%s from %I', marker, name)
+from unnest(array['pg_backup_start(text,boolean)', 'pg_backup_stop(boolean)', 'pg_create_restore_point(text)', 'pg_switch_wal()']) as marker,
+  jsonb_object_keys(:'desired'::jsonb -> 'roles') as name
+where name <> 'postgres' and has_function_privilege(name, to_regprocedure('pg_catalog.' || marker), 'execute')
+\gexec
+select format('grant execute on function pg_catalog.%s to %I', marker, name)
+from unnest(array['pg_backup_start(text,boolean)', 'pg_backup_stop(boolean)', 'pg_create_restore_point(text)', 'pg_switch_wal()']) as marker,
+  jsonb_array_elements_text(:'desired'::jsonb -> 'wal_markers') as name
+where to_regprocedure('pg_catalog.' || marker) is not null
 \gexec
 
 -- Tables to come.

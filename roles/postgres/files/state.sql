@@ -136,6 +136,15 @@ select jsonb_build_object(
       else has_table_privilege(rolname, relation.oid, privilege)
     end
   ),
+  'wal_markers', (
+    select coalesce(jsonb_agg(rolname || case when not whole then ' in part' else '' end order by rolname collate "C"), '[]')
+    from account, lateral (
+      select bool_or(granted) as any_of_them, bool_and(granted) as whole
+      from unnest(array['pg_backup_start(text,boolean)', 'pg_backup_stop(boolean)', 'pg_create_restore_point(text)', 'pg_switch_wal()']) as marker,
+        has_function_privilege(account.oid, to_regprocedure('pg_catalog.' || marker), 'execute') as granted
+    ) as markers, schema
+    where any_of_them and rolname <> 'postgres'
+  ),
   'extensions', (
     select coalesce(jsonb_agg(extname order by extname collate "C"), '[]')
     from pg_extension, desired, schema

@@ -1,0 +1,226 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line. Exit codes: 0 done, 1 failed, 2 the point is there but its copy off-site is not, 3 locked by another run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import typing as t
+from pathlib import Path
+
+from slipway_backup import chroma, offsite, points, report, restore, run, serve
+from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, say
+
+
+def human(seconds: float) -> str:
+    """Return an age as a person says it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if abs(seconds) >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def table(entries: t.Iterable[dict[str, t.Any]]) -> str:
+    """Return a list of points for a person."""
+    rows = [("POINT", "AGE", "SIZE", "STORES", "VERIFIED", "OFF-SITE")]
+    rows += [
+        (
+            entry["name"],
+            human(entry["age_s"]),
+            f"{entry['bytes'] / 2**20:.1f} MB",
+            ",".join(entry["stores"]),
+            (entry["verified"] or "not yet") + (f": {entry['reason']}" if entry["verified"] == "failed" else ""),
+            "yes" if entry["offsite"] else "no",
+        )
+        for entry in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def do_serve(config: Config, _: argparse.Namespace) -> None:
+    """Keep WAL streaming."""
+    serve.serve(config)
+
+
+def do_health(config: Config, _: argparse.Namespace) -> None:
+    """Say whether WAL streams."""
+    trouble = serve.health(config)
+    if trouble:
+        raise StepError(trouble)
+
+
+def do_reload(config: Config, arguments: argparse.Namespace) -> None:
+    """Have the first process begin anew; or only look whether a configuration can be used."""
+    if arguments.validate:
+        serve.check_config(Path(arguments.validate))
+        return
+    del config
+    os.kill(1, signal.SIGHUP)
+
+
+def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Make a recovery point."""
+    with locked(config, wait=arguments.wait):
+        return run.run(config, arguments.reason, arguments.full)
+
+
+def do_list(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Show the points."""
+    if arguments.offsite:
+        return [{"name": name, "time": snapshot["time"]} for name, snapshot in sorted(offsite.read_snapshots(config).items())]
+    return [points.summary(point) for point in points.read_points(config)]
+
+
+def do_check(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Look at everything and change nothing."""
+    content = report.build(config)
+    if offsite.enabled(config):
+        offsite.check(config, arguments.read_data)
+    if content["alerts"]:
+        raise StepError("; ".join(content["alerts"]))
+    return content
+
+
+def do_prune(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Apply the retention."""
+    with locked(config, wait=arguments.wait):
+        gone = run.prune(config)
+        report.write(config)
+        return gone
+
+
+def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Copy off-site what is not there."""
+    with locked(config, wait=arguments.wait):
+        try:
+            return offsite.ship(config)
+        except StepError as error:
+            offsite.remember(config, error=str(error))
+            raise
+        finally:
+            report.write(config)
+
+
+def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Bring a point back."""
+    with locked(config, wait=arguments.wait):
+        return offsite.fetch(config, arguments.point)
+
+
+def do_verify(config: Config, arguments: argparse.Namespace) -> None:
+    """Compare a point's files with what was written."""
+    with locked(config, shared=True, wait=arguments.wait):
+        faults = list(run.verify(config, arguments.point))
+    if faults:
+        raise StepError("; ".join(faults))
+
+
+def do_extract(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Put a store's data together."""
+    with locked(config, shared=True, wait=arguments.wait):
+        return restore.extract(config, arguments.store, arguments.point, Path(arguments.folder), arguments.target_time, arguments.owner)
+
+
+def do_load_chroma(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Write a point's collections into a Chroma server."""
+    with locked(config, shared=True, wait=arguments.wait):
+        point = points.find_point(config, arguments.point)
+        faults = [fault for fault in points.file_faults(point) if fault.startswith("chroma/")]
+        if faults:
+            raise StepError(f"the point {point.name} is damaged: {'; '.join(faults)}")
+        return chroma.load(arguments.url, point.folder / "chroma", point.manifest["stores"]["chroma"]["collections"])
+
+
+def do_mark(config: Config, arguments: argparse.Namespace) -> None:
+    """Record a drill's result, read from standard input."""
+    detail = json.loads(sys.stdin.read() or "{}") if arguments.detail == "-" else json.loads(Path(arguments.detail).read_text())
+    points.record_verdict(config, arguments.point, arguments.result, detail)
+    report.write(config)
+
+
+def do_show(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Print a point's manifest."""
+    return points.find_point(config, arguments.point).manifest
+
+
+def do_report(config: Config, _: argparse.Namespace) -> t.Any:
+    """Write the report anew."""
+    return report.write(config)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the description of the command line."""
+    top = argparse.ArgumentParser(prog="slipway-backup", description="Recovery points of a stack. docs/backup.md says more.")
+    top.add_argument("--config", default=str(CONFIG), help="the configuration (default: the one that the role rendered)")
+    top.add_argument("--data", default="", help="folder of the data, where it is not the configuration's")
+    top.add_argument("--json", action="store_true", help="print JSON")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def add(name: str, action: t.Callable[..., t.Any], **settings: t.Any) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=(action.__doc__ or "").rstrip("."), **settings)
+        made.set_defaults(action=action)
+        made.add_argument("--wait", type=float, default=0, help="seconds to wait for another run to end")
+        return made
+
+    add("serve", do_serve)
+    add("health", do_health)
+    add("reload", do_reload).add_argument("--validate", default="", help="only look whether this configuration can be used")
+    made = add("run", do_run)
+    made.add_argument("--reason", default="by hand", help="kept in the manifest")
+    made.add_argument("--full", action="store_true", help="take a full base backup")
+    add("list", do_list).add_argument("--offsite", action="store_true", help="those of the off-site repository")
+    add("check", do_check).add_argument("--read-data", type=int, default=0, help="percent of the off-site data to read (default: 0)")
+    add("prune", do_prune)
+    add("ship", do_ship)
+    add("fetch", do_fetch).add_argument("point", help="name, or latest")
+    add("verify", do_verify).add_argument("point", help="name, or latest")
+    add("show", do_show).add_argument("point", help="name, or latest")
+    made = add("extract", do_extract)
+    made.add_argument("store", choices=restore.STORES)
+    made.add_argument("point", help="name, or latest")
+    made.add_argument("folder", help="an empty folder")
+    made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all that has arrived")
+    made.add_argument("--owner", default="", help="number of user and group that get it, as 70:70")
+    made = add("load-chroma", do_load_chroma)
+    made.add_argument("point", help="name, or latest")
+    made.add_argument("url", help="address of the server")
+    made = add("mark", do_mark)
+    made.add_argument("point", help="name")
+    made.add_argument("result", choices=["verified", "failed"])
+    made.add_argument("--detail", default="-", help="a JSON file, or - for standard input")
+    add("report", do_report)
+    return top
+
+
+def main() -> int:
+    """Run a command; return the exit code."""
+    arguments = parser().parse_args()
+    # What is ended from outside cleans up as after any failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        config = load_config(Path(arguments.config), arguments.data)
+        answer = arguments.action(config, arguments)
+    except run.OffsiteError as error:
+        say(f"slipway-backup: {error}")
+        return 2
+    except BusyError as error:
+        say(f"slipway-backup: {error}")
+        return 3
+    except StepError as error:
+        say(f"slipway-backup: {error}")
+        return 1
+    if arguments.command == "list" and not arguments.json and not arguments.offsite:
+        print(table(answer))
+    elif answer is not None:
+        print(json.dumps(answer, indent=None if arguments.json else 2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

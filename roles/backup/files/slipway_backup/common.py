@@ -1,0 +1,265 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all parts of the program share: the configuration, folders, locks, and how other programs are run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import typing as t
+from datetime import datetime, timezone
+from pathlib import Path
+
+CONFIG = Path(__file__).resolve().parents[1] / "backup.json"
+SECRETS = Path("/run/secrets")
+NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+PARTIAL = ".partial-"
+#: Names of temporary files, so that what a killed run left can be told from data.
+SCRATCH = ".slipway-"
+OUTPUT_LINES = 12
+
+JSON = dict[str, t.Any]
+
+
+class StepError(Exception):
+    """A step failed; the message says which, why, and what to do where that is known."""
+
+
+class BusyError(StepError):
+    """Another run holds the lock."""
+
+
+def say(text: str) -> None:
+    """Tell what is being done, on stderr, where the journal and an operator see it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def now() -> datetime:
+    """Return this moment in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def stamp(moment: datetime) -> str:
+    """Return a moment as RFC 3339 in UTC, to the millisecond."""
+    return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_stamp(text: str) -> datetime:
+    """Return the moment that stamp() wrote."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def point_name(moment: datetime) -> str:
+    """Return the name of the point that a run begun at this moment makes."""
+    return moment.astimezone(timezone.utc).strftime(NAME_FORMAT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What the role rendered, and where things are."""
+
+    stack: str
+    data: Path
+    postgres: JSON
+    redis: JSON
+    chroma: JSON
+    offsite: JSON
+    retention: dict[str, int]
+    minimum_free_percent: float
+    maximum_age_hours: float
+    settings: JSON
+    secrets: Path = SECRETS
+
+    @property
+    def points(self) -> Path:
+        """Folder of the recovery points."""
+        return self.data / "points"
+
+    @property
+    def barman(self) -> Path:
+        """Barman's home."""
+        return self.data / "barman"
+
+    @property
+    def state(self) -> Path:
+        """Folder of what the program remembers from run to run."""
+        return self.data / "state"
+
+    def secret(self, name: str) -> str:
+        """Return the text of a secret file.
+
+        Raises:
+            StepError: there is none.
+        """
+        try:
+            return (self.secrets / name).read_text().strip("\n")
+        except OSError as error:
+            raise StepError(f"secret {name} cannot be read: {error.strerror}") from error
+
+
+def load_config(path: Path = CONFIG, data: str = "") -> Config:
+    """Read the configuration.
+
+    Args:
+        path: the file that the role rendered.
+        data: folder of the data, where it is not the one of the file.
+
+    Raises:
+        StepError: it is missing or no JSON.
+    """
+    try:
+        raw = json.loads(path.read_text())
+        return Config(
+            stack=raw["stack"],
+            data=Path(data or raw["data"]),
+            postgres=raw["postgres"],
+            redis=raw["redis"],
+            chroma=raw["chroma"],
+            offsite=raw["offsite"],
+            retention={name: int(raw["retention"].get(name, 0)) for name in ("days", "weeks", "months")},
+            minimum_free_percent=float(raw["minimum_free_percent"]),
+            maximum_age_hours=float(raw["maximum_age_hours"]),
+            settings=raw["settings"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise StepError(f"the configuration {path} cannot be used: {error!r}") from error
+
+
+def tail(text: str, lines: int = OUTPUT_LINES) -> str:
+    """Return the last lines of an output that say anything."""
+    return "\n".join([line for line in text.strip().splitlines() if line.strip()][-lines:])
+
+
+def execute(
+    command: t.Sequence[str], what: str, env: dict[str, str] | None = None, timeout: float | None = None, codes: t.Container[int] = (0,)
+) -> subprocess.CompletedProcess[str]:
+    """Run another program to its end.
+
+    Args:
+        command: the program and its arguments.
+        what: what it does, as the start of an error message.
+        env: variables beside those of this process.
+        timeout: seconds, after which it is killed.
+        codes: exit codes that are no failure.
+
+    Raises:
+        StepError: it could not be started, took too long, or failed; with the last lines that it wrote.
+    """
+    try:
+        done = subprocess.run(
+            list(command), capture_output=True, text=True, errors="replace", check=False, timeout=timeout, env={**os.environ, **(env or {})}
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StepError(f"{what}: {command[0]} was stopped after {timeout:g} s") from error
+    except OSError as error:
+        raise StepError(f"{what}: {command[0]}: {error.strerror}") from error
+    if done.returncode not in codes:
+        raise StepError(f"{what}: {command[0]} ended with {done.returncode}: {tail(done.stderr) or tail(done.stdout) or 'no output'}")
+    return done
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o640) -> None:
+    """Write a file so that a reader, or the next start after a crash, sees the old or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=SCRATCH)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: t.Any) -> None:
+    """Write a value as JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+def read_json(path: Path, default: t.Any = None) -> t.Any:
+    """Return the value of a JSON file; the default when there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return default
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files below a folder survive a power failure."""
+    for place, _, files in os.walk(folder):
+        for name in files:
+            handle = os.open(Path(place, name), os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        sync_folder(Path(place))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of all files below a folder, or of a file."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(Path(place, name).lstat().st_size for place, _, files in os.walk(path) for name in files)
+
+
+@contextlib.contextmanager
+def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[None]:
+    """Hold the lock of the data.
+
+    Args:
+        config: names the data.
+        shared: several may hold it together, as long as no one holds it alone.
+        wait: seconds to wait for it.
+
+    Raises:
+        BusyError: another run holds it; says which.
+    """
+    config.data.mkdir(parents=True, exist_ok=True)
+    path = config.data / "lock"
+    deadline = time.monotonic() + wait
+    with path.open("a+", encoding="utf-8") as file:
+        while True:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    holder = path.read_text().strip() or "another run"
+                    raise BusyError(f"the backups are locked by {holder}; wait for it to end") from error
+                time.sleep(0.2)
+        if not shared:
+            # For whoever is refused; the lock itself ends with the process.
+            path.write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
+        yield
+        if not shared:
+            path.write_text("")

@@ -1,0 +1,225 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The copy elsewhere: an encrypted, de-duplicated restic repository, one snapshot a recovery point."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+from pathlib import Path
+
+from slipway_backup import postgres
+from slipway_backup.common import JSON, Config, StepError, execute, now, read_json, say, stamp, write_atomically, write_json
+from slipway_backup.points import MANIFEST, Point, read_points
+
+#: restic's exit codes: docs of restic, "Exit codes".
+NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
+STATE = "offsite.json"
+LOCK_WAIT = "10m"
+CONNECT_TIMEOUT = 900
+
+
+def enabled(config: Config) -> bool:
+    """Tell whether the inventory names a repository."""
+    return bool(config.offsite.get("repository"))
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Return what restic is told by its environment: where the repository is, its password's file, and keys of the storage."""
+    extra = json.loads(config.secret("offsite_environment") or "{}")
+    return {
+        "RESTIC_REPOSITORY": str(config.offsite["repository"]),
+        "RESTIC_PASSWORD_FILE": str(config.secrets / "offsite_password"),
+        "RESTIC_CACHE_DIR": str(config.data / "cache"),
+        "RESTIC_PROGRESS_FPS": "0.01",
+        "HOME": "/tmp",  # noqa: S108 - a place of this container alone
+        **{name: str(value) for name, value in extra.items()},
+    }
+
+
+def options(config: Config) -> list[str]:
+    """Return restic's options for a repository behind SSH: our key, and host keys that were given."""
+    if not str(config.offsite["repository"]).startswith("sftp:"):
+        return []
+    # ssh refuses a key that others could read, and one in a folder that it cannot look into; ours is read-only and its own.
+    known = Path("/tmp/known_hosts")  # noqa: S108 - as above
+    write_atomically(known, str(config.offsite.get("known_hosts", "")) + "\n")
+    arguments = f"-i {config.secrets / 'offsite_ssh_key'} -o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o BatchMode=yes"
+    return ["-o", f"sftp.args={arguments}"]
+
+
+def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] = (0,), timeout: float | None = None) -> str:
+    """Run restic and return what it printed.
+
+    Raises:
+        StepError: it failed; says what to do about the known reasons.
+    """
+    command = ["restic", "--retry-lock", LOCK_WAIT, *options(config), *arguments]
+    done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout)
+    if done.returncode in codes:
+        return done.stdout
+    reason = {
+        WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
+        NO_REPOSITORY: "there is no repository at this place",
+        LOCKED: "another program holds the repository's lock",
+    }.get(done.returncode, (done.stderr.strip() or done.stdout.strip())[-600:])
+    raise StepError(f"{what}: restic at {config.offsite['repository']}: {reason}")
+
+
+def ensure_repository(config: Config) -> None:
+    """Make the repository where there is none.
+
+    Raises:
+        StepError: the place is out of reach, or the password is another one.
+    """
+    try:
+        restic(config, "cat", "config", what="open the off-site repository", timeout=CONNECT_TIMEOUT)
+    except StepError as error:
+        if "there is no repository" not in str(error):
+            raise
+        # Never over one that was there: an empty place may be a disk that is not mounted.
+        if read_json(config.state / STATE, {}).get("shipped"):
+            raise StepError(
+                f"the off-site repository {config.offsite['repository']} has vanished: bring it back, "
+                f"or remove {config.state / STATE} to begin anew"
+            ) from error
+        say("offsite: making a new repository")
+        restic(config, "init", what="make the off-site repository", timeout=CONNECT_TIMEOUT)
+
+
+def parts(config: Config, point: Point) -> list[str]:
+    """Return what a point is restored from, relative to the data's folder."""
+    home = f"{config.barman.name}/{postgres.SERVER}"
+    found = [f"points/{point.name}"]
+    if point.chain:
+        found += [f"{home}/base/{backup}" for backup in point.chain]
+        found += [f"{home}/meta/{backup}-backup.info" for backup in point.chain]
+        found += [f"{home}/wals", f"{home}/identity.json"]
+    return [name for name in found if (config.data / name).exists()]
+
+
+def ship(config: Config) -> list[str]:
+    """Copy to the repository all points that it lacks; return their names.
+
+    Raises:
+        StepError: the repository is out of reach or refuses; what was copied before counts.
+    """
+    ensure_repository(config)
+    snapshots = read_snapshots(config)
+    shipped = {name: snapshot["short_id"] for name, snapshot in snapshots.items()}
+    remember(config, shipped=shipped, error="")
+    new = []
+    for point in read_points(config):
+        if point.name in shipped:
+            continue
+        say(f"offsite: copying {point.name}")
+        listing = config.state / "offsite-files"
+        # Read verbatim, one name a line; our names hold no line ends.
+        write_atomically(listing, "".join(f"{name}\n" for name in parts(config, point)))
+        previous = os.getcwd()
+        os.chdir(config.data)
+        try:
+            output = restic(
+                config, "backup", "--json", "--host", config.stack, "--tag", f"point={point.name}", "--group-by", "host",
+                "--files-from-verbatim", str(listing), what=f"copy {point.name} off-site",
+            )  # fmt: skip
+        finally:
+            os.chdir(previous)
+        told = json.loads(output.strip().splitlines()[-1])
+        shipped[point.name] = told.get("snapshot_id", "")[:8]
+        new.append(point.name)
+        remember(config, shipped=shipped, added_bytes=told.get("data_added_packed", told.get("data_added")), at=stamp(now()))
+    return new
+
+
+def read_snapshots(config: Config) -> dict[str, JSON]:
+    """Return the repository's snapshots of this stack by the point that each holds."""
+    output = restic(config, "snapshots", "--json", "--host", config.stack, what="list the off-site repository", timeout=CONNECT_TIMEOUT)
+    found = {}
+    for snapshot in json.loads(output or "[]") or []:
+        for tag in snapshot.get("tags") or []:
+            if tag.startswith("point="):
+                found[tag.removeprefix("point=")] = snapshot
+    return found
+
+
+def remember(config: Config, **values: t.Any) -> None:
+    """Keep what the report says about the repository."""
+    write_json(config.state / STATE, {**read_json(config.state / STATE, {}), **values})
+
+
+def forget(config: Config, keep: t.Container[str]) -> list[str]:
+    """Remove from the repository the points that are not kept, with the data that only they had; return their names.
+
+    Raises:
+        StepError: the repository is out of reach or refuses.
+    """
+    snapshots = read_snapshots(config)
+    gone = sorted(name for name in snapshots if name not in keep)
+    if gone:
+        restic(config, "forget", "--prune", *(snapshots[name]["id"] for name in gone), what="prune the off-site repository")
+        remember(config, shipped={name: snapshot["short_id"] for name, snapshot in snapshots.items() if name in keep})
+    return gone
+
+
+def check(config: Config, percent: int = 0) -> None:
+    """Check the repository's structure, and that share of its data.
+
+    Raises:
+        StepError: it is damaged, or out of reach.
+    """
+    share = [f"--read-data-subset={percent}%"] if percent else []
+    restic(config, "check", *share, what="check the off-site repository")
+
+
+def fetch(config: Config, name: str) -> str:
+    """Bring a point back with all that it is restored from; return its name.
+
+    Args:
+        config: names the repository.
+        name: of the point; ``latest`` for the newest there.
+
+    Raises:
+        StepError: there is no such point, or the repository is out of reach or damaged.
+    """
+    snapshots = read_snapshots(config)
+    if name == "latest" and snapshots:
+        name = max(snapshots)
+    if name not in snapshots:
+        raise StepError(f"the off-site repository has no point {name}; it has {', '.join(sorted(snapshots)[-10:]) or 'none'}")
+    snapshot = snapshots[name]
+    root = common_root(snapshot["paths"], name)
+    config.data.mkdir(parents=True, exist_ok=True)
+    manifest = config.points / name / MANIFEST
+    # Last, so that a fetch that was interrupted leaves no point.
+    restic(
+        config,
+        "restore",
+        f"{snapshot['id']}:{root}",
+        "--target",
+        str(config.data),
+        "--exclude",
+        f"points/{name}/{MANIFEST}",
+        what=f"fetch {name}",
+    )
+    text = restic(
+        config, "dump", snapshot["id"], f"{root}/points/{name}/{MANIFEST}".replace("//", "/"), what=f"fetch the manifest of {name}"
+    )
+    if json.loads(text).get("name") != name:
+        raise StepError(f"the manifest of {name} in the off-site repository is another point's")
+    write_atomically(manifest, text)
+    return name
+
+
+def common_root(paths: t.Sequence[str], name: str) -> str:
+    """Return the folder of the data as the snapshot names it.
+
+    Raises:
+        StepError: the snapshot holds no such point.
+    """
+    for path in paths:
+        if path.endswith(f"/points/{name}"):
+            return path.removesuffix(f"/points/{name}") or "/"
+    raise StepError(f"the off-site snapshot of {name} has no such point inside")

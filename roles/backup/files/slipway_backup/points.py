@@ -1,0 +1,166 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Recovery points: manifests, verification, and which of them are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import typing as t
+from datetime import datetime
+from pathlib import Path
+
+from slipway_backup.common import JSON, PARTIAL, Config, StepError, now, parse_stamp, read_json, sha256_of, size_of, stamp, write_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+VERIFICATION = "verification.json"
+VERIFICATIONS_KEPT = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A recovery point on the backup host."""
+
+    name: str
+    folder: Path
+    manifest: JSON
+    verifications: list[JSON]
+
+    @property
+    def moment(self) -> datetime:
+        """Every write acknowledged before it is in the point."""
+        return parse_stamp(self.manifest["moment"])
+
+    @property
+    def chain(self) -> list[str]:
+        """Barman's backups that the point is restored from."""
+        return list(self.manifest["stores"].get("postgres", {}).get("chain", []))
+
+    @property
+    def verdict(self) -> str:
+        """What the newest drill said: verified, failed, or an empty text where none ran."""
+        return str(self.verifications[0]["result"]) if self.verifications else ""
+
+
+def read_points(config: Config) -> list[Point]:
+    """Return the points, oldest first; a folder without a manifest is none."""
+    found = []
+    for manifest in sorted(config.points.glob(f"[0-9]*/{MANIFEST}")):
+        content = read_json(manifest)
+        if content and content.get("schema_version") == SCHEMA_VERSION:
+            found.append(Point(manifest.parent.name, manifest.parent, content, read_json(manifest.parent / VERIFICATION, [])))
+    return found
+
+
+def find_point(config: Config, name: str) -> Point:
+    """Return the point of that name; ``latest`` is the newest that no drill has failed.
+
+    Raises:
+        StepError: there is none; says which there are.
+    """
+    points = read_points(config)
+    if name == "latest":
+        good = [point for point in points if point.verdict != "failed"]
+        if good:
+            return good[-1]
+        raise StepError("there is no recovery point that could be restored")
+    for point in points:
+        if point.name == name:
+            return point
+    raise StepError(f"there is no recovery point {name}; there are {', '.join(point.name for point in points[-10:]) or 'none'}")
+
+
+def describe_files(folder: Path) -> JSON:
+    """Return size and digest of every file of a point, by its path in it."""
+    files = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in files
+        if path.name not in {MANIFEST, VERIFICATION}
+    }
+
+
+def file_faults(point: Point) -> list[str]:
+    """Return what is wrong with a point's files, compared with its manifest."""
+    faults = []
+    for name, declared in point.manifest["files"].items():
+        path = point.folder / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+        elif path.stat().st_size != declared["bytes"]:
+            faults.append(f"{name} has {path.stat().st_size} bytes instead of {declared['bytes']}")
+        elif sha256_of(path) != declared["sha256"]:
+            faults.append(f"{name} is damaged: its digest differs")
+    return faults
+
+
+def record_verdict(config: Config, name: str, result: str, detail: JSON) -> None:
+    """Put a drill's result before the earlier ones of a point.
+
+    Raises:
+        StepError: there is no such point, or the result is none.
+    """
+    if result not in {"verified", "failed"}:
+        raise StepError(f"a drill's result is verified or failed, not {result!r}")
+    point = find_point(config, name)
+    entry = {"at": stamp(now()), "result": result, "reason": "", "seconds": None, "newest_age_s": None, "checks": [], **detail}
+    write_json(point.folder / VERIFICATION, [entry, *point.verifications][:VERIFICATIONS_KEPT])
+
+
+def remove_partial(config: Config) -> list[str]:
+    """Remove what runs that died left behind; return the names."""
+    names = []
+    for folder in config.points.glob(f"{PARTIAL}*"):
+        shutil.rmtree(folder)
+        names.append(folder.name.removeprefix(PARTIAL))
+    return sorted(names)
+
+
+def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> set[str]:
+    """Return the names to keep: the newest of each of the last days, weeks (ISO) and months that have any, and the newest of all.
+
+    Args:
+        moments: moment of each point, by name.
+        retention: how many ``days``, ``weeks`` and ``months``.
+    """
+    newest_first = sorted(moments, key=lambda name: moments[name], reverse=True)
+    periods: dict[str, t.Callable[[datetime], t.Any]] = {
+        "days": lambda moment: moment.date(),
+        "weeks": lambda moment: moment.isocalendar()[:2],
+        "months": lambda moment: (moment.year, moment.month),
+    }
+    keep = set(newest_first[:1])
+    for period, key in periods.items():
+        seen: set[t.Any] = set()
+        for name in newest_first:
+            if key(moments[name]) not in seen and len(seen) < retention.get(period, 0):
+                seen.add(key(moments[name]))
+                keep.add(name)
+    return keep
+
+
+def to_keep(points: t.Sequence[Point], retention: t.Mapping[str, int]) -> set[str]:
+    """Return the names of the points that the retention keeps; the last verified one is always among them."""
+    keep = kept({point.name: point.moment for point in points}, retention)
+    verified = [point.name for point in points if point.verdict == "verified"]
+    return keep | set(verified[-1:])
+
+
+def summary(point: Point) -> JSON:
+    """Return what a list shows of a point."""
+    postgres = point.manifest["stores"].get("postgres", {})
+    newest = point.verifications[0] if point.verifications else {}
+    return {
+        "name": point.name,
+        "moment": point.manifest["moment"],
+        "age_s": round((now() - point.moment).total_seconds()),
+        "bytes": size_of(point.folder) + int(postgres.get("bytes", 0)),
+        "stores": sorted(point.manifest["stores"]),
+        "verified": newest.get("result", ""),
+        "verified_at": newest.get("at", ""),
+        "reason": newest.get("reason", ""),
+        "offsite": bool(read_json(point.folder.parent.parent / "state" / "offsite.json", {}).get("shipped", {}).get(point.name)),
+    }

@@ -1,0 +1,490 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PostgreSQL through Barman: base backups, restore points, and what is counted at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+import typing as t
+from pathlib import Path
+
+from slipway_backup.common import JSON, Config, StepError, execute, read_json, say, size_of, stamp, write_atomically, write_json
+
+SERVER = "postgres"
+#: Name of the receiver among the server's standbys; the role postgres names it in synchronous_standby_names.
+RECEIVER = "slipway_backup"
+SLOT = "slipway_backup"
+CONNECT_SECONDS = 10
+#: How long to look for a moment at which no transaction is in progress, and how often.
+QUIET_SECONDS = 2.0
+QUIET_ATTEMPTS = 60
+WAL_SECONDS = 300
+COUNT_SECONDS = 300
+DUMP_JOBS = 2
+
+
+class Snapshot(t.NamedTuple):
+    """What PostgreSQL says of transactions in progress, as pg_current_snapshot() prints it."""
+
+    xmin: int
+    xmax: int
+    running: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Snapshot:
+        """Return the snapshot that a text like ``10:12:10,11`` describes."""
+        xmin, xmax, running = text.split(":")
+        return cls(int(xmin), int(xmax), tuple(int(number) for number in running.split(",") if number))
+
+
+def in_flight(before: Snapshot, after: Snapshot) -> int:
+    """Return how many transactions may have ended between two snapshots; 0 says that both see the same rows."""
+    return len(before.running) + after.xmax - before.xmax
+
+
+def is_available() -> bool:
+    """Tell whether this Python can talk to PostgreSQL; the image of tools can."""
+    try:
+        import psycopg2  # noqa: F401, PLC0415 - only there
+    except ImportError:
+        return False
+    return True
+
+
+def conninfo(config: Config, database: str = "") -> str:
+    """Return how to log in, as libpq takes it; the password stands in a file."""
+
+    def quoted(value: t.Any) -> str:
+        text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{text}'"
+
+    parts = {
+        "host": config.postgres["host"],
+        "port": config.postgres["port"],
+        "user": config.postgres["user"],
+        "passfile": config.secrets / "pgpass",
+        "connect_timeout": CONNECT_SECONDS,
+        "sslmode": config.postgres.get("sslmode", "prefer"),
+        # A vanished server is noticed in a minute.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
+    if database:
+        parts["dbname"] = database
+    return " ".join(f"{name}={quoted(value)}" for name, value in parts.items())
+
+
+def barman_config(config: Config) -> str:
+    """Return Barman's configuration."""
+    # What is stored is not compressed: restic finds blocks that it knows only in plain files, and a restore is a copy.
+    return f"""[barman]
+barman_user = backup-tools
+barman_home = {config.barman}
+log_level = WARNING
+
+[{SERVER}]
+description = {config.stack}
+conninfo = {conninfo(config, config.postgres["database"])}
+streaming_conninfo = {conninfo(config)}
+backup_method = postgres
+streaming_archiver = on
+streaming_archiver_name = {RECEIVER}
+slot_name = {SLOT}
+create_slot = manual
+compression = zstd
+immediate_checkpoint = true
+minimum_redundancy = 0
+check_timeout = 60
+basebackup_retry_times = 0
+staging_path = {config.data}/staging
+staging_location = local
+"""
+
+
+def barman_command(config: Config, *arguments: str) -> list[str]:
+    """Return the call of Barman, whose configuration is there then."""
+    path = Path(os.environ.get("TMPDIR", "/tmp"), "barman.conf")  # noqa: S108 - a place of this container alone
+    text = barman_config(config)
+    if not path.exists() or path.read_text() != text:
+        write_atomically(path, text)
+    return ["barman", "-c", str(path), *arguments]
+
+
+def barman(config: Config, *arguments: str, what: str, timeout: float | None = None) -> str:
+    """Run Barman and return what it printed.
+
+    Raises:
+        StepError: it failed.
+    """
+    return execute(barman_command(config, *arguments), what, timeout=timeout).stdout
+
+
+def barman_json(config: Config, *arguments: str, what: str) -> t.Any:
+    """Run Barman and return its answer."""
+    output = barman(config, "-f", "json", *arguments, what=what)
+    try:
+        return json.loads(output)
+    except ValueError as error:
+        raise StepError(f"{what}: barman answered {output[:200]!r}") from error
+
+
+def connect(config: Config) -> t.Any:
+    """Return a connection to the application's database, in autocommit mode.
+
+    Raises:
+        StepError: the server does not let us in.
+    """
+    import psycopg2  # noqa: PLC0415 - the unit tests' Python has none
+
+    try:
+        connection = psycopg2.connect(conninfo(config, config.postgres["database"]), application_name="slipway-backup")
+    except psycopg2.Error as error:
+        raise StepError(f"PostgreSQL at {config.postgres['host']}:{config.postgres['port']}: {str(error).strip()}") from error
+    connection.autocommit = True
+    return connection
+
+
+def ask(connection: t.Any, query: t.Any, parameters: t.Sequence[t.Any] | None = None) -> list[tuple[t.Any, ...]]:
+    """Return the rows of a query.
+
+    Raises:
+        StepError: the server refuses it.
+    """
+    import psycopg2  # noqa: PLC0415 - see above
+
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            return list(cursor.fetchall()) if cursor.description else []
+    except psycopg2.Error as error:
+        raise StepError(f"PostgreSQL refused: {str(error).strip()}") from error
+
+
+def backups(config: Config) -> list[JSON]:
+    """Return Barman's backups, oldest first, each with ``id``, ``status``, ``parent`` (empty for a full one) and ``bytes``."""
+    if not (config.barman / SERVER / "base").is_dir():
+        return []
+    found = []
+    # A fresh Barman has no backup of its own to list, and says so in other words.
+    for entry in barman_json(config, "list-backups", SERVER, what="list base backups").get(SERVER, []):
+        info = barman_json(config, "show-backup", SERVER, entry["backup_id"], what="describe a base backup")[SERVER]
+        catalog = info.get("catalog_information", {})
+        found.append(
+            {
+                "id": entry["backup_id"],
+                "status": entry.get("status", info.get("status", "")),
+                "parent": catalog.get("parent_backup_id") or "",
+                "system_id": str(info.get("system_id", "")),
+                "bytes": size_of(config.barman / SERVER / "base" / entry["backup_id"]),
+            }
+        )
+    return sorted(found, key=lambda backup: str(backup["id"]))
+
+
+def chain_of(backup_id: str, known: t.Iterable[JSON]) -> list[str]:
+    """Return the backups that one is put together from, the full one first."""
+    parents = {backup["id"]: backup["parent"] for backup in known}
+    chain = [backup_id]
+    while parents.get(chain[0]):
+        chain.insert(0, parents[chain[0]])
+    return chain
+
+
+def parent_for(known: t.Sequence[JSON], full_days: int, system_id: str, today: str) -> str:
+    """Return the backup that the next one builds on; empty when it has to be a full one.
+
+    Args:
+        known: backups, oldest first.
+        full_days: age in days from which a chain is not continued; 0 makes every backup a full one.
+        system_id: the server's system identifier: backups of another cluster are no parents.
+        today: the moment as Barman writes its identifiers, %Y%m%dT%H%M%S.
+    """
+    good = [backup for backup in known if backup["status"] == "DONE" and backup["system_id"] == system_id]
+    if not good:
+        return ""
+    first = chain_of(good[-1]["id"], good)[0]
+    age = time.mktime(time.strptime(today[:15], "%Y%m%dT%H%M%S")) - time.mktime(time.strptime(first[:15], "%Y%m%dT%H%M%S"))
+    return str(good[-1]["id"]) if 0 <= age < full_days * 86400 else ""
+
+
+def take_base_backup(config: Config, full: bool) -> JSON:
+    """Take a base backup, block-incremental where the server offers it.
+
+    Returns:
+        ``backup_id``, ``chain``, ``bytes``, ``seconds``, ``system_identifier``.
+
+    Raises:
+        StepError: it failed; nothing of it is left.
+    """
+    connection = connect(config)
+    try:
+        (system_id,) = ask(connection, "select system_identifier::text from pg_control_system()")[0]
+        (summaries,) = ask(connection, "select coalesce(current_setting('summarize_wal', true), 'off')")[0]
+    finally:
+        connection.close()
+    before = backups(config)
+    parent = ""
+    gap = read_json(config.state / "wal.json", {}).get("gap", "")
+    if not full and not gap and summaries == "on":
+        parent = parent_for(before, int(config.postgres["full_days"]), system_id, time.strftime("%Y%m%dT%H%M%S"))
+    prepare_wal(config)
+    began = time.monotonic()
+    if parent:
+        say(f"postgres: base backup, the blocks changed since {parent}")
+        try:
+            barman(config, "backup", SERVER, "--incremental", parent, what="take an incremental base backup")
+        except StepError as error:
+            # A summary may be missing, as after a restore: a full backup is the way out.
+            say(f"postgres: {error}; taking a full one instead")
+            remove_unknown(config, {backup["id"] for backup in before})
+            parent = ""
+    if not parent:
+        say("postgres: full base backup")
+        try:
+            barman(config, "backup", SERVER, what="take a base backup")
+        except StepError:
+            remove_unknown(config, {backup["id"] for backup in before})
+            raise
+    after = backups(config)
+    new = [backup for backup in after if backup["id"] not in {old["id"] for old in before}]
+    if not new or new[-1]["status"] not in {"DONE", "WAITING_FOR_WALS"}:
+        remove_unknown(config, {backup["id"] for backup in before})
+        raise StepError(f"the base backup ended as {new[-1]['status'] if new else 'nothing'}")
+    return {
+        "backup_id": new[-1]["id"],
+        "chain": chain_of(new[-1]["id"], after),
+        "bytes": new[-1]["bytes"],
+        "seconds": round(time.monotonic() - began, 1),
+        "system_identifier": system_id,
+    }
+
+
+def prepare_wal(config: Config) -> None:
+    """Make sure that WAL streams and that a first segment has arrived; Barman refuses a backup before."""
+    wait_for_receiver(config)
+    if not any((config.barman / SERVER / "wals").glob("0*/0*")):
+        barman(
+            config, "switch-wal", "--force", "--archive", "--archive-timeout", "120", SERVER, what="fetch a first WAL segment", timeout=180
+        )
+
+
+def wait_for_receiver(config: Config, seconds: float = 60) -> None:
+    """Wait until the server streams WAL to our slot.
+
+    Raises:
+        StepError: it does not; says what the server knows of the slot.
+    """
+    deadline = time.monotonic() + seconds
+    connection = connect(config)
+    try:
+        while True:
+            rows = ask(connection, "select active, wal_status from pg_replication_slots where slot_name = %s", [SLOT])
+            if rows and rows[0][0] and rows[0][1] != "lost":
+                return
+            if time.monotonic() > deadline:
+                slot = f"its slot is {rows[0][1]} and not in use" if rows else "it has no slot"
+                raise StepError(f"WAL does not stream from PostgreSQL: {slot}; see the log of the backup container")
+            time.sleep(0.5)
+    finally:
+        connection.close()
+
+
+def remove_unknown(config: Config, keep: t.Container[str]) -> list[str]:
+    """Remove Barman's backups that nothing needs, newest first: one that others build on would take them along."""
+    removed = []
+    for backup in reversed(backups(config)):
+        if backup["id"] not in keep:
+            barman(config, "delete", SERVER, backup["id"], what=f"remove the base backup {backup['id']}")
+            shutil.rmtree(config.barman / SERVER / "base" / backup["id"], ignore_errors=True)
+            removed.append(str(backup["id"]))
+    return removed
+
+
+def count_tables(connection: t.Any) -> JSON:
+    """Return for each table of the application its rows and its newest moment, as the open transaction sees them.
+
+    A table that takes longer than COUNT_SECONDS has null for both. The moment is the greatest of the first column that holds
+    one; a table without such a column is counted only.
+    """
+    from psycopg2 import sql  # noqa: PLC0415 - see above
+
+    tables = ask(
+        connection,
+        """
+        select nspname, relname, (
+          select attname from pg_attribute
+          where attrelid = pg_class.oid and attnum > 0 and not attisdropped
+            and atttypid in ('timestamptz'::regtype, 'timestamp'::regtype)
+          order by attnum limit 1
+        )
+        from pg_class join pg_namespace on pg_namespace.oid = relnamespace
+        where relkind = 'r' and relpersistence = 'p' and nspname !~ '^pg_' and nspname <> 'information_schema'
+          and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = pg_class.oid and deptype = 'e')
+        order by nspname, relname
+        """,
+    )
+    counted: JSON = {}
+    for schema, table, column in tables:
+        newest = sql.SQL("max({})::text").format(sql.Identifier(column)) if column else sql.SQL("null")
+        query = sql.SQL("select count(*), {} from {}").format(newest, sql.Identifier(schema, table))
+        ask(connection, "savepoint count")
+        try:
+            rows, latest = ask(connection, query)[0]
+        except StepError as error:
+            say(f"postgres: {schema}.{table} is not counted: {error}")
+            rows = latest = None
+            ask(connection, "rollback to savepoint count")
+        counted[f"{schema}.{table}"] = {"rows": rows, "newest": latest, "column": column}
+    return counted
+
+
+def mark_moment(config: Config, name: str) -> JSON:
+    """Make a restore point in the WAL, and count what the database holds at it.
+
+    The rows are counted in a snapshot taken just before the restore point. Where no transaction is in progress, and none has
+    begun when the restore point is made, both show the same rows; such a moment is looked for a short while.
+
+    Returns:
+        The part of the manifest that describes the moment.
+
+    Raises:
+        StepError: the server is away or refuses.
+    """
+    reader, writer = connect(config), connect(config)
+    try:
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            restore_point = f"slipway-{name}-{attempt}"
+            ask(reader, "begin isolation level repeatable read read only")
+            before = Snapshot.parse(ask(reader, "select pg_current_snapshot()::text")[0][0])
+            last = attempt >= QUIET_ATTEMPTS or time.monotonic() - began > QUIET_SECONDS
+            if last or not before.running:
+                (lsn,) = ask(writer, "select pg_create_restore_point(%s)::text", [restore_point])[0]
+                after = Snapshot.parse(ask(writer, "select pg_current_snapshot()::text")[0][0])
+                if last or in_flight(before, after) == 0:
+                    break
+            ask(reader, "rollback")
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - only to not keep step with a writer
+        (wal, timeline) = ask(writer, "select pg_walfile_name(%s::pg_lsn), timeline_id from pg_control_checkpoint()", [lsn])[0]
+        ask(reader, f"set local statement_timeout = '{COUNT_SECONDS}s'")
+        tables = count_tables(reader)
+        head = ""
+        if config.postgres.get("migration_query"):
+            head = ",".join(sorted(str(row[0]) for row in ask(reader, config.postgres["migration_query"])))
+        ask(reader, "rollback")
+        (version, number) = ask(writer, "select current_setting('server_version'), current_setting('server_version_num')::int")[0]
+        flights = in_flight(before, after)
+        return {
+            "version": str(version).split()[0],
+            "major": number // 10000,
+            "timeline": timeline,
+            "restore_point": restore_point,
+            "lsn": lsn,
+            "wal": wal,
+            "exact": flights == 0,
+            "in_flight": flights,
+            "snapshot": f"{before.xmin}:{before.xmax}:{','.join(map(str, before.running))}",
+            "migration_head": head,
+            "databases": {config.postgres["database"]: tables},
+        }
+    finally:
+        reader.close()
+        writer.close()
+
+
+def archived(config: Config, wal: str) -> Path:
+    """Return where Barman keeps a WAL segment."""
+    return config.barman / SERVER / "wals" / wal[:16] / wal
+
+
+def collect_wal(config: Config, wal: str) -> None:
+    """Wait until a WAL segment has arrived and is archived.
+
+    Raises:
+        StepError: it does not arrive.
+    """
+    deadline = time.monotonic() + WAL_SECONDS
+    connection = connect(config)
+    try:
+        ask(connection, "select pg_switch_wal()")
+    finally:
+        connection.close()
+    while not archived(config, wal).exists():
+        if time.monotonic() > deadline:
+            raise StepError(f"the WAL segment {wal} has not arrived after {WAL_SECONDS} s")
+        barman(config, "archive-wal", SERVER, what="archive WAL")
+        time.sleep(0.2)
+
+
+def dump(config: Config, folder: Path) -> JSON:
+    """Write a logical dump of the application's database, which another major version can read too.
+
+    Returns:
+        Seconds and bytes by database.
+    """
+    database = str(config.postgres["database"])
+    target = folder / "postgres" / "dump" / database.replace("/", "_")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    execute(
+        [
+            "pg_dump",
+            "--format=directory",
+            "--compress=zstd",
+            f"--jobs={DUMP_JOBS}",
+            f"--file={target}",
+            f"--dbname={conninfo(config, database)}",
+        ],
+        "write a logical dump",
+    )
+    return {database: {"folder": str(target.relative_to(folder)), "bytes": size_of(target), "seconds": round(time.monotonic() - began, 1)}}
+
+
+def wal_status(config: Config) -> JSON:
+    """Return how WAL streams, as far as the server says: ``streaming``, ``slot``, ``behind_bytes``, ``synchronous``, ``error``."""
+    remembered = read_json(config.state / "wal.json", {})
+    status: JSON = {
+        "streaming": False,
+        "slot": "",
+        "behind_bytes": None,
+        "synchronous": False,
+        "gap": remembered.get("gap", ""),
+        "error": "",
+    }
+    try:
+        connection = connect(config)
+    except StepError as error:
+        return {**status, "error": str(error)}
+    try:
+        rows = ask(
+            connection,
+            """
+            select slots.active, slots.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(flush_lsn, restart_lsn))::bigint,
+              coalesce(sync_state in ('sync', 'quorum'), false), slots.safe_wal_size
+            from pg_replication_slots as slots left join pg_stat_replication on pid = active_pid
+            where slot_name = %s
+            """,
+            [SLOT],
+        )
+    except StepError as error:
+        return {**status, "error": str(error)}
+    finally:
+        connection.close()
+    if not rows:
+        return {**status, "error": f"the server has no slot {SLOT}"}
+    active, slot, behind, synchronous, room = rows[0]
+    return {**status, "streaming": bool(active), "slot": slot, "behind_bytes": behind, "synchronous": synchronous, "room_bytes": room}
+
+
+def remember_gap(config: Config, moment: t.Any) -> None:
+    """Note that WAL was lost, so that the next base backup is a full one and the report says it."""
+    state = read_json(config.state / "wal.json", {})
+    write_json(config.state / "wal.json", {**state, "gap": stamp(moment) if moment else ""})

@@ -1,0 +1,275 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole run: capture all stores, write the point, copy it off-site, prune."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+from pathlib import Path
+
+from slipway_backup import chroma, offsite, postgres, redis, report
+from slipway_backup.common import (
+    JSON,
+    PARTIAL,
+    Config,
+    StepError,
+    execute,
+    now,
+    parse_stamp,
+    point_name,
+    say,
+    size_of,
+    stamp,
+    sync_folder,
+    sync_tree,
+    write_json,
+)
+from slipway_backup.points import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    describe_files,
+    file_faults,
+    find_point,
+    kept,
+    read_points,
+    remove_partial,
+    to_keep,
+)
+
+#: What the disk must hold beyond the database's own size for a full base backup.
+ROOM_FACTOR = 1.2
+ROOM_MINIMUM = 64 * 2**20
+
+
+class OffsiteError(StepError):
+    """The point was made, and is not off-site yet."""
+
+
+def clean_up(config: Config) -> None:
+    """Remove what runs that died left behind: half points, and base backups that belong to no point."""
+    for name in remove_partial(config):
+        say(f"run: removed the half point {name} of a run that died")
+    shutil.rmtree(config.data / "staging", ignore_errors=True)
+    if config.postgres:
+        needed = {backup for point in read_points(config) for backup in point.chain}
+        for backup in postgres.remove_unknown(config, needed):
+            say(f"run: removed the base backup {backup}, which belongs to no point")
+
+
+def room_needed(config: Config) -> int:
+    """Return how many bytes a run may write: the database's size, unless the last base backup says more."""
+    needed = ROOM_MINIMUM
+    if config.postgres:
+        connection = postgres.connect(config)
+        try:
+            (size,) = postgres.ask(connection, "select sum(pg_database_size(oid))::bigint from pg_database where datallowconn")[0]
+        finally:
+            connection.close()
+        needed += int(size * ROOM_FACTOR)
+    points = read_points(config)
+    if points:
+        needed += size_of(points[-1].folder)
+    return needed
+
+
+def make_room(config: Config) -> None:
+    """Prune before the disk fills, and refuse a run that would fill it.
+
+    Raises:
+        StepError: there is not enough room even then.
+    """
+    needed = room_needed(config)
+
+    def missing() -> int:
+        usage = shutil.disk_usage(config.data)
+        return needed + int(usage.total * config.minimum_free_percent / 100) - usage.free
+
+    if missing() > 0:
+        say("run: the disk gets short, pruning first")
+        prune_here(config)
+    if missing() > 0:
+        usage = shutil.disk_usage(config.data)
+        raise StepError(
+            f"the backup disk has {usage.free / 2**20:.0f} MB free; a run needs up to {needed / 2**20:.0f} MB beside the "
+            f"{config.minimum_free_percent:g} % that stay free: give {config.data} a larger disk, or keep fewer points (backup_retention)"
+        )
+
+
+def capture(config: Config, name: str, partial: Path, full: bool, reason: str) -> JSON:
+    """Fill the folder of a point and return its manifest, written into it as the last file."""
+    started = now()
+    stores: JSON = {}
+    base: JSON = {}
+    if config.postgres:
+        base = postgres.take_base_backup(config, full)
+    moment = now()
+    if config.postgres:
+        say("postgres: restore point, and counting rows")
+        stores["postgres"] = {**base, **postgres.mark_moment(config, name)}
+    if config.redis:
+        say("redis: copying")
+        stores["redis"] = redis.capture(config, partial)
+    if config.chroma:
+        say("chroma: copying")
+        stores["chroma"] = chroma.capture(config, partial)
+    if config.postgres:
+        postgres.collect_wal(config, stores["postgres"]["wal"])
+        stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
+        postgres.remember_gap(config, None)
+    write_json(partial / "settings" / "settings.json", config.settings)
+    files = describe_files(partial)
+    sync_tree(partial)
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "stack": config.stack,
+        "reason": reason,
+        "started": stamp(started),
+        "moment": stamp(moment),
+        "finished": stamp(now()),
+        "stores": stores,
+        "settings": {key: config.settings.get(key) for key in ("inventory_sha256", "images", "release", "certificates")},
+        "files": files,
+    }
+    write_json(partial / MANIFEST, manifest)
+    return manifest
+
+
+def free_name(config: Config) -> str:
+    """Return a name for a new point, later than all there are, so that a clock set back loses the order of none."""
+    moment = now()
+    newest = max((point.name for point in read_points(config)), default="")
+    while True:
+        name = point_name(moment)
+        if not (config.points / name).exists():
+            break
+        time.sleep(1)
+        moment = now()
+    if newest > name:
+        say(f"run: the clock says {name}, and there is a point {newest}: one of the two is wrong")
+    return name
+
+
+def run(config: Config, reason: str, full: bool = False) -> JSON:
+    """Make a recovery point, copy it off-site, prune, and write the report; the lock is held by the caller.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        OffsiteError: the point is there, and its copy is not.
+        StepError: no point was made, and nothing of one is left.
+    """
+    began, started = time.monotonic(), now()
+    result: JSON = {"name": "", "result": "failed", "reason": "", "started": stamp(started), "stores": {}}
+    partial: Path | None = None
+    try:
+        clean_up(config)
+        make_room(config)
+        name = free_name(config)
+        result["name"] = name
+        partial = config.points / f"{PARTIAL}{name}"
+        partial.mkdir(parents=True)
+        manifest = capture(config, name, partial, full, reason)
+        partial.rename(config.points / name)
+        sync_folder(config.points)
+        result["stores"] = {store: told.get("seconds") for store, told in manifest["stores"].items()}
+        result["result"] = "ok"
+        say(f"run: recovery point {name}")
+        try:
+            after(config)
+        except StepError as error:
+            result.update(result="failed", reason=f"the point {name} is there, but: {error}")
+            raise OffsiteError(result["reason"]) from error
+    except OffsiteError:
+        raise
+    except BaseException as error:
+        result["reason"] = str(error) or type(error).__name__
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
+        leave_nothing(config)
+        if isinstance(error, OSError):
+            raise StepError(f"{error.filename or config.data}: {error.strerror}") from error
+        raise
+    finally:
+        result.update(finished=stamp(now()), seconds=round(time.monotonic() - began, 1))
+        finish(config, result)
+    return manifest
+
+
+def leave_nothing(config: Config) -> None:
+    """Remove the base backup of a run that failed; the next run does it where that fails too."""
+    try:
+        if config.postgres:
+            postgres.remove_unknown(config, {backup for point in read_points(config) for backup in point.chain})
+    except StepError as error:
+        say(f"run: what is left of this run is removed by the next one: {error}")
+
+
+def finish(config: Config, result: JSON) -> None:
+    """Keep a run's result and write the report; a full disk must not hide why the run failed."""
+    try:
+        write_json(config.state / "run.json", result)
+        report.write(config)
+    except (OSError, StepError) as error:
+        say(f"run: the report cannot be written: {error}")
+
+
+def after(config: Config) -> None:
+    """Copy off-site and prune."""
+    if offsite.enabled(config):
+        try:
+            offsite.ship(config)
+        except StepError as error:
+            offsite.remember(config, error=str(error))
+            raise
+    prune(config)
+
+
+def prune_here(config: Config) -> list[str]:
+    """Remove the points of this host that the retention does not keep, with what only they needed; return their names."""
+    points = read_points(config)
+    keep = to_keep(points, config.retention)
+    gone = [point for point in points if point.name not in keep]
+    for point in gone:
+        # Without its manifest it is none, should the rest take a while or fail.
+        os.unlink(point.folder / MANIFEST)
+        shutil.rmtree(point.folder)
+        say(f"prune: removed {point.name}")
+    if config.postgres and gone:
+        postgres.remove_unknown(config, {backup for point in points if point.name in keep for backup in point.chain})
+    return [point.name for point in gone]
+
+
+def prune(config: Config) -> list[str]:
+    """Apply the retention, here and off-site; return what is gone here."""
+    gone = prune_here(config)
+    if offsite.enabled(config):
+        here = {point.name for point in read_points(config)}
+        # What is only there, as after the loss of this host, is judged by the same rule.
+        elsewhere = offsite.read_snapshots(config)
+        moments = {name: parse_stamp(f"{name[0:4]}-{name[4:6]}-{name[6:11]}:{name[11:13]}:{name[13:15]}Z") for name in {*elsewhere, *here}}
+        offsite.forget(config, here | kept(moments, config.retention))
+    return gone
+
+
+def verify(config: Config, name: str) -> t.Iterator[str]:
+    """Yield what is wrong with the files of a point and of the base backups that it needs."""
+    point = find_point(config, name)
+    yield from file_faults(point)
+    for backup in point.chain:
+        data = config.barman / postgres.SERVER / "base" / backup / "data"
+        if not data.is_dir():
+            yield f"the base backup {backup} is missing"
+            continue
+        try:
+            execute(["pg_verifybackup", "--no-parse-wal", "--quiet", str(data)], f"verify the base backup {backup}")
+        except StepError as error:
+            yield str(error)
+    postgres_part = point.manifest["stores"].get("postgres")
+    if postgres_part and not postgres.archived(config, postgres_part["wal"]).exists():
+        yield f"the WAL segment {postgres_part['wal']} is missing"

@@ -1,0 +1,185 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""First process of the container: keeps WAL streaming, and archives what has arrived."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from slipway_backup import postgres
+from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
+
+ARCHIVE_SECONDS = 10
+LONGEST_PAUSE = 30
+#: A receiver that cannot log in ends sooner.
+STEADY_SECONDS = 3
+#: The health check takes an older word of ours for none.
+STALE_SECONDS = 90
+STOP_SECONDS = 10
+
+
+class Supervisor:
+    """Starts the receiver, starts it again when it ends, and tells how it is."""
+
+    def __init__(self, config: Config) -> None:
+        """Take the configuration; nothing is started yet."""
+        self.config = config
+        self.stopping = threading.Event()
+        self.reload = False
+        self.receiver: subprocess.Popen[bytes] | None = None
+        self.began = 0.0
+        self.pause = 1
+        self.retry_at = 0.0
+        self.error = ""
+
+    def stop(self, *_: object) -> None:
+        """End the loop, and with it the process."""
+        self.stopping.set()
+
+    def take_over(self, *_: object) -> None:
+        """Have the loop read its configuration anew, program included."""
+        self.reload = True
+        self.stopping.set()
+
+    def start(self) -> None:
+        """Start the receiver, with a slot that it can use.
+
+        Raises:
+            StepError: the server is away or refuses.
+        """
+        connection = postgres.connect(self.config)
+        try:
+            rows = postgres.ask(connection, "select wal_status from pg_replication_slots where slot_name = %s", [postgres.SLOT])
+        finally:
+            connection.close()
+        if rows and rows[0][0] == "lost":
+            # The server needed the room more than we the WAL: see max_slot_wal_keep_size.
+            say("wal: the server has dropped WAL that we did not have; beginning anew, the next base backup is a full one")
+            postgres.remember_gap(self.config, now())
+            postgres.barman(self.config, "receive-wal", "--drop-slot", postgres.SERVER, what="drop the lost slot")
+            postgres.barman(self.config, "receive-wal", "--reset", postgres.SERVER, what="begin to stream anew")
+            rows = []
+        if not rows:
+            postgres.barman(self.config, "receive-wal", "--create-slot", "--if-not-exists", postgres.SERVER, what="make a slot")
+        # A group of its own: Barman starts PostgreSQL's receiver, and both have to end.
+        self.receiver = subprocess.Popen(postgres.barman_command(self.config, "receive-wal", postgres.SERVER), start_new_session=True)
+        self.began = time.monotonic()
+        say("wal: receiving")
+
+    def end_receiver(self) -> None:
+        """End the receiver; it finishes what it has."""
+        if not self.receiver:
+            return
+        for sign in (signal.SIGINT, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.receiver.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.receiver.wait(STOP_SECONDS)
+                break
+        self.receiver = None
+
+    def look(self) -> None:
+        """Start the receiver where none runs, after a pause that grows as long as it does not help."""
+        if self.receiver and self.receiver.poll() is None:
+            if time.monotonic() - self.began > LONGEST_PAUSE:
+                self.pause = 1
+            return
+        if self.receiver:
+            self.error = f"the receiver ended with {self.receiver.returncode}"
+            say(f"wal: {self.error}")
+            # What Barman left running of it.
+            self.end_receiver()
+            self.retry_at = time.monotonic() + self.pause
+            self.pause = min(self.pause * 2, LONGEST_PAUSE)
+        if time.monotonic() < self.retry_at:
+            return
+        try:
+            self.start()
+        except StepError as error:
+            if str(error) != self.error:
+                say(f"wal: {error}")
+            self.error = str(error)
+            self.retry_at = time.monotonic() + self.pause
+            self.pause = min(self.pause * 2, LONGEST_PAUSE)
+
+    def is_steady(self) -> bool:
+        """Tell whether the receiver has run for longer than a refused login takes."""
+        return bool(self.receiver and self.receiver.poll() is None and time.monotonic() - self.began > STEADY_SECONDS)
+
+    def tell(self) -> None:
+        """Write down how it is, for the health check."""
+        path = self.config.state / "wal.json"
+        steady = self.is_steady()
+        if steady:
+            self.error = ""
+        state = {**read_json(path, {}), "at": stamp(now()), "uptime_s": round(time.monotonic()), "receiving": steady, "error": self.error}
+        write_json(path, state)
+
+    def archive(self) -> None:
+        """Move the segments that are complete from where they arrive to where they are kept."""
+        streaming = self.config.barman / postgres.SERVER / "streaming"
+        if not any(entry.suffix != ".partial" for entry in streaming.glob("0*")):
+            return
+        try:
+            postgres.barman(self.config, "archive-wal", postgres.SERVER, what="archive WAL", timeout=600)
+        except StepError as error:
+            say(f"wal: {error}")
+
+    def loop(self) -> None:
+        """Run until told to stop."""
+        due = 0.0
+        while not self.stopping.is_set():
+            if self.config.postgres:
+                self.look()
+                if time.monotonic() >= due:
+                    self.archive()
+                    due = time.monotonic() + ARCHIVE_SECONDS
+            with contextlib.suppress(OSError):
+                # A full disk is for the report to tell; streaming goes on when there is room.
+                self.tell()
+            self.stopping.wait(1)
+        self.end_receiver()
+
+
+def prepare(config: Config) -> None:
+    """Make the folders."""
+    for folder in (config.points, config.barman, config.state, config.data / "metrics"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def serve(config: Config) -> None:
+    """Keep WAL streaming until the process is told to stop; on SIGHUP begin anew with what the configuration says now."""
+    prepare(config)
+    supervisor = Supervisor(config)
+    signal.signal(signal.SIGTERM, supervisor.stop)
+    signal.signal(signal.SIGINT, supervisor.stop)
+    signal.signal(signal.SIGHUP, supervisor.take_over)
+    supervisor.loop()
+    if supervisor.reload:
+        os.execvp("slipway-backup", ["slipway-backup", "serve"])  # noqa: S606 - this very program, as it is now
+
+
+def health(config: Config) -> str:
+    """Return what is wrong; an empty text when WAL streams, or where there is no database to stream from."""
+    state = read_json(config.state / "wal.json", {})
+    if not state or abs(time.monotonic() - state["uptime_s"]) > STALE_SECONDS:
+        return "the receiver does not say how it is"
+    if config.postgres and not state["receiving"]:
+        return state["error"] or "WAL does not stream yet"
+    return ""
+
+
+def check_config(path: Path) -> None:
+    """Read a configuration that is to replace the live one.
+
+    Raises:
+        StepError: it cannot be used.
+    """
+    load_config(path)
