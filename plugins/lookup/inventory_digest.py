@@ -11,8 +11,8 @@ author: The Slipway authors
 version_added: 0.1.0
 short_description: A digest of the files of the inventory in use
 description:
-  - Tells whether the inventory is the one that something was made with. Takes in the inventory's files and the folders C(group_vars) and C(host_vars) beside
-    them, vault files as they are encrypted.
+  - Tells whether the inventory is the one that something was made with. Takes in the inventory's files and the folders C(group_vars) and
+    C(host_vars) beside them, vault files as they are encrypted.
 """
 
 EXAMPLES = r"""

@@ -26,6 +26,7 @@ print(json.dumps(found))
 def test_every_service_runs(lab: Lab):
     kinds = {group: {container.kind for host in hosts for container in host.containers()} for group, hosts in lab.groups.items()}
     expected = {"balancers": {"nginx"}, "app": {"backend", "frontend"}, "postgres": {"postgres"}, "redis": {"redis"}, "chroma": {"chroma"}}
+    expected["backup"] = {"backup"}
     assert not {group: names - kinds[group] for group, names in expected.items() if names - kinds[group]}
 
 
@@ -146,6 +147,7 @@ def test_networks_are_those_of_its_neighbours(container: Container, lab: Lab):
         "nginx": {"frontend", "backend"},
         "frontend": {"frontend"},
         "backend": {"backend", "database"},
+        "backup": {"backup"} | ({"database"} if len(lab.hosts) == 1 else set()),
         **{store: {"database"} | ({"peers"} if len(lab.hosts) > 1 else set()) for store in STORES},
     }
     assert set(container.networks) == {f"{stack}-{name}" for name in tiers[container.kind]}
@@ -167,7 +169,7 @@ def test_published_ports_are_those_of_the_inventory(container: Container, lab: L
     }
     if container.kind == "nginx":
         assert bindings == {("0.0.0.0", 80), ("0.0.0.0", 443)}
-    elif len(lab.hosts) == 1:
+    elif len(lab.hosts) == 1 or container.kind == "backup":
         assert bindings == set()
     else:
         assert len(bindings) == 1
@@ -180,6 +182,7 @@ def test_volumes_are_ours_and_named(lab: Lab):
         "redis": ["redis_data"],
         "chroma": ["chroma_data"],
         "balancers": ["nginx_logs"],
+        "backup": ["backup_data"],
     }.items():
         for host in lab.groups[group]:
             for volume in volumes:

@@ -29,6 +29,9 @@ def test_no_secret_is_outside_the_secret_folders(lab: Lab):
         "vault_redis_app_password",
         "vault_redis_admin_password",
         "vault_app_secret_key",
+        "vault_postgres_backup_password",
+        "vault_redis_backup_password",
+        "vault_backup_offsite_password",
         "pki/server.key",
     }
     assert expected <= seen
