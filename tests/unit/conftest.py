@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -79,3 +83,19 @@ def play(checkout: Path) -> Run:
         return ansible("ansible-playbook", f"playbooks/{playbook}.yml", "-i", "inventories/test", *arguments, cwd=checkout, **environment)
 
     return run
+
+
+def role_variable(role: str, name: str, inputs: dict[str, Any]) -> Any:
+    """Return a variable of a role as its tasks see it, on a host of 8 GB and four cores where nothing runs yet."""
+    loader, folder = DataLoader(), ROOT / "roles" / role
+    variables: dict[str, Any] = {
+        "ansible_search_path": [str(folder)],
+        "ansible_managed": "Managed by Ansible",
+        "inventory_dir": "/nonexistent",
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}},
+    }
+    for part in ("defaults", "vars"):
+        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
+    value = Templar(loader, variables=variables | inputs).template(variables[name])
+    # Members of a templated container are resolved when they are read; a copy through JSON reads all of them.
+    return json.loads(json.dumps(value))

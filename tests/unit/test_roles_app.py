@@ -10,14 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
-from ansible.utils.collection_loader import AnsibleCollectionConfig
+from conftest import ansible, role_variable
 
-from conftest import ansible
-
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {
     "app_backend_image": "shop/backend:2.4",
     "app_frontend_image": "shop/frontend:2.4",
@@ -28,18 +22,7 @@ SECRETS = {"DATABASE_URL": "postgresql://shop:pass word$1@db/shop", "SECRET_KEY"
 
 def services(**inputs: Any) -> dict[str, dict[str, Any]]:
     """Return the role's declarations by name, as container_service gets them."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(ROOT / "collections")])
-    loader, folder = DataLoader(), ROOT / "roles/app"
-    variables: dict[str, Any] = {
-        "ansible_search_path": [str(folder)],
-        "ansible_managed": "Managed by Ansible",
-        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}},
-    }
-    for part in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
-    variables |= {**IMAGES, **inputs}
-    listed = json.loads(json.dumps(Templar(loader, variables=variables).template(variables["__app_services"])))
+    listed = role_variable("app", "__app_services", {**IMAGES, **inputs})
     return {item["name"]: item for item in listed}
 
 

@@ -13,32 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
-from ansible.utils.collection_loader import AnsibleCollectionConfig
 
-from conftest import ansible
+from conftest import ansible, role_variable
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVERS = {"nginx_backend_servers": ["backend-blue-1:8000"], "nginx_frontend_servers": ["frontend-blue-1:3000"]}
 
 
 def render(expression: str, **inputs: Any) -> Any:
     """Return the value of one of the role's variables."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(ROOT / "collections")])
-    loader, folder = DataLoader(), ROOT / "roles/nginx"
-    variables: dict[str, Any] = {
-        "ansible_search_path": [str(folder)],
-        "ansible_managed": "Managed by Ansible",
-        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}},
-        "inventory_dir": "/nonexistent",
-    }
-    for part in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
-    variables |= {**SERVERS, **inputs}
-    return json.loads(json.dumps(Templar(loader, variables=variables).template(variables[expression])))
+    return role_variable("nginx", expression, {**SERVERS, **inputs})
 
 
 def declaration(**inputs: Any) -> dict[str, Any]:

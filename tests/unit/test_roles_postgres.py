@@ -18,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
-from ansible.utils.collection_loader import AnsibleCollectionConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+from conftest import role_variable
+
 SECRETS = {
     "postgres_superuser_password": "superuser-password-1",
     "postgres_owner_password": "owner-password-1",
@@ -38,20 +35,7 @@ ODD = {
 
 def declaration(**inputs: Any) -> dict[str, Any]:
     """Return the role's declaration as container_service gets it."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(ROOT / "collections")])
-    loader, folder = DataLoader(), ROOT / "roles/postgres"
-    variables: dict[str, Any] = {
-        "ansible_search_path": [str(folder)],
-        "ansible_managed": "Managed by Ansible",
-        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 2}},
-    }
-    for part in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
-    variables |= {**SECRETS, **inputs}
-    services: list[dict[str, Any]] = Templar(loader, variables=variables).template(variables["__postgres_services"])
-    # Members of a templated container are resolved when they are read; a copy through JSON reads all of them.
-    return dict(json.loads(json.dumps(services))[0])
+    return dict(role_variable("postgres", "__postgres_services", {**SECRETS, **inputs})[0])
 
 
 def hba_lines(**inputs: Any) -> list[str]:

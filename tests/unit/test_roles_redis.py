@@ -16,30 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
-from ansible.utils.collection_loader import AnsibleCollectionConfig
 
-ROOT = Path(__file__).resolve().parents[2]
+from conftest import role_variable
+
 SECRETS = {"redis_app_password": "app-password $1", "redis_admin_password": "admin \"password' 1"}
 
 
 def declaration(**inputs: Any) -> dict[str, Any]:
     """Return the role's declaration as container_service gets it."""
-    if AnsibleCollectionConfig.collection_finder is None:
-        init_plugin_loader([str(ROOT / "collections")])
-    loader, folder = DataLoader(), ROOT / "roles/redis"
-    variables: dict[str, Any] = {
-        "ansible_search_path": [str(folder)],
-        "ansible_managed": "Managed by Ansible",
-        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}},
-    }
-    for part in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
-    variables |= {**SECRETS, **inputs}
-    services: list[dict[str, Any]] = Templar(loader, variables=variables).template(variables["__redis_services"])
-    return dict(json.loads(json.dumps(services))[0])
+    return dict(role_variable("redis", "__redis_services", {**SECRETS, **inputs})[0])
 
 
 def test_default_user_is_off_unless_it_is_the_applications() -> None:
