@@ -34,6 +34,24 @@ database as materialized (
 schema as materialized (
   select pg_namespace.* from pg_namespace, database where nspname = 'public' and datname = current_database()
 ),
+-- What others than the owner may do with the database and its schema, by grantee; a row for each of both, whatever there is.
+privilege as (
+  select object, coalesce(jsonb_object_agg(name, privileges) filter (where name is not null), '{}') as granted
+  from (values ('database'), ('schema')) as either (object)
+  left join (
+    select object, name, jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
+    from (
+      select 'database' as object, datdba as owner, coalesce(datacl, acldefault('d', datdba)) as acl from database
+      union all
+      select 'schema', nspowner, coalesce(nspacl, acldefault('n', nspowner)) from schema
+    ) as owned
+    cross join aclexplode(acl) as granted
+    join grantee on grantee.oid = granted.grantee
+    where granted.grantee <> owner
+    group by object, name
+  ) as found using (object)
+  group by object
+),
 wanted_grant as (
   select rolname, kind.key as kind, privilege.value as privilege
   from desired,
@@ -82,27 +100,9 @@ select jsonb_build_object(
     where rolcanlogin and not doc -> 'roles' ? rolname
       and shobj_description(pg_roles.oid, 'pg_authid') = 'Managed by Slipway'
   ),
-  'database_privileges', (
-    select coalesce(jsonb_object_agg(name, privileges), '{}')
-    from (
-      select name, jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
-      from database, aclexplode(coalesce(datacl, acldefault('d', datdba))) as acl
-      join grantee on grantee.oid = acl.grantee
-      where acl.grantee <> datdba
-      group by name
-    ) as found
-  ),
+  'database_privileges', (select granted from privilege where object = 'database'),
   'schema_owner', (select pg_get_userbyid(nspowner) from schema),
-  'schema_privileges', (
-    select coalesce(jsonb_object_agg(name, privileges), '{}')
-    from (
-      select name, jsonb_agg(privilege_type order by privilege_type collate "C") as privileges
-      from schema, aclexplode(coalesce(nspacl, acldefault('n', nspowner))) as acl
-      join grantee on grantee.oid = acl.grantee
-      where acl.grantee <> nspowner
-      group by name
-    ) as found
-  ),
+  'schema_privileges', (select granted from privilege where object = 'schema'),
   'default_privileges', (
     select coalesce(jsonb_object_agg(creator, grants), '{}')
     from (
