@@ -15,6 +15,7 @@ description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
     atomically. Other playbooks, such as Molecule's, leave none.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
+  - A playbook adds fields of its own by ansible.builtin.set_stats, as a mapping C(slipway_report).
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -123,6 +124,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._clock = time.monotonic()
         self._changed: list[dict[str, str]] = []
         self._release: dict[str, Any] = {}
+        self._added: dict[str, Any] = {}
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -171,6 +173,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Write the report and print the summary."""
         if self._playbook:
+            self._added = dict((stats.custom or {}).get("_run", {}).get("slipway_report") or {})
             hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
             self._finish(hosts, failed=any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values()))
 
@@ -288,6 +291,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
             ],
             **self._release_report(failed=failed),
+            **self._added,
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
 

@@ -44,6 +44,12 @@ def test_a_run_that_changes_nothing(report):
     assert "Report: reports/test-latest.json" in printed
 
 
+def test_a_playbook_adds_fields_of_its_own(report):
+    found, _ = report([{"name": "Add", "ansible.builtin.set_stats": {"data": {"slipway_report": {"backup": {"points": 2}}}}}])
+    assert found["backup"] == {"points": 2}
+    assert found["result"] == "ok"
+
+
 def test_changes_name_host_task_and_outermost_role(report):
     found, printed = report([{"name": "Run outer", "ansible.builtin.include_role": {"name": "slipway.stack.outer"}}])
     assert sorted(found["changed"], key=lambda entry: entry["host"]) == [

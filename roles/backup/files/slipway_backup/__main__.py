@@ -66,8 +66,10 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
 
 def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Make a recovery point."""
+    facts = json.loads(sys.stdin.read() or "{}") if arguments.facts else {}
     with locked(config, wait=arguments.wait):
-        return run.run(config, arguments.reason, arguments.full)
+        manifest = run.run(config, arguments.reason, arguments.full, facts)
+    return None if arguments.quiet else manifest
 
 
 def do_list(config: Config, arguments: argparse.Namespace) -> t.Any:
@@ -174,6 +176,8 @@ def parser() -> argparse.ArgumentParser:
     made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
+    made.add_argument("--facts", action="store_true", help="read further settings to keep, as JSON, from standard input")
+    made.add_argument("--quiet", action="store_true", help="do not print the manifest")
     add("list", do_list).add_argument("--offsite", action="store_true", help="those of the off-site repository")
     add("check", do_check).add_argument("--read-data", type=int, default=0, help="percent of the off-site data to read (default: 0)")
     add("prune", do_prune)

@@ -84,7 +84,11 @@ def read_lines(path: Path) -> t.Iterator[t.Any]:
     """
     with subprocess.Popen(["zstd", "-q", "-d", "-c", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as unpacker:
         for line in t.cast("t.IO[bytes]", unpacker.stdout):
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                # The end of what zstd could still read.
+                raise StepError(f"{path.name} is damaged: {error}") from error
         message = t.cast("t.IO[bytes]", unpacker.stderr).read().decode(errors="replace")
     if unpacker.returncode != 0:
         raise StepError(f"{path.name} is damaged: {message.strip()}")

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import shutil
 import typing as t
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from slipway_backup.common import JSON, PARTIAL, Config, StepError, now, parse_stamp, read_json, sha256_of, size_of, stamp, write_json
@@ -18,6 +18,8 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VERIFICATION = "verification.json"
 VERIFICATIONS_KEPT = 20
+#: A second point of a day does not push out the first: the newest may turn out to be the bad one.
+RECENT = timedelta(days=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def remove_partial(config: Config) -> list[str]:
 
 
 def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> set[str]:
-    """Return the names to keep: the newest of each of the last days, weeks (ISO) and months that have any, and the newest of all.
+    """Return the names to keep: all of the day before the newest, and the newest of each of the last days, weeks (ISO) and months with any.
 
     Args:
         moments: moment of each point, by name.
@@ -132,7 +134,7 @@ def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> s
         "weeks": lambda moment: moment.isocalendar()[:2],
         "months": lambda moment: (moment.year, moment.month),
     }
-    keep = set(newest_first[:1])
+    keep = {name for name in newest_first if moments[newest_first[0]] - moments[name] < RECENT}
     for period, key in periods.items():
         seen: set[t.Any] = set()
         for name in newest_first:
@@ -143,10 +145,13 @@ def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> s
 
 
 def to_keep(points: t.Sequence[Point], retention: t.Mapping[str, int]) -> set[str]:
-    """Return the names of the points that the retention keeps; the last verified one is always among them."""
-    keep = kept({point.name: point.moment for point in points}, retention)
+    """Return the names of the points that the retention keeps, the last verified one always among them.
+
+    Points that a drill has failed push out no other; the newest of all is kept to be looked at.
+    """
+    keep = kept({point.name: point.moment for point in points if point.verdict != "failed"}, retention)
     verified = [point.name for point in points if point.verdict == "verified"]
-    return keep | set(verified[-1:])
+    return keep | set(verified[-1:]) | {point.name for point in points[-1:]}
 
 
 def summary(point: Point) -> JSON:

@@ -467,7 +467,7 @@ def wal_status(config: Config) -> JSON:
         rows = ask(
             connection,
             """
-            select slots.active, slots.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(flush_lsn, restart_lsn))::bigint,
+            select slots.active, slots.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(write_lsn, restart_lsn))::bigint,
               coalesce(sync_state in ('sync', 'quorum'), false), slots.safe_wal_size
             from pg_replication_slots as slots left join pg_stat_replication on pid = active_pid
             where slot_name = %s

@@ -99,7 +99,7 @@ def make_room(config: Config) -> None:
         )
 
 
-def capture(config: Config, name: str, partial: Path, full: bool, reason: str) -> JSON:
+def capture(config: Config, name: str, partial: Path, full: bool, reason: str, facts: JSON) -> JSON:
     """Fill the folder of a point and return its manifest, written into it as the last file."""
     started = now()
     stores: JSON = {}
@@ -120,7 +120,8 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str) -
         postgres.collect_wal(config, stores["postgres"]["wal"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
         postgres.remember_gap(config, None)
-    write_json(partial / "settings" / "settings.json", config.settings)
+    settings = {**config.settings, **facts}
+    write_json(partial / "settings" / "settings.json", settings)
     files = describe_files(partial)
     sync_tree(partial)
     manifest = {
@@ -132,7 +133,10 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str) -
         "moment": stamp(moment),
         "finished": stamp(now()),
         "stores": stores,
-        "settings": {key: config.settings.get(key) for key in ("inventory_sha256", "images", "release", "certificates")},
+        "settings": {
+            **{key: settings.get(key) for key in ("inventory_sha256", "images", "image_digests")},
+            "certificates": {address: found.get("sha256", "") for address, found in settings.get("certificates", {}).items()},
+        },
         "files": files,
     }
     write_json(partial / MANIFEST, manifest)
@@ -154,8 +158,14 @@ def free_name(config: Config) -> str:
     return name
 
 
-def run(config: Config, reason: str, full: bool = False) -> JSON:
+def run(config: Config, reason: str, full: bool = False, facts: JSON | None = None) -> JSON:
     """Make a recovery point, copy it off-site, prune, and write the report; the lock is held by the caller.
+
+    Args:
+        config: names the stores.
+        reason: kept in the manifest.
+        full: whether to take a full base backup.
+        facts: further settings to keep.
 
     Returns:
         The manifest.
@@ -174,7 +184,7 @@ def run(config: Config, reason: str, full: bool = False) -> JSON:
         result["name"] = name
         partial = config.points / f"{PARTIAL}{name}"
         partial.mkdir(parents=True)
-        manifest = capture(config, name, partial, full, reason)
+        manifest = capture(config, name, partial, full, reason, facts or {})
         partial.rename(config.points / name)
         sync_folder(config.points)
         result["stores"] = {store: told.get("seconds") for store, told in manifest["stores"].items()}

@@ -1,0 +1,351 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What decides in the program of the backups: which points count, which are kept, and what a failed run leaves."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
+from slipway_backup import chroma, common, offsite, points, postgres, redis, report, restore, run
+
+RETENTION = {"days": 3, "weeks": 2, "months": 2}
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> common.Config:
+    """Redis alone, so that nothing has to run."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "redis_password").write_text("redis-password-1\n")
+    # As the container's first process makes it.
+    (tmp_path / "data/points").mkdir(parents=True)
+    return common.Config(
+        stack="shop",
+        data=tmp_path / "data",
+        postgres={},
+        redis={"host": "redis", "port": 6379, "user": "backup"},
+        chroma={},
+        offsite={"repository": ""},
+        retention=RETENTION,
+        minimum_free_percent=0,
+        maximum_age_hours=26,
+        settings={"images": {"redis": "redis:7-alpine"}},
+        secrets=secrets,
+    )
+
+
+def make_point(config: common.Config, moment: datetime, verdict: str = "", text: str = "data") -> points.Point:
+    """Write a point of Redis alone."""
+    folder = config.points / common.point_name(moment)
+    (folder / "redis").mkdir(parents=True)
+    (folder / "redis/dump.rdb").write_text(text)
+    manifest = {
+        "schema_version": 1,
+        "name": folder.name,
+        "moment": common.stamp(moment),
+        "stores": {"redis": {"keys": 1}},
+        "files": points.describe_files(folder),
+    }
+    common.write_json(folder / points.MANIFEST, manifest)
+    if verdict:
+        points.record_verdict(config, folder.name, verdict, {"reason": "so"})
+    return points.find_point(config, folder.name)
+
+
+# Retention
+
+
+def test_the_newest_of_each_period_is_kept():
+    moments = {f"{days:03}": NOON - timedelta(days=days) for days in range(100)}
+    kept = points.kept(moments, RETENTION)
+    # The 23rd is a Monday: this week's newest is of today, last week's of yesterday, last month's of the 31st.
+    assert kept == {"000", "001", "002", "023"}
+
+
+def test_points_of_the_last_day_are_all_kept():
+    moments = {f"{hours:02}": NOON - timedelta(hours=hours) for hours in range(0, 48, 6)}
+    assert points.kept(moments, {"days": 1}) == {"00", "06", "12", "18"}
+
+
+def test_without_a_retention_the_newest_is_kept():
+    assert points.kept({"a": NOON, "b": NOON - timedelta(days=9)}, {}) == {"a"}
+    assert points.kept({}, RETENTION) == set()
+
+
+def test_the_last_verified_point_is_kept_however_old(config: common.Config):
+    old = make_point(config, NOON - timedelta(days=300), "verified")
+    older = make_point(config, NOON - timedelta(days=301), "verified")
+    failed = make_point(config, NOON - timedelta(days=299), "failed")
+    new = [make_point(config, NOON - timedelta(days=days)).name for days in (30, 2, 1, 0)]
+    assert run.prune_here(config) == [older.name, failed.name]
+    assert [point.name for point in points.read_points(config)] == [old.name, *new]
+
+
+# Points
+
+
+def test_a_folder_without_a_manifest_is_no_point(config: common.Config):
+    point = make_point(config, NOON)
+    (point.folder / points.MANIFEST).unlink()
+    assert points.read_points(config) == []
+    with pytest.raises(common.StepError, match="no recovery point"):
+        points.find_point(config, "latest")
+
+
+def test_latest_passes_over_a_point_that_a_drill_has_failed(config: common.Config):
+    good = make_point(config, NOON - timedelta(days=1))
+    bad = make_point(config, NOON, "failed")
+    assert points.find_point(config, "latest").name == good.name
+    assert points.find_point(config, bad.name).verdict == "failed"
+    points.record_verdict(config, bad.name, "verified", {})
+    assert points.find_point(config, "latest").name == bad.name
+    assert [entry["result"] for entry in points.find_point(config, bad.name).verifications] == ["verified", "failed"]
+
+
+def test_damage_to_a_file_is_found(config: common.Config):
+    point = make_point(config, NOON)
+    assert points.file_faults(point) == []
+    (point.folder / "redis/dump.rdb").write_text("dat4")
+    assert points.file_faults(point) == ["redis/dump.rdb is damaged: its digest differs"]
+    (point.folder / "redis/dump.rdb").write_text("longer")
+    assert points.file_faults(point) == ["redis/dump.rdb has 6 bytes instead of 4"]
+    (point.folder / "redis/dump.rdb").unlink()
+    assert points.file_faults(point) == ["redis/dump.rdb is missing"]
+
+
+def test_a_damaged_store_is_not_put_together(config: common.Config, tmp_path: Path):
+    point = make_point(config, NOON)
+    told = restore.extract(config, "redis", "latest", tmp_path / "good")
+    assert told["point"] == point.name
+    assert (tmp_path / "good/dump.rdb").read_text() == "data"
+    with pytest.raises(common.StepError, match="is not empty"):
+        restore.extract(config, "redis", "latest", tmp_path / "good")
+    (point.folder / "redis/dump.rdb").write_text("dat4")
+    with pytest.raises(common.StepError, match=r"damaged: redis/dump.rdb"):
+        restore.extract(config, "redis", "latest", tmp_path / "bad")
+    with pytest.raises(common.StepError, match="does not hold chroma"):
+        restore.extract(config, "chroma", "latest", tmp_path / "none")
+
+
+def test_a_time_says_its_zone():
+    assert restore.parse_time("2026-11-23 12:00:00+00:00") == NOON
+    assert restore.parse_time("2026-11-23T12:00:00Z") == NOON
+    with pytest.raises(common.StepError, match="does not say its time zone"):
+        restore.parse_time("2026-11-23 12:00:00")
+    with pytest.raises(common.StepError, match="is no time"):
+        restore.parse_time("yesterday")
+
+
+# A run
+
+
+def capture_of(keys: int) -> Any:
+    """Return a stand-in for the capture of Redis."""
+
+    def capture(_: common.Config, folder: Path) -> dict[str, Any]:
+        (folder / "redis").mkdir()
+        (folder / "redis/dump.rdb").write_text("x" * keys)
+        return {"keys": keys, "seconds": 0.1}
+
+    return capture
+
+
+def test_a_run_leaves_a_point_with_its_manifest(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(redis, "capture", capture_of(3))
+    manifest = run.run(config, "test", facts={"certificates": {"a:443": {"pem": "…", "sha256": "0a"}}})
+    (point,) = points.read_points(config)
+    assert point.manifest == manifest
+    assert point.manifest["settings"]["certificates"] == {"a:443": "0a"}
+    assert set(point.manifest["files"]) == {"redis/dump.rdb", "settings/settings.json"}
+    assert points.file_faults(point) == []
+    told = common.read_json(config.data / "report.json")
+    assert told["last_run"]["result"] == "ok"
+    assert told["last_point"]["name"] == point.name
+    assert told["alerts"] == []
+    assert 'slipway_backup_last_run_success{stack="shop"} 1' in (config.data / "metrics/slipway_backup.prom").read_text()
+
+
+@pytest.mark.parametrize("error", [common.StepError("Redis is away"), OSError(28, "No space left on device"), SystemExit(1)])
+def test_a_run_that_fails_leaves_nothing_and_says_why(config: common.Config, monkeypatch: pytest.MonkeyPatch, error: BaseException):
+    def fail(_: common.Config, folder: Path) -> dict[str, Any]:
+        (folder / "half").write_text("half")
+        raise error
+
+    monkeypatch.setattr(redis, "capture", fail)
+    with pytest.raises((common.StepError, SystemExit)):
+        run.run(config, "test")
+    assert list(config.points.iterdir()) == []
+    told = common.read_json(config.data / "report.json")
+    assert told["last_run"]["result"] == "failed"
+    assert told["last_run"]["reason"]
+    assert told["alerts"][0].startswith("the last run failed: ")
+
+
+def test_a_run_removes_what_a_killed_one_left(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    half = config.points / f"{common.PARTIAL}20261123T000000Z"
+    half.mkdir(parents=True)
+    (half / "dump.rdb").write_text("half")
+    monkeypatch.setattr(redis, "capture", capture_of(1))
+    run.run(config, "test")
+    assert not half.exists()
+
+
+def test_a_point_that_is_not_off_site_yet_is_there_and_the_run_fails(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    away = common.dataclasses.replace(config, offsite={"repository": "/offsite/restic"})
+
+    def refuse(_: common.Config) -> list[str]:
+        raise common.StepError("out of reach")
+
+    monkeypatch.setattr(redis, "capture", capture_of(1))
+    monkeypatch.setattr(offsite, "ship", refuse)
+    with pytest.raises(run.OffsiteError, match="out of reach"):
+        run.run(away, "test")
+    (point,) = points.read_points(away)
+    told = common.read_json(away.data / "report.json")
+    assert told["offsite"]["pending"] == [point.name]
+    assert any("off-site lacks" in alert and "out of reach" in alert for alert in told["alerts"])
+
+
+def test_a_run_that_would_fill_the_disk_prunes_first_and_is_refused_then(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    for days in range(10):
+        make_point(config, NOON - timedelta(days=days))
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: usage(100 * 2**20, 90 * 2**20, 10 * 2**20))
+    with pytest.raises(common.StepError, match=r"has 10 MB free; a run needs up to 64 MB"):
+        run.run(config, "test")
+    assert len(points.read_points(config)) == 3
+
+
+def hold(data: Path, ready: Any, done: Any) -> None:
+    """Hold the lock in a process of its own."""
+    with common.locked(common.Config("shop", data, {}, {}, {}, {}, {}, 0, 0, {})):
+        ready.set()
+        done.wait(30)
+
+
+def test_two_runs_at_once_are_kept_apart(config: common.Config):
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(config.data, ready, done))
+    other.start()
+    try:
+        assert ready.wait(30)
+        with pytest.raises(common.BusyError, match=r"locked by .*, since 20"), common.locked(config):
+            pass
+        with pytest.raises(common.BusyError), common.locked(config, shared=True):
+            pass
+    finally:
+        done.set()
+        other.join(30)
+    with common.locked(config), pytest.raises(common.BusyError), common.locked(config, shared=True):
+        pass
+    with common.locked(config, shared=True), common.locked(config, shared=True):
+        pass
+
+
+# PostgreSQL
+
+
+def test_in_flight_counts_transactions_that_may_have_ended_between_two_snapshots():
+    quiet, busy, later = (postgres.Snapshot.parse(text) for text in ("10:10:", "10:12:10,11", "11:14:11,13"))
+    assert postgres.in_flight(quiet, quiet) == 0
+    assert postgres.in_flight(busy, busy) == 2
+    assert postgres.in_flight(busy, later) == 4
+    assert postgres.in_flight(quiet, busy) == 2
+
+
+BACKUPS = [
+    {"id": "20261110T021500", "status": "DONE", "parent": "", "system_id": "1"},
+    {"id": "20261111T021500", "status": "DONE", "parent": "20261110T021500", "system_id": "1"},
+    {"id": "20261112T021500", "status": "DONE", "parent": "20261111T021500", "system_id": "1"},
+    {"id": "20261113T021500", "status": "FAILED", "parent": "20261112T021500", "system_id": "1"},
+]
+
+
+def test_a_backup_builds_on_the_last_good_one_until_its_chain_is_too_old():
+    assert postgres.chain_of("20261112T021500", BACKUPS) == ["20261110T021500", "20261111T021500", "20261112T021500"]
+    assert postgres.parent_for(BACKUPS, 7, "1", "20261113T021500") == "20261112T021500"
+    assert postgres.parent_for(BACKUPS, 7, "1", "20261117T021500") == ""
+    assert postgres.parent_for(BACKUPS, 0, "1", "20261112T031500") == ""
+    assert postgres.parent_for(BACKUPS, 7, "2", "20261113T021500") == "", "of another cluster"
+    assert postgres.parent_for(BACKUPS, 7, "1", "20261109T021500") == "", "the clock was set back"
+    assert postgres.parent_for([], 7, "1", "20261113T021500") == ""
+
+
+def test_connection_strings_take_any_text_and_no_password(config: common.Config):
+    settings = {"host": "db", "port": 5432, "user": "it's a \\ role", "database": "app"}
+    text = postgres.conninfo(common.dataclasses.replace(config, postgres=settings), "app")
+    assert "user='it\\'s a \\\\ role'" in text
+    assert "dbname='app'" in text
+    assert f"passfile='{config.secrets}/pgpass'" in text
+
+
+# Redis, Chroma, off-site, report
+
+
+def test_a_copy_of_redis_counts_only_when_it_was_read_through():
+    good = "[offset 172] \\o/ RDB looks OK! \\o/\n[info] 42 keys read\n[info] 0 expires\n"
+    assert redis.keys_in(good) == 42
+    with pytest.raises(common.StepError, match="does not accept"):
+        redis.keys_in("--- RDB ERROR DETECTED ---\n[info] 3 keys read\n")
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="needs zstd")
+def test_records_come_back_as_they_were_written(tmp_path: Path):
+    lines = [{"id": "ä\n", "embedding": [0.1, 1e-30]}, {"id": "b", "document": None}]
+    chroma.write_lines(tmp_path / "0.jsonl.zst", lines)
+    assert list(chroma.read_lines(tmp_path / "0.jsonl.zst")) == lines
+    whole = (tmp_path / "0.jsonl.zst").read_bytes()
+    (tmp_path / "0.jsonl.zst").write_bytes(whole[:-6])
+    with pytest.raises(common.StepError, match="is damaged"):
+        list(chroma.read_lines(tmp_path / "0.jsonl.zst"))
+
+
+def test_a_snapshot_says_where_its_data_was():
+    assert offsite.common_root(["/backup/barman/x", "/backup/points/20261123T120000Z"], "20261123T120000Z") == "/backup"
+    with pytest.raises(common.StepError, match="no such point"):
+        offsite.common_root(["/backup/points/other"], "20261123T120000Z")
+
+
+WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": True, "gap": "", "error": ""}
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({}, []),
+        ({"streaming": False}, ["WAL does not stream"]),
+        ({"error": "PostgreSQL at db:5432: refused"}, ["PostgreSQL at db:5432: refused"]),
+        ({"slot": "lost"}, ["the WAL slot is lost: the database keeps more WAL for us than it should, or has dropped it"]),
+        ({"behind_bytes": 2**30}, ["WAL is 1024 MB behind"]),
+        ({"synchronous": False}, ["the database does not wait for us, although backup_wal_synchronous is set"]),
+    ],
+)
+def test_trouble_with_wal_is_an_alert(told: dict[str, Any], said: list[str]):
+    assert report.wal_alerts({**WAL, **told}, synchronous=True) == said
+
+
+def test_a_point_of_the_future_and_an_old_one_are_alerts():
+    point = {"name": "a", "age_s": 3600, "verified": "verified"}
+    assert report.point_alerts(point, 26) == []
+    assert report.point_alerts({**point, "age_s": -3600}, 26) == ["the last recovery point is of the future: the clock was, or is, wrong"]
+    assert report.point_alerts({**point, "age_s": 27 * 3600}, 26) == ["the last recovery point is 27.0 h old"]
+    assert report.point_alerts(None, 26) == ["there is no recovery point"]
+
+
+def test_a_configuration_that_cannot_be_used_is_named(tmp_path: Path):
+    path = tmp_path / "backup.json"
+    path.write_text(json.dumps({"stack": "shop"}))
+    with pytest.raises(common.StepError, match=r"backup\.json cannot be used"):
+        common.load_config(path)
