@@ -92,6 +92,7 @@ class Engine:
         query: dict[str, t.Any] | None = None,
         body: t.Any = None,
         timeout: float | None = None,
+        more_headers: dict[str, str] | None = None,
     ) -> bytes:
         """Send one request and return the body of the answer.
 
@@ -101,7 +102,7 @@ class Engine:
         if query:
             path += "?" + urlencode(query)
         connection = _UnixConnection(self.socket_path, self.timeout if timeout is None else timeout)
-        headers, payload = {}, None
+        headers, payload = dict(more_headers or {}), None
         if body is not None:
             headers["Content-Type"] = "application/json"
             payload = json.dumps(body).encode()

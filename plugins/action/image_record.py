@@ -1,0 +1,94 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write down in the inventory what a build made. See the documentation of image_record."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import typing as t
+from pathlib import Path
+
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.slipway.stack.plugins.module_utils import images
+
+RECORD = Path("group_vars", "all", "30_images.yml")
+STORE = ".images"
+
+
+def environment_folder(sources: list[str]) -> Path:
+    """Return the folder of the inventory that a run was given.
+
+    Raises:
+        AnsibleActionFail: There is no inventory on disk, or more than one.
+    """
+    folders = {source if source.is_dir() else source.parent for source in map(Path, sources) if source.exists()}
+    if len(folders) != 1:
+        found = ", ".join(sorted(map(str, folders))) or "none"
+        raise AnsibleActionFail(f"an environment is one folder with its group_vars, given with -i; found: {found}")
+    return folders.pop()
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller; no host is asked or changed."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Return what is recorded, with what was built when that is given."""
+        task_vars = task_vars or {}
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            {"version": {"type": "str", "required": True}, "built": {"type": "dict"}, "store": {"type": "str", "default": ""}}
+        )
+        folder = environment_folder(task_vars.get("ansible_inventory_sources") or [])
+        path = folder / RECORD
+        digests = self._read(path)
+        changed = False
+        if options["built"]:
+            try:
+                wanted = images.with_record(digests, options["version"], options["built"])
+            except images.ImageError as error:
+                raise AnsibleActionFail(str(error)) from error
+            changed, digests = wanted != digests, wanted
+            if changed and not self._task.check_mode:
+                self._write(path, images.record_text(digests))
+        result.update(
+            changed=changed,
+            path=str(path),
+            store=options["store"] or str(folder.absolute() / STORE),
+            recorded=digests.get(options["version"]) or {},
+            kept=sorted({entry["digest"] for tiers in digests.values() for entry in tiers.values()}),
+        )
+        return result
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, t.Any]:
+        """Return what the file of this environment records; other files may hold more, which is not ours to rewrite."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, yaml.YAMLError) as error:
+            raise AnsibleActionFail(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        return t.cast("dict[str, t.Any]", content.get("image_digests") or {})
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        """Replace the file; a reader sees the old or the new content, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".images-", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,156 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find what images are built from, and say what is wrong with it before anything is built. See the documentation of image_source."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import typing as t
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.path import unfrackpath
+
+from ansible_collections.slipway.stack.plugins.module_utils import images
+
+VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+ADDRESS = re.compile(r"[a-z+]+://|[^/]+@[^/]+:")
+
+
+def git(*arguments: str, folder: Path | None = None) -> str:
+    """Return what git says.
+
+    Raises:
+        AnsibleActionFail: git is missing or fails.
+    """
+    # It must fail rather than ask where nobody answers.
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")}
+    try:
+        done = subprocess.run(
+            ["git", *(["-C", str(folder)] if folder else []), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **quiet},
+        )
+    except FileNotFoundError as error:
+        raise AnsibleActionFail("there is no git on the controller; install it, or set image_source to a folder and image_git_ref to ''") from error
+    if done.returncode != 0:
+        raise AnsibleActionFail(" ".join((done.stderr or done.stdout).split()))
+    return done.stdout.strip()
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Runs on the controller; no host is asked or changed."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Return the folder, the commit where there is one, and the images with their contexts below the folder."""
+        result: dict[str, t.Any] = super().run(tmp, task_vars or {})
+        _, options = self.validate_argument_spec(
+            {
+                "source": {"type": "str", "required": True},
+                "git_ref": {"type": "str", "default": ""},
+                "version": {"type": "str", "required": True},
+                "images": {"type": "dict", "required": True},
+                "transport": {"type": "str", "required": True},
+                "temporary": {"type": "path"},
+            }
+        )
+        result["changed"] = False
+        if options["temporary"]:
+            # What an earlier call of this run made.
+            shutil.rmtree(options["temporary"], ignore_errors=True)
+            return result
+        problems = self._problems(options)
+        if problems:
+            raise AnsibleActionFail("; ".join(problems))
+        folder, commit, temporary = self._folder(options["source"], options["git_ref"])
+        try:
+            found = {tier: self._image(tier, dict(image), folder, options) for tier, image in sorted(options["images"].items())}
+        except AnsibleActionFail:
+            if temporary:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        result.update(folder=str(folder), commit=commit, temporary=temporary, images=found)
+        return result
+
+    @staticmethod
+    def _problems(options: dict[str, t.Any]) -> list[str]:
+        """Return what is wrong with the inputs, a sentence each."""
+        problems = []
+        version = options["version"]
+        if not options["source"]:
+            problems.append("image_source is not set: name the folder or the git repository that holds the product's Dockerfiles")
+        if not VERSION.fullmatch(version) or version == "latest":
+            problems.append(f"app_version is {version!r}: a version to build has letters, digits, dots, dashes and underscores, and is not 'latest'")
+        for tier, image in sorted(options["images"].items()):
+            name = image["name"]
+            if not name.endswith(f":{version}"):
+                problems.append(f"app_{tier}_image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
+            if options["transport"] == "registry" and not images.registry_of(name):
+                problems.append(
+                    f"app_{tier}_image is {name}, which names no registry to push to: begin it with the registry's host, "
+                    "or set image_transport to ssh or hosted"
+                )
+        return problems
+
+    def _folder(self, source: str, ref: str) -> tuple[Path, str, str]:
+        """Return the folder with the product, its commit, and the folder to remove afterwards ("" for the user's own)."""
+        if not ADDRESS.match(source):
+            folder = Path(unfrackpath(source, follow=False, basedir=str(Path.cwd())))
+            if not folder.is_dir():
+                raise AnsibleActionFail(f"image_source is {source}, and {folder} is no folder on the controller")
+            if not ref:
+                return folder, "", ""
+            return self._checked_out(folder, source, ref)
+        with tempfile.TemporaryDirectory(prefix="slipway-git-") as clone:
+            git("init", "--quiet", "--bare", clone)
+            try:
+                git("fetch", "--quiet", "--depth", "1", source, ref or "HEAD", folder=Path(clone))
+            except AnsibleActionFail as error:
+                raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {source}: {error}") from error
+            return self._checked_out(Path(clone), source, "FETCH_HEAD")
+
+    @staticmethod
+    def _checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str]:
+        """Return the files of a commit in a folder of their own: what lies about in a checkout is not part of it."""
+        try:
+            commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=repository)
+        except AnsibleActionFail as error:
+            raise AnsibleActionFail(f"image_git_ref is {ref}, which {source} does not know{f' ({error})' if str(error) else ''}") from error
+        prefix = git("rev-parse", "--show-prefix", folder=repository) if ref != "FETCH_HEAD" else ""
+        folder = tempfile.mkdtemp(prefix="slipway-source-")
+        archive = Path(folder) / ".archive.tar"
+        try:
+            git("archive", "--format", "tar", "--output", str(archive), f"{commit}:{prefix.rstrip('/')}" if prefix else commit, folder=repository)
+            with tarfile.open(archive) as files:
+                files.extractall(folder, filter="data")
+            archive.unlink()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return Path(folder), commit, folder
+
+    @staticmethod
+    def _image(tier: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Return an image with its context and Dockerfile as paths below the folder, which must exist."""
+        where = f"{options['source']}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
+        context = image["context"].strip("/") or "."
+        dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
+        if not (folder / context).is_dir():
+            raise AnsibleActionFail(f"image_{tier}_context is {context}, and there is no such folder in {where}")
+        if not (folder / dockerfile).is_file():
+            raise AnsibleActionFail(f"there is no {dockerfile} in {where}: correct image_{tier}_dockerfile, which is relative to its context")
+        return {**image, "context": context, "dockerfile": dockerfile}

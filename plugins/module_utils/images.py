@@ -1,0 +1,214 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What building and shipping images decides, as functions of plain data. Nothing is read or sent in here.
+
+A build records what it made (``image_digests``): for each version and tier the ``digest`` of the manifest, by which hosts pull, and the
+``id`` of the configuration, by which engines list it. Both cover every byte of the image.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import typing as t
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+
+TIERS = ("backend", "frontend")
+#: Build arguments that BuildKit knows by itself, and keeps out of the image's history.
+PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
+
+Record = dict[str, t.Any]
+
+
+class ImageError(ValueError):
+    """An image cannot be built or shipped as asked for."""
+
+
+def repository_of(reference: str) -> str:
+    """Return an image's name without its tag and digest."""
+    name = reference.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition(':')[0]}"
+
+
+def registry_of(reference: str) -> str:
+    """Return the registry that an image's name begins with, or "" where it names none."""
+    first, slash, _rest = repository_of_path(reference)
+    return first if slash and ("." in first or ":" in first or first == "localhost") else ""
+
+
+def repository_of_path(reference: str) -> tuple[str, str, str]:
+    """Return the first part of an image's name, the slash behind it, and the rest."""
+    return reference.partition("@")[0].partition("/")
+
+
+def path_of(reference: str) -> str:
+    """Return an image's name as a registry of ours has it: no registry, no tag, no digest."""
+    host = registry_of(reference)
+    return repository_of(reference[len(host) + 1 :] if host else reference)
+
+
+def is_there(wanted: Record, images: dict[str, t.Any]) -> bool:
+    """Tell whether a host has the recorded image under its name.
+
+    Args:
+        wanted: ``name`` with its tag, ``digest``, and ``id`` where it is known.
+        images: the host's images, as ``host_state`` lists them.
+    """
+    found = images.get(normal_reference(wanted["name"]))
+    if not found:
+        return False
+    # Engines list an image by its configuration's digest or, with containerd's store, by its manifest's.
+    if found["id"] in {wanted["digest"], wanted.get("id") or wanted["digest"]}:
+        return True
+    return any(item.endswith(f"@{wanted['digest']}") for item in found.get("digests") or [])
+
+
+def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: dict[str, t.Any]) -> list[Record]:
+    """Return the recorded images that a host lacks, each with ``name``, ``digest``, ``id`` and ``other``.
+
+    ``other`` says that the host has a different image under that name. Images that no build has recorded are not among them.
+
+    Args:
+        names: each tier's image with its tag.
+        record: what was recorded for this version.
+        images: the host's images, as ``host_state`` lists them.
+    """
+    found = []
+    for tier, name in sorted(names.items()):
+        entry = (record or {}).get(tier)
+        if not entry:
+            continue
+        wanted = {"name": name, "digest": entry["digest"], "id": entry.get("id", "")}
+        if not is_there(wanted, images) and wanted not in found:
+            found.append(wanted)
+    return [{**item, "other": normal_reference(item["name"]) in images} for item in found]
+
+
+def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
+    """Return the command that builds one image.
+
+    Values of build arguments stand in it; the proxies' do not, as they may hold a login: the client takes those from its environment.
+
+    Args:
+        options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``network``, ``cache_from`` and ``labels``.
+        identity_file: where the client writes the image's id.
+    """
+    command = ["docker", "buildx", "build", "--progress", "plain", "--load", "--iidfile", identity_file]
+    if options.get("network"):
+        command += ["--network", options["network"]]
+    if options.get("ca_file"):
+        command += ["--secret", f"id=ca,src={options['ca_file']}"]
+    for name in PROXY_ARGUMENTS:
+        if (options.get("proxies") or {}).get(name):
+            command += ["--build-arg", name]
+    for name, value in sorted((options.get("arguments") or {}).items()):
+        command += ["--build-arg", f"{name}={value}"]
+    for reference in options.get("cache_from") or []:
+        command += ["--cache-from", f"type=registry,ref={reference}"]
+    if options.get("cache_from"):
+        # What is pushed can then serve as the cache of a builder that has none.
+        command += ["--cache-to", "type=inline"]
+    for name, value in sorted((options.get("labels") or {}).items()):
+        command += ["--label", f"{name}={value}"]
+    return [*command, "--file", options["dockerfile"], options["context"]]
+
+
+def failure_of(output: str, lines: int = 30) -> str:
+    """Return the part of a build's output that says why it failed: what stands behind the last ERROR, or the last lines."""
+    rows = [line.rstrip() for line in output.splitlines() if line.strip()]
+    start = next((number for number in range(len(rows) - 1, -1, -1) if rows[number].startswith("------")), None)
+    begin = next((number for number in range((start or 0) - 1, -1, -1) if rows[number].startswith("------")), None)
+    told = rows[begin:] if begin is not None else rows
+    return "\n".join(told[-lines:])
+
+
+def conflict(version: str, tier: str, recorded: Record | None, identity: str) -> str:
+    """Return why a build may not take this version, or "" where it may: a version names one image for good."""
+    if not recorded or identity in {recorded.get("id"), recorded["digest"]}:
+        return ""
+    return (
+        f"version {version} of the {tier} is recorded with {recorded.get('id') or recorded['digest']}, and this build made {identity}: "
+        "build it under a new version, or replace the recorded one with -e image_replace=true"
+    )
+
+
+def pushed_digest(output: str) -> str:
+    """Return the digest that ``docker push`` names.
+
+    Raises:
+        ImageError: it names none.
+    """
+    found = _PUSHED.search(output)
+    if not found:
+        raise ImageError(f"the registry named no digest: {output.strip()[-500:]}")
+    return found[1]
+
+
+def registry_login(username: str, password: str, server: str) -> str:
+    """Return the header with which an engine logs in to a registry for one pull; empty without a user name."""
+    if not username:
+        return ""
+    document = {"username": username, "password": password, "serveraddress": server}
+    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+
+
+def client_config(username: str, password: str, server: str) -> str:
+    """Return the configuration with which a Docker client is logged in to a registry."""
+    login = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return json.dumps({"auths": {server: {"auth": login}}})
+
+
+def pull_outcome(stream: str) -> dict[str, t.Any]:
+    """Return what an engine says while it pulls: ``layers_moved``, ``layers_kept`` and the ``error``, "" without one.
+
+    Args:
+        stream: JSON documents, a line each.
+    """
+    moved, kept, error = set(), set(), ""
+    for line in stream.splitlines():
+        if not line.strip():
+            continue
+        event = json.loads(line)
+        if event.get("error"):
+            error = str(event["error"])
+        elif event.get("status") == "Already exists":
+            kept.add(event.get("id"))
+        elif event.get("status") in ("Download complete", "Pull complete"):
+            moved.add(event.get("id"))
+    return {"layers_moved": len(moved), "layers_kept": len(kept), "error": error}
+
+
+def with_record(digests: dict[str, t.Any], version: str, built: dict[str, Record]) -> dict[str, t.Any]:
+    """Return the recorded versions with one more, or one replaced, sorted by version.
+
+    Raises:
+        ImageError: a digest is none.
+    """
+    for tier, entry in built.items():
+        if not _DIGEST.fullmatch(entry["digest"]):
+            raise ImageError(f"the digest of the {tier} is {entry['digest']!r}")
+    merged = {**digests, version: {tier: dict(entry) for tier, entry in built.items()}}
+    return dict(sorted(merged.items(), key=lambda item: version_key(item[0])))
+
+
+def version_key(version: str) -> list[tuple[int, int, str]]:
+    """Return what sorts versions as people do: 1.10 after 1.9."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"[.+_-]", version)]
+
+
+def record_text(digests: dict[str, t.Any]) -> str:
+    """Return the variables' file that holds the recorded versions."""
+    lines = ["---", "# Written by playbooks/build.yml: what each version's images are, by which releases pull them. Keep it with the inventory."]
+    lines.append("image_digests:" if digests else "image_digests: {}")
+    for version, tiers in digests.items():
+        lines.append(f"  {json.dumps(version)}:")
+        for tier, entry in sorted(tiers.items()):
+            lines.append(f"    {tier}:")
+            lines += [f"      {name}: {json.dumps(value)}" for name, value in sorted(entry.items()) if value != ""]
+    return "\n".join(lines) + "\n"

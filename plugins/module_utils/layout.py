@@ -1,0 +1,273 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A folder of image layers, and the little server that an engine pulls them from.
+
+The folder holds what ``docker save`` writes, each blob once under its digest, layers compressed. The server speaks the part of the
+registry's protocol that a pull uses, over a unix socket that only its user can reach, and runs as long as a task ships an image.
+https://github.com/opencontainers/distribution-spec
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import socketserver
+import tarfile
+import tempfile
+import threading
+import typing as t
+from pathlib import Path
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+PLAIN_LAYERS = {
+    "application/vnd.oci.image.layer.v1.tar": "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+}
+CHUNK = 1024 * 1024
+#: Quick, and most of what can be won: a layer is compressed once and travels over networks between hosts.
+LEVEL = 3
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_REQUEST = re.compile(r"/v2/(.+)/(manifests|blobs)/(sha256:[0-9a-f]{64})")
+
+
+class LayoutError(Exception):
+    """An image cannot be put into the folder, or is not whole there."""
+
+
+def copied(source: t.IO[bytes], target: t.IO[bytes]) -> str:
+    """Copy a stream, and return the digest of what was read."""
+    seen = hashlib.sha256()
+    while chunk := source.read(CHUNK):
+        seen.update(chunk)
+        target.write(chunk)
+    return f"sha256:{seen.hexdigest()}"
+
+
+class Layout:
+    """A folder of blobs by digest. Writers replace whole files, so readers see no part of one."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; it is made when something is put there."""
+        self.folder = folder
+        self.blobs = folder / "blobs"
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob lies.
+
+        Raises:
+            LayoutError: the digest is none.
+        """
+        if not _DIGEST.fullmatch(digest):
+            raise LayoutError(f"{digest!r} is no digest")
+        return self.blobs / digest.partition(":")[2]
+
+    def manifest(self, digest: str) -> dict[str, t.Any]:
+        """Return a manifest.
+
+        Raises:
+            LayoutError: it is not here.
+        """
+        try:
+            return t.cast("dict[str, t.Any]", json.loads(self.path(digest).read_bytes()))
+        except (OSError, ValueError) as error:
+            raise LayoutError(f"{digest} is not in {self.folder}") from error
+
+    def parts(self, digest: str) -> set[str]:
+        """Return the digests of a manifest, of its configuration and of its layers; of an index, of all that it names."""
+        manifest = self.manifest(digest)
+        found = {digest}
+        for entry in manifest.get("manifests") or []:
+            found |= self.parts(entry["digest"])
+        for entry in [manifest.get("config"), *(manifest.get("layers") or [])]:
+            if entry:
+                found.add(entry["digest"])
+        return found
+
+    def missing(self, digest: str) -> list[str]:
+        """Return the parts of an image that are not here; the manifest itself where that is not."""
+        if not self.path(digest).exists():
+            return [digest]
+        return sorted(part for part in self.parts(digest) if not self.path(part).exists())
+
+    def _keep(self, content: bytes) -> str:
+        """Put a small blob here and return its digest."""
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if not self.path(digest).exists():
+            with tempfile.NamedTemporaryFile(dir=self.blobs, prefix=".new-", delete=False) as file:
+                file.write(content)
+            Path(file.name).replace(self.path(digest))
+        return digest
+
+    def _compress(self, source: Path, digest: str) -> tuple[str, int]:
+        """Put a plain layer here, compressed, and return the digest and size of that; remember it for the next image."""
+        note = self.folder / "compressed" / digest.partition(":")[2]
+        if note.exists() and self.path(known := note.read_text(encoding="ascii").strip()).exists():
+            return known, self.path(known).stat().st_size
+        with tempfile.NamedTemporaryFile(dir=self.blobs, prefix=".new-", delete=False) as file:
+            # No name and no time in it: the same layer must come out the same.
+            with source.open("rb") as plain, gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=LEVEL, mtime=0) as packed:
+                copied(plain, t.cast("t.IO[bytes]", packed))
+            file.seek(0)
+            seen = hashlib.sha256()
+            while chunk := file.read(CHUNK):
+                seen.update(chunk)
+        result = f"sha256:{seen.hexdigest()}"
+        Path(file.name).replace(self.path(result))
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(result, encoding="ascii")
+        return result, self.path(result).stat().st_size
+
+    def add(self, saved: t.IO[bytes]) -> tuple[str, str]:
+        """Put an image here and return the digests of its manifest and of its configuration.
+
+        Args:
+            saved: what ``docker save`` writes for one image.
+
+        Raises:
+            LayoutError: it is of another form, as engines before 25 write it.
+        """
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        ignore = self.folder / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="ascii")
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".save-") as name:
+            top = Path(name)
+            with tarfile.open(fileobj=saved, mode="r|") as archive:
+                for member in archive:
+                    source = archive.extractfile(member) if member.isfile() else None
+                    if source:
+                        with (top / member.name.replace("/", "_")).open("wb") as target:
+                            shutil.copyfileobj(source, target, CHUNK)
+            index = top / "index.json"
+            if not index.exists():
+                raise LayoutError("the engine saves images in an old form: Docker Engine 25 or newer is needed where images are built")
+            return self._add_manifest(json.loads(index.read_bytes())["manifests"][0]["digest"], top)
+
+    def _add_manifest(self, digest: str, saved: Path) -> tuple[str, str]:
+        """Put what a manifest names here, with its layers compressed, and return its digest now and that of the configuration."""
+
+        def blob(of: str) -> Path:
+            return saved / f"blobs_sha256_{of.partition(':')[2]}"
+
+        manifest = json.loads(blob(digest).read_bytes())
+        if "manifests" in manifest:
+            # An image for one platform, with a description of its build beside it, which is no part of what runs.
+            wanted = [item for item in manifest["manifests"] if item.get("platform", {}).get("architecture") != "unknown"]
+            if len(wanted) != 1:
+                raise LayoutError(f"the image is for {len(wanted)} platforms: build it for one")
+            return self._add_manifest(wanted[0]["digest"], saved)
+        layers = []
+        for layer in manifest["layers"]:
+            media = layer["mediaType"]
+            if media in PLAIN_LAYERS:
+                packed, size = self._compress(blob(layer["digest"]), layer["digest"])
+                layers.append({"mediaType": PLAIN_LAYERS[media], "digest": packed, "size": size})
+            else:
+                if not self.path(layer["digest"]).exists():
+                    blob(layer["digest"]).replace(self.path(layer["digest"]))
+                layers.append(layer)
+        config = self._keep(blob(manifest["config"]["digest"]).read_bytes())
+        # Canonical, so that one image has one digest.
+        document = {**manifest, "layers": layers, "mediaType": manifest.get("mediaType", MANIFEST)}
+        return self._keep(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()), config
+
+    def prune(self, digests: t.Iterable[str]) -> int:
+        """Remove what no image of these needs, and return how many blobs went."""
+        needed = {part for digest in digests if self.path(digest).exists() for part in self.parts(digest)}
+        gone = [path for path in self.blobs.glob("*") if f"sha256:{path.name}" not in needed]
+        for path in gone:
+            path.unlink()
+        return len(gone)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers an engine that pulls by digest."""
+
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server asks for
+        """Send a manifest or a blob."""
+        self._answer(send=True)
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        """Say whether there is a manifest or a blob."""
+        self._answer(send=False)
+
+    def _answer(self, *, send: bool) -> None:
+        if self.path.rstrip("/") == "/v2":
+            self._head(200, "application/json", 2)
+            if send:
+                self.wfile.write(b"{}")
+            return
+        wanted = _REQUEST.fullmatch(self.path)
+        layout = self.server.layout
+        path = layout.path(wanted[3]) if wanted else None
+        if wanted is None or path is None or not path.exists():
+            body = b'{"errors":[{"code":"NOT_FOUND","message":"not in the folder of images"}]}'
+            self._head(404, "application/json", len(body))
+            if send:
+                self.wfile.write(body)
+            return
+        media = layout.manifest(wanted[3]).get("mediaType", MANIFEST) if wanted[2] == "manifests" else "application/octet-stream"
+        self._head(200, media, path.stat().st_size, wanted[3])
+        if not send:
+            return
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                self.wfile.write(chunk)
+                self.server.count(len(chunk))
+
+    def _head(self, status: int, media: str, size: int, digest: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media)
+        self.send_header("Content-Length", str(size))
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        if digest:
+            self.send_header("Docker-Content-Digest", digest)
+        self.end_headers()
+
+    def log_message(self, *_: t.Any) -> None:
+        """Say nothing: what matters is in the engine's own messages."""
+
+    def address_string(self) -> str:
+        """Return a name for the other end, which has no address."""
+        return "tunnel"
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Serves a folder of images on a unix socket while the context lasts, and counts the bytes of what it sends."""
+
+    daemon_threads = True
+
+    def __init__(self, layout: Layout, socket_path: str) -> None:
+        """Listen on a socket that must not exist yet."""
+        self.layout = layout
+        self.bytes_sent = 0
+        self._lock = threading.Lock()
+        super().__init__(socket_path, _Handler)
+        os.chmod(socket_path, 0o600)
+
+    def count(self, number: int) -> None:
+        """Count bytes that were sent."""
+        with self._lock:
+            self.bytes_sent += number
+
+    def handle_error(self, request: t.Any, client_address: t.Any) -> None:
+        """Say nothing where an engine hangs up; it says why itself."""
+
+    def __enter__(self) -> Server:  # noqa: PYI034 - typing.Self is newer than the oldest Python that runs this
+        """Begin to answer."""
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop to answer."""
+        self.shutdown()
+        self.server_close()

@@ -1,0 +1,306 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Build the images of a version once, and put them where hosts get them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_build
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Build the images of a version once, and put them where hosts get them
+description:
+  - Builds with C(docker buildx) and the engine's own cache on the host that runs the module. The build argument C(APP_VERSION) is the
+    version; the build secret C(ca) is the file of certificate authorities that this host trusts.
+  - An image that differs from the one recorded for this version is refused before anything is named or sent.
+  - What was built is pushed to O(push_to) or to the registry that the image's name begins with, or saved into the folder O(store).
+options:
+  version:
+    description: Version of the images.
+    type: str
+    required: true
+  images:
+    description: >-
+      Images by tier, each with C(name) and its tag, C(context), C(dockerfile) (both folders and files on this host) and C(arguments).
+    type: dict
+    required: true
+  recorded:
+    description: What was recorded for this version, by tier.
+    type: dict
+    default: {}
+  replace:
+    description: Whether another image may take the place of a recorded one.
+    type: bool
+    default: false
+  store:
+    description: Folder of images to save to; without one images are pushed.
+    type: path
+  push_to:
+    description: Registry to push to, instead of the one that the image's name begins with.
+    type: str
+    default: ""
+  kept:
+    description: Digests of the folder's other images, whose layers stay; what none of them needs is removed.
+    type: list
+    elements: str
+    default: []
+  ca_file:
+    description: File of certificate authorities for the build secret C(ca); empty looks for this host's own.
+    type: str
+    default: ""
+  proxies:
+    description: Values for C(HTTP_PROXY), C(HTTPS_PROXY) and C(NO_PROXY) inside the builds.
+    type: dict
+    default: {}
+  network:
+    description: Network of the builds.
+    type: str
+    default: host
+  cache_from:
+    description: Images whose layers serve as a cache beside the engine's own.
+    type: list
+    elements: str
+    default: []
+  labels:
+    description: Labels of the images.
+    type: dict
+    default: {}
+  username:
+    description: User at the registry; without one the client's own login counts.
+    type: str
+    default: ""
+  password:
+    description: Password of that user; it is kept in no file longer than the push takes.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Says that it would build.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Build
+  slipway.stack.image_build:
+    version: 1.1.0
+    store: inventories/shop/.images
+    images:
+      backend: {name: "shop/backend:1.1.0", context: shop/backend, dockerfile: shop/backend/Dockerfile}
+"""
+
+RETURN = r"""
+built:
+  description: By tier, C(digest) of the manifest and C(id), the digest of the configuration.
+  returned: success
+  type: dict
+seconds:
+  description: Seconds of each tier's build and of putting it away.
+  returned: success
+  type: dict
+removed:
+  description: Number of blobs that no recorded version needs any more, and that were removed.
+  returned: success
+  type: int
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import typing as t
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
+from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
+
+CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+def client(argv: list[str], environment: dict[str, str] | None = None) -> str:
+    """Run the Docker client and return what it says.
+
+    Raises:
+        ImageError: it fails; the message is what it says.
+    """
+    done = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    if done.returncode != 0:
+        raise ImageError(done.stdout)
+    return done.stdout
+
+
+def check_client() -> None:
+    """Refuse where images cannot be built.
+
+    Raises:
+        ImageError: no client, engine or buildx answers.
+    """
+    if not shutil.which("docker"):
+        raise ImageError("there is no Docker client here; install one, or name another host with image_build_host")
+    for argv, what in ((["docker", "version"], "no Docker Engine answers here"), (["docker", "buildx", "version"], "the client has no buildx")):
+        try:
+            client(argv)
+        except ImageError as error:
+            last = str(error).strip().splitlines()[-1:] or ["no message"]
+            raise ImageError(f"{what} ({last[0]}); mend it, or name another host with image_build_host") from error
+
+
+def ca_bundle(given: str) -> str:
+    """Return the file of certificate authorities for the builds, "" where this host has none.
+
+    Raises:
+        ImageError: the file that was given does not exist.
+    """
+    if given:
+        if not Path(given).is_file():
+            raise ImageError(f"image_ca_file is {given}, which does not exist")
+        return given
+    candidates = (os.environ.get("SSL_CERT_FILE", ""), *CA_FILES)
+    return next((path for path in candidates if path and Path(path).is_file()), "")
+
+
+def build(tier: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
+    """Build one image without a name and return its id.
+
+    Raises:
+        ImageError: it cannot be built.
+    """
+    arguments = {"APP_VERSION": options["version"], **(image.get("arguments") or {})}
+    proxies = {name: value for name, value in options["proxies"].items() if value}
+    with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder:
+        identity_file = Path(folder) / "id"
+        command = images.build_command({**options, **image, "arguments": arguments, "proxies": proxies}, str(identity_file))
+        try:
+            # Without its own description of the build, which differs from one build to the next.
+            client(command, {**proxies, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
+        except ImageError as error:
+            raise ImageError(f"the {tier} cannot be built from {image['context']}:\n{images.failure_of(str(error))}") from error
+        return identity_file.read_text(encoding="ascii").strip()
+
+
+def save(identity: str, layout: Layout) -> dict[str, str]:
+    """Save an image into the folder of images and return its digests.
+
+    Raises:
+        ImageError: it cannot be saved.
+    """
+    with subprocess.Popen(["docker", "save", identity], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            digest, config = layout.add(t.cast("t.IO[bytes]", process.stdout))
+        except (LayoutError, OSError, ValueError) as error:
+            process.kill()
+            raise ImageError(f"the image cannot be saved to {layout.folder}: {error}") from error
+    return {"digest": digest, "id": config}
+
+
+def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
+    """Push an image and return its digests.
+
+    Raises:
+        ImageError: the registry does not take it.
+    """
+    target = f"{options['push_to']}/{images.path_of(name)}:{name.rpartition(':')[2]}" if options["push_to"] else name
+    server = images.registry_of(target)
+    client(["docker", "tag", identity, target])
+    with tempfile.TemporaryDirectory(prefix="slipway-login-") as folder:
+        environment = {}
+        if options["username"]:
+            config = Path(folder) / "config.json"
+            config.touch(mode=0o600)
+            config.write_text(images.client_config(options["username"], options["password"], server), encoding="utf-8")
+            environment["DOCKER_CONFIG"] = folder
+        try:
+            digest = images.pushed_digest(client(["docker", "push", target], environment))
+        except ImageError as error:
+            told = " ".join(str(error).strip().splitlines()[-1:])
+            lowered = told.lower()
+            refused = any(word in lowered for word in ("denied", "unauthorized", "no basic auth", "authentication"))
+            remedy = "correct image_registry_username and image_registry_password" if refused else "look at its name, the network and the proxy"
+            raise ImageError(f"{name} cannot be pushed to {server}: {told}; {remedy}") from error
+        finally:
+            if target != name:
+                client(["docker", "image", "rm", target])
+    return {"digest": digest, "id": identity}
+
+
+def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Build all images, and only then put them away.
+
+    Raises:
+        ImageError: one cannot be built, or may not be.
+    """
+    check_client()
+    options = {**options, "ca_file": ca_bundle(options["ca_file"])}
+    seconds, identities = {}, {}
+    for tier, image in sorted(options["images"].items()):
+        began = time.monotonic()
+        identities[tier] = build(tier, image, options)
+        seconds[tier] = round(time.monotonic() - began, 1)
+    refusals = [
+        images.conflict(options["version"], tier, options["recorded"].get(tier), identity)
+        for tier, identity in sorted(identities.items())
+        if not options["replace"]
+    ]
+    if any(refusals):
+        raise ImageError("; ".join(filter(None, refusals)))
+    began, built, layout, removed = time.monotonic(), {}, None, 0
+    if options["store"]:
+        layout = Layout(Path(options["store"]))
+    for tier, identity in sorted(identities.items()):
+        name = options["images"][tier]["name"]
+        client(["docker", "tag", identity, name])
+        built[tier] = save(identity, layout) if layout else push(name, identity, options)
+    if layout:
+        removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
+    seconds["kept"] = round(time.monotonic() - began, 1)
+    return {"built": built, "seconds": seconds, "removed": removed}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "version": {"type": "str", "required": True},
+            "images": {"type": "dict", "required": True},
+            "recorded": {"type": "dict", "default": {}},
+            "replace": {"type": "bool", "default": False},
+            "store": {"type": "path"},
+            "push_to": {"type": "str", "default": ""},
+            "kept": {"type": "list", "elements": "str", "default": []},
+            "ca_file": {"type": "str", "default": ""},
+            "proxies": {"type": "dict", "default": {}, "no_log": True},
+            "network": {"type": "str", "default": "host"},
+            "cache_from": {"type": "list", "elements": "str", "default": []},
+            "labels": {"type": "dict", "default": {}},
+            "username": {"type": "str", "default": ""},
+            "password": {"type": "str", "default": "", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode:
+        module.exit_json(changed=True, built={}, seconds={}, removed=0)
+    try:
+        result = run(module.params)
+    except ImageError as error:
+        module.fail_json(msg=str(error).strip())
+    recorded = module.params["recorded"]
+    same = all((recorded.get(tier) or {}).get("digest") == item["digest"] for tier, item in result["built"].items())
+    module.exit_json(changed=not same, **result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring images to a host by their digests, and give them their readable names."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: image_pull
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Bring images to a host by their digests
+description:
+  - Pulls each image by its digest, so that what arrives is what was built whatever a tag says by now, looks at what arrived, and gives
+    it the name with the tag. Layers that the host has are not sent.
+  - With O(transport=registry) the host pulls from the registry that the image's name begins with. With O(transport=ssh) it pulls from
+    the controller's folder of images, and with O(transport=hosted) from the registry on O(registry_host), both through an SSH tunnel
+    that the controller opens to the host's loopback and closes again.
+  - All in one remote call a host; several hosts pull at once, as tasks do.
+options:
+  images:
+    description: Images, each with C(name) and its tag, C(digest) of its manifest, and C(id), the digest of its configuration, or "".
+    type: list
+    elements: dict
+    required: true
+  transport:
+    description: Where the images come from.
+    type: str
+    choices: [registry, ssh, hosted]
+    default: registry
+  store:
+    description: Folder of images on the controller, for O(transport=ssh).
+    type: path
+  registry_host:
+    description: Host of the inventory that runs the registry, for O(transport=hosted).
+    type: str
+    default: ""
+  registry_port:
+    description: Port of that registry on its host's loopback.
+    type: int
+    default: 5000
+  username:
+    description: User at the registry, for O(transport=registry); without one, the registry is asked without a login.
+    type: str
+    default: ""
+  password:
+    description: Password of that user; the host does not keep it.
+    type: str
+    default: ""
+  timeout:
+    description: Seconds that the engine may be silent while it pulls.
+    type: int
+    default: 600
+attributes:
+  check_mode:
+    description: Says which images it would pull.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Bring the backend
+  slipway.stack.image_pull:
+    transport: ssh
+    store: inventories/shop/.images
+    images:
+      - name: shop/backend:1.1.0
+        digest: sha256:4bd6b8b9b1f3f3d4a0f5ee6d9d4b1f8a3b6d7c5b0b0c1d2e3f4a5b6c7d8e9f00
+        id: sha256:0a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9
+"""
+
+RETURN = r"""
+pulled:
+  description: Of each image its C(name), C(id) on this host, and numbers C(layers_moved) and C(layers_kept).
+  returned: success
+  type: list
+  elements: dict
+bytes_sent:
+  description: Bytes that went to this host; for O(transport=ssh) only.
+  returned: when known
+  type: int
+"""
+
+import typing as t
+from urllib.parse import quote
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+
+def reason(error: str, source: str) -> str:
+    """Return an engine's refusal with what to do about it."""
+    lowered = error.lower()
+    if any(word in lowered for word in ("unauthorized", "denied", "authentication required", "no basic auth")):
+        return f"{error}: the registry refuses the login; correct image_registry_username and image_registry_password"
+    if any(word in lowered for word in ("manifest unknown", "not found", "not_found")):
+        return f"{error}: it is not there any more, or was built for another image_transport; build the version again with playbooks/build.yml"
+    if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
+        return f"{error}: this host does not reach {images.registry_of(source)}; look at name, network and proxy"
+    if "no space left" in lowered:
+        return f"{error}: make room below /var/lib/docker"
+    return error
+
+
+def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> dict[str, t.Any]:
+    """Pull one image by its digest and name it.
+
+    Raises:
+        EngineError: it cannot be pulled.
+        ValueError: what arrived is not what was recorded.
+    """
+    source, digest, name = image["source"], image["digest"], image["name"]
+    exact = f"{source}@{digest}"
+    headers = {"X-Registry-Auth": login} if login else {}
+    try:
+        query = {"fromImage": source, "tag": digest}
+        stream = engine.request("POST", "/images/create", query, timeout=timeout, more_headers=headers)
+    except EngineError as error:
+        raise EngineError(reason(str(error), source), error.status) from error
+    outcome = images.pull_outcome(stream.decode("utf-8", "replace"))
+    if outcome["error"]:
+        raise EngineError(reason(outcome["error"], source))
+    arrived = engine.get(f"/images/{quote(exact, safe='')}/json")
+    if image.get("id") and arrived["Id"] not in {image["id"], digest}:
+        raise ValueError(f"{exact} arrived as {arrived['Id']}, but {image['id']} was recorded")
+    tag = name.rpartition(":")[2]
+    engine.request("POST", f"/images/{quote(exact, safe='')}/tag", {"repo": images.repository_of(name), "tag": tag})
+    if source != images.repository_of(name):
+        # The tunnel's name of it means nothing later, and would keep the image when its own name goes.
+        engine.request("DELETE", f"/images/{quote(exact, safe='')}", {"noprune": 1})
+    return {"name": name, "id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "images": {"type": "list", "elements": "dict", "required": True},
+            "login": {"type": "str", "default": "", "no_log": True},
+            "timeout": {"type": "int", "default": 600},
+        },
+        supports_check_mode=True,
+    )
+    options, engine, pulled = module.params, Engine(), []
+    if module.check_mode:
+        module.exit_json(changed=bool(options["images"]), pulled=[{"name": image["name"]} for image in options["images"]])
+    for image in options["images"]:
+        try:
+            pulled.append(pull(engine, image, options["login"], options["timeout"]))
+        except (EngineError, ValueError) as error:
+            module.fail_json(msg=f"{image['name']} cannot be pulled as {image['digest']}: {error}", pulled=pulled)
+    module.exit_json(changed=bool(pulled), pulled=pulled)
+
+
+if __name__ == "__main__":
+    main()
