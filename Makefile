@@ -5,11 +5,11 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image lab demo test lint unit molecule e2e bench clean
+.PHONY: help tools image images lab demo test lint unit molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo '  Settings: LAB=lab TOPOLOGY=one|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0'
+	@echo '  Settings: LAB=lab TOPOLOGY=one|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab'
 
 demo: ## Deploy the support desk to lab hosts: from nothing to https://localhost:8443
 	@lab/demo
@@ -20,7 +20,13 @@ lab: ## Bring up the lab hosts alone, to deploy to by hand
 	@lab/step images lab/images
 	@lab/step 'lab hosts' lab/up
 
-image: ## Build or pull the images that the lab needs
+# The product's images of a version, and what they are, for the environment in INVENTORY.
+image: INVENTORY ?= inventories/$(LAB)
+image: ## Build the product: make image VERSION=1.1.0 [INVENTORY=inventories/shop]
+	@lab/step tools lab/tools
+	@lab/step 'image $(VERSION)' ansible-playbook playbooks/build.yml -i $(INVENTORY) $(if $(VERSION),-e app_version=$(VERSION))
+
+images: ## Build or pull the images that the lab needs
 	@lab/step engine lab/engine
 	@lab/step images lab/images
 

@@ -6,36 +6,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 import typing as t
 from pathlib import Path
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import connection_loader
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.module_utils.connections import connection_to
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
 from ansible_collections.slipway.stack.plugins.module_utils.tunnel import Tunnel, TunnelError
 
 AGAIN = "build the version again with playbooks/build.yml"
-
-
-def connection_to(host: str, hostvars: t.Mapping[str, t.Any], play_context: t.Any) -> t.Any:
-    """Return an SSH connection to another host than the task's, as its inventory variables describe it.
-
-    Raises:
-        TunnelError: there is no such host.
-    """
-    if host not in hostvars:
-        raise TunnelError(f"the inventory has no host {host!r}")
-    variables = hostvars[host]
-    names = C.config.get_plugin_vars("connection", "ssh")
-    connection = connection_loader.get("ansible.builtin.ssh", play_context, os.devnull)
-    connection.set_options(var_options={name: variables[name] for name in {*names, "inventory_hostname"} if name in variables})
-    return connection
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -56,8 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "store": {"type": "path"},
                 "registry_host": {"type": "str", "default": ""},
                 "registry_port": {"type": "int", "default": 5000},
-                "username": {"type": "str", "default": ""},
-                "password": {"type": "str", "default": "", "no_log": True},
+                "login": {"type": "dict", "default": {}, "no_log": True},
                 "timeout": {"type": "int", "default": 600},
             }
         )
@@ -71,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(f"images cannot be brought to {host} (image_transport: {options['transport']}): {error}") from error
             wanted = [self._with_source(image, prefix) for image in options["images"]]
             server_name = images.registry_of(wanted[0]["name"])
-            login = images.registry_login(options["username"], options["password"], server_name) if not prefix else ""
+            login = images.registry_login(options["login"], server_name) if not prefix else ""
             result: dict[str, t.Any] = self._execute_module(
                 module_name="slipway.stack.image_pull",
                 module_args={"images": wanted, "login": login, "timeout": options["timeout"]},

@@ -42,10 +42,91 @@ def git(*arguments: str, folder: Path | None = None) -> str:
             env={**os.environ, **quiet},
         )
     except FileNotFoundError as error:
-        raise AnsibleActionFail("there is no git on the controller; install it, or set image_source to a folder and image_git_ref to ''") from error
+        raise AnsibleActionFail("there is no git on the controller; install it, or build a folder without image_git_ref") from error
     if done.returncode != 0:
         raise AnsibleActionFail(" ".join((done.stderr or done.stdout).split()))
     return done.stdout.strip()
+
+
+def problems_of(options: dict[str, t.Any]) -> list[str]:
+    """Return what is wrong with the inputs, a sentence each."""
+    problems = []
+    version = options["version"]
+    if not options["source"]:
+        problems.append("image_source is not set: name the folder or the git repository that holds the product's Dockerfiles")
+    if not VERSION.fullmatch(version) or version == "latest":
+        problems.append(f"app_version is {version!r}: a version to build has letters, digits, dots and dashes, and is not 'latest'")
+    for tier, image in sorted(options["images"].items()):
+        name = image["name"]
+        if not name.endswith(f":{version}"):
+            problems.append(f"app_{tier}_image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
+        if options["transport"] == "registry" and not images.registry_of(name):
+            problems.append(
+                f"app_{tier}_image is {name}, which names no registry to push to: begin it with the registry's host, "
+                "or set image_transport to ssh or hosted"
+            )
+    if options["transport"] == "hosted" and not options["registry_host"]:
+        problems.append("image_transport is hosted, and no host runs the registry: put one into group registry of the inventory")
+    if options["transport"] == "ssh" and options["build_host"] != "localhost":
+        problems.append(
+            f"image_build_host is {options['build_host']}, but with image_transport ssh the layers must be on the controller: "
+            "build there, or set image_transport to registry or hosted"
+        )
+    if options["transport"] == "hosted" and options["build_host"] not in {"localhost", options["registry_host"]}:
+        problems.append(
+            f"image_build_host is {options['build_host']} and the registry runs on {options['registry_host']}: build there, or on localhost"
+        )
+    return problems
+
+
+def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
+    """Return the folder with the product, its commit, and the folder to remove afterwards ("" for the user's own)."""
+    if not ADDRESS.match(source):
+        folder = Path(unfrackpath(source, follow=False, basedir=str(Path.cwd())))
+        if not folder.is_dir():
+            raise AnsibleActionFail(f"image_source is {source}, and {folder} is no folder on the controller")
+        if not ref:
+            return folder, "", ""
+        return checked_out(folder, source, ref)
+    with tempfile.TemporaryDirectory(prefix="slipway-git-") as clone:
+        git("init", "--quiet", "--bare", clone)
+        try:
+            git("fetch", "--quiet", "--depth", "1", "--", source, ref or "HEAD", folder=Path(clone))
+        except AnsibleActionFail as error:
+            raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {source}: {error}") from error
+        return checked_out(Path(clone), source, "FETCH_HEAD")
+
+
+def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str]:
+    """Return the files of a commit in a folder of their own: what lies about in a checkout is not part of it."""
+    try:
+        commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=repository)
+    except AnsibleActionFail as error:
+        raise AnsibleActionFail(f"image_git_ref is {ref}, which {source} does not know{f' ({error})' if str(error) else ''}") from error
+    folder = tempfile.mkdtemp(prefix="slipway-source-")
+    archive = Path(folder) / ".archive.tar"
+    try:
+        # In a folder below the repository's root git takes that folder alone, with paths relative to it.
+        git("archive", "--format", "tar", "--output", str(archive), commit, folder=repository)
+        with tarfile.open(archive) as files:
+            files.extractall(folder, filter="data")
+        archive.unlink()
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Path(folder), commit, folder
+
+
+def image_of(tier: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return an image with its context and Dockerfile as paths below the folder, which must exist."""
+    where = f"{options['source']}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
+    context = image["context"].strip("/") or "."
+    dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
+    if not (folder / context).is_dir():
+        raise AnsibleActionFail(f"image_{tier}_context is {context}, and there is no such folder in {where}")
+    if not (folder / dockerfile).is_file():
+        raise AnsibleActionFail(f"there is no {dockerfile} in {where}: correct image_{tier}_dockerfile, which is relative to its context")
+    return {**image, "context": context, "dockerfile": dockerfile}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -65,6 +146,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "version": {"type": "str", "required": True},
                 "images": {"type": "dict", "required": True},
                 "transport": {"type": "str", "required": True},
+                "build_host": {"type": "str", "default": "localhost"},
+                "registry_host": {"type": "str", "default": ""},
                 "temporary": {"type": "path"},
             }
         )
@@ -73,84 +156,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # What an earlier call of this run made.
             shutil.rmtree(options["temporary"], ignore_errors=True)
             return result
-        problems = self._problems(options)
+        problems = problems_of(options)
         if problems:
             raise AnsibleActionFail("; ".join(problems))
-        folder, commit, temporary = self._folder(options["source"], options["git_ref"])
+        folder, commit, temporary = folder_of(options["source"], options["git_ref"])
         try:
-            found = {tier: self._image(tier, dict(image), folder, options) for tier, image in sorted(options["images"].items())}
+            found = {tier: image_of(tier, dict(image), folder, options) for tier, image in sorted(options["images"].items())}
         except AnsibleActionFail:
             if temporary:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
         result.update(folder=str(folder), commit=commit, temporary=temporary, images=found)
         return result
-
-    @staticmethod
-    def _problems(options: dict[str, t.Any]) -> list[str]:
-        """Return what is wrong with the inputs, a sentence each."""
-        problems = []
-        version = options["version"]
-        if not options["source"]:
-            problems.append("image_source is not set: name the folder or the git repository that holds the product's Dockerfiles")
-        if not VERSION.fullmatch(version) or version == "latest":
-            problems.append(f"app_version is {version!r}: a version to build has letters, digits, dots, dashes and underscores, and is not 'latest'")
-        for tier, image in sorted(options["images"].items()):
-            name = image["name"]
-            if not name.endswith(f":{version}"):
-                problems.append(f"app_{tier}_image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
-            if options["transport"] == "registry" and not images.registry_of(name):
-                problems.append(
-                    f"app_{tier}_image is {name}, which names no registry to push to: begin it with the registry's host, "
-                    "or set image_transport to ssh or hosted"
-                )
-        return problems
-
-    def _folder(self, source: str, ref: str) -> tuple[Path, str, str]:
-        """Return the folder with the product, its commit, and the folder to remove afterwards ("" for the user's own)."""
-        if not ADDRESS.match(source):
-            folder = Path(unfrackpath(source, follow=False, basedir=str(Path.cwd())))
-            if not folder.is_dir():
-                raise AnsibleActionFail(f"image_source is {source}, and {folder} is no folder on the controller")
-            if not ref:
-                return folder, "", ""
-            return self._checked_out(folder, source, ref)
-        with tempfile.TemporaryDirectory(prefix="slipway-git-") as clone:
-            git("init", "--quiet", "--bare", clone)
-            try:
-                git("fetch", "--quiet", "--depth", "1", source, ref or "HEAD", folder=Path(clone))
-            except AnsibleActionFail as error:
-                raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {source}: {error}") from error
-            return self._checked_out(Path(clone), source, "FETCH_HEAD")
-
-    @staticmethod
-    def _checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str]:
-        """Return the files of a commit in a folder of their own: what lies about in a checkout is not part of it."""
-        try:
-            commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=repository)
-        except AnsibleActionFail as error:
-            raise AnsibleActionFail(f"image_git_ref is {ref}, which {source} does not know{f' ({error})' if str(error) else ''}") from error
-        prefix = git("rev-parse", "--show-prefix", folder=repository) if ref != "FETCH_HEAD" else ""
-        folder = tempfile.mkdtemp(prefix="slipway-source-")
-        archive = Path(folder) / ".archive.tar"
-        try:
-            git("archive", "--format", "tar", "--output", str(archive), f"{commit}:{prefix.rstrip('/')}" if prefix else commit, folder=repository)
-            with tarfile.open(archive) as files:
-                files.extractall(folder, filter="data")
-            archive.unlink()
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return Path(folder), commit, folder
-
-    @staticmethod
-    def _image(tier: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Return an image with its context and Dockerfile as paths below the folder, which must exist."""
-        where = f"{options['source']}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
-        context = image["context"].strip("/") or "."
-        dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
-        if not (folder / context).is_dir():
-            raise AnsibleActionFail(f"image_{tier}_context is {context}, and there is no such folder in {where}")
-        if not (folder / dockerfile).is_file():
-            raise AnsibleActionFail(f"there is no {dockerfile} in {where}: correct image_{tier}_dockerfile, which is relative to its context")
-        return {**image, "context": context, "dockerfile": dockerfile}

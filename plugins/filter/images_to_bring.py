@@ -32,7 +32,7 @@ options:
 EXAMPLES = r"""
 - name: Say what is missing
   ansible.builtin.debug:
-    msg: "{{ {'backend': 'shop/backend:1.1.0'} | slipway.stack.images_to_bring(image_digests, '1.1.0', container_service_host_state.images) }}"
+    msg: "{{ image_names | slipway.stack.images_to_bring(image_digests, '1.1.0', container_service_host_state.images) }}"
 """
 
 RETURN = r"""

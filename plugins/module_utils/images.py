@@ -150,18 +150,18 @@ def pushed_digest(output: str) -> str:
     return found[1]
 
 
-def registry_login(username: str, password: str, server: str) -> str:
+def registry_login(login: dict[str, str], server: str) -> str:
     """Return the header with which an engine logs in to a registry for one pull; empty without a user name."""
-    if not username:
+    if not login.get("username"):
         return ""
-    document = {"username": username, "password": password, "serveraddress": server}
+    document = {"username": str(login["username"]), "password": str(login.get("password", "")), "serveraddress": server}
     return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
 
 
-def client_config(username: str, password: str, server: str) -> str:
+def client_config(login: dict[str, str], server: str) -> str:
     """Return the configuration with which a Docker client is logged in to a registry."""
-    login = base64.b64encode(f"{username}:{password}".encode()).decode()
-    return json.dumps({"auths": {server: {"auth": login}}})
+    words = base64.b64encode(f"{login['username']}:{login.get('password', '')}".encode()).decode()
+    return json.dumps({"auths": {server: {"auth": words}}})
 
 
 def pull_outcome(stream: str) -> dict[str, t.Any]:
@@ -204,7 +204,10 @@ def version_key(version: str) -> list[tuple[int, int, str]]:
 
 def record_text(digests: dict[str, t.Any]) -> str:
     """Return the variables' file that holds the recorded versions."""
-    lines = ["---", "# Written by playbooks/build.yml: what each version's images are, by which releases pull them. Keep it with the inventory."]
+    lines = [
+        "---",
+        "# Written by playbooks/build.yml: what each version's images are, by which releases pull them. Keep it.",
+    ]
     lines.append("image_digests:" if digests else "image_digests: {}")
     for version, tiers in digests.items():
         lines.append(f"  {json.dumps(version)}:")

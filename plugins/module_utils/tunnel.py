@@ -60,6 +60,15 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def answers(port: int) -> bool:
+    """Tell whether something listens on a port of the loopback."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Tunnel:
     """Forwards that stay open while the context lasts."""
 

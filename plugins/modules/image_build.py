@@ -21,9 +21,12 @@ options:
     description: Version of the images.
     type: str
     required: true
+  folder:
+    description: Folder on the controller with the product; it is sent to the host that builds where that is another.
+    type: path
+    required: true
   images:
-    description: >-
-      Images by tier, each with C(name) and its tag, C(context), C(dockerfile) (both folders and files on this host) and C(arguments).
+    description: Images by tier, each with C(name) and its tag, C(context) and C(dockerfile) below the folder, and C(arguments).
     type: dict
     required: true
   recorded:
@@ -37,8 +40,16 @@ options:
   store:
     description: Folder of images to save to; without one images are pushed.
     type: path
+  registry_host:
+    description: Host of the inventory that runs the registry to push to, instead of the one that the image's name begins with.
+    type: str
+    default: ""
+  registry_port:
+    description: Port of that registry on its host's loopback.
+    type: int
+    default: 5000
   push_to:
-    description: Registry to push to, instead of the one that the image's name begins with.
+    description: Address of that registry as the host that builds reaches it, which the controller finds out.
     type: str
     default: ""
   kept:
@@ -67,14 +78,11 @@ options:
     description: Labels of the images.
     type: dict
     default: {}
-  username:
-    description: User at the registry; without one the client's own login counts.
-    type: str
-    default: ""
-  password:
-    description: Password of that user; it is kept in no file longer than the push takes.
-    type: str
-    default: ""
+  login:
+    description: >-
+      C(username) and C(password) at the registry, kept in a file no longer than the push takes; empty for the client's own login.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Says that it would build.
@@ -86,8 +94,9 @@ EXAMPLES = r"""
   slipway.stack.image_build:
     version: 1.1.0
     store: inventories/shop/.images
+    folder: ../shop
     images:
-      backend: {name: "shop/backend:1.1.0", context: shop/backend, dockerfile: shop/backend/Dockerfile}
+      backend: {name: "shop/backend:1.1.0", context: backend, dockerfile: backend/Dockerfile}
 """
 
 RETURN = r"""
@@ -151,7 +160,10 @@ def check_client() -> None:
     """
     if not shutil.which("docker"):
         raise ImageError("there is no Docker client here; install one, or name another host with image_build_host")
-    for argv, what in ((["docker", "version"], "no Docker Engine answers here"), (["docker", "buildx", "version"], "the client has no buildx")):
+    for argv, what in (
+        (["docker", "version"], "no Docker Engine answers here"),
+        (["docker", "buildx", "version"], "the client has no buildx"),
+    ):
         try:
             client(argv)
         except ImageError as error:
@@ -218,10 +230,10 @@ def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
     client(["docker", "tag", identity, target])
     with tempfile.TemporaryDirectory(prefix="slipway-login-") as folder:
         environment = {}
-        if options["username"]:
+        if options["login"].get("username"):
             config = Path(folder) / "config.json"
             config.touch(mode=0o600)
-            config.write_text(images.client_config(options["username"], options["password"], server), encoding="utf-8")
+            config.write_text(images.client_config(options["login"], server), encoding="utf-8")
             environment["DOCKER_CONFIG"] = folder
         try:
             digest = images.pushed_digest(client(["docker", "push", target], environment))
@@ -229,7 +241,7 @@ def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
             told = " ".join(str(error).strip().splitlines()[-1:])
             lowered = told.lower()
             refused = any(word in lowered for word in ("denied", "unauthorized", "no basic auth", "authentication"))
-            remedy = "correct image_registry_username and image_registry_password" if refused else "look at its name, the network and the proxy"
+            remedy = "correct image_registry_login" if refused else "look at its name, the network and the proxy"
             raise ImageError(f"{name} cannot be pushed to {server}: {told}; {remedy}") from error
         finally:
             if target != name:
@@ -286,8 +298,7 @@ def main() -> None:
             "network": {"type": "str", "default": "host"},
             "cache_from": {"type": "list", "elements": "str", "default": []},
             "labels": {"type": "dict", "default": {}},
-            "username": {"type": "str", "default": ""},
-            "password": {"type": "str", "default": "", "no_log": True},
+            "login": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -40,14 +40,10 @@ options:
     description: Port of that registry on its host's loopback.
     type: int
     default: 5000
-  username:
-    description: User at the registry, for O(transport=registry); without one, the registry is asked without a login.
-    type: str
-    default: ""
-  password:
-    description: Password of that user; the host does not keep it.
-    type: str
-    default: ""
+  login:
+    description: C(username) and C(password) at the registry, for O(transport=registry), which the host does not keep; empty for none.
+    type: dict
+    default: {}
   timeout:
     description: Seconds that the engine may be silent while it pulls.
     type: int
@@ -94,9 +90,9 @@ def reason(error: str, source: str) -> str:
     """Return an engine's refusal with what to do about it."""
     lowered = error.lower()
     if any(word in lowered for word in ("unauthorized", "denied", "authentication required", "no basic auth")):
-        return f"{error}: the registry refuses the login; correct image_registry_username and image_registry_password"
+        return f"{error}: the registry refuses the login; correct image_registry_login"
     if any(word in lowered for word in ("manifest unknown", "not found", "not_found")):
-        return f"{error}: it is not there any more, or was built for another image_transport; build the version again with playbooks/build.yml"
+        return f"{error}: it is not there, or was built for another image_transport; build the version again with playbooks/build.yml"
     if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
         return f"{error}: this host does not reach {images.registry_of(source)}; look at name, network and proxy"
     if "no space left" in lowered:

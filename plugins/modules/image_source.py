@@ -36,6 +36,14 @@ options:
     description: How hosts get the images; for C(registry) their names must begin with one.
     type: str
     required: true
+  build_host:
+    description: Host that is to build.
+    type: str
+    default: localhost
+  registry_host:
+    description: Host that runs our own registry, for O(transport=hosted).
+    type: str
+    default: ""
   temporary:
     description: Folder that an earlier call returned; it is removed, and nothing else is done.
     type: path

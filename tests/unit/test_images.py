@@ -1,0 +1,399 @@
+"""What building and shipping images decides, the folder that layers are kept in, and what bad input is told."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import shutil
+import socket
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.playbook.play_context import PlayContext
+from ansible.plugins.loader import connection_loader
+
+from ansible_collections.slipway.stack.plugins.action.image_source import folder_of, image_of, problems_of
+from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
+from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
+from ansible_collections.slipway.stack.plugins.module_utils.tunnel import TunnelError, ssh_command
+from conftest import Run
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+
+
+@pytest.mark.parametrize(
+    ("name", "registry", "repository", "path"),
+    [
+        ("shop/backend:1.0", "", "shop/backend", "shop/backend"),
+        ("registry.example.com/shop/backend:1.0", "registry.example.com", "registry.example.com/shop/backend", "shop/backend"),
+        ("localhost:5000/backend:1.0", "localhost:5000", "localhost:5000/backend", "backend"),
+        (f"127.0.0.1:40001/shop/backend@{A}", "127.0.0.1:40001", "127.0.0.1:40001/shop/backend", "shop/backend"),
+        ("backend:1.0", "", "backend", "backend"),
+    ],
+)
+def test_names_of_images_are_taken_apart(name: str, registry: str, repository: str, path: str):
+    assert (images.registry_of(name), images.repository_of(name), images.path_of(name)) == (registry, repository, path)
+
+
+NAMES = {"backend": "shop/backend:1.0", "frontend": "shop/frontend:1.0"}
+RECORD = {"backend": {"digest": A, "id": B}, "frontend": {"digest": C}}
+
+
+@pytest.mark.parametrize(
+    ("there", "missing"),
+    [
+        ({}, [("shop/backend:1.0", False), ("shop/frontend:1.0", False)]),
+        # By the configuration's digest, and by the manifest's where the engine lists images so.
+        ({"shop/backend:1.0": {"id": B}, "shop/frontend:1.0": {"id": C}}, []),
+        ({"shop/backend:1.0": {"id": A}, "shop/frontend:1.0": {"id": A, "digests": [f"shop/frontend@{C}"]}}, []),
+        # A tag that means another image now.
+        ({"shop/backend:1.0": {"id": C, "digests": []}, "shop/frontend:1.0": {"id": C}}, [("shop/backend:1.0", True)]),
+    ],
+)
+def test_hosts_get_the_recorded_images_that_they_lack(there: dict[str, Any], missing: list[tuple[str, bool]]):
+    assert [(item["name"], item["other"]) for item in images.to_bring(NAMES, RECORD, there)] == missing
+
+
+def test_what_no_build_recorded_is_left_to_its_name():
+    assert images.to_bring(NAMES, None, {}) == []
+    assert [item["name"] for item in images.to_bring(NAMES, {"backend": {"digest": A}}, {})] == ["shop/backend:1.0"]
+
+
+def test_a_build_is_told_all_and_shows_no_login_of_a_proxy():
+    command = images.build_command(
+        {
+            "context": "/src/backend",
+            "dockerfile": "/src/backend/Dockerfile",
+            "arguments": {"APP_VERSION": "1.0"},
+            "proxies": {"HTTP_PROXY": "http://user:hunter2@proxy:3128", "NO_PROXY": ""},
+            "ca_file": "/etc/ca.pem",
+            "network": "host",
+            "cache_from": ["registry.example.com/shop/backend:0.9"],
+        },
+        "/tmp/id",
+    )
+    text = " ".join(command)
+    assert "hunter2" not in text
+    assert "--build-arg HTTP_PROXY " in text
+    assert "NO_PROXY" not in text
+    assert "--secret id=ca,src=/etc/ca.pem" in text
+    assert "--build-arg APP_VERSION=1.0" in text
+    assert "--cache-from type=registry,ref=registry.example.com/shop/backend:0.9 --cache-to type=inline" in text
+    assert command[-3:] == ["--file", "/src/backend/Dockerfile", "/src/backend"]
+    # Nothing is named before it is known that the version is free.
+    assert "--tag" not in command
+
+
+def test_a_failed_build_shows_the_step_that_failed():
+    failed = "------\n > [2/3] RUN false:\n0.2 boom\n------\nDockerfile:3\nERROR: failed to solve: exit code: 1\n"
+    output = "#1 load\n#2 pull\n" * 40 + failed
+    shown = images.failure_of(output)
+    assert "boom" in shown
+    assert "ERROR: failed to solve" in shown
+    assert "#2 pull" not in shown
+    assert images.failure_of("one\n\ntwo") == "one\ntwo"
+
+
+def test_a_version_names_one_image_for_good():
+    assert images.conflict("1.0", "backend", None, A) == ""
+    assert images.conflict("1.0", "backend", {"digest": A, "id": B}, B) == ""
+    told = images.conflict("1.0", "backend", {"digest": A, "id": B}, C)
+    assert B in told
+    assert C in told
+    assert "image_replace" in told
+
+
+def test_a_push_names_its_digest():
+    assert images.pushed_digest(f"1.0: digest: {A} size: 123\n") == A
+    with pytest.raises(ImageError, match="named no digest"):
+        images.pushed_digest("Pushed\n")
+
+
+def test_what_a_pull_says_is_counted():
+    events = [
+        {"status": "Pulling from shop/backend", "id": "1.0"},
+        {"status": "Already exists", "id": "aaa"},
+        {"status": "Downloading", "id": "bbb"},
+        {"status": "Download complete", "id": "bbb"},
+        {"status": "Pull complete", "id": "bbb"},
+    ]
+    stream = "\r\n".join(json.dumps(event) for event in events)
+    assert images.pull_outcome(stream) == {"layers_moved": 1, "layers_kept": 1, "error": ""}
+    assert images.pull_outcome('{"error": "manifest unknown"}\n')["error"] == "manifest unknown"
+
+
+def test_the_record_is_read_as_it_was_written_and_versions_stand_in_order():
+    digests: dict[str, Any] = {}
+    for version in ("1.10.0", "1.9.0", "1.9.0-rc1", "2"):
+        digests = images.with_record(digests, version, {"backend": {"digest": A, "id": ""}, "frontend": {"digest": B, "id": C}})
+    assert list(digests) == ["1.9.0", "1.9.0-rc1", "1.10.0", "2"]
+    read = yaml.safe_load(images.record_text(digests))["image_digests"]
+    assert list(read) == list(digests)
+    assert read["2"] == {"backend": {"digest": A}, "frontend": {"digest": B, "id": C}}
+    assert yaml.safe_load(images.record_text({}))["image_digests"] == {}
+    with pytest.raises(ImageError, match="digest of the backend"):
+        images.with_record({}, "1.0", {"backend": {"digest": "latest"}})
+
+
+# The folder of layers
+
+
+def blob(content: bytes) -> tuple[str, bytes]:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}", content
+
+
+def saved(*layers: bytes, packed: bool = False, attested: bool = False) -> io.BytesIO:
+    """Return what `docker save` writes for an image of these layers."""
+    kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if packed else "")
+    parts = [blob(layer) for layer in layers]
+    config = blob(json.dumps({"rootfs": {"diff_ids": [digest for digest, _ in parts]}}).encode())
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config[0], "size": len(config[1])},
+        "layers": [{"mediaType": kind, "digest": digest, "size": len(content)} for digest, content in parts],
+    }
+    parts += [config, blob(json.dumps(manifest).encode())]
+    if attested:
+        entries = [{"digest": parts[-1][0], "platform": {"architecture": "amd64"}}, {"digest": A, "platform": {"architecture": "unknown"}}]
+        parts.append(blob(json.dumps({"manifests": entries}).encode()))
+    files = {f"blobs/sha256/{digest[7:]}": content for digest, content in parts}
+    files["index.json"] = json.dumps({"manifests": [{"digest": parts[-1][0]}]}).encode()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    archive.seek(0)
+    return archive
+
+
+def test_layers_are_kept_once_and_compressed_the_same_each_time(tmp_path: Path):
+    layout = Layout(tmp_path / "images")
+    base, one, two = b"base" * 5000, b"one" * 5000, b"two" * 5000
+    first, config = layout.add(saved(base, one))
+    assert layout.add(saved(base, one)) == (first, config)
+    blobs = {path.name for path in layout.blobs.iterdir()}
+    second, _ = layout.add(saved(base, two))
+    # A layer, a configuration and a manifest more: the base is shared.
+    assert len({path.name for path in layout.blobs.iterdir()} - blobs) == 3
+    assert layout.missing(first) == layout.missing(second) == []
+    again, _ = Layout(tmp_path / "elsewhere").add(saved(base, one))
+    assert again == first
+    contents = [gzip.decompress(layout.path(layer["digest"]).read_bytes()) for layer in layout.manifest(first)["layers"]]
+    assert contents == [base, one]
+    for digest in layout.parts(second):
+        assert hashlib.sha256(layout.path(digest).read_bytes()).hexdigest() == digest[7:]
+    assert not list(layout.folder.rglob(".new-*"))
+    # git must not take it for part of the inventory.
+    assert (layout.folder / ".gitignore").read_text() == "*\n"
+
+
+def test_what_no_version_needs_goes(tmp_path: Path):
+    layout = Layout(tmp_path)
+    first, _ = layout.add(saved(b"base", b"one"))
+    second, _ = layout.add(saved(b"base", b"two"))
+    assert layout.prune([second, A]) == 3
+    assert layout.missing(second) == []
+    assert layout.missing(first) == [first]
+    third, _ = layout.add(saved(b"base", b"one"))
+    assert (third, layout.missing(third)) == (first, [])
+
+
+def test_compressed_layers_and_images_with_attestations_are_taken_as_they_are(tmp_path: Path):
+    layout = Layout(tmp_path)
+    layer = gzip.compress(b"layer")
+    plain, _ = layout.add(saved(layer, packed=True))
+    attested, _ = layout.add(saved(layer, packed=True, attested=True))
+    assert plain == attested
+    assert layout.manifest(plain)["layers"][0]["digest"] == blob(layer)[0]
+
+
+def test_an_old_form_of_saved_images_is_named(tmp_path: Path):
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("manifest.json"), io.BytesIO(b""))
+    archive.seek(0)
+    with pytest.raises(LayoutError, match="25 or newer"):
+        Layout(tmp_path).add(archive)
+    with pytest.raises(LayoutError, match="no digest"):
+        Layout(tmp_path).path("../../etc/passwd")
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=5)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def test_an_engine_gets_manifests_and_layers_and_nothing_else(tmp_path: Path):
+    layout = Layout(tmp_path / "images")
+    digest, config = layout.add(saved(b"base" * 1000))
+    layer = layout.manifest(digest)["layers"][0]["digest"]
+    (tmp_path / "images/secret").write_text("no")
+    path = str(tmp_path / "socket")
+    with Server(layout, path) as server:
+        connection = UnixConnection(path)
+
+        def ask(method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+            connection.request(method, target)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+        assert ask("GET", "/v2/")[0] == 200
+        status, headers, body = ask("GET", f"/v2/shop/backend/manifests/{digest}")
+        assert (status, headers["Docker-Content-Digest"]) == (200, digest)
+        assert headers["Content-Type"] == "application/vnd.oci.image.manifest.v1+json"
+        assert json.loads(body)["config"]["digest"] == config
+        assert ask("HEAD", f"/v2/shop/backend/blobs/{layer}")[2] == b""
+        sent = server.bytes_sent
+        assert ask("GET", f"/v2/shop/backend/blobs/{layer}")[2] == layout.path(layer).read_bytes()
+        assert server.bytes_sent - sent == layout.path(layer).stat().st_size
+        for target in (
+            f"/v2/shop/backend/blobs/{A}",
+            "/v2/shop/backend/manifests/1.0",
+            "/secret",
+            "/v2/../secret",
+            "/v2/x/blobs/../../secret",
+        ):
+            assert ask("GET", target)[0] == 404, target
+        connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        UnixConnection(path).connect()
+
+
+# The way to a host
+
+
+def test_a_tunnel_uses_the_settings_of_ansibles_connection_and_shares_none():
+    connection = connection_loader.get("ansible.builtin.ssh", PlayContext(), "/dev/null")
+    variables = {
+        "ansible_host": "10.0.0.7",
+        "ansible_port": 2222,
+        "ansible_user": "ops",
+        "ansible_ssh_private_key_file": "/keys/ops",
+        "ansible_ssh_common_args": "-o ProxyJump=bastion -o LogLevel=ERROR",
+    }
+    connection.set_options(var_options=variables)
+    command = ssh_command(connection, "-R", "127.0.0.1:0:/tmp/socket")
+    text = " ".join(command)
+    for part in ("Port=2222", 'User="ops"', 'IdentityFile="/keys/ops"', "ProxyJump=bastion"):
+        assert part in text
+    # ssh takes the first value of an option.
+    assert command.index("LogLevel=INFO") < command.index("LogLevel=ERROR")
+    assert command.index("ControlPath=none") < command.index("Port=2222")
+    assert command[-1] == "10.0.0.7"
+    with pytest.raises(TunnelError, match="local"):
+        ssh_command(connection_loader.get("ansible.builtin.local", PlayContext(), "/dev/null"))
+
+
+# Bad input
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    """A product in a git repository, with a tag."""
+    folder = tmp_path / "product"
+    for tier in ("backend", "frontend"):
+        (folder / tier).mkdir(parents=True)
+        (folder / tier / "Dockerfile").write_text("FROM scratch\n")
+    for command in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "--quiet", "-m", "first"],
+        ["tag", "v1"],
+    ):
+        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    return folder
+
+
+def told(product: Path, **changes: Any) -> str:
+    """Return what a build says of its inputs before it builds; "" where they will do."""
+    tiers = {tier: {"name": f"shop/{tier}:1.0", "context": tier, "dockerfile": "Dockerfile"} for tier in ("backend", "frontend")}
+    options: dict[str, Any] = {"source": str(product), "git_ref": "", "version": "1.0", "transport": "ssh", "images": tiers}
+    options |= {"build_host": "localhost", "registry_host": ""} | {name: value for name, value in changes.items() if "_of_" not in name}
+    for name, value in changes.items():
+        key, of, tier = name.partition("_of_")
+        if of:
+            tiers[tier][key] = value
+    problems = problems_of(options)
+    if problems:
+        return "; ".join(problems)
+    try:
+        folder, commit, temporary = folder_of(options["source"], options["git_ref"])
+        found = {tier: image_of(tier, image, folder, options) for tier, image in tiers.items()}
+    except AnsibleActionFail as error:
+        return str(error)
+    assert all((folder / image["dockerfile"]).read_text() == "FROM scratch\n" for image in found.values())
+    assert bool(commit) == bool(temporary) == (bool(options["git_ref"]) or "://" in options["source"])
+    if temporary:
+        shutil.rmtree(temporary)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"git_ref": "v1"}, ""),
+        ({"git_ref": "v1", "source": "file://PRODUCT"}, ""),
+        ({"source": "file://PRODUCT"}, ""),
+        ({"git_ref": "v1", "source": "PRODUCT/backend", "context_of_backend": ".", "context_of_frontend": "."}, ""),
+        ({"source": ""}, "image_source is not set"),
+        ({"source": "nowhere"}, "is no folder on the controller"),
+        ({"git_ref": "v9"}, "image_git_ref is v9, which"),
+        ({"git_ref": "v9", "source": "file://PRODUCT"}, "image_git_ref v9 cannot be fetched from"),
+        ({"git_ref": "--output=/tmp/x"}, "image_git_ref is --output=/tmp/x, which"),
+        ({"git_ref": "--upload-pack=id", "source": "file://PRODUCT"}, "image_git_ref --upload-pack=id cannot be fetched from"),
+        ({"context_of_backend": "server"}, "image_backend_context is server, and there is no such folder in"),
+        ({"context_of_backend": "../elsewhere"}, "image_backend_context is ../elsewhere, and there is no such folder in"),
+        ({"dockerfile_of_frontend": "Other"}, "there is no frontend/Other in"),
+        ({"version": "latest"}, "is not 'latest'"),
+        ({"version": "a b"}, "a version to build has letters"),
+        ({"name_of_backend": "shop/backend:9"}, "app_backend_image is shop/backend:9, which does not end with the version"),
+        ({"transport": "registry"}, "names no registry to push to"),
+        ({"transport": "hosted"}, "no host runs the registry"),
+        ({"build_host": "one"}, "with image_transport ssh the layers must be on the controller"),
+        ({"build_host": "one", "transport": "hosted", "registry_host": "two"}, "the registry runs on two"),
+    ],
+)
+def test_bad_input_is_told_in_one_message_before_anything_is_built(product: Path, changes: dict[str, Any], message: str):
+    changes = {name: value.replace("PRODUCT", str(product)) for name, value in changes.items()}
+    said = told(product, **changes)
+    assert message in said
+    assert bool(said) == bool(message)
+
+
+def test_what_is_not_committed_is_no_part_of_a_reference(product: Path):
+    (product / "backend/Dockerfile").write_text("FROM other\n")
+    assert told(product, git_ref="v1") == ""
+
+
+def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
+    values = {
+        "app_version": "1.0",
+        "app_backend_image": "shop/backend:1.0",
+        "app_frontend_image": "shop/frontend:1.0",
+        "image_source": "no",
+    }
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    done = play("build", "--check", "-e", f"@{tmp_path / 'values.json'}")
+    text = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert "image_source is no, and" in text
+    assert "is no folder on the controller" in text
+    assert "Traceback" not in text
