@@ -78,6 +78,10 @@ class LabHost:
         assert result.rc == 0 or not check, f"{self.name}: {command}\nended with {result.rc}:\n{output}"
         return output
 
+    def ssh(self, *options: str) -> list[str]:
+        """Return the command that connects to this host; the first value of an option wins."""
+        return ["ssh", *options, *self._options, "-i", str(self.lab.state / "id_ed25519"), "-p", str(self.port), "ops@127.0.0.1"]
+
     def succeeds(self, command: str) -> bool:
         return bool(self.testinfra.run(command).rc == 0)
 
@@ -85,7 +89,7 @@ class LabHost:
         """Run a program that prints JSON. Its text and values go over standard input, where no process list shows them."""
         given = f"import json\nV = json.loads({json.dumps(json.dumps(values))})\n"
         result = subprocess.run(
-            ["ssh", *self._options, "-i", str(self.lab.state / "id_ed25519"), "-p", str(self.port), "ops@127.0.0.1", "sudo python3 -"],
+            [*self.ssh(), "sudo python3 -"],
             input=given + program, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert result.returncode == 0, f"{self.name}: {result.stderr}"

@@ -10,6 +10,8 @@ name: images_to_bring
 author: The Slipway authors
 version_added: 0.1.0
 short_description: Say which recorded images a host lacks
+description:
+  - Compares ids, on the controller alone. A name that means another image on the host by now counts as lacking.
 options:
   _input:
     description: Images with their tags, by tier.

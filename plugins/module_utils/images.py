@@ -120,10 +120,10 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
 
 
 def failure_of(output: str, lines: int = 30) -> str:
-    """Return the part of a build's output that says why it failed: what stands behind the last ERROR, or the last lines."""
+    """Return the part of a build's output that says why it failed: what the failing step said, or the last lines."""
     rows = [line.rstrip() for line in output.splitlines() if line.strip()]
-    start = next((number for number in range(len(rows) - 1, -1, -1) if rows[number].startswith("------")), None)
-    begin = next((number for number in range((start or 0) - 1, -1, -1) if rows[number].startswith("------")), None)
+    # BuildKit repeats at its end what the failing step said, between two such lines.
+    begin = next((number for number, row in enumerate(rows) if row == "------"), None)
     told = rows[begin:] if begin is not None else rows
     return "\n".join(told[-lines:])
 

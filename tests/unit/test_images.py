@@ -94,7 +94,8 @@ def test_a_build_is_told_all_and_shows_no_login_of_a_proxy():
 
 
 def test_a_failed_build_shows_the_step_that_failed():
-    failed = "------\n > [2/3] RUN false:\n0.2 boom\n------\nDockerfile:3\nERROR: failed to solve: exit code: 1\n"
+    failed = "------\n > [2/3] RUN false:\n0.2 boom\n------\nDockerfile:3\n--------------------\n   3 | >>> RUN false\n"
+    failed += "--------------------\nERROR: failed to solve: exit code: 1\n"
     output = "#1 load\n#2 pull\n" * 40 + failed
     shown = images.failure_of(output)
     assert "boom" in shown
