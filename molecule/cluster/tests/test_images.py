@@ -172,7 +172,8 @@ def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx
     answers = [client.get("/api/version").json() for _ in range(20)]
     assert {answer["version"] for answer in answers} == {"1.1.0"}
     assert len({answer["instance"] for answer in answers}) == 2
-    assert set(run.report["release"]["digests"].values()) == {product.recorded("1.1.0")["backend"]["id"]}
+    ids = {tier: entry["id"] for tier, entry in product.recorded("1.1.0").items()}
+    assert run.report["digests"] == {"app1": ids, "app2": ids}
 
 
 def test_of_the_next_version_only_its_own_layer_travels(product: Product):
@@ -244,7 +245,7 @@ def test_a_registry_of_the_users_gets_and_gives_the_images(product: Product, reg
     assert run.returncode != 0
     assert "the registry refuses the login" in run.output
     assert "another-wrong-one" not in run.output
-    assert run.report["release"]["version"] == "1.1.0"
+    assert run.report["version"] == "1.1.0"
     nowhere = {name: value.replace(registry, "127.0.0.1:9") if isinstance(value, str) else value for name, value in variables.items()}
     run = product.run("build", "1.3.1", **nowhere)
     assert run.returncode != 0
