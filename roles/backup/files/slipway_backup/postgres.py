@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import random
@@ -84,7 +85,7 @@ def barman_config(config: Config) -> str:
     """Return Barman's configuration."""
     # What is stored is not compressed: restic finds blocks that it knows only in plain files, and a restore is a copy.
     return f"""[barman]
-barman_user = backup-tools
+barman_user = {getpass.getuser()}
 barman_home = {config.barman}
 log_level = WARNING
 

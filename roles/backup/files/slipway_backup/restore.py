@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from slipway_backup.points import Point, file_faults, find_point, read_points
 
 STORES = ("postgres", "redis", "chroma", "settings")
 END = "end"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def choose_point(config: Config, name: str, target_time: str) -> Point:
@@ -103,12 +105,42 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
         arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote"]
         target = moment.isoformat(sep=" ")
     else:
-        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote"]
+        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote", "--target-tli", str(manifest["timeline"])]
         target = manifest["restore_point"]
     say(f"postgres: putting {point.name} together, up to {target}")
     postgres.barman(config, "restore", *arguments, postgres.SERVER, manifest["backup_id"], str(folder), what=f"restore {point.name}")
+    wal = folder / "barman_wal"
+    if not wal.is_dir():
+        # Without a target Barman leaves a server that goes on where the old one was; on a timeline of its own, what follows cannot be
+        # taken for what was there.
+        wal = folder / "pg_wal"
+        (folder / "recovery.signal").touch()
+        with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+            file.write("restore_command = 'false'\n")
+    copy_histories(config.barman / postgres.SERVER / "wals", wal)
     folder.chmod(0o700)
     return target
+
+
+def copy_histories(source: Path, target: Path) -> None:
+    """Tell the restored server which timelines there are, so that it takes a number of its own."""
+    for path in source.glob("*.history"):
+        content = path.read_bytes()
+        if content.startswith(ZSTD_MAGIC):
+            content = execute_bytes(["zstd", "-q", "-d", "-c", str(path)])
+        (target / path.name).write_bytes(content)
+
+
+def execute_bytes(command: list[str]) -> bytes:
+    """Run a program and return the bytes that it printed.
+
+    Raises:
+        StepError: it failed.
+    """
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        raise StepError(f"{command[-1]} cannot be read: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout
 
 
 def give(folder: Path, owner: str) -> None:

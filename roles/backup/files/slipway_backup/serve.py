@@ -13,10 +13,12 @@ import threading
 import time
 from pathlib import Path
 
-from slipway_backup import postgres
+from slipway_backup import postgres, report
 from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
 
 ARCHIVE_SECONDS = 10
+#: How often a monitor gets new figures between runs.
+REPORT_SECONDS = 60
 LONGEST_PAUSE = 30
 #: A receiver that cannot log in ends sooner.
 STEADY_SECONDS = 3
@@ -134,13 +136,17 @@ class Supervisor:
 
     def loop(self) -> None:
         """Run until told to stop."""
-        due = 0.0
+        due = report_due = 0.0
         while not self.stopping.is_set():
             if self.config.postgres:
                 self.look()
                 if time.monotonic() >= due:
                     self.archive()
                     due = time.monotonic() + ARCHIVE_SECONDS
+            if time.monotonic() >= report_due:
+                with contextlib.suppress(OSError, StepError):
+                    report.write(self.config)
+                report_due = time.monotonic() + REPORT_SECONDS
             with contextlib.suppress(OSError):
                 # A full disk is for the report to tell; streaming goes on when there is room.
                 self.tell()
