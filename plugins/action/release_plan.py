@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
@@ -59,12 +58,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         explicit = "app_version" in load_extra_vars(self._loader)
         lock = release.fleet_lock(states, options["folder"])
         record = release.after_recovery(release.fleet_record(states, options["folder"]), lock)
-        try:
-            version = release.wanted_version(record, options["version"], explicit=explicit, rollback=options["rollback"])
-        except ReleaseError as error:
-            raise AnsibleActionFail(str(error)) from error
         live_slot = record["slot"] if record else release.SLOTS[0]
         images = release.serving_images(states, live_slot)
+        # What a report of this run says as long as nothing has moved.
+        report = {
+            "version": record["version"] if record else "",
+            "wanted": options["version"],
+            "previous": ((record or {}).get("previous") or {}).get("version", ""),
+            "recovered": release.recovery(lock),
+            "slots": dict.fromkeys(images, live_slot),
+            "digests": images,
+        }
+        try:
+            version = release.wanted_version(record, options["version"], lock, explicit=explicit, rollback=options["rollback"])
+        except ReleaseError as error:
+            return {**result, "failed": True, "msg": str(error), "report": report}
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
         # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
         parent = os.getppid()
@@ -83,13 +91,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
             next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
-            # What a report of this run says as long as nothing has moved.
-            report={
-                "version": record["version"] if record else version,
-                "wanted": version,
-                "previous": ((record or {}).get("previous") or {}).get("version", ""),
-                "slots": dict.fromkeys(images, live_slot),
-                "digests": images,
-            },
+            # Configurations that balancers have once an interrupted release was undone or finished, by host, for the way back.
+            revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
+            report={**report, "version": report["version"] or version, "wanted": version},
         )
         return result

@@ -40,11 +40,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             display.display(f"release: {steps[-1]['name']} took {steps[-1]['seconds']:.1f} s")
         if options["report"]:
             file.unlink(missing_ok=True)
-            seconds = {step["name"]: step["seconds"] for step in steps}
+            seconds: dict[str, float] = {}
+            for step in steps:
+                seconds[step["name"]] = round(seconds.get(step["name"], 0.0) + step["seconds"], 2)
             result["report"] = {**options["report"], "steps": seconds, "seconds": round(sum(seconds.values()), 2)}
         else:
             steps.append({"name": options["name"], "began": now})
             file.write_text(json.dumps(steps), encoding="utf-8")
             display.display(f"release: {options['name']}")
-        result["changed"] = False
+        result.update(changed=False, step=options["name"])
         return result

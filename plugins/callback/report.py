@@ -152,6 +152,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Count a failure and keep its message."""
         self._end(result)
+        self._follow_release(str(result.task.action).rpartition(".")[2], result.result)
         if self._playbook and not ignore_errors:
             self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
 
@@ -247,7 +248,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             return
         if result.get("report"):
             self._release = dict(result["report"])
-        elif action == "release_step" and self._release:
+        elif action == "release_step" and self._release and result.get("step") != "lock":
             self._release["outcome"] = "unfinished"
 
     # Reporting

@@ -64,6 +64,14 @@ def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, 
     return {host: dict(sorted(tiers.items())) for host, tiers in sorted(found.items())}
 
 
+def revisions_before(states: dict[str, dict[str, t.Any]], folder: str, lock: Record | None) -> dict[str, str]:
+    """Return by host the revision that is current in a service's folder, or will be once an interrupted release was undone."""
+    if recovery(lock) == "undo":
+        return dict((lock or {})["journal"].get("revisions") or {})
+    links = {host: state["files"].get(f"{folder}/config/current", {}).get("link", "") for host, state in states.items()}
+    return {host: link for host, link in sorted(links.items()) if link}
+
+
 def recovery(lock: Record | None) -> str:
     """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``."""
     journal = (lock or {}).get("journal") or {}
@@ -103,21 +111,25 @@ def next_record(record: Record | None, slot: str, version: str, declared: str, k
     }
 
 
-def wanted_version(record: Record | None, declared: str, *, explicit: bool, rollback: bool) -> str:
+def wanted_version(record: Record | None, declared: str, lock: Record | None = None, *, explicit: bool, rollback: bool) -> str:
     """Return the version that is to run.
 
     The inventory's version is released when it changes. Until then the fleet keeps what was last released, so that ``site.yml`` does not
     take back what ``deploy.yml -e app_version=…`` brought.
 
     Args:
-        record: the fleet's record.
+        record: the fleet's record, as it stands after an interrupted release was undone or finished.
         declared: the value of ``app_version`` in this run.
+        lock: what an interrupted release left.
         explicit: whether it was given with ``-e``.
         rollback: whether the version before is asked for.
 
     Raises:
         ReleaseError: there is nothing to go back to.
     """
+    if rollback and not explicit and record and recovery(lock) == "undo" and not (lock or {})["journal"].get("rollback"):
+        # Whoever takes back a release that died half-way wants what served before it, which is what undoing it leaves.
+        return str(record["version"])
     if rollback and not explicit:
         previous = (record or {}).get("previous")
         if not previous:

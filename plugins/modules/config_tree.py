@@ -110,53 +110,23 @@ reloaded:
   type: bool
 """
 
-import contextlib
 import os
 import shutil
-import tempfile
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
+    RefusedError,
+    read_text,
+    run_in_container,
+    switch,
+    write_file,
+)
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
-
-class RefusedError(Exception):
-    """Something is in the way; the message says what and how to mend it."""
-
-
-def read_text(path: str) -> str | None:
-    """Return a file's text, or None when there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def write_file(path: str, content: str, mode: int, uid: int = 0, gid: int = 0) -> bool:
-    """Make a file what is asked for, atomically; return whether anything changed."""
-    with contextlib.suppress(OSError):
-        info = os.lstat(path)
-        same = (info.st_mode & 0o7777, info.st_uid, info.st_gid) == (mode, uid, gid)
-        if same and not os.path.islink(path) and read_text(path) == content:
-            return False
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".slipway-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chown(temporary, uid, gid)
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    return True
+#: Revisions that are kept besides the live one and the one before: a release that fails after its canary goes back by two.
+OLDER_KEPT = 2
 
 
 def add_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
@@ -204,25 +174,12 @@ def write_revision(folder: str, revision: str, config: dict[str, str]) -> bool:
     return changed
 
 
-def switch(folder: str, revision: str) -> str:
-    """Make the link ``current`` name a revision, atomically; return the revision it named before."""
-    link = os.path.join(folder, "current")
-    previous = os.readlink(link) if os.path.islink(link) else ""
-    if previous != revision:
-        temporary = os.path.join(folder, ".current-new")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        os.symlink(revision, temporary)
-        os.replace(temporary, link)
-    return previous
-
-
 def prune(folder: str, keep: set[str]) -> None:
-    """Remove the revisions that are neither live nor the one before."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path) and name not in keep:
-            shutil.rmtree(path, ignore_errors=True)
+    """Remove revisions but those named and the OLDER_KEPT that were current last."""
+    found = [os.path.join(folder, name) for name in os.listdir(folder) if name not in keep]
+    revisions = [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
+    for path in sorted(revisions, key=os.path.getmtime, reverse=True)[OLDER_KEPT:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def own_volume(engine: Engine, name: str, uid: int, gid: int) -> bool:
@@ -248,18 +205,6 @@ def own_volume(engine: Engine, name: str, uid: int, gid: int) -> bool:
         )
     os.chown(place, uid, gid)
     return True
-
-
-def run_in_container(engine: Engine, container: str, argv: list[str], what: str) -> None:
-    """Run a command in the container.
-
-    Raises:
-        RefusedError: it fails; the message holds what it printed.
-    """
-    code, out, err = engine.execute(container, argv)
-    if code != 0:
-        printed = (err.strip() or out.strip())[-2000:]
-        raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
 
 
 def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:

@@ -34,6 +34,10 @@ options:
     type: list
     elements: str
     default: []
+  version:
+    description: Value of the label C(slipway.version) of the containers; empty takes all.
+    type: str
+    default: ""
   state:
     description: What becomes of them. V(absent) stops running ones first.
     type: str
@@ -92,6 +96,8 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
         labels = short.get("Labels") or {}
         if labels.get("slipway.stack") != options["stack"] or labels.get("slipway.owner") not in options["owner"]:
             continue
+        if options["version"] and labels.get("slipway.version") != options["version"]:
+            continue
         if not re.match(options["services"], labels.get("slipway.service", "")):
             continue
         if options["names"] and short["Names"][0].lstrip("/") not in options["names"]:
@@ -110,6 +116,7 @@ def main() -> None:
             "owner": {"type": "list", "elements": "str", "required": True},
             "services": {"type": "str", "default": ""},
             "names": {"type": "list", "elements": "str", "default": []},
+            "version": {"type": "str", "default": ""},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
         },
         supports_check_mode=True,

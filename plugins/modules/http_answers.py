@@ -49,6 +49,12 @@ options:
     description: Good answers in a row that each must give.
     type: int
     default: 1
+  restarts:
+    description:
+      - By container, how often its restart policy had started it again before; more is a failure at once. RV(restarts) of an earlier
+        call says it.
+    type: dict
+    default: {}
   timeout:
     description: Seconds until all must have given them.
     type: float
@@ -73,12 +79,17 @@ seconds:
   description: Seconds until all had answered.
   returned: success
   type: float
+restarts:
+  description: By container, how often its restart policy has started it again.
+  returned: success
+  type: dict
 """
 
 import http.client
 import json
 import ssl
 import time
+import typing as t
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
@@ -88,15 +99,18 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 INTERVAL = 0.1
 
 
-def container_url(engine: Engine, container: str, port: int) -> str:
+class GoneError(Exception):
+    """A container ended since it was asked before; waiting does not mend that."""
+
+
+def container_url(inspected: dict[str, t.Any] | None, container: str, port: int) -> str:
     """Return where a container answers.
 
     Raises:
         EngineError: it does not run, or has no address.
     """
-    inspected = engine.inspect(container)
     if inspected is None or not inspected["State"]["Running"]:
-        raise EngineError(f"{container} does not run")
+        raise EngineError("it does not run")
     settings = inspected["NetworkSettings"]
     for binding in (settings["Ports"] or {}).get(f"{port}/tcp") or []:
         address = "127.0.0.1" if binding["HostIp"] in ("", "0.0.0.0", "::") else binding["HostIp"]  # noqa: S104
@@ -105,6 +119,17 @@ def container_url(engine: Engine, container: str, port: int) -> str:
         if network.get("IPAddress"):
             return f"http://{network['IPAddress']}:{port}"
     raise EngineError(f"{container} has no address")
+
+
+def must_have_stayed(inspected: dict[str, t.Any] | None, restarts: int) -> None:
+    """Check that a container that ran still does.
+
+    Raises:
+        GoneError: it has ended, or has been started again since.
+    """
+    state = (inspected or {}).get("State", {})
+    if not state.get("Running") or (inspected or {}).get("RestartCount", 0) > restarts:
+        raise GoneError(f"has died since it was ready, with exit status {state.get('ExitCode', 'unknown')}")
 
 
 def ask(url: str, path: str, host: str) -> tuple[int, str]:
@@ -154,29 +179,40 @@ def main() -> None:
             "version": {"type": "str", "default": ""},
             "version_field": {"type": "str", "default": "version"},
             "times": {"type": "int", "default": 1},
+            "restarts": {"type": "dict", "default": {}},
             "timeout": {"type": "float", "default": 60},
         },
         supports_check_mode=True,
     )
     options, engine = module.params, Engine()
     started = time.monotonic()
+    restarts: dict[str, int] = {}
     for target in options["containers"] + options["urls"]:
-        good, wrong = 0, "was not asked"
+        good, wrong, lost = 0, "was not asked", False
         while good < options["times"]:
             try:
-                url = container_url(engine, target, options["port"]) if target in options["containers"] else target
+                url = target
+                if target in options["containers"]:
+                    inspected = engine.inspect(target)
+                    if target in options["restarts"]:
+                        must_have_stayed(inspected, int(options["restarts"][target]))
+                    restarts[target] = (inspected or {}).get("RestartCount", 0)
+                    url = container_url(inspected, target, options["port"])
                 wrong = judge(*ask(url, options["path"], options["host_header"]), options["version"], options["version_field"])
+            except GoneError as error:
+                wrong, lost = str(error), True
             except (OSError, EngineError) as error:
                 wrong = f"does not answer: {error}"
             good = 0 if wrong else good + 1
-            if wrong and time.monotonic() - started > options["timeout"]:
+            if wrong and (lost or time.monotonic() - started > options["timeout"]):
                 logs = ""
                 if target in options["containers"] and engine.inspect(target) is not None:
                     logs = f"\nLast log lines:\n{engine.logs(target, 20).rstrip()}"
-                module.fail_json(msg=f"{target}{options['path']} {wrong} after {options['timeout']:g} s.{logs}")
+                said = wrong if lost else f"{options['path']} {wrong} after {options['timeout']:g} s"
+                module.fail_json(msg=f"{target}{' ' if lost else ''}{said}.{logs}")
             if good < options["times"]:
                 time.sleep(INTERVAL)
-    module.exit_json(changed=False, seconds=round(time.monotonic() - started, 2))
+    module.exit_json(changed=False, seconds=round(time.monotonic() - started, 2), restarts=restarts)
 
 
 if __name__ == "__main__":

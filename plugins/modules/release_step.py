@@ -36,6 +36,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+step:
+  description: Name of the step that began.
+  returned: success
+  type: str
 report:
   description: The report with C(steps), the seconds of each, and C(seconds).
   returned: with O(report)

@@ -64,6 +64,34 @@ def test_which_version_is_wanted(record: Any, declared: str, explicit: bool, rol
     assert release.wanted_version(record, declared, explicit=explicit, rollback=rollback) == expected
 
 
+@pytest.mark.parametrize(
+    ("step", "was_rollback", "explicit", "expected"),
+    [
+        # A deploy that died: undoing it is what was asked for.
+        ("prepare", False, False, "1.0"),
+        ("switch", False, False, "1.0"),
+        # A rollback that died: the same command again ends it.
+        ("switch", True, False, "0.9"),
+        # Committed, so it stands: the record is already that of the new version.
+        ("commit", False, False, "0.9"),
+        ("switch", False, True, "0.8"),
+    ],
+)
+def test_what_a_rollback_after_an_interrupted_release_goes_back_to(step: str, was_rollback: bool, explicit: bool, expected: str):
+    record = {**FIRST, "previous": {"slot": "green", "version": "0.9"}}
+    lock = {"run": "x", "step": step, "journal": {"to": {"slot": "green", "version": "1.1"}, "record": record, "rollback": was_rollback}}
+    declared = "0.8" if explicit else "1.0"
+    assert release.wanted_version(record, declared, lock, explicit=explicit, rollback=True) == expected
+
+
+def test_the_way_back_is_the_configuration_before_the_interrupted_release():
+    states = {"lb1": {"files": {"/x/nginx/config/current": {"link": "after"}}}, "app1": {"files": {}}}
+    assert release.revisions_before(states, "/x/nginx", None) == {"lb1": "after"}
+    lock = {"run": "x", "step": "switch", "journal": {"to": {"slot": "green"}, "revisions": {"lb1": "before"}}}
+    assert release.revisions_before(states, "/x/nginx", lock) == {"lb1": "before"}
+    assert release.revisions_before(states, "/x/nginx", {**lock, "step": "commit"}) == {"lb1": "after"}
+
+
 @pytest.mark.parametrize("record", [None, FIRST])
 def test_there_is_nothing_to_go_back_to(record: Any):
     with pytest.raises(ReleaseError, match="nothing to go back to"):

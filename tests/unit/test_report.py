@@ -151,7 +151,7 @@ def test_a_release_tells_what_serves_and_how_it_ended(report):
 
 @pytest.mark.parametrize(
     ("steps", "fails", "outcome"),
-    [([], False, "unchanged"), ([], True, "refused"), (["pull"], True, "unfinished")],
+    [([], False, "unchanged"), (["lock"], True, "refused"), (["lock", "pull"], True, "unfinished")],
 )
 def test_a_run_without_a_release_tells_what_serves_all_the_same(report, steps: list[str], fails: bool, outcome: str):
     plan = {"members": ["one", "two"], "folder": "/nowhere", "version": "1.0"}

@@ -1,0 +1,77 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Revisions of a service's configuration: which are kept, and the way back to one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, switch
+from ansible_collections.slipway.stack.plugins.modules.config_revision import restore
+from ansible_collections.slipway.stack.plugins.modules.config_tree import prune
+
+
+class FakeEngine:
+    """Takes commands; those that speak of a revision named here fail."""
+
+    def __init__(self, bad: str = "") -> None:
+        self.bad, self.ran = bad, []
+
+    def execute(self, _container: str, argv: list[str]) -> tuple[int, str, str]:
+        self.ran.append(argv)
+        return (1, "", "unknown directive") if self.bad and any(self.bad in part for part in argv) else (0, "", "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A service that has had five configurations, one after the other."""
+    config = tmp_path / "config"
+    config.mkdir()
+    for number, name in enumerate("abcde"):
+        (config / name).mkdir()
+        switch(str(config), name)
+        os.utime(config / name, (1000 + number, 1000 + number))
+    (config / "loaded").write_text("e\n")
+    return tmp_path
+
+
+def options(folder: Path, revision: str) -> dict[str, Any]:
+    check, reload = ["check", "/etc/slipway/{revision}/nginx.conf"], ["reload"]
+    return {"folder": str(folder), "container": "slipway-nginx", "revision": revision, "validate": check, "reload": reload}
+
+
+def current(folder: Path) -> tuple[str, str]:
+    return os.readlink(folder / "config/current"), (folder / "config/loaded").read_text().strip()
+
+
+def test_the_revisions_that_were_current_last_are_kept(folder: Path):
+    prune(str(folder / "config"), {"e", "d"})
+    assert {path.name for path in (folder / "config").iterdir() if path.is_dir() and not path.is_symlink()} == {"b", "c", "d", "e"}
+
+
+def test_a_revision_becomes_current_again(folder: Path):
+    engine = FakeEngine()
+    assert restore(options(folder, "b"), engine) is True
+    assert current(folder) == ("b", "b")
+    assert engine.ran == [["check", "/etc/slipway/b/nginx.conf"], ["reload"]]
+    assert restore(options(folder, "b"), engine) is False
+    assert len(engine.ran) == 2
+
+
+def test_a_revision_that_was_not_read_yet_is_read(folder: Path):
+    (folder / "config/loaded").write_text("a\n")
+    engine = FakeEngine()
+    assert restore(options(folder, "e"), engine) is True
+    assert engine.ran[-1] == ["reload"]
+
+
+@pytest.mark.parametrize(("revision", "bad"), [("never", ""), ("", ""), ("b", "b")])
+def test_what_is_not_there_or_not_valid_is_not_made_current(folder: Path, revision: str, bad: str):
+    with pytest.raises(RefusedError):
+        restore(options(folder, revision), FakeEngine(bad and f"/{bad}/"))
+    assert current(folder) == ("e", "e")
