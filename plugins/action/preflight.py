@@ -175,7 +175,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
-            problems += preflight.check_images(host, state, self._image_variables(host, view))
+            images = self._image_variables(host, view)
+            problems += preflight.check_images(host, state, images)
+            problems += preflight.check_nginx(host, state, images)
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems
 

@@ -27,6 +27,9 @@ DEFAULT_MINIMUM_DISK_MB = 4096
 # A host that runs the stack already holds its images: it needs room to go on, not room to begin.
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
 
+#: The first nginx with keepalive_min_timeout, without which a reload loses POSTs.
+OLDEST_NGINX = (1, 27, 4)
+
 _SECRET_INPUT = re.compile(r"_(password|passphrase|secret|secret_key|token)$")
 _SHOWN_NEVER = re.compile(r"password|passphrase|secret|token|credential|_key$", re.IGNORECASE)
 _ANY_ADDRESS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
@@ -362,6 +365,36 @@ def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, st
         for image, reason in sorted((state.get("missing_images") or {}).items())
         if reason
     ]
+
+
+def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:
+    """The image of nginx must know all that the configuration says.
+
+    Its version is what the image says of itself where it is on the host, or else what its tag says; an image that says neither is taken.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        variables: For each image the variable that names it.
+    """
+    problems = []
+    for image in (image for image, variable in variables.items() if variable == "nginx_image"):
+        said = ((state.get("images") or {}).get(image) or {}).get("versions", {}).get("nginx", "")
+        found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", said) or re.search(r"(?:^|/)nginx:(\d+)\.(\d+)(?:\.(\d+))?", image)
+        if found is None:
+            continue
+        numbers = tuple(int(number) for number in found.groups() if number is not None)
+        # A tag of two numbers follows the last release of its line.
+        if numbers < OLDEST_NGINX[: len(numbers)]:
+            version, oldest = ".".join(map(str, numbers)), ".".join(map(str, OLDEST_NGINX))
+            problems.append(
+                Problem(
+                    host,
+                    f"image {image} (nginx_image) is nginx {version}, which loses requests whenever it reloads: keepalive_min_timeout, "
+                    f"which prevents that, came with {oldest}; take nginx:1-alpine, or any other from {oldest} on",
+                )
+            )
+    return problems
 
 
 def check_reach(

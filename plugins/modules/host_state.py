@@ -102,7 +102,9 @@ volumes:
   returned: always
   type: dict
 images:
-  description: The images that are there, by tag and by digest, each with its C(id).
+  description: >-
+    The images that are there, by tag and by digest, each with its C(id), and those of O(images) with the C(versions) of programs
+    that they name in variables such as C(NGINX_VERSION).
   returned: always
   type: dict
 missing_images:
@@ -330,6 +332,14 @@ def run_query(engine: Engine, container: str, argv: list[str]) -> dict[str, t.An
         return {"rc": 1, "answer": None, "error": str(error)}
 
 
+def image_versions(engine: Engine, images: dict[str, t.Any], wanted: list[str]) -> None:
+    """Note of each wanted image that is there the versions of the programs that it says it holds, as official images do."""
+    for reference in sorted({normal_reference(item) for item in wanted} & set(images)):
+        variables = (engine.get(f"/images/{reference}/json").get("Config") or {}).get("Env") or []
+        named = [variable.partition("=") for variable in variables]
+        images[reference]["versions"] = {name[:-8].lower(): value for name, _, value in named if name.endswith("_VERSION")}
+
+
 def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str]) -> dict[str, str]:
     """Return, for each wanted image that the host has not, why it cannot be pulled; an empty reason means that it can."""
     found: dict[str, str] = {}
@@ -483,6 +493,8 @@ def main() -> None:
     state["schema"] = 1
     state["host"] = describe_host()
     state["files"] = describe_files(folder, options["files"], key, options["contents"])
+    if engine is not None:
+        image_versions(engine, state["images"], options["images"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()

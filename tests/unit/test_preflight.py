@@ -108,6 +108,30 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "said", "too_old"),
+    [
+        ("nginx:1-alpine", "", ""),
+        ("nginx:1-alpine", "1.31.2", ""),
+        ("nginx:1-alpine", "1.27.3", "1.27.3"),
+        ("nginx:1.27.4", "", ""),
+        ("nginx:1.27-alpine", "", ""),
+        ("nginx:1.26-alpine", "", "1.26"),
+        ("registry.example/mirror/nginx:1.26.3@sha256:aa", "", "1.26.3"),
+        # The number is that of somebody's own image.
+        ("registry.example/edge-proxy:1.2.0", "", ""),
+    ],
+)
+def test_an_nginx_that_loses_requests_is_named(image: str, said: str, too_old: str):
+    read = state(images={image: {"id": "sha256:1", "versions": {"nginx": said}}} if said else {})
+    problems = preflight.check_nginx("one", read, {image: "nginx_image", "redis:6": "redis_image"})
+    if too_old:
+        assert f"image {image} (nginx_image) is nginx {too_old}, which loses requests" in texts(problems)
+        assert "from 1.27.4 on" in texts(problems)
+    else:
+        assert problems == []
+
+
 def test_an_address_out_of_reach_names_its_variable():
     read = state(reach={"10.0.0.9:5432": "unreachable: timed out", "10.0.0.9:8000": "open"})
     wanted = [{"address": "10.0.0.9", "port": port, "variable": f"v{port}"} for port in (5432, 8000)]

@@ -1,33 +1,38 @@
-# Versions of the support desk's backend for the tests of releases: one that works, and some that do not.
+# Versions of a backend for the tests of releases: the support desk's under another version, small ones, and some that misbehave.
 ARG BASE
 FROM support-desk/backend:$BASE AS good
 ARG VERSION
 ENV APP_VERSION=$VERSION
 
-FROM good AS never-healthy
+# Faults are tried with a product that starts at once, and has nothing to migrate.
+FROM good AS small
+USER root
+COPY small.py ./
+RUN printf 'print("nothing to migrate")\n' >support_desk/migrate.py && : >support_desk/__init__.py
+USER 10001:10001
+CMD ["python3", "small.py"]
+
+FROM small AS never-healthy
 CMD ["sleep", "infinity"]
 
-FROM good AS misbehaving
-COPY misbehaving.py ./
+FROM small AS dies
+CMD ["python3", "small.py", "dies"]
 
-FROM misbehaving AS dies
-CMD ["uvicorn", "--factory", "misbehaving:dying", "--host", "0.0.0.0", "--port", "8000"]
+FROM small AS errors
+CMD ["python3", "small.py", "errors"]
 
-FROM misbehaving AS errors
-CMD ["uvicorn", "--factory", "misbehaving:failing", "--host", "0.0.0.0", "--port", "8000"]
-
-FROM good AS migration-fails
+FROM small AS migration-fails
 USER root
 RUN printf 'raise SystemExit("relation customers has no column fax")\n' >support_desk/migrate.py
 USER 10001:10001
 
-FROM good AS migration-hangs
+FROM small AS migration-hangs
 USER root
 RUN printf 'import time\nprint("waiting for a lock on customers", flush=True)\ntime.sleep(3600)\n' >support_desk/migrate.py
 USER 10001:10001
 
 # Too large for the disk that the test leaves; random, so that no compression helps.
-FROM good AS large
+FROM small AS large
 USER root
 RUN head -c 24000000 /dev/urandom >/app/large
 USER 10001:10001

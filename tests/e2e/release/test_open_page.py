@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from playwright.sync_api import Page, WebSocket, expect
-from slipway_release import Fleet
+from slipway_release import PRODUCT, Fleet
 
 ANSWER_MS = 30_000
 ASSETS = "[...document.querySelectorAll('script[src], link[rel=stylesheet]')].map((node) => node.src || node.href)"
@@ -27,7 +27,7 @@ def test_a_page_opened_before_a_release_goes_on(place: tuple[str, Path], page: P
     url = place[0]
     lines: list[WebSocket] = []
     page.on("websocket", lines.append)
-    version, other = fleet.version, fleet.other()
+    version, other = fleet.version, fleet.other(PRODUCT)
     page.goto(url)
     health = page.get_by_test_id("health")
     expect(health).to_have_attribute("data-link", "open", timeout=ANSWER_MS)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from slipway_lab import ROOT
-from slipway_release import FIRST, SECOND, Fleet, Load
+from slipway_release import PRODUCT, Fleet, Load
 
 RELEASES = 10
 REQUESTS = 20_000
@@ -20,8 +20,8 @@ def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
     version = fleet.version
     for number in range(RELEASES):
         # Two ways to each version: rollback.yml to the one before, and deploy.yml to one that is named.
-        run = fleet.rollback() if number % 2 else fleet.deploy(fleet.other())
-        previous, version = version, SECOND if version == FIRST else FIRST
+        run = fleet.rollback() if number % 2 else fleet.deploy(fleet.other(PRODUCT))
+        previous, version = version, PRODUCT[1] if version == PRODUCT[0] else PRODUCT[0]
         runs.append(run.report)
         assert (run.report["version"], run.report["previous"], run.report["outcome"]) == (version, previous, "released"), run.report
         assert set(run.report["slots"]) == {host.name for host in fleet.app}
@@ -47,5 +47,5 @@ def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
     # Each release closes all of them in order, and each comes back.
     assert numbers["websockets_closed"] == {"1012": numbers["websockets_reconnected"]}, numbers["websockets_closed"]
     assert numbers["websockets_reconnected"] == RELEASES * WEBSOCKETS
-    assert {key for key, seen in numbers["versions"].items() if seen["answers"]} == {FIRST, SECOND}
+    assert {key for key, seen in numbers["versions"].items() if seen["answers"]} == set(PRODUCT)
     fleet.check(version)
