@@ -64,10 +64,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result: dict[str, t.Any] = self._execute_module(
                 module_name="slipway.stack.image_build", module_args=arguments, task_vars=task_vars
             )
+            if place != folder.absolute():
+                # As the user who unpacked it; the rest of the temporary folder is Ansible's to remove.
+                gone = {"path": str(place), "state": "absent"}
+                self._execute_module(module_name="ansible.builtin.file", module_args=gone, task_vars=task_vars)
         # The login stands in the arguments, which -vvv shows.
         result.pop("invocation", None)
-        if not local and not self._task.check_mode:
-            self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action plugins do
         return result
 
     def _way(self, host: str, port: int, builder: str, task_vars: dict[str, t.Any], ways: contextlib.ExitStack) -> str:
@@ -84,7 +86,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _send(self, folder: Path, task_vars: dict[str, t.Any]) -> Path:
         """Send the files of a folder to the host that builds, and return where they are."""
-        top = self._make_tmp_path()
+        # Ansible has made one, as this plugin says that it transfers files, and removes it at the end.
+        top = self._connection._shell.tmpdir or self._make_tmp_path()  # noqa: SLF001 - as Ansible's own action plugins do
         with tempfile.TemporaryDirectory(prefix="slipway-send-") as name:
             archive = Path(name) / "source.tar.gz"
             with tarfile.open(archive, "w:gz", compresslevel=3) as files:

@@ -221,8 +221,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
-                self.wfile.write(chunk)
+                # Before: who has read the last byte must find it counted.
                 self.server.count(len(chunk))
+                self.wfile.write(chunk)
 
     def _head(self, status: int, media: str, size: int, digest: str = "") -> None:
         self.send_response(status)

@@ -20,6 +20,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 
+from ansible_collections.slipway.stack.plugins.action.image_build import files_of
 from ansible_collections.slipway.stack.plugins.action.image_source import folder_of, image_of, problems_of
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
@@ -377,6 +378,18 @@ def test_bad_input_is_told_in_one_message_before_anything_is_built(product: Path
     said = told(product, **changes)
     assert message in said
     assert bool(said) == bool(message)
+
+
+def test_a_host_that_builds_is_sent_what_git_does_not_ignore(product: Path, tmp_path: Path):
+    (product / ".gitignore").write_text("node_modules/\n")
+    (product / "frontend/node_modules").mkdir()
+    (product / "frontend/node_modules/big").write_text("x")
+    (product / "backend/new").write_text("x")
+    assert files_of(product) == [".gitignore", "backend/Dockerfile", "backend/new", "frontend/Dockerfile"]
+    plain = tmp_path / "plain"
+    (plain / "backend").mkdir(parents=True)
+    (plain / "Dockerfile").write_text("x")
+    assert files_of(plain) == ["Dockerfile", "backend"]
 
 
 def test_what_is_not_committed_is_no_part_of_a_reference(product: Path):
