@@ -434,7 +434,9 @@ def check_reach(
 
 def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mapping[str, Any]) -> bool:
     """Tell whether a refusal is one that a run mends: nothing healthy is published there yet, or its firewall knows the client not yet."""
-    if address not in (store.get("host") or {}).get("addresses", ()):
+    own = (client.get("host") or {}).get("addresses", ())
+    # An address that both have, as that of the engine's bridge, leads the client to itself.
+    if address not in (store.get("host") or {}).get("addresses", ()) or (address in own and store is not client):
         return False
     ends = {f"{any_or_one}:{port}" for any_or_one in (address, *_ANY_ADDRESS)}
     served = any(
@@ -442,7 +444,7 @@ def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mappi
         for container in store.get("containers", {}).values()
         if container["running"] and container["health"] == "healthy"
     )
-    return not served or not _admits(store.get("firewall") or (), address, port, (client.get("host") or {}).get("addresses", ()))
+    return not served or not _admits(store.get("firewall") or (), address, port, own)
 
 
 def _admits(rules: Iterable[str], address: str, port: int, clients: Iterable[str]) -> bool:

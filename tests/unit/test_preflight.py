@@ -173,10 +173,12 @@ def store(
         ({"postgres": [store(binding="0.0.0.0:5432")]}, False),
         ({"postgres": [store(peers=("10.0.0.0/24",))]}, False),
         ({"postgres": [{**store(), "firewall": []}]}, False),
+        # An address that the client has too leads it to itself.
+        ({"postgres": [{"host": {"addresses": ["10.0.0.9"]}}], "own": ["10.0.0.9"]}, False),
     ],
 )
 def test_a_refusal_is_admitted_only_where_this_run_mends_it(read: dict[str, Any], admitted: bool):
-    client = state(reach={"10.0.0.9:5432": "refused"}, host={"addresses": ["10.0.0.1", "127.0.0.1"]})
+    client = state(reach={"10.0.0.9:5432": "refused"}, host={"addresses": ["10.0.0.1", "127.0.0.1", *read.get("own", ())]})
     wanted = [{"group": "postgres", "address": "10.0.0.9", "port": 5432, "variable": "slipway_postgres_host"}]
     said = texts(preflight.check_reach("one", client, wanted, read))
     assert (said == "") is admitted
