@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import random
 import shutil
@@ -20,6 +19,8 @@ SERVER = "postgres"
 #: Name of the receiver among the server's standbys; the role postgres names it in synchronous_standby_names.
 RECEIVER = "slipway_backup"
 SLOT = "slipway_backup"
+#: How Barman names the description of a backup, behind its identifier.
+INFO = "-backup.info"
 CONNECT_SECONDS = 10
 #: How long to look for a moment at which no transaction is in progress, and how often.
 QUIET_SECONDS = 2.0
@@ -126,15 +127,6 @@ def barman(config: Config, *arguments: str, what: str, timeout: float | None = N
     return execute(barman_command(config, *arguments), what, timeout=timeout).stdout
 
 
-def barman_json(config: Config, *arguments: str, what: str) -> t.Any:
-    """Run Barman and return its answer."""
-    output = barman(config, "-f", "json", *arguments, what=what)
-    try:
-        return json.loads(output)
-    except ValueError as error:
-        raise StepError(f"{what}: barman answered {output[:200]!r}") from error
-
-
 def connect(config: Config) -> t.Any:
     """Return a connection to the application's database, in autocommit mode.
 
@@ -168,24 +160,24 @@ def ask(connection: t.Any, query: t.Any, parameters: t.Sequence[t.Any] | None = 
 
 
 def backups(config: Config) -> list[JSON]:
-    """Return Barman's backups, oldest first, each with ``id``, ``status``, ``parent`` (empty for a full one) and ``bytes``."""
-    if not (config.barman / SERVER / "base").is_dir():
-        return []
+    """Return Barman's backups, oldest first, each with ``id``, ``status``, ``parent`` (empty for a full one), ``system_id`` and ``bytes``.
+
+    Read from Barman's own descriptions, as asking it starts a program for each.
+    """
     found = []
-    # A fresh Barman has no backup of its own to list, and says so in other words.
-    for entry in barman_json(config, "list-backups", SERVER, what="list base backups").get(SERVER, []):
-        info = barman_json(config, "show-backup", SERVER, entry["backup_id"], what="describe a base backup")[SERVER]
-        catalog = info.get("catalog_information", {})
+    for path in sorted((config.barman / SERVER / "meta").glob(f"*{INFO}")):
+        info = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        backup_id, parent = path.name.removesuffix(INFO), info.get("parent_backup_id", "None")
         found.append(
             {
-                "id": entry["backup_id"],
-                "status": entry.get("status", info.get("status", "")),
-                "parent": catalog.get("parent_backup_id") or "",
-                "system_id": str(info.get("system_id", "")),
-                "bytes": size_of(config.barman / SERVER / "base" / entry["backup_id"]),
+                "id": backup_id,
+                "status": info.get("status", ""),
+                "parent": "" if parent == "None" else parent,
+                "system_id": info.get("systemid", ""),
+                "bytes": size_of(config.barman / SERVER / "base" / backup_id),
             }
         )
-    return sorted(found, key=lambda backup: str(backup["id"]))
+    return found
 
 
 def chain_of(backup_id: str, known: t.Iterable[JSON]) -> list[str]:
@@ -406,8 +398,8 @@ def archived(config: Config, wal: str) -> Path:
     return config.barman / SERVER / "wals" / wal[:16] / wal
 
 
-def collect_wal(config: Config, wal: str) -> None:
-    """Wait until a WAL segment has arrived and is archived.
+def collect_wal(config: Config, wal: str, backup_id: str) -> None:
+    """Wait until a WAL segment has arrived and is archived, and with it all that a base backup needs.
 
     Raises:
         StepError: it does not arrive.
@@ -423,6 +415,11 @@ def collect_wal(config: Config, wal: str) -> None:
             raise StepError(f"the WAL segment {wal} has not arrived after {WAL_SECONDS} s")
         barman(config, "archive-wal", SERVER, what="archive WAL")
         time.sleep(0.2)
+    # Tells Barman to look, which counts a backup as done then, and the next one can build on it.
+    barman(config, "check-backup", SERVER, backup_id, what=f"check the base backup {backup_id}")
+    status = next((backup["status"] for backup in backups(config) if backup["id"] == backup_id), "missing")
+    if status != "DONE":
+        raise StepError(f"the base backup {backup_id} is {status}")
 
 
 def dump(config: Config, folder: Path) -> JSON:

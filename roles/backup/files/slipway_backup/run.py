@@ -117,7 +117,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         say("chroma: copying")
         stores["chroma"] = chroma.capture(config, partial)
     if config.postgres:
-        postgres.collect_wal(config, stores["postgres"]["wal"])
+        postgres.collect_wal(config, stores["postgres"]["wal"], base["backup_id"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
         postgres.remember_gap(config, None)
     settings = {**config.settings, **facts}
