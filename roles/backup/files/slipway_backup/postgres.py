@@ -281,7 +281,7 @@ def wait_for_receiver(config: Config, seconds: float = 60) -> None:
             if rows and rows[0][0] and rows[0][1] != "lost":
                 return
             if time.monotonic() > deadline:
-                slot = f"its slot is {rows[0][1]} and not in use" if rows else "it has no slot"
+                slot = f"its slot is {rows[0][1] or 'new'} and not in use" if rows else "it has no slot"
                 raise StepError(f"WAL does not stream from PostgreSQL: {slot}; see the log of the backup container")
             time.sleep(0.5)
     finally:

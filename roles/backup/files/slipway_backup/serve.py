@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
+import typing as t
 from pathlib import Path
 
 from slipway_backup import postgres, report
@@ -25,6 +27,8 @@ STEADY_SECONDS = 3
 #: The health check takes an older word of ours for none.
 STALE_SECONDS = 90
 STOP_SECONDS = 10
+#: What the server says when there is no way on from the place that we ask for.
+DEAD_END = ("has already been removed", "is not in this server's history")
 
 
 class Supervisor:
@@ -35,11 +39,12 @@ class Supervisor:
         self.config = config
         self.stopping = threading.Event()
         self.reload = False
-        self.receiver: subprocess.Popen[bytes] | None = None
+        self.receiver: subprocess.Popen[str] | None = None
         self.began = 0.0
         self.pause = 1
         self.retry_at = 0.0
         self.error = ""
+        self.output: collections.deque[str] = collections.deque(maxlen=20)
 
     def stop(self, *_: object) -> None:
         """End the loop, and with it the process."""
@@ -61,19 +66,41 @@ class Supervisor:
             rows = postgres.ask(connection, "select wal_status from pg_replication_slots where slot_name = %s", [postgres.SLOT])
         finally:
             connection.close()
-        if rows and rows[0][0] == "lost":
-            # The server needed the room more than we the WAL: see max_slot_wal_keep_size.
-            say("wal: the server has dropped WAL that we did not have; beginning anew, the next base backup is a full one")
-            postgres.remember_gap(self.config, now())
-            postgres.barman(self.config, "receive-wal", "--drop-slot", postgres.SERVER, what="drop the lost slot")
-            postgres.barman(self.config, "receive-wal", "--reset", postgres.SERVER, what="begin to stream anew")
+        said = "\n".join(self.output)
+        if (rows and rows[0][0] == "lost") or any(text in said for text in DEAD_END):
+            self.begin_anew(bool(rows))
             rows = []
         if not rows:
             postgres.barman(self.config, "receive-wal", "--create-slot", "--if-not-exists", postgres.SERVER, what="make a slot")
+        self.output.clear()
+        command = postgres.barman_command(self.config, "receive-wal", postgres.SERVER)
         # A group of its own: Barman starts PostgreSQL's receiver, and both have to end.
-        self.receiver = subprocess.Popen(postgres.barman_command(self.config, "receive-wal", postgres.SERVER), start_new_session=True)
+        self.receiver = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        threading.Thread(target=self.listen, args=[self.receiver.stdout], daemon=True).start()
         self.began = time.monotonic()
         say("wal: receiving")
+
+    def listen(self, stream: t.IO[str]) -> None:
+        """Pass on what the receiver says, and remember the end of it."""
+        for line in stream:
+            self.output.append(line)
+            say(f"wal: {line.rstrip()}")
+
+    def begin_anew(self, has_slot: bool) -> None:
+        """Give up the place in the WAL that the server cannot go on from, and note that there is a gap.
+
+        The server has dropped what we did not have (see max_slot_wal_keep_size), or it was restored to an earlier moment.
+        """
+        say("wal: the server cannot go on from where we are; beginning anew, and the next base backup is a full one")
+        postgres.remember_gap(self.config, now())
+        self.archive()
+        if has_slot:
+            postgres.barman(self.config, "receive-wal", "--drop-slot", postgres.SERVER, what="drop the slot")
+        # Without them the receiver begins where the server is.
+        for path in (self.config.barman / postgres.SERVER / "streaming").glob("0*.partial"):
+            path.unlink()
 
     def end_receiver(self) -> None:
         """End the receiver; it finishes what it has."""
