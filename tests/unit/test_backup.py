@@ -312,12 +312,6 @@ def test_records_come_back_as_they_were_written(tmp_path: Path):
         list(chroma.read_lines(tmp_path / "0.jsonl.zst"))
 
 
-def test_a_snapshot_says_where_its_data_was():
-    assert offsite.common_root(["/backup/barman/x", "/backup/points/20261123T120000Z"], "20261123T120000Z") == "/backup"
-    with pytest.raises(common.StepError, match="no such point"):
-        offsite.common_root(["/backup/points/other"], "20261123T120000Z")
-
-
 WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": True, "gap": "", "error": ""}
 
 

@@ -189,37 +189,13 @@ def fetch(config: Config, name: str) -> str:
         name = max(snapshots)
     if name not in snapshots:
         raise StepError(f"the off-site repository has no point {name}; it has {', '.join(sorted(snapshots)[-10:]) or 'none'}")
-    snapshot = snapshots[name]
-    root = common_root(snapshot["paths"], name)
+    snapshot = str(snapshots[name]["id"])
+    manifest = f"points/{name}/{MANIFEST}"
     config.data.mkdir(parents=True, exist_ok=True)
-    manifest = config.points / name / MANIFEST
-    # Last, so that a fetch that was interrupted leaves no point.
-    restic(
-        config,
-        "restore",
-        f"{snapshot['id']}:{root}",
-        "--target",
-        str(config.data),
-        "--exclude",
-        f"points/{name}/{MANIFEST}",
-        what=f"fetch {name}",
-    )
-    text = restic(
-        config, "dump", snapshot["id"], f"{root}/points/{name}/{MANIFEST}".replace("//", "/"), what=f"fetch the manifest of {name}"
-    )
+    # The names in a snapshot are relative to the data's folder. The manifest comes last: a fetch that was interrupted leaves no point.
+    restic(config, "restore", snapshot, "--target", str(config.data), "--exclude", f"/{manifest}", what=f"fetch {name}")
+    text = restic(config, "dump", snapshot, f"/{manifest}", what=f"fetch the manifest of {name}")
     if json.loads(text).get("name") != name:
         raise StepError(f"the manifest of {name} in the off-site repository is another point's")
-    write_atomically(manifest, text)
+    write_atomically(config.data / manifest, text)
     return name
-
-
-def common_root(paths: t.Sequence[str], name: str) -> str:
-    """Return the folder of the data as the snapshot names it.
-
-    Raises:
-        StepError: the snapshot holds no such point.
-    """
-    for path in paths:
-        if path.endswith(f"/points/{name}"):
-            return path.removesuffix(f"/points/{name}") or "/"
-    raise StepError(f"the off-site snapshot of {name} has no such point inside")
