@@ -48,6 +48,8 @@ def upstream_servers(
     slot: str,
     canary_slot: str = "",
     canary_weight: int = 0,
+    moved: dict[str, str] | None = None,
+    drained: t.Sequence[str] = (),
 ) -> list[t.Any]:
     """Return ``host:port`` of every app container of a tier, as the balancer ``here`` reaches it.
 
@@ -62,17 +64,21 @@ def upstream_servers(
         slot: the slot that answers.
         canary_slot: the slot that answers some requests, or none.
         canary_weight: per cent of the requests that the canary gets.
+        moved: the slot that answers on hosts on which it is another one.
+        drained: hosts that get no requests.
     """
 
     def servers_of(which: str) -> list[str]:
         servers = []
         for host in hosts:
-            values = hostvars[host]
+            if host in drained:
+                continue
+            values, slot_there = hostvars[host], (moved or {}).get(host, which)
             for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
                 if host == here:
-                    servers.append(f"{tier}-{which}-{number}:{values[f'app_{tier}_port']}")
+                    servers.append(f"{tier}-{slot_there}-{number}:{values[f'app_{tier}_port']}")
                 else:
-                    port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[which] + number - 1
+                    port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[slot_there] + number - 1
                     servers.append(f"{values['slipway_address']}:{port}")
         return servers
 
@@ -82,6 +88,19 @@ def upstream_servers(
     canary = servers_of(canary_slot)
     live_weight, new_weight = canary_weights(int(canary_weight), len(live), len(canary))
     return [{"server": server, "weight": live_weight} for server in live] + [{"server": server, "weight": new_weight} for server in canary]
+
+
+def fleet_batches(hosts: list[str], size: int) -> list[dict[str, list[str]]]:
+    """Return the batches in which hosts take their turn, each with ``hosts``, and those whose turn is ``before`` and ``after``.
+
+    Args:
+        hosts: names of the hosts, in their order.
+        size: number of hosts in a batch, 1 or more.
+    """
+    return [
+        {"hosts": hosts[at : at + int(size)], "before": hosts[:at], "after": hosts[at + int(size) :]}
+        for at in range(0, len(hosts), int(size))
+    ]
 
 
 def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[dict[str, t.Any]]:
@@ -124,6 +143,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "firewall_rules": firewall_rules,
+            "fleet_batches": fleet_batches,
             "upstream_servers": upstream_servers,
             "slot_ports": slot_ports,
             "probe_targets": probe_targets,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules, slot_ports, upstream_servers
+from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules, fleet_batches, slot_ports, upstream_servers
 from ansible_collections.slipway.stack.plugins.module_utils import release
 from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
 
@@ -189,6 +189,19 @@ def test_a_balancer_reaches_its_own_host_by_name_and_others_by_address():
     with_canary = upstream_servers(["app2"], HOSTVARS, "lb1", "backend", "blue", "green", 10)
     assert [item["server"] for item in with_canary] == ["10.0.0.2:8000", "10.0.0.2:8001", "10.0.0.2:8100", "10.0.0.2:8101"]
     assert with_canary[0]["weight"] == 9 * with_canary[2]["weight"]
+
+
+def test_hosts_take_their_turn_in_batches() -> None:
+    """Each batch knows who has moved before it and who has not yet; the last may be smaller."""
+    turns = fleet_batches(["a", "b", "c"], 2)
+    assert turns == [{"hosts": ["a", "b"], "before": [], "after": ["c"]}, {"hosts": ["c"], "before": ["a", "b"], "after": []}]
+    assert fleet_batches([], 1) == []
+
+
+def test_servers_follow_the_hosts_of_a_rolling_release() -> None:
+    """A host that gets no requests is left out, and one that has moved is asked in its other slot."""
+    servers = upstream_servers(["app1", "app2"], HOSTVARS, "lb1", "backend", "blue", moved={"app1": "green"}, drained=["app2"])
+    assert servers == ["10.0.0.1:8100", "10.0.0.1:8101"]
 
 
 def test_ports_of_both_slots_are_limited_to_their_peers():
