@@ -1,0 +1,353 @@
+"""Recovery points hold what was acknowledged, and what goes wrong leaves none and says so."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from slipway_lab import Lab, LabHost, wait_until
+
+HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
+PROGRAM = "docker exec slipway-backup slipway-backup"
+SECRETS = "/etc/slipway/slipway/backup/secrets"
+# Root, and only what it takes to give files away: what puts data together for another user.
+HELPER = (
+    "docker run --rm --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER "
+    "--volume /etc/slipway/slipway/backup/config:/etc/slipway:ro --volume /etc/slipway/slipway/backup/secrets:/run/secrets:ro"
+)
+# A session that writes without a pause; each line is an acknowledged row.
+WRITER = (
+    "yes 'insert into acked default values returning id;' | "
+    "docker exec --interactive slipway-postgres psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app >/tmp/acked 2>/dev/null"
+)
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    """The backup host, with a table that the tests write to."""
+    (found,) = lab.groups["backup"]
+    sql(found, "create table if not exists acked (id bigserial primary key, at timestamptz not null default clock_timestamp())")
+    sql(found, "alter table acked owner to app_owner")
+    return found
+
+
+def sql(host: LabHost, *statements: str, container: str = "slipway-postgres") -> str:
+    """Return what a server answers to its superuser."""
+    commands = shlex.join([f"--command={statement}" for statement in statements])
+    return host.run(f"docker exec {container} psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app {commands}").strip()
+
+
+def names(host: LabHost) -> list[str]:
+    return [point["name"] for point in json.loads(host.run(f"{PROGRAM} --json list"))]
+
+
+def report(host: LabHost) -> dict[str, Any]:
+    return dict(json.loads(host.run(f"{PROGRAM} --json report")))
+
+
+def manifest(host: LabHost, name: str = "latest") -> dict[str, Any]:
+    return dict(json.loads(host.run(f"{PROGRAM} --json show {name}")))
+
+
+def run(host: LabHost, *arguments: str) -> tuple[int, str]:
+    """Make a recovery point as the timer does; return the exit code and what was said."""
+    output = host.run(f"{HOST_PROGRAM} run {shlex.join(arguments)}; echo; echo $?", check=False)
+    return int(output.split()[-1]), output
+
+
+def leftovers(host: LabHost) -> tuple[list[str], set[str]]:
+    """Return half points, and base backups that belong to no point."""
+    half = host.run("docker exec slipway-backup find /backup/points -maxdepth 1 -name '.*' -mindepth 1").split()
+    needed = {backup for name in names(host) for backup in manifest(host, name)["stores"]["postgres"]["chain"]}
+    return half, set(host.run("docker exec slipway-backup ls /backup/barman/postgres/base").split()) - needed
+
+
+def failed_without_a_trace(host: LabHost, cause: str, before: list[str]) -> None:
+    """Check that the last run failed for this cause, and left nothing."""
+    last = report(host)["last_run"]
+    assert last["result"] == "failed"
+    assert cause in last["reason"]
+    assert names(host) == before
+    assert leftovers(host) == ([], set())
+
+
+@pytest.fixture
+def restored(host: LabHost) -> Iterator[Callable[..., str]]:
+    """A function that puts PostgreSQL together from a point and starts it, without a network; it returns the container."""
+
+    def restore(point: str, *arguments: str, data: str = "backup_data") -> str:
+        host.run("docker rm --force drilled; docker volume rm --force drilled; docker volume create drilled", check=False)
+        host.run(
+            f"{HELPER} --network none --volume {data}:/backup --volume drilled:/restore slipway/backup-tools:1 "
+            f"extract postgres {point} /restore/data --owner 70:70 {shlex.join(arguments)}"
+        )
+        host.run(
+            "docker run --detach --name drilled --network none --user postgres --volume drilled:/restore postgres:17-alpine "
+            "postgres -D /restore/data"
+        )
+        ready = "docker exec drilled psql --dbname=app --command='select 1 where not pg_is_in_recovery()' | grep -q '1 row'"
+        wait_until(lambda: host.succeeds(ready), 60, f"the restored server takes commands:\n{host.run('docker logs drilled', check=False)}")
+        return "drilled"
+
+    yield restore
+    host.run("docker rm --force drilled; docker volume rm --force drilled", check=False)
+
+
+# As it should be
+
+
+def test_commits_wait_for_the_backup_host(host: LabHost):
+    wal = report(host)["wal"]
+    assert wal["streaming"]
+    assert wal["synchronous"]
+    assert wal["slot"] == "reserved"
+    assert sql(host, "select application_name, sync_state from pg_stat_replication") == "slipway_backup|sync"
+
+
+def test_backups_log_in_with_little(host: LabHost):
+    assert sql(host, "select rolsuper, rolcreaterole, rolcreatedb, rolreplication from pg_roles where rolname = 'backup'") == "f|f|f|t"
+    refused = host.run('docker exec slipway-backup psql "host=postgres user=backup dbname=app passfile=/run/secrets/pgpass" '
+                       "--command='delete from acked'", check=False)  # fmt: skip
+    assert "permission denied" in refused
+    password = f"REDISCLI_AUTH=$(cat {SECRETS}/redis_password)"
+    refused = host.run(f"{password} docker exec --env REDISCLI_AUTH slipway-redis redis-cli --user backup set a b", check=False)
+    assert "NOPERM" in refused
+
+
+def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
+    before = names(host)
+    done = lab.playbook("backup")
+    assert done.returncode == 0, done.output
+    told = done.report["backup"]
+    assert names(host) == [*before, told["last_point"]["name"]]
+    assert told["last_run"]["result"] == "ok"
+    assert told["last_point"]["offsite"]
+    assert told["alerts"] == []
+    made = manifest(host)
+    assert set(made["stores"]) == {"postgres", "redis", "chroma"}
+    assert made["stores"]["postgres"]["migration_head"]
+    assert made["stores"]["chroma"]["collections"][0]["records"] > 0
+    assert made["stores"]["chroma"]["pause_seconds"] == 0
+    assert set(made["settings"]["image_digests"]) == {"postgres", "redis", "chroma", "backup", "nginx"}
+    assert all(len(digest) == 64 for digest in made["settings"]["certificates"].values())
+    metrics = host.run("docker exec slipway-backup cat /backup/metrics/slipway_backup.prom")
+    assert 'slipway_backup_last_run_success{stack="slipway"} 1' in metrics
+    assert host.succeeds(f"{PROGRAM} verify latest")
+
+
+def test_a_second_backup_of_unchanged_data_adds_little_off_site(host: LabHost):
+    sql(host, "create table bulk as select g, md5(g::text) as text from generate_series(1, 400000) as g", "checkpoint")
+    assert run(host)[0] == 0
+    size = int(sql(host, "select sum(pg_database_size(oid))::bigint from pg_database"))
+    assert run(host)[0] == 0
+    latest = manifest(host)
+    assert len(latest["stores"]["postgres"]["chain"]) > 1, "it holds the blocks that changed"
+    added = report(host)["offsite"]["added_bytes"]
+    assert added <= 0.02 * size, f"{added} bytes for {size}"
+
+
+def test_a_point_holds_the_very_rows_that_it_counted(host: LabHost, restored: Callable[..., str]):
+    host.run(f"sh -c {shlex.quote(WRITER)} & sleep 1", check=False)
+    try:
+        code, said = run(host)
+    finally:
+        host.run("pkill --exact yes", check=False)
+    assert code == 0, said
+    told = manifest(host)["stores"]["postgres"]
+    counted = told["databases"]["app"]["public.acked"]["rows"]
+    assert counted > 0
+    server = restored("latest")
+    rows = int(sql(host, "select count(*) from acked", container=server))
+    assert counted <= rows <= counted + told["in_flight"]
+    assert sql(host, "select count(*) = max(id) from acked", container=server) == "t", "no row in between is missing"
+
+
+def test_the_timer_runs_the_same(host: LabHost):
+    timer = host.run("systemctl show slipway-slipway-backup.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState")
+    assert set(timer.split()) == {"Persistent=yes", "RandomizedDelayUSec=15min", "ActiveState=active", "UnitFileState=enabled"}
+    unit = host.run("cat /etc/systemd/system/slipway-slipway-backup.service")
+    assert f"ExecStart=/usr/bin/{HOST_PROGRAM} run --reason schedule" in unit
+    before = names(host)
+    host.run("systemctl start slipway-slipway-backup.service")
+    assert len(names(host)) == len(before) + 1
+    assert manifest(host)["reason"] == "schedule"
+
+
+# What must not break it
+
+
+def test_two_runs_at_once_are_kept_apart(host: LabHost):
+    before = names(host)
+    host.run(f"systemd-run --unit first-run --quiet --service-type=exec {HOST_PROGRAM} run")
+    wait_until(lambda: bool(leftovers(host)[0]), 60, "the first run has begun")
+    code, said = run(host)
+    assert code == 3
+    assert "locked by run" in said
+    wait_until(lambda: not host.succeeds("systemctl is-active first-run"), 120, "the first run has ended")
+    assert len(names(host)) == len(before) + 1
+    assert leftovers(host) == ([], set())
+
+
+def test_a_run_that_is_killed_leaves_no_point_and_the_next_one_tidies_up(host: LabHost):
+    before = names(host)
+    host.run(f"systemd-run --unit killed-run --quiet --service-type=exec {HOST_PROGRAM} run")
+    wait_until(lambda: bool(leftovers(host)[0]), 60, "the run has begun")
+    host.run("pkill --signal KILL --full 'python3 -P -m slipway_backup run'")
+    wait_until(lambda: not host.succeeds("systemctl is-active killed-run"), 60, "the run has ended")
+    host.run("systemctl reset-failed killed-run", check=False)
+    assert names(host) == before
+    assert leftovers(host)[0]
+    wait_until(lambda: not host.succeeds("pgrep pg_basebackup"), 60, "what it started has ended")
+    code, said = run(host)
+    assert code == 0, said
+    assert len(names(host)) == len(before) + 1
+    assert leftovers(host) == ([], set())
+
+
+def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
+    before = names(host)
+    host.run("docker stop slipway-postgres")
+    try:
+        code, _ = run(host)
+        assert code == 1
+        failed_without_a_trace(host, "PostgreSQL at postgres:5432", before)
+        assert "WAL does not stream" in " ".join(report(host)["alerts"]) or "PostgreSQL at" in " ".join(report(host)["alerts"])
+    finally:
+        host.run("docker start slipway-postgres")
+    wait_until(lambda: report(host)["wal"]["streaming"], 90, "WAL streams again")
+    assert run(host)[0] == 0
+
+
+def test_a_run_on_a_full_disk_fails_and_leaves_nothing(host: LabHost):
+    config = json.loads(host.run("cat /etc/slipway/slipway/backup/config/current/backup.json"))
+    # Of PostgreSQL there is one receiver only; the stores that remain are written by programs of their own.
+    config |= {"postgres": {}, "offsite": {"repository": ""}, "minimum_free_percent": 0}
+    host.run(f"mkdir -p /tmp/small && echo {shlex.quote(json.dumps(config))} >/tmp/small/backup.json")
+    host.run("docker exec slipway-chroma true")
+    small = (
+        f"{HELPER} --network slipway-database --tmpfs /small:size=68m --volume /tmp/small:/tmp/small:ro --entrypoint sh "
+        "slipway/backup-tools:1 -c "
+    )
+    program = "slipway-backup --config /tmp/small/backup.json --data /small"
+    filled = (
+        f"mkdir -p /small/points; {program} run --quiet && dd if=/dev/zero of=/small/filler bs=1024 count=2048 status=none; "
+        f"{program} run; echo code=$?; ls -A /small/points | wc -l"
+    )
+    said = host.run(small + shlex.quote(filled))
+    assert "MB free; a run needs up to" in said
+    assert "code=1" in said
+    assert said.split()[-1] == "1"
+
+
+def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
+    host.run(f"cp --preserve {SECRETS}/offsite_password /root/kept && echo some-other-secret-1 >{SECRETS}/offsite_password")
+    try:
+        code, said = run(host)
+        assert code == 2
+        assert "the password is not the repository's" in said
+        told = report(host)
+        assert told["offsite"]["pending"] == [told["last_point"]["name"]]
+        assert any("off-site lacks" in alert for alert in told["alerts"])
+        assert "some-other-secret-1" not in json.dumps(told) + said
+    finally:
+        host.run(f"cat /root/kept >{SECRETS}/offsite_password && rm /root/kept")
+    host.run(f"{PROGRAM} ship")
+    assert report(host)["offsite"]["pending"] == []
+
+
+def test_a_repository_that_was_away_gets_what_it_lacks(host: LabHost):
+    host.run("docker exec slipway-backup mv /offsite/restic /offsite/away")
+    try:
+        code, said = run(host)
+        assert code == 2
+        assert "has vanished" in said, "no second repository is made in its place"
+    finally:
+        host.run("docker exec slipway-backup mv /offsite/away /offsite/restic")
+    code, said = run(host)
+    assert code == 0, said
+    told = report(host)
+    assert told["offsite"]["pending"] == []
+    assert told["alerts"] == []
+    assert [point["name"] for point in json.loads(host.run(f"{PROGRAM} --json list --offsite"))] == names(host)
+
+
+def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
+    run(host, "--full")
+    newest, before = names(host)[-1], names(host)[-2]
+    (backup,) = manifest(host, newest)["stores"]["postgres"]["chain"]
+    path = f"/backup/barman/postgres/base/{backup}/data/global/pg_filenode.map"
+    host.run(f"docker exec slipway-backup sh -c 'cp {path} /backup/kept && printf X | dd of={path} bs=1 seek=100 conv=notrunc status=none'")
+    said = host.run(f"{PROGRAM} verify {newest}; echo code=$?", check=False)
+    assert "pg_filenode.map" in said
+    assert "code=1" in said
+    host.run(f"{PROGRAM} verify {before}")
+    host.run(f"""echo '{{"reason": "damaged"}}' | docker exec --interactive slipway-backup slipway-backup mark {newest} failed""")
+    assert manifest(host)["name"] == before
+    assert f"the drill of {newest} failed: damaged" in report(host)["alerts"]
+    # Off-site it is whole: fetching it again mends it.
+    host.run(f"{PROGRAM} fetch {newest}")
+    host.run(f"{PROGRAM} verify {newest}")
+    host.run(f"echo '{{}}' | docker exec --interactive slipway-backup slipway-backup mark {newest} verified")
+    assert report(host)["last_verified"]["name"] == newest
+
+
+def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_full_one(host: LabHost):
+    host.run("docker stop slipway-backup")
+    try:
+        for _ in range(6):
+            # Commits would wait for the receiver that is stopped.
+            sql(
+                host,
+                "set synchronous_commit = local",
+                "create table filler as select g, repeat(md5(g::text), 20) from generate_series(1, 200000) g",
+                "drop table filler",
+                "select pg_switch_wal()",
+                "checkpoint",
+            )
+            if sql(host, "select wal_status from pg_replication_slots") == "lost":
+                break
+        else:
+            pytest.fail("the server keeps all WAL")
+    finally:
+        host.run("docker start slipway-backup")
+    wait_until(lambda: report(host)["wal"]["streaming"], 90, "WAL streams again")
+    assert any("WAL was lost at" in alert for alert in report(host)["alerts"])
+    assert run(host)[0] == 0
+    assert len(manifest(host)["stores"]["postgres"]["chain"]) == 1
+    assert report(host)["alerts"] == []
+
+
+# Loss
+
+
+def test_the_loss_of_the_database_loses_nothing_that_was_acknowledged(host: LabHost, restored: Callable[..., str]):
+    sql(host, "truncate acked restart identity")
+    assert run(host)[0] == 0
+    host.run(f"nohup sh -c {shlex.quote(WRITER)} >/dev/null 2>&1 & sleep 5")
+    host.run("docker kill slipway-postgres")
+    time.sleep(1)
+    try:
+        acknowledged = [int(line) for line in host.run("cat /tmp/acked").splitlines() if line.isdigit()]
+        assert len(acknowledged) > 100
+        server = restored("latest", "--target-time", "end")
+        found = {int(line) for line in sql(host, "select id from acked", container=server).splitlines()}
+        assert set(acknowledged) - found == set()
+    finally:
+        host.run("docker start slipway-postgres")
+    wait_until(lambda: report(host)["wal"]["synchronous"], 120, "commits wait for the backup host again")
+
+
+def test_the_loss_of_the_host_leaves_what_is_off_site(host: LabHost, restored: Callable[..., str]):
+    rows = sql(host, "select count(*) from acked")
+    assert run(host)[0] == 0
+    host.run("docker volume rm --force disaster; docker volume create disaster")
+    try:
+        host.run(f"{HELPER} --network none --volume disaster:/backup --volume backup_offsite:/offsite slipway/backup-tools:1 fetch latest")
+        server = restored("latest", data="disaster")
+        assert sql(host, "select count(*) from acked", container=server) == rows
+    finally:
+        host.run("docker rm --force drilled; docker volume rm --force disaster", check=False)
