@@ -110,8 +110,8 @@ class Product:
             for host in self.lab.groups["app"]:
                 name = f"{prefix}tiny/{tier}:{version}"
                 assert host.run(f"docker image inspect --format '{{{{.Id}}}}' {name}").strip() == entry["id"], f"{name} on {host}"
-                listed = host.run("docker image ls --digests --format '{{.Repository}}'").split()
-                assert not [item for item in listed if item.startswith("127.0.0.1") and not (prefix and item.startswith(prefix))]
+                names = host.run(f"docker image inspect --format '{{{{.RepoTags}}}} {{{{.RepoDigests}}}}' {name}")
+                assert prefix or "127.0.0.1" not in names, names
 
 
 @pytest.fixture(scope="module")
