@@ -37,10 +37,10 @@ from ansible.plugins.lookup import LookupBase
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files of an inventory, and of the folders of variables beside it."""
-    folders = [source] if source.is_dir() else [source.parent / name for name in ("group_vars", "host_vars")]
-    found = [] if source.is_dir() else [source]
-    for folder in folders:
+    """Return the files of an inventory, and of the folders of variables beside them, and not keys that a run makes there."""
+    top = source if source.is_dir() else source.parent
+    found = list(source.iterdir()) if source.is_dir() else [source]
+    for folder in (top / "group_vars", top / "host_vars"):
         # Links are followed: environments share files that way.
         found += [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
