@@ -9,7 +9,7 @@ unexport MAKEFLAGS
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo '  Settings: LAB=lab TOPOLOGY=one|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab'
+	@echo '  Settings: LAB=lab TOPOLOGY=one|fleet|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab'
 
 demo: ## Deploy the support desk to lab hosts: from nothing to https://localhost:8443
 	@lab/demo

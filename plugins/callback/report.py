@@ -257,7 +257,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Return the fields that a run has beyond those of all others when it looked at which version serves."""
         if not self._release:
             return {}
-        outcome = "refused" if failed else "unchanged"
+        # A run that puts right what another one left touches the hosts before it moves anything itself.
+        outcome = ("unfinished" if self._release.get("recovered") else "refused") if failed else "unchanged"
         return {"outcome": outcome, **self._release}
 
     def _write_interrupted(self) -> None:
