@@ -26,7 +26,13 @@ def ask(page: Page, text: str, answers: int) -> None:
 def test_a_page_opened_before_a_release_goes_on(place: tuple[str, Path], page: Page, complaints: list[str], fleet: Fleet):
     url = place[0]
     lines: list[WebSocket] = []
-    page.on("websocket", lines.append)
+
+    def watch(line: WebSocket) -> None:
+        lines.append(line)
+
+    page.on("websocket", watch)
+    if fleet.version not in PRODUCT:
+        fleet.deploy(PRODUCT[0])
     version, other = fleet.version, fleet.other(PRODUCT)
     page.goto(url)
     health = page.get_by_test_id("health")
