@@ -25,7 +25,7 @@ from docs_commands import Command, argv_in_lab, commands, split
 
 COMMANDS = list(commands())
 # Programs that a page may use, and that other checks here do not look into.
-PROGRAMS = {"curl", "docker", "ls", "openssl", "python3", "source"}
+PROGRAMS = {"curl", "docker", "journalctl", "ls", "openssl", "python3", "source", "systemctl"}
 SETTINGS = {
     "LAB",
     "TOPOLOGY",
@@ -198,9 +198,9 @@ def test_inputs_that_pages_name_exist():
             continue
         names = re.findall(rf"(?<![\w/.-])(?:{prefix})_[a-z_]*[a-z](?![\w./*…-])", page.read_text())
         unknown |= {f"{page.name}: {name}" for name in names if name not in known}
-    # Names of volumes look like inputs.
-    volumes = {"nginx_logs", "redis_data", "postgres_data", "chroma_data"}
-    assert not {entry for entry in unknown if entry.partition(": ")[2] not in volumes}
+    # Names of volumes look like inputs, and so does a field of manifests.
+    others = {"nginx_logs", "redis_data", "postgres_data", "chroma_data", "backup_data", "backup_id"}
+    assert not {entry for entry in unknown if entry.partition(": ")[2] not in others}
 
 
 def test_the_page_on_reports_names_the_fields_that_are_written():
@@ -214,7 +214,10 @@ def test_the_page_on_reports_names_the_fields_that_are_written():
     # Only a run that looks at which version serves writes these; what they mean stands on the page of releases.
     assert "**self._release_report(" in body
     released = {name for row in rows if "`outcome`" in row for name in re.findall(r"`(\w+)`", row)}
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written | released
+    # And this one comes from the playbook of that name.
+    assert "**self._added" in body
+    assert "slipway_report" in (ROOT / "playbooks/backup.yml").read_text()
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written | released | {"backup"}
     told = (ROOT / "docs/release.md").read_text().partition("## Report")[2]
     assert released == {name for row in re.findall(r"^\| (`.*?) \|", told, flags=re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
 

@@ -59,6 +59,12 @@ def run(host: LabHost, *arguments: str) -> tuple[int, str]:
     return int(output.split()[-1]), output
 
 
+def write(host: LabHost) -> None:
+    """Begin to write rows one by one, and to note those that are acknowledged."""
+    host.run(f"systemctl reset-failed writer 2>/dev/null; systemd-run --unit writer --collect --quiet sh -c {shlex.quote(WRITER)}")
+    wait_until(lambda: host.succeeds("test -s /tmp/acked"), 30, "rows are written")
+
+
 def leftovers(host: LabHost) -> tuple[list[str], set[str]]:
     """Return half points, and base backups that belong to no point."""
     half = host.run("docker exec slipway-backup find /backup/points -maxdepth 1 -name '.*' -mindepth 1").split()
@@ -151,11 +157,11 @@ def test_a_second_backup_of_unchanged_data_adds_little_off_site(host: LabHost):
 
 
 def test_a_point_holds_the_very_rows_that_it_counted(host: LabHost, restored: Callable[..., str]):
-    host.run(f"sh -c {shlex.quote(WRITER)} & sleep 1", check=False)
+    write(host)
     try:
         code, said = run(host)
     finally:
-        host.run("pkill --exact yes", check=False)
+        host.run("systemctl stop writer")
     assert code == 0, said
     told = manifest(host)["stores"]["postgres"]
     counted = told["databases"]["app"]["public.acked"]["rows"]
@@ -327,9 +333,9 @@ def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_ful
 def test_the_loss_of_the_database_loses_nothing_that_was_acknowledged(host: LabHost, restored: Callable[..., str]):
     sql(host, "truncate acked restart identity")
     assert run(host)[0] == 0
-    host.run(f"nohup sh -c {shlex.quote(WRITER)} >/dev/null 2>&1 & sleep 5")
-    host.run("docker kill slipway-postgres")
-    time.sleep(1)
+    write(host)
+    time.sleep(5)
+    host.run("docker kill slipway-postgres; systemctl stop writer")
     try:
         acknowledged = [int(line) for line in host.run("cat /tmp/acked").splitlines() if line.isdigit()]
         assert len(acknowledged) > 100
