@@ -491,3 +491,38 @@ def test_start_refuses_data_of_another_user(server: Server, whole: bool) -> None
     shutil.rmtree(other)
     assert process.returncode == 1
     assert "belongs to user 0" in printed
+
+
+BACKUP = {"name": "backup", "password": "backup-password-1"}
+
+
+def test_backups_have_a_role_that_reads_and_replicates() -> None:
+    service = declaration(postgres_backup_user=BACKUP)
+    desired = json.loads(service["config"]["desired.json"]["content"])
+    role = desired["roles"]["backup"]
+    assert (role["superuser"], role["replication"]) == (False, True)
+    assert role["member_of"] == ["pg_checkpoint", "pg_monitor", "pg_read_all_data"]
+    assert desired["wal_markers"] == ["backup"]
+    assert 'host replication "backup" samenet scram-sha-256' in hba_lines(postgres_backup_user=BACKUP)
+    assert "backup-password-1" not in json.dumps(service)
+    assert json.loads(declaration()["config"]["desired.json"]["content"])["wal_markers"] == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ({}, {}),
+        (
+            {"postgres_backup_user": BACKUP},
+            {"max_slot_wal_keep_size": "'8192MB'", "summarize_wal": "'on'", "synchronous_standby_names": "''"},
+        ),
+        (
+            {"postgres_backup_user": BACKUP, "postgres_image": "shop/postgres:16-alpine@sha256:17", "postgres_synchronous_standby": "copy"},
+            {"max_slot_wal_keep_size": "'8192MB'", "synchronous_standby_names": "'copy'"},
+        ),
+    ],
+)
+def test_wal_is_kept_for_a_receiver_and_summed_up_where_the_server_can(inputs: dict[str, Any], expected: dict[str, str]) -> None:
+    lines = [line.split(" = ") for line in declaration(**inputs)["config"]["runtime.conf"]["content"].splitlines() if " = " in line]
+    names = {"max_slot_wal_keep_size", "summarize_wal", "synchronous_standby_names"}
+    assert {name: value for name, value in lines if name in names} == expected

@@ -40,6 +40,15 @@ def test_default_user_is_off_unless_it_is_the_applications() -> None:
     assert [line.split()[:4] for line in users] == [["user", "default", "reset", "on"], ["user", "admin", "reset", "on"]]
 
 
+def test_backups_have_a_user_that_cannot_read_or_write_a_key() -> None:
+    """It copies everything as a replica does, and nothing else."""
+    service = declaration(redis_backup_user={"name": "backup", "password": "backup-password-1"})
+    line = service["secrets"]["users.acl"]["content"].splitlines()[-1].split()
+    assert line[:4] == ["user", "backup", "reset", "on"]
+    assert set(line[5:]) == {"+ping", "+info", "+sync", "+psync", "+replconf", "+acl|list"}
+    assert "backup-password-1" not in json.dumps(service)
+
+
 def test_passwords_are_in_secret_files_only() -> None:
     """Neither command nor config nor environment has one."""
     service = declaration()

@@ -55,8 +55,8 @@ def manifest(host: LabHost, name: str = "latest") -> dict[str, Any]:
 
 def run(host: LabHost, *arguments: str) -> tuple[int, str]:
     """Make a recovery point as the timer does; return the exit code and what was said."""
-    output = host.run(f"{HOST_PROGRAM} run {shlex.join(arguments)}; echo; echo $?", check=False)
-    return int(output.split()[-1]), output
+    result = host.testinfra.run(f"{HOST_PROGRAM} run {shlex.join(arguments)}")
+    return int(result.rc), str(result.stdout + result.stderr)
 
 
 def write(host: LabHost) -> None:
@@ -233,14 +233,13 @@ def test_a_run_on_a_full_disk_fails_and_leaves_nothing(host: LabHost):
     # Of PostgreSQL there is one receiver only; the stores that remain are written by programs of their own.
     config |= {"postgres": {}, "offsite": {"repository": ""}, "minimum_free_percent": 0}
     host.run(f"mkdir -p /tmp/small && echo {shlex.quote(json.dumps(config))} >/tmp/small/backup.json")
-    host.run("docker exec slipway-chroma true")
     small = (
         f"{HELPER} --network slipway-database --tmpfs /small:size=68m --volume /tmp/small:/tmp/small:ro --entrypoint sh "
         "slipway/backup-tools:1 -c "
     )
     program = "slipway-backup --config /tmp/small/backup.json --data /small"
     filled = (
-        f"mkdir -p /small/points; {program} run --quiet && dd if=/dev/zero of=/small/filler bs=1024 count=2048 status=none; "
+        f"exec 2>&1; mkdir -p /small/points; {program} run --quiet && dd if=/dev/zero of=/small/filler bs=1024 count=2048 status=none; "
         f"{program} run; echo code=$?; ls -A /small/points | wc -l"
     )
     said = host.run(small + shlex.quote(filled))

@@ -1,0 +1,111 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the backup role declares: a container that holds its secrets in files, and timers as they are asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from conftest import ROOT, role_variable
+
+SECRETS = {
+    "backup_postgres_password": "postgres:pass\\word-1",
+    "backup_redis_password": "redis-password-1",
+    "backup_offsite_password": "offsite-password-1",
+    "backup_offsite_ssh_key": "private-key-1",
+    "backup_offsite_environment": {"AWS_SECRET_ACCESS_KEY": "access-key-1"},
+}
+UNITS = "/etc/systemd/system/slipway-shop-"
+ALL_STORES = {"backup_postgres_host": "postgres", "backup_redis_host": "10.0.0.4", "backup_chroma_url": "http://chroma:8000"}
+
+
+def variable(name: str, **inputs: Any) -> Any:
+    return role_variable("backup", name, {**SECRETS, "backup_stack": "shop", **inputs})
+
+
+def declaration(**inputs: Any) -> dict[str, Any]:
+    """Return the role's declaration as container_service gets it."""
+    return dict(variable("__backup_services", **inputs)[0])
+
+
+def config(**inputs: Any) -> dict[str, Any]:
+    """Return what the program reads."""
+    return dict(json.loads(declaration(**inputs)["config"]["backup.json"]["content"]))
+
+
+def test_secrets_are_in_secret_files_only() -> None:
+    service = declaration(**ALL_STORES)
+    secrets = service.pop("secrets")
+    rest = json.dumps(service)
+    for value in (*[text for text in SECRETS.values() if isinstance(text, str)], "access-key-1"):
+        assert json.dumps(value)[1:-1] not in rest
+    assert secrets["pgpass"]["content"].strip() == "*:*:*:backup:postgres\\:pass\\\\word-1"
+    assert json.loads(secrets["offsite_environment"]["content"]) == SECRETS["backup_offsite_environment"]
+
+
+def test_the_whole_program_is_part_of_the_configuration() -> None:
+    folder = ROOT / "roles/backup/files"
+    program = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
+    service = declaration()
+    assert set(service["config"]) == {*program, "backup.json"}
+    assert service["config"]["slipway_backup/run.py"]["content"] == (folder / "slipway_backup/run.py").read_text()
+
+
+def test_a_store_without_an_address_is_left_out() -> None:
+    assert [config()[store] for store in ("postgres", "redis", "chroma")] == [{}, {}, {}]
+    told = config(**ALL_STORES)
+    assert told["postgres"]["host"] == "postgres"
+    assert told["redis"] == {"host": "10.0.0.4", "port": 6379, "user": "backup"}
+    assert told["chroma"]["url"] == "http://chroma:8000"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "drills", "units"),
+    [
+        ("*-*-* 02:15:00", "after", ["backup.service", "backup.timer", "drill.service"]),
+        ("*-*-* 02:15:00", "Sun 04:00", ["backup.service", "backup.timer", "drill.service", "drill.timer"]),
+        ("never", "never", ["backup.service", "drill.service"]),
+    ],
+)
+def test_timers_are_those_that_are_asked_for(schedule: str, drills: str, units: list[str]) -> None:
+    files = declaration(backup_schedule=schedule, backup_drill_schedule=drills)["host_files"]
+    assert sorted(files) == [UNITS + unit for unit in units]
+    start = next(line for line in files[f"{UNITS}backup.service"]["content"].splitlines() if line.startswith("ExecStart="))
+    assert start.endswith("--drill") is (drills == "after")
+    for unit in units:
+        content = files[UNITS + unit]["content"]
+        if unit.endswith(".timer"):
+            assert f"OnCalendar={schedule if unit == 'backup.timer' else drills}" in content
+            assert "Persistent=true" in content
+            assert "RandomizedDelaySec=900" in content
+
+
+def state_of(timers: list[str], loaded: str) -> dict[str, Any]:
+    files: dict[str, Any] = {f"{UNITS}{timer}.timer": {} for timer in timers}
+    files |= {f"/etc/systemd/system/timers.target.wants/slipway-shop-{timer}.timer": {"link": "…"} for timer in timers}
+    return {"host": {"memory_mb": 8000, "cores": 2}, "files": {**files, "/etc/slipway/shop/backup/timers": {"link": loaded}}}
+
+
+def test_timers_are_set_when_they_differ_and_only_then() -> None:
+    def differs(state: dict[str, Any], **inputs: Any) -> bool:
+        return bool(variable("__backup_timers_differ", container_service_host_state=state, **inputs))
+
+    loaded = str(variable("__backup_units_digest"))
+    assert not differs(state_of(["backup"], loaded))
+    assert differs(state_of(["backup"], "")), "systemd has not loaded them yet"
+    assert differs(state_of([], loaded)), "someone has disabled it"
+    assert differs(state_of(["backup"], loaded), backup_schedule_jitter=60)
+    other = state_of(["backup", "drill"], loaded)
+    assert differs(other), "a timer that is not wanted any more"
+    stale = variable("__backup_stale_timers", container_service_host_state=other)
+    assert list(stale) == ["slipway-shop-drill"]
+
+
+def test_the_offsite_volume_is_mounted_where_one_is_named() -> None:
+    assert [volume["path"] for volume in declaration()["volumes"]] == ["/backup"]
+    volumes = declaration(backup_offsite_volume="elsewhere")["volumes"]
+    assert volumes[1] == {"name": "elsewhere", "path": "/offsite"}
