@@ -1,17 +1,21 @@
 """What must not break a release: after each fault all hosts serve one version, nothing is left over, and the next release works.
 
-The product is a small one, and nothing is under load, so nothing has to be drained: tests/load is about that.
+The tests run in this order. One whose release fails is followed by one whose release succeeds, which is the next release. The product is a
+small one, and nothing is under load, so nothing has to be drained: tests/load is about that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter
 from typing import Any
 
 import pytest
-from slipway_lab import Run
-from slipway_release import FOLDER, QUICK, SMALL, Fleet
+from slipway_lab import Run, wait_until
+from slipway_release import FOLDER, QUICK, SMALL, STEPS, Fleet
+
+#: From here on the new version stands, and an interrupted release is finished.
+COMMITTED = ("retire", "record")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,14 +23,6 @@ def small(fleet: Fleet) -> None:
     """Begin with two versions of the small product, so that one of them is kept."""
     for version in SMALL:
         fleet.check(version, fleet.deploy(version, **QUICK))
-
-
-@pytest.fixture(autouse=True)
-def next_release_works(small: None, fleet: Fleet) -> Iterator[None]:  # noqa: ARG001 - begins after it
-    """After each fault, a release of the other version."""
-    yield
-    version = fleet.other()
-    fleet.check(version, fleet.deploy(version, **QUICK))
 
 
 def message(run: Run) -> str:
@@ -44,6 +40,26 @@ def fails_and_goes_back(fleet: Fleet, wanted: str, **variables: Any) -> Run:
     return run
 
 
+def strand(fleet: Fleet, seconds: float) -> None:
+    """Leave the lock of a run on another machine, whose end nobody here can see; it expires after these seconds."""
+    lock = {
+        "run": "20260101T000000-4711", "since": "2026-01-01T00:00:00Z", "step": "prepare", "journal": {},
+        "holder": {"user": "alice", "controller": "ci-7", "pid": 4711, "boot_id": "another-machine"},
+        "expires": time.time() + seconds, "expires_at": "2026-01-01T00:15:00Z",
+    }  # fmt: skip
+    fleet.app[0].python("open(V['path'], 'w').write(json.dumps(V['lock'])); print('null')", path=f"{FOLDER}/lock.json", lock=lock)
+
+
+def killed_in(fleet: Fleet, step: str, version: str) -> None:
+    """Begin a release of this version, and kill it in the middle of a step."""
+    canary: dict[str, Any] = {"app_canary_weight": 20, "app_canary_seconds": 3} if step == "canary" else {}
+    run = fleet.start("deploy", version, **QUICK, **canary)
+    run.wait_for(f"release: {step}")
+    # A step begins with a line, and then asks the hosts.
+    time.sleep(0.4)
+    run.kill()
+
+
 def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
     version = fleet.version
     for tier in ("backend", "frontend"):
@@ -52,6 +68,18 @@ def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
     assert "support-desk/backend:6.0.0" in message(run)
     assert fleet.app[1].name in message(run)
     fleet.check(version)
+
+
+def test_two_releases_started_together(fleet: Fleet):
+    before, other = fleet.version, fleet.other()
+    first = fleet.start("deploy", other, **QUICK)
+    first.wait_for("release: pull")
+    second = fleet.refused("5.0.0-large", **QUICK)
+    assert (second.report["outcome"], second.report["version"]) == ("refused", before)
+    assert f"(process {first.process.pid}) has held the lock since 20" in message(second)
+    done = first.end()
+    assert done.returncode == 0, done.output[-6000:]
+    fleet.check(other, done)
 
 
 def test_a_disk_that_fills_during_the_pull(fleet: Fleet):
@@ -68,10 +96,26 @@ def test_a_disk_that_fills_during_the_pull(fleet: Fleet):
     assert "start" not in run.report["steps"]
 
 
+def test_a_lock_whose_holder_is_gone_is_taken_on_demand(fleet: Fleet):
+    strand(fleet, 600)
+    version, other = fleet.version, fleet.other()
+    run = fleet.refused(other, **QUICK)
+    assert "alice on ci-7 (process 4711) has held the lock since 2026-01-01T00:00:00Z" in message(run)
+    assert "release_lock_takeover=true" in message(run)
+    assert (run.report["outcome"], run.report["version"]) == ("refused", version)
+    fleet.check(other, fleet.deploy(other, release_lock_takeover=True, **QUICK))
+
+
 def test_a_migration_that_fails(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-migration-fails")
     assert "relation customers has no column fax" in message(run)
     assert "start" not in run.report["steps"]
+
+
+def test_a_lock_whose_holder_is_gone_expires(fleet: Fleet):
+    strand(fleet, -1)
+    other = fleet.other()
+    fleet.check(other, fleet.deploy(other, **QUICK))
 
 
 def test_a_migration_that_hangs(fleet: Fleet):
@@ -80,15 +124,52 @@ def test_a_migration_that_hangs(fleet: Fleet):
     assert "waiting for a lock on customers" in message(run)
 
 
+def test_a_canary_gets_its_share(fleet: Fleet):
+    before, version = fleet.version, fleet.other()
+    run = fleet.start("deploy", version, app_canary_weight=25, app_canary_seconds=10, **QUICK)
+    run.wait_for("release: canary")
+    with fleet.lab.client() as client:
+        wait_until(lambda: client.get("/api/version").json()["version"] == version, 20, "the canary gets requests")
+        seen = Counter(client.get("/api/version").json()["version"] for _ in range(200))
+    assert "release: switch" not in run.lines, "the canary was over before its requests were"
+    assert set(seen) == {before, version}
+    assert 30 <= seen[version] <= 70, seen
+    done = run.end()
+    assert done.returncode == 0, done.output[-6000:]
+    assert done.report["steps"]["canary"] >= 10
+    fleet.check(version, done)
+
+
 def test_a_container_that_never_becomes_healthy(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-never-healthy", app_backend_start_seconds=6)
     assert "did not become healthy within 6 s" in message(run)
     assert "switch" not in run.report["steps"]
 
 
+def test_killed_in_each_step_then_the_same_command_again(fleet: Fleet):
+    """Each run is killed in a later step than the one before, so each puts right what that one left, and gets further."""
+    before, version = fleet.version, fleet.other()
+    for step in STEPS[: STEPS.index("retire")]:
+        killed_in(fleet, step, version)
+        with fleet.lab.client() as client:
+            answers = {client.get("/api/version").status_code for _ in range(10)}
+        assert answers == {200}, step
+    run = fleet.deploy(version, **QUICK)
+    assert (run.report["outcome"], run.report["recovered"], run.report["previous"]) == ("released", "undo", before)
+    fleet.check(version, run)
+
+
 def test_a_container_that_is_healthy_and_dies_before_the_switch(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-dies")
     assert "has died since it was ready" in message(run) or "does not answer" in message(run)
+
+
+def test_killed_in_retire_then_the_same_command_again(fleet: Fleet):
+    version = fleet.other()
+    killed_in(fleet, "retire", version)
+    run = fleet.deploy(version, **QUICK)
+    assert (run.report["outcome"], run.report["recovered"]) == ("unchanged", "finish")
+    fleet.check(version, run)
 
 
 def test_a_version_that_answers_errors_after_the_switch(fleet: Fleet):
@@ -97,10 +178,29 @@ def test_a_version_that_answers_errors_after_the_switch(fleet: Fleet):
     assert "probe" in run.report["steps"]
 
 
+def test_killed_in_record_then_the_same_command_again(fleet: Fleet):
+    version = fleet.other()
+    killed_in(fleet, "record", version)
+    run = fleet.deploy(version, **QUICK)
+    assert (run.report["outcome"], run.report["recovered"]) == ("unchanged", "finish")
+    fleet.check(version, run)
+
+
 def test_a_version_that_answers_errors_to_its_canary(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-errors", app_canary_weight=50, app_canary_seconds=2)
     assert "switch" not in run.report["steps"]
     assert run.report["prober"]["failed"] > 0
+
+
+def test_a_rollback_that_died_is_done_by_the_same_command(fleet: Fleet):
+    version = fleet.other()
+    fleet.deploy(version, **QUICK)
+    previous = fleet.records()[0]["previous"]["version"]
+    run = fleet.start("rollback", **QUICK)
+    run.wait_for("release: switch")
+    time.sleep(0.4)
+    run.kill()
+    fleet.check(previous, fleet.rollback(**QUICK))
 
 
 def test_a_balancer_whose_configuration_does_not_validate(fleet: Fleet):
@@ -110,8 +210,9 @@ def test_a_balancer_whose_configuration_does_not_validate(fleet: Fleet):
 
 
 def test_the_version_that_runs_is_not_released_again(fleet: Fleet):
+    version = fleet.other()
+    fleet.check(version, fleet.deploy(version, **QUICK))
     before = {container.name: container.inspect["Id"] for host in fleet.app for container in host.containers()}
-    version = fleet.version
     run = fleet.deploy(version)
     assert (run.report["outcome"], run.report["wanted"]) == ("unchanged", version)
     assert f"unchanged: version {version} serves" in run.output
@@ -120,35 +221,32 @@ def test_the_version_that_runs_is_not_released_again(fleet: Fleet):
     fleet.check(version, run)
 
 
-def test_two_releases_started_together(fleet: Fleet):
-    before, other = fleet.version, fleet.other()
-    first = fleet.start("deploy", other, **QUICK)
-    first.wait_for("release: pull")
-    second = fleet.refused("5.0.0-large", **QUICK)
-    assert (second.report["outcome"], second.report["version"]) == ("refused", before)
-    assert f"(process {first.process.pid}) has held the lock since 20" in message(second)
-    done = first.end()
+# One step for each state that a run leaves which dies: the lock, a migration, a slot, a share of the requests, all of them, a new version.
+@pytest.mark.parametrize("step", ["preflight", "migrate", "start", "canary", "probe", "retire"])
+def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
+    """Whoever takes back a release that died wants what served before it, however far it came."""
+    before, version = fleet.version, fleet.other()
+    killed_in(fleet, step, version)
+    run = fleet.rollback(**QUICK)
+    assert run.report["recovered"] == ("finish" if step in COMMITTED else "undo")
+    fleet.check(before, run)
+
+
+def test_a_maintenance_page_is_served_for_a_while(fleet: Fleet):
+    version = fleet.version
+    running = {container.name: container.inspect["Id"] for host in fleet.app for container in host.containers()}
+    done = fleet.start("maintenance", state="on").end()
     assert done.returncode == 0, done.output[-6000:]
-    fleet.check(other, done)
-
-
-def strand(fleet: Fleet, seconds: float) -> None:
-    """Leave the lock of a run on another machine, whose end nobody here can see; it expires after these seconds."""
-    lock = {
-        "run": "20260101T000000-4711", "since": "2026-01-01T00:00:00Z", "step": "prepare", "journal": {},
-        "holder": {"user": "alice", "controller": "ci-7", "pid": 4711, "boot_id": "another-machine"},
-        "expires": time.time() + seconds, "expires_at": "2026-01-01T00:15:00Z",
-    }  # fmt: skip
-    fleet.app[0].python("open(V['path'], 'w').write(json.dumps(V['lock'])); print('null')", path=f"{FOLDER}/lock.json", lock=lock)
-
-
-def test_a_lock_whose_holder_is_gone_is_taken_or_expires(fleet: Fleet):
-    strand(fleet, 600)
-    version, other = fleet.version, fleet.other()
-    run = fleet.refused(other, **QUICK)
-    assert "alice on ci-7 (process 4711) has held the lock since 2026-01-01T00:00:00Z" in message(run)
-    assert "release_lock_takeover=true" in message(run)
-    assert (run.report["outcome"], run.report["version"]) == ("refused", version)
-    fleet.check(other, fleet.deploy(other, release_lock_takeover=True, **QUICK))
-    # The release that follows each test finds one that has expired.
-    strand(fleet, -1)
+    with fleet.lab.client() as client:
+        for path in ("/", "/api/version", "/assets/anything.js"):
+            answer = client.get(path)
+            assert answer.status_code == 503, path
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.headers["cache-control"] == "no-store"
+            assert "<html" in answer.text
+        # The balancer itself is well, and says so.
+        assert (client.get("/health").status_code, client.get("/health").text) == (200, "healthy\n")
+    assert {container.name: container.inspect["Id"] for host in fleet.app for container in host.containers()} == running
+    done = fleet.start("maintenance", state="off").end()
+    assert done.returncode == 0, done.output[-6000:]
+    fleet.check(version)
