@@ -28,10 +28,12 @@ from urllib.parse import urlsplit
 
 import stack
 
-from lab import REPOSITORY, BenchError, Lab, Sample
+from lab import REPOSITORY, BenchError, Lab, Sample, run
 
-SITE, DESTROY = "playbooks/site.yml", "playbooks/destroy.yml"
-BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0}
+SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
+BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
+# Versions of the example; both are on the hosts when a release between them is measured.
+VERSIONS = ("1.0.0", "1.1.0")
 MEGABYTE = 1024 * 1024
 
 
@@ -245,6 +247,40 @@ def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, A
         "noop": playbook_figures([lab.playbook(SITE) for _ in range(max(1, options.rounds * options.noops))]),
         "floor_ssh": figures([lab.ssh(lab.first, "true") for _ in range(options.noops)]),
     }
+    if options.releases:
+        measured |= measure_releases(lab, options.releases)
+
+
+def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
+    """Return what releases took from taking the lock until all balancers sent their requests to the new slot, and what clients lost."""
+    made = []
+    for sample in samples:
+        steps = sample.report["steps"]
+        until = list(steps)[: list(steps).index("switch") + 1]
+        made.append(Sample(sum(steps[step] for step in until), sample.cpu, sample.load))
+    probers = [sample.report["prober"] for sample in samples]
+    return figures(made) | {
+        "run_s": round(statistics.median(sample.seconds for sample in samples), 3),
+        "steps": samples[-1].report["steps"],
+        "requests": sum(prober["requests"] for prober in probers),
+        "failed": sum(prober["failed"] for prober in probers),
+        "longest_gap_ms": max(prober["longest_gap_ms"] for prober in probers),
+    }
+
+
+def measure_releases(lab: Lab, rounds: int) -> dict[str, Any]:
+    """Return the figures of releases and rollbacks on two app hosts, all of whose images are there."""
+    images = [f"support-desk/{tier}:{VERSIONS[1]}" for tier in ("backend", "frontend")]
+    run(["lab/images", *images], environment={"DEMO_VERSION": VERSIONS[1]})
+    lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[1]}")
+    deploys, rollbacks = [], []
+    for number in range(rounds):
+        say(f"two app hosts: release and rollback, {number + 1} of {rounds}")
+        deploys.append(lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[number % 2]}"))
+        rollbacks.append(lab.playbook(ROLLBACK))
+        # So that the next round releases another version again.
+        lab.playbook(ROLLBACK)
+    return {"release": to_the_switch(deploys), "rollback": to_the_switch(rollbacks)}
 
 
 def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -260,6 +296,12 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"no-op site.yml, {hosts}", noop["median_s"], BARS["noop"][topology], "s")
         add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
         add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
+    cluster = results.get("cluster", {})
+    for name, text in (("release", "release whose images are there"), ("rollback", "rollback to the kept slot")):
+        if name in cluster:
+            add(f"{text}, to the switch, two app hosts", cluster[name]["median_s"], BARS[name], "s")
+            add(f"failed requests of {cluster[name]['requests']} during that", cluster[name]["failed"], 0, "")
+            add("longest gap between two answers", cluster[name]["longest_gap_ms"], BARS["gap_ms"], "ms")
     one = results.get("one", {})
     if "first" in one:
         add("first deploy, images present, one host", one["first"]["median_s"], BARS["first"], "s")
@@ -293,6 +335,8 @@ def table(results: dict[str, Any]) -> list[str]:
         "compose_first": "first deploy: docker compose up -d --wait",
         "edit": "an nginx setting reaches clients",
         "deploy_with_pulls": "deploy, with pulls where needed",
+        "release": "release, to the switch",
+        "rollback": "rollback, to the switch",
     }
     head = f"{'':46}{'median':>9}{'min':>9}{'max':>9}{'CPU':>8}{'load':>7}{'ssh':>6}{'calls':>7}"
     lines = []
@@ -338,6 +382,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
+    parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
     parser.add_argument("--keep", action="store_true", help="leave the labs running")
     options = parser.parse_args()
     results: dict[str, Any] = {

@@ -1,0 +1,57 @@
+"""A fleet without memory for two slots: hosts move one after the other, and go back in the same way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slipway_release import QUICK, SMALL, Fleet
+
+# Long enough for the last requests of nginx's old workers: their backends end while the release goes on.
+ROLLING: dict[str, Any] = {**QUICK, "app_release_strategy": "rolling", "release_settle_seconds": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(fleet: Fleet) -> None:
+    """Begin with the small product."""
+    if fleet.version not in SMALL:
+        fleet.check(SMALL[0], fleet.deploy(SMALL[0], **QUICK))
+
+
+def test_hosts_move_one_after_the_other(fleet: Fleet):
+    """At no time are two slots' backends up on a host, and clients notice nothing."""
+    version = fleet.other()
+    run = fleet.deploy(version, **ROLLING)
+    fleet.check(version, run)
+    assert run.report["prober"]["failed"] == 0, run.report["prober"]
+    assert run.output.count("release: roll took") == len(fleet.app)
+
+
+def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
+    before, wanted = fleet.version, fleet.other()
+    ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[-1].name + "' else [] }}"
+    run = fleet.refused(wanted, **ROLLING, app_backend_command=ends, app_backend_start_seconds=15)
+    assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.output[-6000:]
+    fleet.check(before, run)
+    assert run.report["prober"]["failed"] == 0, run.report["prober"]
+
+
+def test_a_run_killed_between_two_hosts_is_put_right(fleet: Fleet):
+    before, wanted = fleet.version, fleet.other()
+    running = fleet.start("deploy", wanted, **ROLLING)
+    running.wait_for("release: gate")
+    running.kill()
+    fleet.check(wanted, fleet.deploy(wanted, **ROLLING))
+    running = fleet.start("deploy", before, **ROLLING)
+    running.wait_for("release: gate")
+    running.kill()
+    # Nothing had been committed, so what served before the run that died is what rollback leaves.
+    fleet.check(wanted, fleet.rollback(**ROLLING))
+
+
+def test_somebody_must_serve_meanwhile(fleet: Fleet):
+    before = fleet.records()
+    run = fleet.refused(fleet.other(), **{**ROLLING, "app_release_batch": len(fleet.app)})
+    assert "app_release_batch" in run.output
+    assert "blue_green" in run.output
+    assert fleet.records() == before
