@@ -90,13 +90,14 @@ def upstream_servers(
     return [{"server": server, "weight": live_weight} for server in live] + [{"server": server, "weight": new_weight} for server in canary]
 
 
-def fleet_batches(hosts: list[str], size: int) -> list[dict[str, list[str]]]:
+def fleet_batches(hosts: t.Iterable[str], size: int) -> list[dict[str, list[str]]]:
     """Return the batches in which hosts take their turn, each with ``hosts``, and those whose turn is ``before`` and ``after``.
 
     Args:
         hosts: names of the hosts, in their order.
         size: number of hosts in a batch, 1 or more.
     """
+    hosts = list(hosts)
     return [
         {"hosts": hosts[at : at + int(size)], "before": hosts[:at], "after": hosts[at + int(size) :]}
         for at in range(0, len(hosts), int(size))
