@@ -21,6 +21,7 @@ GOOD: dict[str, Any] = {
         "disks": {"/var/lib/docker": {"total_mb": 50000, "free_mb": 40000}},
     },
     "containers": {},
+    "images": {},
     "missing_images": {},
     "listening": {},
     "reach": {},
