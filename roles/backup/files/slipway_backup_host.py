@@ -11,14 +11,23 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import signal
 import ssl
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from slipway_host import decide, engine, restore  # noqa: E402 - they lie beside this file
+
 CONFIG = Path(__file__).resolve().parent / "backup.json"
 ANSWER_SECONDS = 5
+#: Exit code of slipway-backup run.
+MADE_BUT_NOT_OFFSITE = 2
 
 
 def in_container(config: dict[str, Any], *arguments: str, given: str = "") -> int:
@@ -57,21 +66,100 @@ def facts(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Run a command; return the exit code."""
+def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Make a recovery point, and where asked restore it to prove it."""
+    full = ["--full"] if arguments.full else []
+    code = in_container(
+        config, "run", "--quiet", "--reason", arguments.reason, "--wait", arguments.wait, "--facts", *full, given=json.dumps(facts(config))
+    )
+    # A point that is not off-site yet can be proven all the same.
+    if not arguments.drill or code not in {0, MADE_BUT_NOT_OFFSITE}:
+        return code
+    arguments.point = "latest"
+    return do_drill(config, arguments) or code
+
+
+def do_drill(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Restore a point into throw-away containers, check it, and mark it verified or failed."""
+    told = restore.drill(config, arguments.point)
+    print(json.dumps(told))
+    return 0 if told["result"] == "verified" else 1
+
+
+def do_choose(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Say which point a restore would take, or why none."""
+    print(json.dumps(restore.choose(config, arguments.point, arguments.target_time)))
+    return 0
+
+
+def do_stage(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Restore a point into volumes beside the running stack, which restore.yml puts into its place."""
+    print(json.dumps(restore.stage(config, "restore", arguments.point, arguments.stores.split(","), arguments.target_time)))
+    return 0
+
+
+def do_hand_over(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Offer what stage has put together to the host that it is for, once."""
+    print(json.dumps(restore.hand_over(config, arguments.store, arguments.address, arguments.port)))
+    return 0
+
+
+def do_unstage(config: dict[str, Any], _: argparse.Namespace) -> int:
+    """Remove what stage left."""
+    print(json.dumps(restore.remove(config, "restore")))
+    return 0
+
+
+def do_inspect(config: dict[str, Any], arguments: argparse.Namespace) -> int:
+    """Restore a point into containers to look into."""
+    if arguments.remove:
+        print(json.dumps(restore.remove(config, "inspect")))
+        return 0
+    print(json.dumps(restore.stage(config, "inspect", arguments.point, arguments.stores.split(","), arguments.target_time)))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the description of the command line."""
     top = argparse.ArgumentParser(description="Backups of a stack: what needs the engine. docs/backup.md says more.")
     commands = top.add_subparsers(dest="command", required=True)
-    made = commands.add_parser("run", help="Make a recovery point")
+
+    def add(name: str, action: Callable[[dict[str, Any], argparse.Namespace], int]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=(action.__doc__ or "").rstrip("."))
+        made.set_defaults(action=action)
+        return made
+
+    made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
     made.add_argument("--drill", action="store_true", help="restore it afterwards to prove it")
     made.add_argument("--wait", default="0", help="seconds to wait for another run to end")
-    arguments = top.parse_args()
-    config = json.loads(CONFIG.read_text())
-    full = ["--full"] if arguments.full else []
-    return in_container(
-        config, "run", "--quiet", "--reason", arguments.reason, "--wait", arguments.wait, "--facts", *full, given=json.dumps(facts(config))
-    )
+    add("drill", do_drill).add_argument("point", nargs="?", default="latest", help="name, or latest")
+    for made in (add("choose", do_choose), add("stage", do_stage), add("inspect", do_inspect)):
+        made.add_argument("point", nargs="?", default="latest", help="name, or latest")
+        made.add_argument("--stores", default=",".join(decide.STORES), help="stores, with commas between them")
+        made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all that has arrived")
+    made.add_argument("--remove", action="store_true", help="remove what an earlier inspect left running")
+    made = add("hand-over", do_hand_over)
+    made.add_argument("store", choices=decide.STORES)
+    made.add_argument("address", help="of this host, as the other one reaches it")
+    made.add_argument("port", type=int)
+    add("unstage", do_unstage)
+    return top
+
+
+def main() -> int:
+    """Run a command; return the exit code: 0 done, 1 failed, 3 another run is doing the same."""
+    arguments = parser().parse_args()
+    # What is ended from outside cleans up as after any failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        return int(arguments.action(json.loads(CONFIG.read_text()), arguments))
+    except engine.HostError as error:
+        # For people, and for playbooks.
+        engine.say(str(error))
+        print(json.dumps({"error": str(error)}))
+        return 3 if isinstance(error, engine.BusyError) else 1
 
 
 if __name__ == "__main__":

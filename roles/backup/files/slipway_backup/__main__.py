@@ -13,8 +13,8 @@ import sys
 import typing as t
 from pathlib import Path
 
-from slipway_backup import chroma, offsite, points, report, restore, run, serve
-from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, say
+from slipway_backup import chroma, offsite, points, report, restore, run, send, serve
+from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, say, write_atomically
 
 
 def human(seconds: float) -> str:
@@ -62,6 +62,11 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
         return
     del config
     os.kill(1, signal.SIGHUP)
+
+
+def do_begin_anew(config: Config, _: argparse.Namespace) -> None:
+    """Have the receiver begin anew, after the database was restored."""
+    write_atomically(config.state / serve.ANEW, "")
 
 
 def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
@@ -139,6 +144,11 @@ def do_load_chroma(config: Config, arguments: argparse.Namespace) -> t.Any:
         return chroma.load(arguments.url, point.folder / "chroma", point.manifest["stores"]["chroma"]["collections"])
 
 
+def do_send(_: Config, arguments: argparse.Namespace) -> None:
+    """Hand a folder to another host, once."""
+    send.send(Path(arguments.folder), arguments.port)
+
+
 def do_mark(config: Config, arguments: argparse.Namespace) -> None:
     """Record a drill's result, read from standard input."""
     detail = json.loads(sys.stdin.read() or "{}") if arguments.detail == "-" else json.loads(Path(arguments.detail).read_text())
@@ -173,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     add("serve", do_serve)
     add("health", do_health)
     add("reload", do_reload).add_argument("--validate", default="", help="only look whether this configuration can be used")
+    add("begin-anew", do_begin_anew)
     made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
@@ -194,6 +205,9 @@ def parser() -> argparse.ArgumentParser:
     made = add("load-chroma", do_load_chroma)
     made.add_argument("point", help="name, or latest")
     made.add_argument("url", help="address of the server")
+    made = add("send", do_send)
+    made.add_argument("folder")
+    made.add_argument("--port", type=int, default=8790, help="TCP port to listen on (default: 8790)")
     made = add("mark", do_mark)
     made.add_argument("point", help="name")
     made.add_argument("result", choices=["verified", "failed"])

@@ -19,6 +19,8 @@ from slipway_backup import postgres, report
 from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
 
 ARCHIVE_SECONDS = 10
+#: Asks the first process to begin anew; see the command of that name.
+ANEW = "anew"
 #: How often a monitor gets new figures between runs.
 REPORT_SECONDS = 60
 LONGEST_PAUSE = 30
@@ -114,6 +116,15 @@ class Supervisor:
                 break
         self.receiver = None
 
+    def obey(self) -> None:
+        """Begin anew where a restore asks for it, rather than wait for the server to refuse what we ask of it."""
+        flag = self.config.state / ANEW
+        if flag.exists():
+            self.end_receiver()
+            self.begin_anew(False)
+            flag.unlink(missing_ok=True)
+            self.pause, self.retry_at = 1, 0.0
+
     def look(self) -> None:
         """Start the receiver where none runs, after a pause that grows as long as it does not help."""
         if self.receiver and self.receiver.poll() is None:
@@ -166,6 +177,7 @@ class Supervisor:
         due = report_due = 0.0
         while not self.stopping.is_set():
             if self.config.postgres:
+                self.obey()
                 self.look()
                 if time.monotonic() >= due:
                     self.archive()

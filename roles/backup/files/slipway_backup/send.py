@@ -1,0 +1,62 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Hands a restored folder to the host that it is for: once, to whoever knows the word that is made for it."""
+
+from __future__ import annotations
+
+import http.server
+import secrets
+import subprocess
+import time
+import typing as t
+from pathlib import Path
+
+from slipway_backup.common import StepError
+
+PIECE = 2**20
+#: How long to wait for somebody who fetches it.
+PATIENCE_SECONDS = 900
+
+
+def send(folder: Path, port: int) -> None:
+    """Print a word, and serve the folder as a tar file under it until somebody has fetched it whole.
+
+    Raises:
+        StepError: nobody did in time.
+    """
+    word = secrets.token_urlsafe(32)
+    done: list[bool] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        # Sent in pieces: who gets no last one knows that something is missing.
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """Answer with the folder."""
+            if not secrets.compare_digest(self.path.lstrip("/").encode(), word.encode()):
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            with subprocess.Popen(["tar", "-C", str(folder), "--numeric-owner", "-cf", "-", "."], stdout=subprocess.PIPE) as packer:
+                stream = t.cast("t.IO[bytes]", packer.stdout)
+                while piece := stream.read(PIECE):
+                    self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+            if packer.returncode == 0:
+                self.wfile.write(b"0\r\n\r\n")
+                done.append(True)
+
+        def log_message(self, format: str, *arguments: t.Any) -> None:  # noqa: A002 - the name is inherited
+            """Keep the word out of the log."""
+
+    with http.server.HTTPServer(("", port), Handler) as server:
+        server.timeout = 5
+        print(word, flush=True)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done:
+            server.handle_request()
+            if not done and time.monotonic() > deadline:
+                raise StepError(f"nobody has fetched {folder} within {PATIENCE_SECONDS} s")

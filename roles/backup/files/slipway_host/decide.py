@@ -1,0 +1,179 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What decides, without touching anything: which point to restore, and whether what came out is what went in."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from datetime import datetime
+
+from slipway_host.engine import JSON, HostError, PointError
+
+END = "end"
+STORES = ("postgres", "redis", "chroma")
+#: How far counts may be off, for each transaction that was in progress at the moment of the point, and as a share.
+ROWS_IN_FLIGHT = 100
+SHARE_IN_FLIGHT = 0.01
+
+
+def parse_time(text: str) -> datetime:
+    """Return a moment that a person wrote; it must say its time zone.
+
+    Raises:
+        HostError: it is none.
+    """
+    try:
+        moment = datetime.fromisoformat(re.sub(r"\s*Z$", "+00:00", text.strip()))
+    except ValueError as error:
+        raise HostError(f"{text!r} is no time such as 2026-11-23 02:15:00+00:00") from error
+    if moment.tzinfo is None:
+        raise HostError(f"{text!r} does not say its time zone: write {text.strip()}+00:00 for UTC")
+    return moment
+
+
+def offer(points: t.Sequence[JSON], name: str, target_time: str) -> str:
+    """Return what to restore instead of a point: the newest one before it that no drill has failed, as an operator types it."""
+    before = [point for point in points if point["name"] < name and point["verified"] != "failed"]
+    if not before:
+        return "There is no point before it that could be restored; look at the off-site ones: -e list=true"
+    best = before[-1]
+    how = f"-e point={best['name']}" + (f" -e target_time='{target_time}'" if target_time else "")
+    return f"The one before, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
+
+
+def choose(points: t.Sequence[JSON], name: str, target_time: str = "") -> JSON:
+    """Return the point to restore from.
+
+    Args:
+        points: as ``slipway-backup --json list`` prints them, oldest first.
+        name: of the point, or latest: the newest, or with a target time the newest that is not after it.
+        target_time: a moment, or ``end`` for all that has arrived.
+
+    Raises:
+        HostError: there is none, or the newest drill failed it; says which one could be taken instead.
+    """
+    found = [point for point in points if name in {"latest", point["name"]}]
+    if target_time and target_time != END:
+        wanted = parse_time(target_time)
+        reachable = [point for point in found if parse_time(point["moment"]) <= wanted]
+        if found and not reachable:
+            raise HostError(f"{target_time} is before {found[0]['name']}, whose moment is {found[0]['moment']}: WAL leads forward only")
+        found = reachable
+    if not found:
+        names = ", ".join(point["name"] for point in points[-10:])
+        raise HostError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; there are {names or 'none'}")
+    point = found[-1]
+    if point["verified"] == "failed":
+        raise HostError(f"the drill of {point['name']} failed: {point['reason']}. {offer(points, point['name'], target_time)}")
+    return point
+
+
+def major_of(text: str) -> int:
+    """Return PostgreSQL's major version from what ``postgres --version`` prints.
+
+    Raises:
+        HostError: it does not say.
+    """
+    found = re.search(r"\(PostgreSQL\) (\d+)", text)
+    if not found:
+        raise HostError(f"the image does not say which PostgreSQL it has: {text.strip()[:200]!r}")
+    return int(found[1])
+
+
+def refuse_major(point: str, major: int, image: str, image_major: int) -> None:
+    """Refuse data that the image's server cannot read.
+
+    Raises:
+        HostError: the two majors differ.
+    """
+    if major != image_major:
+        raise HostError(
+            f"the point {point} holds data of PostgreSQL {major}, which the image {image} with PostgreSQL {image_major} cannot read: "
+            f"set postgres_image to version {major} for the restore, or load a logical dump (backup_postgres_logical_dump)"
+        )
+
+
+def count_query(tables: JSON) -> str:
+    """Return the SQL that answers a line of JSON for each table of a manifest: rows, newest moment, and its age in seconds."""
+    queries = []
+    for name, expected in tables.items():
+        schema, _, table = name.partition(".")
+        column = identifier(expected["column"]) if expected["column"] else ""
+        newest = f"max({column})" if column else "null::timestamptz"
+        same = f"coalesce({newest} = {literal(expected['newest'])}, false)" if column and expected["newest"] else f"{newest} is null"
+        queries.append(
+            f"select json_build_object('table', {literal(name)}, 'rows', count(*), 'newest', ({newest})::text, 'same', {same}, "  # noqa: S608 - quoted above
+            f"'age_s', extract(epoch from now() - {newest})) from {identifier(schema)}.{identifier(table)};"
+        )
+    return "\n".join(queries)
+
+
+def identifier(name: str) -> str:
+    """Return a name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return a text as SQL takes it, whatever standard_conforming_strings says."""
+    doubled = text.replace("'", "''").replace("\\", "\\\\")
+    return f"E'{doubled}'"
+
+
+def answers(output: str) -> dict[str, JSON]:
+    """Return the lines that count_query's SQL answered, by table."""
+    lines = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    return {line["table"]: line for line in lines}
+
+
+def compare_rows(tables: JSON, found: t.Mapping[str, JSON], in_flight: int) -> list[str]:
+    """Return what differs between the tables of a manifest and those that were restored.
+
+    Args:
+        tables: of the manifest; a table that could not be counted has null for rows.
+        found: as answers() gives it.
+        in_flight: transactions in progress at the moment of the point; 0 says that the counts have to be the same.
+    """
+    faults = []
+    for name, expected in tables.items():
+        actual = found.get(name)
+        if actual is None:
+            faults.append(f"{name} cannot be read")
+            continue
+        if expected["rows"] is None:
+            continue
+        off = abs(actual["rows"] - expected["rows"])
+        allowed = max(in_flight * ROWS_IN_FLIGHT, int(expected["rows"] * SHARE_IN_FLIGHT)) if in_flight else 0
+        if off > allowed:
+            faults.append(f"{name} has {actual['rows']} rows instead of {expected['rows']}")
+        elif not in_flight and not actual["same"]:
+            faults.append(f"the newest row of {name} is of {actual['newest']} instead of {expected['newest']}")
+    return faults
+
+
+def newest_age(found: t.Iterable[JSON]) -> float | None:
+    """Return the age in seconds of the newest row of all tables; moments to come, such as an expiry, do not count."""
+    ages = [line["age_s"] for line in found if line["age_s"] is not None and line["age_s"] >= 0]
+    return round(min(ages), 1) if ages else None
+
+
+def loaded_keys(info: str) -> int:
+    """Return how many keys Redis read from its file, those whose time has passed since included.
+
+    Raises:
+        PointError: it does not say that it read one.
+    """
+    counts = dict(re.findall(r"^rdb_last_load_keys_(loaded|expired):(\d+)", info, re.MULTILINE))
+    if len(counts) != 2:
+        raise PointError("Redis does not say how many keys it has read")
+    return int(counts["loaded"]) + int(counts["expired"])
+
+
+def scalar(query: str) -> str:
+    """Return a user's query as one whose only value is a text.
+
+    A query with more rows or columns than one fails then.
+    """
+    return f"select ({query.strip().rstrip(';')})::text"

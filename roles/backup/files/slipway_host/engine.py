@@ -1,0 +1,256 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Throw-away containers, volumes and a network of their own, all found again by their labels."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import subprocess
+import sys
+import typing as t
+from pathlib import Path
+
+JSON = dict[str, t.Any]
+
+#: Number of the user that runs all of them: the one that the backups belong to.
+USER = "10002:10002"
+OUTPUT_LINES = 12
+TMPFS = "/tmp:noexec,nosuid,nodev,size=64m"  # noqa: S108 - a place of the container alone
+
+
+class HostError(Exception):
+    """Something on this host kept us from going on; it says nothing about the point."""
+
+
+class PointError(HostError):
+    """The point itself is bad."""
+
+
+class BusyError(HostError):
+    """Another run is doing the same."""
+
+
+def say(text: str) -> None:
+    """Tell what is being done, on stderr, where the journal and an operator see it."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tail(text: str, lines: int = OUTPUT_LINES) -> str:
+    """Return the last lines of an output that say anything."""
+    return "\n".join([line for line in text.strip().splitlines() if line.strip()][-lines:])
+
+
+def docker(*arguments: str, what: str, given: str | None = None, codes: t.Container[int] = (0,)) -> subprocess.CompletedProcess[str]:
+    """Run docker to its end.
+
+    Args:
+        arguments: of the command.
+        what: what it does, as the start of an error message.
+        given: its standard input.
+        codes: exit codes that are no failure.
+
+    Raises:
+        HostError: it failed; with the last lines that it wrote.
+    """
+    try:
+        # Without an input, its own is not for it: a person may be typing there.
+        source: JSON = {"stdin": subprocess.DEVNULL} if given is None else {"input": given}
+        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, errors="replace", check=False, **source)
+    except OSError as error:
+        raise HostError(f"{what}: docker: {error.strerror}") from error
+    if done.returncode not in codes:
+        raise HostError(f"{what}: {tail(done.stderr) or tail(done.stdout) or f'docker ended with {done.returncode}'}")
+    return done
+
+
+@contextlib.contextmanager
+def alone(name: str) -> t.Iterator[None]:
+    """Hold a lock of this host.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    path = Path("/run/lock") / f"slipway-{name}.lock"
+    with path.open("a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"another {name.rpartition('-')[2]} runs on this host; wait for it to end") from error
+        yield
+
+
+def essence(log: str) -> str:
+    """Return the lines of a log that say why a server ended, at most four."""
+    lines = [line for line in log.strip().splitlines() if line.strip()]
+    return "\n".join([line for line in lines if re.search(r"FATAL|PANIC|ERROR|[Ee]rror|[Bb]ad |[Ff]ailed", line)][-4:] or lines[-4:])
+
+
+class Bench:
+    """A place to start the stores of a point at: containers that reach each other and nobody else."""
+
+    def __init__(self, config: JSON, kind: str) -> None:
+        """Take what the role rendered; nothing is made yet.
+
+        Args:
+            config: backup.json.
+            kind: drill, restore or inspect: part of all names, and the owner among the labels.
+        """
+        self.config = config
+        self.kind = kind
+        self.stack = str(config["stack"])
+        self.prefix = f"{self.stack}-{kind}"
+        self.filter = ("--filter", f"label=slipway.stack={self.stack}", "--filter", f"label=slipway.owner=backup-{kind}")
+
+    def labels(self, service: str) -> list[str]:
+        """Return the options that label a thing as ours."""
+        pairs = {"slipway.stack": self.stack, "slipway.owner": f"backup-{self.kind}", "slipway.service": f"{self.kind}-{service}"}
+        return [part for name, value in pairs.items() for part in ("--label", f"{name}={value}")]
+
+    def clean(self, volumes: bool = True) -> list[str]:
+        """Remove everything that carries our labels, of this run and of one that died; return the names."""
+        found: list[str] = []
+        kinds = [("container", ["ps", "--all", "--format", "{{.Names}}"], ["rm", "--force", "--volumes"])]
+        kinds.append(("network", ["network", "ls", "--format", "{{.Name}}"], ["network", "rm"]))
+        if volumes:
+            kinds.append(("volume", ["volume", "ls", "--format", "{{.Name}}"], ["volume", "rm", "--force"]))
+        for kind, listing, removal in kinds:
+            names = docker(*listing, *self.filter, what=f"list each {kind} of {self.prefix}").stdout.split()
+            if names:
+                docker(*removal, *names, what=f"remove each {kind} of {self.prefix}")
+                found += names
+        return found
+
+    def network(self) -> None:
+        """Make the network, which has no way out."""
+        docker("network", "create", "--internal", *self.labels("network"), self.prefix, what="make an isolated network")
+
+    def volume(self, name: str, service: str) -> None:
+        """Make an empty volume that our user can write to."""
+        docker("volume", "create", *self.labels(service), name, what=f"make the volume {name}")
+        self.run_once(
+            f"{service}-owner",
+            self.tools_image(),
+            ["-c", f"chown {USER} /target && chmod 0700 /target"],
+            volumes={name: "/target"},
+            extra=["--entrypoint", "sh", "--user", "0:0", "--cap-add", "CHOWN", "--cap-add", "FOWNER", "--network", "none"],
+            what=f"prepare the volume {name}",
+        )
+
+    def options(self, name: str, volumes: t.Mapping[str, str], memory_mb: int) -> list[str]:
+        """Return the options that all containers share: hardened as those of the stack."""
+        mounts = [
+            part for source, target in volumes.items() for part in ("--mount", f"type=volume,source={source},target={target},volume-nocopy")
+        ]
+        return [
+            "--name", f"{self.prefix}-{name}", *self.labels(name),
+            "--read-only", "--tmpfs", TMPFS, "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true",
+            "--memory", f"{memory_mb}m", "--memory-swap", f"{memory_mb}m", "--pids-limit", "256", "--no-healthcheck",
+            "--log-opt", "max-size=10m", "--env", "HOME=/tmp", *mounts,
+        ]  # fmt: skip
+
+    def start(
+        self,
+        name: str,
+        image: str,
+        command: t.Sequence[str],
+        entrypoint: str,
+        volumes: t.Mapping[str, str],
+        memory_mb: int = 1024,
+        stop_signal: str = "SIGTERM",
+    ) -> str:
+        """Start a container that goes on; return its name.
+
+        Raises:
+            HostError: the image is not there and cannot be pulled, or the engine refuses.
+        """
+        docker(
+            "run", "--detach", *self.options(name, volumes, memory_mb), "--user", USER, "--network", self.prefix, "--network-alias", name,
+            "--stop-timeout", "120", "--stop-signal", stop_signal, "--shm-size", "128m",
+            "--entrypoint", entrypoint, image, *command, what=f"start {name}",
+        )  # fmt: skip
+        return f"{self.prefix}-{name}"
+
+    def run_once(
+        self,
+        name: str,
+        image: str,
+        command: t.Sequence[str],
+        volumes: t.Mapping[str, str],
+        what: str,
+        extra: t.Sequence[str] = (),
+        codes: t.Container[int] = (0,),
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a container to its end and return what it printed."""
+        return docker("run", "--rm", *self.options(name, volumes, 512), *extra, image, *command, what=what, codes=codes)
+
+    def tools_image(self) -> str:
+        """Return the image of the tools, as the running container has it."""
+        return docker(
+            "inspect", "--format", "{{.Image}}", str(self.config["container"]), what="look at the backup container"
+        ).stdout.strip()
+
+    def tools(
+        self, *arguments: str, what: str, volumes: t.Mapping[str, str] | None = None, network: str = "none"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of slipway-backup beside the data, in a container of its own.
+
+        Raises:
+            BusyError: a run holds the lock of the data.
+            HostError: there is no room.
+            PointError: it failed otherwise.
+        """
+        folder = Path(__file__).resolve().parents[2]
+        done = self.run_once(
+            f"tools-{arguments[0]}",
+            self.tools_image(),
+            ["--json", *arguments],
+            volumes={str(self.config["volume"]): "/backup", **(volumes or {})},
+            extra=["--user", USER, "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
+            what=what,
+            codes=range(256),
+        )
+        if done.returncode:
+            raise judge(what, done.returncode, done.stderr)
+        return done
+
+    def running(self, container: str) -> bool:
+        """Tell whether a container runs."""
+        done = docker("inspect", "--format", "{{.State.Running}}", container, what="look at a container", codes=(0, 1))
+        return done.stdout.strip() == "true"
+
+    def logs(self, container: str) -> str:
+        """Return the last lines that a container wrote and that tell of trouble; its last lines where none does."""
+        done = docker("logs", "--tail", "100", container, what="read a log", codes=(0, 1))
+        return essence(done.stdout + done.stderr)
+
+
+def judge(what: str, code: int, message: str) -> HostError:
+    """Return the error that a failed command of slipway-backup amounts to.
+
+    Args:
+        what: what it was to do.
+        code: its exit code; 3 says that the data is locked, 125 and more that the engine did not run it.
+        message: what it wrote.
+    """
+    text = f"{what}: {tail(message).removeprefix('slipway-backup: ') or f'ended with {code}'}"
+    if code == 3:
+        return BusyError(text)
+    if code >= 125 or "No space left on device" in message or "cannot be used" in message:
+        return HostError(text)
+    return PointError(text)
+
+
+def answer(text: str) -> t.Any:
+    """Return the JSON that a command printed as its last line.
+
+    Raises:
+        HostError: it is none.
+    """
+    try:
+        return json.loads(text.strip().splitlines()[-1])
+    except (ValueError, IndexError) as error:
+        raise HostError(f"no JSON: {text[-200:]!r}") from error

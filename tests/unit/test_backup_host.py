@@ -1,0 +1,135 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What decides on the backup host: which point is restored, and whether what came out is what went in."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
+from slipway_host import decide, engine
+
+TABLE = {"rows": 100, "newest": "2026-11-23 02:15:00+00", "column": "created_at"}
+FOUND = {"table": "public.notes", "rows": 100, "newest": "2026-11-23 02:15:00+00", "same": True, "age_s": 30.5}
+
+
+def a_point(hour: int, verified: str = "verified", reason: str = "") -> dict[str, Any]:
+    return {"name": f"20261123T{hour:02}0000Z", "moment": f"2026-11-23T{hour:02}:00:09.000Z", "verified": verified, "reason": reason}
+
+
+def test_latest_is_the_newest() -> None:
+    assert decide.choose([a_point(1), a_point(2, "")], "latest")["name"] == "20261123T020000Z"
+
+
+def test_a_point_that_a_drill_has_failed_is_refused_and_the_one_before_is_offered() -> None:
+    points = [a_point(1), a_point(2, "failed", "older"), a_point(3, "failed", "redis/dump.rdb is damaged")]
+    for name in ("latest", "20261123T030000Z"):
+        with pytest.raises(engine.HostError, match=r"redis/dump.rdb is damaged.*-e point=20261123T010000Z") as caught:
+            decide.choose(points, name)
+        assert "verified" in str(caught.value)
+
+
+def test_nothing_is_offered_where_all_points_are_bad() -> None:
+    with pytest.raises(engine.HostError, match="no point before it"):
+        decide.choose([a_point(1, "failed", "gone")], "latest")
+
+
+def test_a_target_time_takes_the_newest_point_that_is_not_after_it() -> None:
+    points = [a_point(1), a_point(2), a_point(3)]
+    assert decide.choose(points, "latest", "2026-11-23 02:30:00+00:00")["name"] == "20261123T020000Z"
+    assert decide.choose(points, "latest", "2026-11-23T03:30:00+01:00")["name"] == "20261123T020000Z"
+    assert decide.choose(points, "latest", decide.END)["name"] == "20261123T030000Z"
+    assert decide.choose(points, "20261123T010000Z", "2026-11-23 02:30:00Z")["name"] == "20261123T010000Z"
+
+
+def test_a_target_time_before_all_points_is_refused() -> None:
+    with pytest.raises(engine.HostError, match="WAL leads forward only"):
+        decide.choose([a_point(2)], "latest", "2026-11-23 01:00:00Z")
+
+
+@pytest.mark.parametrize("text", ["2026-11-23 02:15:00", "yesterday"])
+def test_a_time_without_its_zone_is_refused(text: str) -> None:
+    with pytest.raises(engine.HostError, match=text):
+        decide.choose([a_point(1)], "latest", text)
+
+
+def test_an_unknown_point_is_refused_with_those_there_are() -> None:
+    with pytest.raises(engine.HostError, match="there are 20261123T010000Z"):
+        decide.choose([a_point(1)], "20261122T010000Z")
+
+
+def test_another_major_version_is_refused() -> None:
+    assert decide.major_of("postgres (PostgreSQL) 17.6 (Debian 17.6-1)\n") == 17
+    decide.refuse_major("p", 17, "postgres:17-alpine", 17)
+    with pytest.raises(engine.HostError, match="PostgreSQL 16, which the image postgres:17-alpine"):
+        decide.refuse_major("p", 16, "postgres:17-alpine", 17)
+
+
+def test_an_exact_point_must_come_back_to_the_row() -> None:
+    tables = {"public.notes": TABLE}
+    assert decide.compare_rows(tables, {"public.notes": FOUND}, 0) == []
+    assert decide.compare_rows(tables, {"public.notes": {**FOUND, "rows": 99}}, 0) == ["public.notes has 99 rows instead of 100"]
+    assert "newest row" in decide.compare_rows(tables, {"public.notes": {**FOUND, "same": False}}, 0)[0]
+    assert decide.compare_rows(tables, {}, 0) == ["public.notes cannot be read"]
+
+
+def test_transactions_in_progress_allow_for_some_rows_and_not_for_an_empty_table() -> None:
+    tables = {"public.notes": {**TABLE, "rows": 5000}}
+    assert decide.compare_rows(tables, {"public.notes": {**FOUND, "rows": 5100, "same": False}}, 1) == []
+    assert decide.compare_rows(tables, {"public.notes": {**FOUND, "rows": 0, "same": False}}, 1)
+
+
+def test_a_table_that_was_not_counted_has_only_to_be_there() -> None:
+    assert decide.compare_rows({"public.notes": {**TABLE, "rows": None}}, {"public.notes": FOUND}, 0) == []
+
+
+def test_names_and_values_are_quoted() -> None:
+    query = decide.count_query({'public.no"te': {"rows": 1, "newest": "it's", "column": 'a"t'}})
+    assert '"public"."no""te"' in query
+    assert 'max("a""t")' in query
+    assert "E'it''s'" in query
+
+
+def test_answers_are_told_from_other_lines() -> None:
+    assert decide.answers('NOTICE\n{"table": "public.notes", "rows": 1}\n') == {"public.notes": {"table": "public.notes", "rows": 1}}
+
+
+def test_the_newest_age_leaves_out_what_is_to_come() -> None:
+    assert decide.newest_age([{"age_s": -3600}, {"age_s": 12.34}, {"age_s": None}, {"age_s": 90}]) == 12.3
+    assert decide.newest_age([{"age_s": None}]) is None
+
+
+def test_redis_counts_keys_whose_time_has_passed_too() -> None:
+    assert decide.loaded_keys("rdb_last_load_keys_expired:2\r\nrdb_last_load_keys_loaded:40\r\n") == 42
+    with pytest.raises(engine.PointError):
+        decide.loaded_keys("redis_version:7.0\r\n")
+
+
+def test_a_users_query_is_one_value_as_text() -> None:
+    assert decide.scalar("select count(*) > 5 from notes;\n") == "select (select count(*) > 5 from notes)::text"
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (1, "slipway-backup: redis/dump.rdb is damaged", engine.PointError),
+        (1, "cp: No space left on device", engine.HostError),
+        (3, "the backups are locked by run", engine.BusyError),
+        (125, "docker: no such image", engine.HostError),
+    ],
+)
+def test_only_a_points_own_fault_counts_against_it(code: int, message: str, kind: type[Exception]) -> None:
+    error = engine.judge("verify", code, message)
+    assert type(error) is kind
+    assert message.removeprefix("slipway-backup: ") in str(error)
+
+
+def test_a_log_is_cut_down_to_what_tells() -> None:
+    log = "\n".join(["LOG: starting", "FATAL: no room", *["LOG: closing"] * 9])
+    assert engine.essence(log) == "FATAL: no room"
+    assert engine.essence("one\ntwo\n") == "one\ntwo"
