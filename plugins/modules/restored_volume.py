@@ -1,0 +1,414 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Put restored data into the place of a volume's, and the volume's own aside."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restored_volume
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Put restored data into the place of a volume's, and the volume's own aside
+description:
+  - Nothing is copied where both lie on one file system, and nothing of the old data is deleted unless asked for by O(state=discarded).
+  - A journal on the host knows how far it has come. A run that finds one of a run that died goes on from there, and never takes data that
+    was placed for data to set aside.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  store:
+    description: Name of the store, which names the journal.
+    type: str
+    required: true
+  container:
+    description: Container that uses the volume, stopped while its data changes and not started again.
+    type: str
+    required: true
+  volume:
+    description: The volume.
+    type: str
+    required: true
+  staged:
+    description: Volume with the restored data, which is removed when that is in place. Needed for O(state=placed).
+    type: str
+    default: ""
+  source:
+    description:
+      - Address to fetch the restored data from, as a tar file, where it was put together on another host. It goes into O(staged).
+    type: str
+    default: ""
+  last:
+    description: File at the top of the data that is moved first out of and last into its place, as the data counts as whole with it.
+    type: str
+    default: ""
+  point:
+    description: Kept in the journal and on the volume with the old data.
+    type: str
+    default: ""
+  state:
+    description:
+      - V(placed) puts the restored data into place and the old aside.
+      - V(finished) forgets the journal, once the store is healthy.
+      - V(returned) takes the data that was set aside last back into its place, and sets aside what has been live since.
+      - V(discarded) removes all data that was set aside.
+    type: str
+    required: true
+    choices: [placed, finished, returned, discarded]
+attributes:
+  check_mode:
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Put the restored data into place
+  slipway.stack.restored_volume:
+    stack: slipway
+    store: redis
+    container: slipway-redis
+    volume: redis_data
+    staged: slipway-restore-redis
+    state: placed
+"""
+
+RETURN = r"""
+aside:
+  description: Volumes with data that was set aside, oldest first.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import contextlib
+import errno
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import time
+import typing as t
+import urllib.request
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+#: Stands in the volume while its data changes: a store that is started then finds something that is no data of its, and refuses.
+GUARD = ".slipway-restoring"
+OWNER = "restore-aside"
+#: Seconds that an engine may take over a stop beyond the container's own stop timeout.
+GRACE = 30
+FETCH_TIMEOUT = 300
+
+
+class RestoreError(Exception):
+    """Something is in the way; the message says what."""
+
+
+def place_of(engine: Engine, name: str) -> Path | None:
+    """Return where a volume lies on the host; nothing where there is no such volume.
+
+    Raises:
+        RestoreError: it is no plain folder of this host.
+    """
+    try:
+        volume = engine.get(f"/volumes/{name}")
+    except EngineError as error:
+        if error.status == 404:
+            return None
+        raise
+    if volume["Driver"] != "local" or (volume.get("Options") or {}).get("device"):
+        raise RestoreError(
+            f"the volume {name} is mounted from elsewhere, where its data cannot be exchanged: restore into a plain volume, and copy it"
+        )
+    return Path(volume["Mountpoint"])
+
+
+def move(source: Path, target: Path) -> None:
+    """Move an entry; copy it where it goes to another file system. What a copy that was interrupted has left is replaced."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        remove(target)
+        try:
+            os.rename(source, target)
+        except OSError as again:
+            if again.errno != errno.EXDEV:
+                raise
+            subprocess.run(["cp", "-a", "--", str(source), str(target)], check=True, capture_output=True)
+            remove(source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder that may not be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def entries(folder: Path, last: str = "", at_end: bool = True) -> list[Path]:
+    """Return what lies in a folder but the guard, with one entry at the end or at the start."""
+    found = sorted(path for path in folder.iterdir() if path.name not in (GUARD, last, "lost+found"))
+    special = [folder / last] if last and (folder / last).exists() else []
+    return found + special if at_end else special + found
+
+
+def give(folder: Path, uid: int, gid: int) -> None:
+    """Give a folder and all in it to a user."""
+    os.chown(folder, uid, gid)
+    for place, folders, files in os.walk(folder):
+        for name in folders + files:
+            os.chown(os.path.join(place, name), uid, gid, follow_symlinks=False)
+
+
+def write_journal(path: Path, journal: dict[str, t.Any]) -> None:
+    """Replace the journal, so that a crash leaves the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.sync()
+    new = path.with_suffix(".new")
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(journal, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def empty_into(live: Path, aside: Path, last: str) -> None:
+    """Move all that lies in a volume aside."""
+    for entry in entries(live, last, at_end=False):
+        move(entry, aside / entry.name)
+    shutil.copystat(live, aside)
+    os.chown(aside, live.stat().st_uid, live.stat().st_gid)
+
+
+def fill_from(live: Path, source: Path, last: str) -> None:
+    """Move data into a volume, and let the store have it."""
+    for entry in entries(source, last):
+        move(entry, live / entry.name)
+    os.sync()
+    (live / GUARD).unlink(missing_ok=True)
+
+
+def exchange(live: Path, staged: Path, aside: Path, journal_path: Path, journal: dict[str, t.Any], last: str = "") -> None:
+    """Move the live data aside and the staged into its place, from wherever the journal says that a run before has come to.
+
+    Args:
+        live: folder of the volume.
+        staged: folder with the restored data.
+        aside: folder that gets the old data.
+        journal_path: where the journal is kept.
+        journal: ``phase`` is aside while old data may still be in place, and place from then on.
+        last: the entry with which data counts as whole.
+    """
+    write_journal(journal_path, journal)
+    (live / GUARD).touch()
+    if journal["phase"] == "aside":
+        empty_into(live, aside, last)
+        journal["phase"] = "place"
+        write_journal(journal_path, journal)
+    else:
+        # Half of what a run before has placed; its whole is staged anew.
+        for entry in entries(live, last, at_end=False):
+            remove(entry)
+    fill_from(live, staged, last)
+
+
+def give_back(live: Path, source: Path, aside: Path | None, journal_path: Path, journal: dict[str, t.Any], last: str = "") -> None:
+    """Move data that was set aside back into its place, from wherever the journal says that a run before has come to.
+
+    Args:
+        live: folder of the volume.
+        source: folder with the old data.
+        aside: folder that gets what has been live since; without one, that is what a restore that was interrupted has left.
+        journal_path: where the journal is kept.
+        journal: ``phase`` is aside while what is to go is still in place, place where that is half of a restored copy, and return from
+            then on: whatever is in place belongs to the old data then.
+        last: the entry with which data counts as whole.
+    """
+    (live / GUARD).touch()
+    if journal["phase"] == "place":
+        for entry in entries(live, last, at_end=False):
+            remove(entry)
+    elif journal["phase"] == "aside" and aside is not None:
+        write_journal(journal_path, journal)
+        empty_into(live, aside, last)
+    journal["phase"] = "return"
+    write_journal(journal_path, journal)
+    fill_from(live, source, last)
+
+
+def stop(engine: Engine, container: str) -> None:
+    """End a container as its service wants it."""
+    inspected = engine.inspect(container)
+    if inspected:
+        timeout = (inspected["Config"].get("StopTimeout") or 10) + GRACE
+        with contextlib.suppress(EngineError):
+            engine.request("POST", f"/containers/{inspected['Id']}/stop", timeout=timeout)
+        if (engine.inspect(container) or inspected)["State"]["Running"]:
+            raise RestoreError(f"{container} does not stop")
+
+
+def set_aside(engine: Engine, stack: str, volume: str) -> list[str]:
+    """Return the volumes with data that was set aside, oldest first."""
+    wanted = json.dumps({"label": [f"slipway.stack={stack}", f"slipway.owner={OWNER}", f"slipway.volume={volume}"]})
+    return sorted(item["Name"] for item in engine.get("/volumes", filters=wanted)["Volumes"] or [])
+
+
+def read_journal(path: Path) -> dict[str, t.Any]:
+    """Return what a run that died has left; empty where none did."""
+    try:
+        return t.cast("dict[str, t.Any]", json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def make_aside(engine: Engine, options: dict[str, t.Any], name: str = "") -> tuple[str, Path]:
+    """Return a volume that takes old data, made where it is not there, and its folder."""
+    name = name or f"{options['volume']}-before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    labels = {
+        "slipway.stack": options["stack"],
+        "slipway.owner": OWNER,
+        "slipway.volume": options["volume"],
+        "slipway.point": options["point"],
+    }
+    engine.request("POST", "/volumes/create", body={"Name": name, "Labels": labels})
+    return name, t.cast("Path", place_of(engine, name))
+
+
+def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
+    """Fetch the restored data from the host that put it together.
+
+    Raises:
+        RestoreError: it did not arrive whole.
+    """
+    with contextlib.suppress(EngineError):
+        # Of a run that died.
+        engine.request("DELETE", f"/volumes/{options['staged']}")
+    labels = {"slipway.stack": options["stack"], "slipway.owner": "backup-restore", "slipway.service": f"restore-{options['store']}"}
+    engine.request("POST", "/volumes/create", body={"Name": options["staged"], "Labels": labels})
+    folder = t.cast("Path", place_of(engine, options["staged"]))
+    try:
+        with (
+            urllib.request.urlopen(options["source"], timeout=FETCH_TIMEOUT) as answer,  # noqa: S310 - an address of our own making
+            subprocess.Popen(
+                ["tar", "-C", str(folder), "--numeric-owner", "-xpf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as unpacker,
+        ):
+            with t.cast("t.IO[bytes]", unpacker.stdin) as stream:
+                shutil.copyfileobj(answer, stream, 2**20)
+            message = t.cast("t.IO[bytes]", unpacker.stderr).read().decode(errors="replace")
+        if unpacker.returncode:
+            raise RestoreError(f"the data of {options['store']} cannot be unpacked: {message.strip()[-500:]}")
+    except (OSError, http.client.HTTPException) as error:
+        raise RestoreError(
+            f"the data of {options['store']} did not arrive whole from {options['source'].rpartition('/')[0]}: {error}"
+        ) from error
+
+
+def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
+    """Put the restored data into place."""
+    if options["source"]:
+        fetch(engine, options)
+    live, staged = place_of(engine, options["volume"]), place_of(engine, options["staged"])
+    if live is None or staged is None:
+        missing = options["volume"] if live is None else options["staged"]
+        raise RestoreError(f"there is no volume {missing} on this host: {'run site.yml' if live is None else 'stage the point'} first")
+    # While the store still runs: it may take a while.
+    give(staged, live.stat().st_uid, live.stat().st_gid)
+    stop(engine, options["container"])
+    journal = read_journal(journal_path)
+    if journal.get("phase") == "return":
+        finish_return(engine, live, journal_path, journal, options["last"])
+        journal = {}
+    name, aside = make_aside(engine, options, journal.get("aside", ""))
+    exchange(live, staged, aside, journal_path, journal or {"phase": "aside", "aside": name}, options["last"])
+    engine.request("DELETE", f"/volumes/{options['staged']}")
+
+
+def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[str, t.Any], last: str) -> None:
+    """Go on with a return from where the journal says."""
+    source = place_of(engine, journal["source"])
+    if source is not None:
+        aside = place_of(engine, journal["aside"]) if journal["aside"] != journal["source"] else None
+        give_back(live, source, aside, journal_path, journal, last)
+        engine.request("DELETE", f"/volumes/{journal['source']}")
+    remove(journal_path)
+
+
+def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
+    """Take the data that was set aside last back into its place, and set aside what has been live since."""
+    live = place_of(engine, options["volume"])
+    names = set_aside(engine, options["stack"], options["volume"])
+    journal = read_journal(journal_path)
+    if not names or live is None:
+        raise RestoreError(f"nothing of the volume {options['volume']} was set aside on this host")
+    if not journal:
+        journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
+    # Of a restore that died: its old data is where it was moved to.
+    journal.setdefault("source", journal["aside"])
+    stop(engine, options["container"])
+    finish_return(engine, live, journal_path, journal, options["last"])
+
+
+def discard(engine: Engine, names: list[str], journal_path: Path) -> None:
+    """Remove data that was set aside, unless a run that died needs it.
+
+    Raises:
+        RestoreError: one does.
+    """
+    if journal_path.exists():
+        raise RestoreError("a restore was interrupted: run it again before its old data is discarded")
+    for name in names:
+        engine.request("DELETE", f"/volumes/{name}")
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "store": {"type": "str", "required": True},
+            "container": {"type": "str", "required": True},
+            "volume": {"type": "str", "required": True},
+            "staged": {"type": "str", "default": ""},
+            # Whoever knows it gets the data.
+            "source": {"type": "str", "default": "", "no_log": True},
+            "last": {"type": "str", "default": ""},
+            "point": {"type": "str", "default": ""},
+            "state": {"type": "str", "required": True, "choices": ["placed", "finished", "returned", "discarded"]},
+        },
+        required_if=[("state", "placed", ["staged"])],
+        supports_check_mode=True,
+    )
+    options, engine = module.params, Engine(timeout=600)
+    journal_path = Path("/etc/slipway") / options["stack"] / "restore" / f"{options['store']}.json"
+    state = options["state"]
+    try:
+        names = set_aside(engine, options["stack"], options["volume"])
+        changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
+        if changed and not module.check_mode:
+            if state == "placed":
+                place(engine, options, journal_path)
+            elif state == "returned":
+                take_back(engine, options, journal_path)
+            elif state == "finished":
+                remove(journal_path)
+            else:
+                discard(engine, names, journal_path)
+            names = set_aside(engine, options["stack"], options["volume"])
+    except (RestoreError, EngineError, OSError, subprocess.SubprocessError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed, aside=names)
+
+
+if __name__ == "__main__":
+    main()
