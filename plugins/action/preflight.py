@@ -174,6 +174,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
+            problems += preflight.check_memory(host, state, self._memory_limits(host, view))
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
             problems += preflight.check_images(host, state, images)
@@ -187,6 +188,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if error:
             raise AnsibleActionFail(f"{variable}: {error}")
         return value or []
+
+    def _memory_limits(self, host: str, view: HostView) -> dict[str, int]:
+        """Return the inputs that limit a container's memory and have a value, in MB."""
+        names = [
+            name for role in self._roles[host] for name in self._specs[role] if name.endswith("_memory_mb") and "_minimum_" not in name
+        ]
+        values = {name: view.value(name) for name in names}
+        return {name: int(value) for name, (value, error) in values.items() if not error and str(value).isdecimal()}
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
         """Return the inputs that name images, by image."""

@@ -27,6 +27,8 @@ DEFAULT_MINIMUM_DISK_MB = 4096
 # A host that runs the stack already holds its images: it needs room to go on, not room to begin.
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
 
+HIGHEST_PORT = 65535
+
 #: The first nginx with keepalive_min_timeout, without which a reload loses POSTs.
 OLDEST_NGINX = (1, 27, 4)
 
@@ -289,6 +291,22 @@ def check_host(
     return problems
 
 
+def check_memory(host: str, state: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Problem]:
+    """No container may have more memory than its host.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        limits: For each input that sets a container's memory its value in MB.
+    """
+    memory = int((state.get("host") or {}).get("memory_mb") or 0)
+    return [
+        Problem(host, f"{name} asks for {limit} MB of memory, and the host has {memory} MB; lower {name}, or use a larger host")
+        for name, limit in limits.items()
+        if memory and int(limit) > memory
+    ]
+
+
 def check_identities(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """Each host of the inventory must be another machine, and have a name of its own."""
     problems = []
@@ -319,6 +337,15 @@ def _listening_address(raw: str) -> str:
     return raw.rpartition(":")[0] if ":" in raw else raw
 
 
+def _is_elsewhere(address: str, addresses: Iterable[str] | None) -> bool:
+    """Tell whether an IPv4 address is none of a host's own, where these are known: the engine could not listen on it."""
+    try:
+        parsed = ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return bool(addresses) and not (parsed.is_unspecified or parsed.is_loopback) and address not in (addresses or ())
+
+
 def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """A port that we publish must be free, or ours already, and wanted once.
 
@@ -332,6 +359,16 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
     listening = state.get("listening") or {}
     for item in wanted:
         port, variable, address = int(item["port"]), str(item.get("variable") or "port"), str(item.get("address") or "")
+        if not 1 <= port <= HIGHEST_PORT:
+            problems.append(Problem(host, f"{variable} is {port}, and ports are from 1 to {HIGHEST_PORT}; correct {variable}"))
+            continue
+        if _is_elsewhere(address, (state.get("host") or {}).get("addresses")):
+            problems.append(
+                Problem(
+                    host,
+                    f"has no address {address}, on which port {port} ({variable}) is wanted by other hosts; correct its slipway_address",
+                )
+            )
         other = seen.setdefault((port, address), variable)
         if other != variable:
             problems.append(Problem(host, f"port {port} is wanted by both {other} and {variable}; change one of them"))
@@ -356,15 +393,19 @@ def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, st
         state: What host_state read there.
         variables: For each image the variable that names it.
     """
-    return [
-        Problem(
-            host,
-            f"image {image}{f' ({variables[image]})' if image in variables else ''} is not on the host and cannot be pulled: "
-            f"{' '.join(str(reason).split())}; correct {variables.get(image, 'its name')}, or load the image on the host",
-        )
-        for image, reason in sorted((state.get("missing_images") or {}).items())
-        if reason
-    ]
+    problems = []
+    for image, reason in sorted((state.get("missing_images") or {}).items()):
+        # The host adds the tag that a name without one means.
+        variable = variables.get(image) or variables.get(image.removesuffix(":latest"))
+        if reason:
+            problems.append(
+                Problem(
+                    host,
+                    f"image {image}{f' ({variable})' if variable else ''} is not on the host and cannot be pulled: "
+                    f"{' '.join(str(reason).split())}; correct {variable or 'its name'}, or load the image on the host",
+                )
+            )
+    return problems
 
 
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:

@@ -38,7 +38,9 @@ def secret_problem(value: Any) -> str | None:
     if value is None:
         return "is not set"
     if not isinstance(value, str):
-        return f"is no text but {type(value).__name__}; put it in quotes"
+        # Ansible marks values with types of its own, which are made from Python's.
+        kind = next(base.__name__ for base in type(value).__mro__ if base.__module__ == "builtins")
+        return f"is no text but {kind}; put it in quotes"
     if not value.strip():
         return "is empty"
     if _PLACEHOLDER.search(value):

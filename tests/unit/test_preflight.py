@@ -100,6 +100,35 @@ def test_one_port_wanted_twice_is_said():
     assert not preflight.check_ports("one", GOOD, [{**wanted[0], "address": "10.0.0.1"}, {**wanted[1], "address": "10.0.0.2"}])
 
 
+@pytest.mark.parametrize("port", [0, 65536, 99999])
+def test_a_number_that_is_no_port_is_said(port: int):
+    problems = preflight.check_ports("one", GOOD, [{"port": port, "variable": "nginx_https_port"}])
+    assert texts(problems) == f"nginx_https_port is {port}, and ports are from 1 to 65535; correct nginx_https_port"
+
+
+def test_a_port_is_published_on_an_address_of_the_host():
+    there = state(host={"addresses": ["127.0.0.1", "10.0.0.3"]})
+    wanted = {"port": 5432, "variable": "postgres_port"}
+    for address in ("10.0.0.3", "", "0.0.0.0", "127.0.0.2"):
+        assert not preflight.check_ports("one", there, [{**wanted, "address": address}])
+    said = texts(preflight.check_ports("one", there, [{**wanted, "address": "10.0.0.4"}]))
+    assert "has no address 10.0.0.4" in said
+    assert "correct its slipway_address" in said
+    assert not preflight.check_ports("one", GOOD, [{**wanted, "address": "10.0.0.4"}])
+
+
+def test_a_container_gets_no_more_memory_than_its_host_has():
+    assert not preflight.check_memory("one", GOOD, {"redis_memory_mb": 2000})
+    said = texts(preflight.check_memory("one", GOOD, {"redis_memory_mb": 128, "postgres_memory_mb": 2001}))
+    assert said.startswith("postgres_memory_mb asks for 2001 MB of memory, and the host has 2000 MB; lower postgres_memory_mb")
+
+
+def test_an_image_without_a_tag_names_its_variable_too():
+    assert "correct redis_image" in texts(
+        preflight.check_images("one", state(missing_images={"redis:latest": "unknown"}), {"redis": "redis_image"})
+    )
+
+
 def test_images_that_no_registry_has_name_their_variable():
     missing = state(missing_images={"redis:77": "manifest\n unknown", "nginx:1": ""})
     problems = preflight.check_images("one", missing, {"redis:77": "redis_image"})
