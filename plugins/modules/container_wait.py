@@ -110,6 +110,15 @@ def passes_now(engine: Engine, name: str, check: dict[str, t.Any]) -> bool:
         return False
 
 
+def restarting(engine: Engine, name: str) -> str:
+    """Return the end of a sentence for a container that ends again and again, more seldom each time, or nothing."""
+    inspected = engine.inspect(name) or {}
+    state = inspected.get("State", {})
+    if state.get("Status") != "restarting" and inspected.get("RestartCount", 0) < RESTARTS_MEANING_FAILURE:
+        return ""
+    return f": it restarted {inspected['RestartCount']} times, last after exit status {state.get('ExitCode')}"
+
+
 def explain(engine: Engine, name: str, why: str, lines: int) -> str:
     """Return what a person needs to mend a container that did not come up."""
     parts = [f"{name} {why}."]
@@ -152,7 +161,8 @@ def main() -> None:
                 failure = (name, str(error))
                 break
             if time.monotonic() - started > options["timeout"]:
-                failure = (name, f"did not become {'ready' if options['command'] else 'healthy'} within {options['timeout']:g} s")
+                wanted = "ready" if options["command"] else "healthy"
+                failure = (name, f"did not become {wanted} within {options['timeout']:g} s{restarting(engine, name)}")
                 break
             time.sleep(INTERVAL)
         seconds = round(time.monotonic() - started, 2)
