@@ -24,7 +24,7 @@ lab: ## Bring up the lab hosts alone, to deploy to by hand
 image: INVENTORY ?= inventories/$(LAB)
 image: ## Build the product: make image VERSION=1.1.0 [INVENTORY=inventories/shop]
 	@lab/step tools lab/tools
-	@lab/step 'image $(VERSION)' ansible-playbook playbooks/build.yml -i $(INVENTORY) $(if $(VERSION),-e app_version=$(VERSION))
+	@lab/step 'image$(if $(VERSION), $(VERSION))' ansible-playbook playbooks/build.yml -i $(INVENTORY) $(if $(VERSION),-e app_version=$(VERSION))
 
 images: ## Build or pull the images that the lab needs
 	@lab/step engine lab/engine
