@@ -343,3 +343,18 @@ def test_a_configuration_that_cannot_be_used_is_named(tmp_path: Path):
     path.write_text(json.dumps({"stack": "shop"}))
     with pytest.raises(common.StepError, match=r"backup\.json cannot be used"):
         common.load_config(path)
+
+
+def test_pruning_off_site_removes_what_the_retention_does_not_keep(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    away = common.dataclasses.replace(config, offsite={"repository": "/offsite/restic"})
+    here = make_point(away, NOON)
+    days = {common.point_name(NOON - timedelta(days=days)): f"id{days}" for days in (1, 2, 100, 400)}
+    common.write_json(away.state / offsite.STATE, {"shipped": {here.name: "id0", **days}})
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(offsite, "restic", lambda _, *arguments, **__: asked.append(arguments) or "")
+    assert run.prune(away) == []
+    # The last month but one with any is kept, what is older goes.
+    assert asked == [("forget", "--prune", "id400")]
+    assert set(offsite.shipped(away).values()) == {"id0", "id1", "id2", "id100"}
+    assert run.prune(away) == []
+    assert len(asked) == 1, "nothing left to remove, nothing asked"

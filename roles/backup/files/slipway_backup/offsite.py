@@ -16,6 +16,7 @@ from slipway_backup.points import MANIFEST, Point, read_points
 
 #: restic's exit codes: docs of restic, "Exit codes".
 NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
+NO_REPOSITORY_TEXT = "there is no repository at this place"
 STATE = "offsite.json"
 LOCK_WAIT = "10m"
 CONNECT_TIMEOUT = 900
@@ -62,22 +63,22 @@ def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] =
         return done.stdout
     reason = {
         WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
-        NO_REPOSITORY: "there is no repository at this place",
+        NO_REPOSITORY: NO_REPOSITORY_TEXT,
         LOCKED: "another program holds the repository's lock",
     }.get(done.returncode, (done.stderr.strip() or done.stdout.strip())[-600:])
     raise StepError(f"{what}: restic at {config.offsite['repository']}: {reason}")
 
 
-def ensure_repository(config: Config) -> None:
-    """Make the repository where there is none.
+def open_repository(config: Config) -> dict[str, JSON]:
+    """Return the snapshots of this stack by the point that each holds; where there is no repository, make one.
 
     Raises:
         StepError: the place is out of reach, or the password is another one.
     """
     try:
-        restic(config, "cat", "config", what="open the off-site repository", timeout=CONNECT_TIMEOUT)
+        return read_snapshots(config)
     except StepError as error:
-        if "there is no repository" not in str(error):
+        if NO_REPOSITORY_TEXT not in str(error):
             raise
         # Never over one that was there: an empty place may be a disk that is not mounted.
         if read_json(config.state / STATE, {}).get("shipped"):
@@ -87,6 +88,7 @@ def ensure_repository(config: Config) -> None:
             ) from error
         say("offsite: making a new repository")
         restic(config, "init", what="make the off-site repository", timeout=CONNECT_TIMEOUT)
+        return {}
 
 
 def parts(config: Config, point: Point) -> list[str]:
@@ -106,13 +108,11 @@ def ship(config: Config) -> list[str]:
     Raises:
         StepError: the repository is out of reach or refuses; what was copied before counts.
     """
-    ensure_repository(config)
-    snapshots = read_snapshots(config)
-    shipped = {name: snapshot["short_id"] for name, snapshot in snapshots.items()}
-    remember(config, shipped=shipped, error="")
+    there = {name: snapshot["short_id"] for name, snapshot in open_repository(config).items()}
+    remember(config, shipped=there, error="")
     new = []
     for point in read_points(config):
-        if point.name in shipped:
+        if point.name in there:
             continue
         say(f"offsite: copying {point.name}")
         listing = config.state / "offsite-files"
@@ -128,9 +128,9 @@ def ship(config: Config) -> list[str]:
         finally:
             os.chdir(previous)
         told = json.loads(output.strip().splitlines()[-1])
-        shipped[point.name] = told.get("snapshot_id", "")[:8]
+        there[point.name] = told.get("snapshot_id", "")[:8]
         new.append(point.name)
-        remember(config, shipped=shipped, added_bytes=told.get("data_added_packed", told.get("data_added")), at=stamp(now()))
+        remember(config, shipped=there, added_bytes=told.get("data_added_packed", told.get("data_added")), at=stamp(now()))
     return new
 
 
@@ -145,6 +145,11 @@ def read_snapshots(config: Config) -> dict[str, JSON]:
     return found
 
 
+def shipped(config: Config) -> dict[str, str]:
+    """Return the snapshot of each point that was in the repository when it was last looked at."""
+    return dict(read_json(config.state / STATE, {}).get("shipped", {}))
+
+
 def remember(config: Config, **values: t.Any) -> None:
     """Keep what the report says about the repository."""
     write_json(config.state / STATE, {**read_json(config.state / STATE, {}), **values})
@@ -153,14 +158,17 @@ def remember(config: Config, **values: t.Any) -> None:
 def forget(config: Config, keep: t.Container[str]) -> list[str]:
     """Remove from the repository the points that are not kept, with the data that only they had; return their names.
 
+    Which there are is what the last copying saw.
+
     Raises:
         StepError: the repository is out of reach or refuses.
     """
-    snapshots = read_snapshots(config)
-    gone = sorted(name for name in snapshots if name not in keep)
+    there = shipped(config)
+    gone = sorted(name for name in there if name not in keep)
     if gone:
-        restic(config, "forget", "--prune", *(snapshots[name]["id"] for name in gone), what="prune the off-site repository")
-        remember(config, shipped={name: snapshot["short_id"] for name, snapshot in snapshots.items() if name in keep})
+        say(f"offsite: removing {', '.join(gone)}")
+        restic(config, "forget", "--prune", *(there[name] for name in gone), what="prune the off-site repository")
+        remember(config, shipped={name: snapshot for name, snapshot in there.items() if name in keep})
     return gone
 
 

@@ -413,8 +413,10 @@ def collect_wal(config: Config, wal: str, backup_id: str) -> None:
     while not archived(config, wal).exists():
         if time.monotonic() > deadline:
             raise StepError(f"the WAL segment {wal} has not arrived after {WAL_SECONDS} s")
-        barman(config, "archive-wal", SERVER, what="archive WAL")
-        time.sleep(0.2)
+        # Asked only when there is something: starting Barman takes longer than a segment does to arrive.
+        if (config.barman / SERVER / "streaming" / wal).exists():
+            barman(config, "archive-wal", SERVER, what="archive WAL")
+        time.sleep(0.1)
     # Tells Barman to look, which counts a backup as done then, and the next one can build on it.
     barman(config, "check-backup", SERVER, backup_id, what=f"check the base backup {backup_id}")
     status = next((backup["status"] for backup in backups(config) if backup["id"] == backup_id), "missing")

@@ -9,17 +9,18 @@ import os
 import shutil
 import time
 import typing as t
+from datetime import datetime, timezone
 from pathlib import Path
 
 from slipway_backup import chroma, offsite, postgres, redis, report
 from slipway_backup.common import (
     JSON,
+    NAME_FORMAT,
     PARTIAL,
     Config,
     StepError,
     execute,
     now,
-    parse_stamp,
     point_name,
     say,
     size_of,
@@ -255,14 +256,18 @@ def prune_here(config: Config) -> list[str]:
     return [point.name for point in gone]
 
 
+def moment_of(name: str) -> datetime:
+    """Return when the point of that name was begun."""
+    return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=timezone.utc)
+
+
 def prune(config: Config) -> list[str]:
     """Apply the retention, here and off-site; return what is gone here."""
     gone = prune_here(config)
     if offsite.enabled(config):
         here = {point.name for point in read_points(config)}
         # What is only there, as after the loss of this host, is judged by the same rule.
-        elsewhere = offsite.read_snapshots(config)
-        moments = {name: parse_stamp(f"{name[0:4]}-{name[4:6]}-{name[6:11]}:{name[11:13]}:{name[13:15]}Z") for name in {*elsewhere, *here}}
+        moments = {name: moment_of(name) for name in {*offsite.shipped(config), *here}}
         offsite.forget(config, here | kept(moments, config.retention))
     return gone
 
