@@ -354,7 +354,7 @@ def test_pruning_off_site_removes_what_the_retention_does_not_keep(config: commo
     monkeypatch.setattr(offsite, "restic", lambda _, *arguments, **__: asked.append(arguments) or "")
     assert run.prune(away) == []
     # The last month but one with any is kept, what is older goes.
-    assert asked == [("forget", "--prune", "id400")]
+    assert asked == [("unlock",), ("forget", "--prune", "id400")]
     assert set(offsite.shipped(away).values()) == {"id0", "id1", "id2", "id100"}
     assert run.prune(away) == []
-    assert len(asked) == 1, "nothing left to remove, nothing asked"
+    assert len(asked) == 2, "nothing left to remove, nothing asked"

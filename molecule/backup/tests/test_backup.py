@@ -202,7 +202,8 @@ def test_a_run_that_is_killed_leaves_no_point_and_the_next_one_tidies_up(host: L
     before = names(host)
     host.run(f"systemd-run --unit killed-run --quiet --service-type=exec {HOST_PROGRAM} run")
     wait_until(lambda: bool(leftovers(host)[0]), 60, "the run has begun")
-    host.run("pkill --signal KILL --full 'python3 -P -m slipway_backup run'")
+    # In brackets, so that it is not found in the command that looks for it.
+    host.run("pkill --signal KILL --full '[p]ython3 -P -m slipway_backup run'")
     wait_until(lambda: not host.succeeds("systemctl is-active killed-run"), 60, "the run has ended")
     host.run("systemctl reset-failed killed-run", check=False)
     assert names(host) == before

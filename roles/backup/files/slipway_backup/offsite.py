@@ -167,6 +167,8 @@ def forget(config: Config, keep: t.Container[str]) -> list[str]:
     gone = sorted(name for name in there if name not in keep)
     if gone:
         say(f"offsite: removing {', '.join(gone)}")
+        # Of locks it removes the stale ones only, such as a run that was killed leaves.
+        restic(config, "unlock", what="unlock the off-site repository")
         restic(config, "forget", "--prune", *(there[name] for name in gone), what="prune the off-site repository")
         remember(config, shipped={name: snapshot for name, snapshot in there.items() if name in keep})
     return gone
