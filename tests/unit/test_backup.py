@@ -259,10 +259,13 @@ def test_two_runs_at_once_are_kept_apart(config: common.Config):
 
 def test_in_flight_counts_transactions_that_may_have_ended_between_two_snapshots():
     quiet, busy, later = (postgres.Snapshot.parse(text) for text in ("10:10:", "10:12:10,11", "11:14:11,13"))
-    assert postgres.in_flight(quiet, quiet) == 0
-    assert postgres.in_flight(busy, busy) == 2
-    assert postgres.in_flight(busy, later) == 4
-    assert postgres.in_flight(quiet, busy) == 2
+    assert postgres.in_flight(quiet, quiet, []) == 0
+    assert postgres.in_flight(quiet, quiet, [10]) == 1, "one that no snapshot lists, as it is newer than the last that ended"
+    assert postgres.in_flight(busy, busy, [10, 11]) == 2
+    assert postgres.in_flight(busy, later, [11, 13]) == 5
+    assert postgres.in_flight(quiet, busy, []) == 2
+    wrapped = postgres.Snapshot.parse("4294967300:4294967302:4294967301")
+    assert postgres.in_flight(wrapped, wrapped, [5]) == 1, "the same number, of the next 2^32"
 
 
 BACKUPS = [

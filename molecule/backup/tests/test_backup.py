@@ -65,11 +65,15 @@ def write(host: LabHost) -> None:
     wait_until(lambda: host.succeeds("test -s /tmp/acked"), 30, "rows are written")
 
 
+def half_points(host: LabHost) -> list[str]:
+    return host.run("docker exec slipway-backup find /backup/points -mindepth 1 -maxdepth 1 -name '.*'").split()
+
+
 def leftovers(host: LabHost) -> tuple[list[str], set[str]]:
     """Return half points, and base backups that belong to no point."""
-    half = host.run("docker exec slipway-backup find /backup/points -maxdepth 1 -name '.*' -mindepth 1").split()
-    needed = {backup for name in names(host) for backup in manifest(host, name)["stores"]["postgres"]["chain"]}
-    return half, set(host.run("docker exec slipway-backup ls /backup/barman/postgres/base").split()) - needed
+    manifests = host.run("docker exec slipway-backup sh -c 'cat /backup/points/2*/manifest.json'").replace("\n}\n{", "\n},{")
+    needed = {backup for found in json.loads(f"[{manifests}]") for backup in found["stores"]["postgres"]["chain"]}
+    return half_points(host), set(host.run("docker exec slipway-backup ls /backup/barman/postgres/base").split()) - needed
 
 
 def failed_without_a_trace(host: LabHost, cause: str, before: list[str]) -> None:
@@ -157,6 +161,8 @@ def test_a_second_backup_of_unchanged_data_adds_little_off_site(host: LabHost):
 
 
 def test_a_point_holds_the_very_rows_that_it_counted(host: LabHost, restored: Callable[..., str]):
+    # Numbers without a gap, which a crash would leave.
+    sql(host, "truncate acked restart identity")
     write(host)
     try:
         code, said = run(host)
@@ -188,8 +194,8 @@ def test_the_timer_runs_the_same(host: LabHost):
 
 def test_two_runs_at_once_are_kept_apart(host: LabHost):
     before = names(host)
-    host.run(f"systemd-run --unit first-run --quiet --service-type=exec {HOST_PROGRAM} run")
-    wait_until(lambda: bool(leftovers(host)[0]), 60, "the first run has begun")
+    host.run(f"systemd-run --unit first-run --collect --quiet --service-type=exec {HOST_PROGRAM} run")
+    wait_until(lambda: bool(half_points(host)), 60, "the first run has begun")
     code, said = run(host)
     assert code == 3
     assert "locked by run" in said
@@ -200,14 +206,13 @@ def test_two_runs_at_once_are_kept_apart(host: LabHost):
 
 def test_a_run_that_is_killed_leaves_no_point_and_the_next_one_tidies_up(host: LabHost):
     before = names(host)
-    host.run(f"systemd-run --unit killed-run --quiet --service-type=exec {HOST_PROGRAM} run")
-    wait_until(lambda: bool(leftovers(host)[0]), 60, "the run has begun")
+    host.run(f"systemd-run --unit killed-run --collect --quiet --service-type=exec {HOST_PROGRAM} run")
+    wait_until(lambda: bool(half_points(host)), 60, "the run has begun")
     # In brackets, so that it is not found in the command that looks for it.
     host.run("pkill --signal KILL --full '[p]ython3 -P -m slipway_backup run'")
     wait_until(lambda: not host.succeeds("systemctl is-active killed-run"), 60, "the run has ended")
-    host.run("systemctl reset-failed killed-run", check=False)
     assert names(host) == before
-    assert leftovers(host)[0]
+    assert half_points(host)
     wait_until(lambda: not host.succeeds("pgrep pg_basebackup"), 60, "what it started has ended")
     code, said = run(host)
     assert code == 0, said

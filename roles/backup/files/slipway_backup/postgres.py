@@ -25,6 +25,11 @@ CONNECT_SECONDS = 10
 #: How long to look for a moment at which no transaction is in progress, and how often.
 QUIET_SECONDS = 2.0
 QUIET_ATTEMPTS = 60
+#: Transactions that have written something and not ended.
+ACTIVE = """
+select backend_xid::text from pg_stat_activity where backend_xid is not null
+union select transaction::text from pg_prepared_xacts
+"""
 WAL_SECONDS = 300
 COUNT_SECONDS = 300
 DUMP_JOBS = 2
@@ -44,18 +49,17 @@ class Snapshot(t.NamedTuple):
         return cls(int(xmin), int(xmax), tuple(int(number) for number in running.split(",") if number))
 
 
-def in_flight(before: Snapshot, after: Snapshot) -> int:
-    """Return how many transactions may have ended between two snapshots; 0 says that both see the same rows."""
-    return len(before.running) + after.xmax - before.xmax
+def in_flight(before: Snapshot, after: Snapshot, active: t.Iterable[int]) -> int:
+    """Return how many transactions may have ended between two snapshots, at most; 0 says that both see the same rows.
 
-
-def is_available() -> bool:
-    """Tell whether this Python can talk to PostgreSQL; the image of tools can."""
-    try:
-        import psycopg2  # noqa: F401, PLC0415 - only there
-    except ImportError:
-        return False
-    return True
+    Args:
+        before: the first snapshot.
+        after: the second one.
+        active: transactions in progress right before the second one. A snapshot does not list those that began after the last one
+            that ended, and one whose commit is in the WAL may still wait for a standby.
+    """
+    low = 2**32
+    return len({number % low for number in (*before.running, *active)}) + after.xmax - before.xmax
 
 
 def conninfo(config: Config, database: str = "") -> str:
@@ -359,10 +363,12 @@ def mark_moment(config: Config, name: str) -> JSON:
             ask(reader, "begin isolation level repeatable read read only")
             before = Snapshot.parse(ask(reader, "select pg_current_snapshot()::text")[0][0])
             last = attempt >= QUIET_ATTEMPTS or time.monotonic() - began > QUIET_SECONDS
-            if last or not before.running:
+            if last or not ask(writer, ACTIVE):
                 (lsn,) = ask(writer, "select pg_create_restore_point(%s)::text", [restore_point])[0]
-                after = Snapshot.parse(ask(writer, "select pg_current_snapshot()::text")[0][0])
-                if last or in_flight(before, after) == 0:
+                # In this order: what ends between the two is in the snapshot.
+                active = [int(row[0]) for row in ask(writer, ACTIVE)]
+                flights = in_flight(before, Snapshot.parse(ask(writer, "select pg_current_snapshot()::text")[0][0]), active)
+                if last or flights == 0:
                     break
             ask(reader, "rollback")
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - only to not keep step with a writer
@@ -374,7 +380,6 @@ def mark_moment(config: Config, name: str) -> JSON:
             head = ",".join(sorted(str(row[0]) for row in ask(reader, config.postgres["migration_query"])))
         ask(reader, "rollback")
         (version, number) = ask(writer, "select current_setting('server_version'), current_setting('server_version_num')::int")[0]
-        flights = in_flight(before, after)
         return {
             "version": str(version).split()[0],
             "major": number // 10000,
