@@ -98,14 +98,16 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
     """Write a data folder that recovers to its target when a server starts on it; return the target in words."""
     manifest = point.manifest["stores"]["postgres"]
     arguments = ["--no-get-wal", "--partial-wal", "--jobs", str(max(1, len(os.sched_getaffinity(0))))]
+    # The point's own history: others, begun by restores to a moment before it, may have been given up again.
+    timeline = str(manifest["timeline"])
     if target_time == END:
         target = "all that has arrived"
     elif target_time:
         moment = parse_time(target_time)
-        arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote"]
+        arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote", "--target-tli", timeline]
         target = moment.isoformat(sep=" ")
     else:
-        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote", "--target-tli", str(manifest["timeline"])]
+        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote", "--target-tli", timeline]
         target = manifest["restore_point"]
     say(f"postgres: putting {point.name} together, up to {target}")
     postgres.barman(config, "restore", *arguments, postgres.SERVER, manifest["backup_id"], str(folder), what=f"restore {point.name}")
@@ -116,7 +118,7 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
         wal = folder / "pg_wal"
         (folder / "recovery.signal").touch()
         with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
-            file.write("restore_command = 'false'\n")
+            file.write(f"restore_command = 'false'\nrecovery_target_timeline = '{timeline}'\n")
     copy_histories(config.barman / postgres.SERVER / "wals", wal)
     folder.chmod(0o700)
     return target

@@ -11,6 +11,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -19,6 +20,9 @@ JSON = dict[str, t.Any]
 #: Number of the user that runs all of them: the one that the backups belong to.
 USER = "10002:10002"
 OUTPUT_LINES = 12
+#: How long a restore waits for a run that changes the data.
+LOCK_SECONDS = 600
+REMOVE_SECONDS = 30
 TMPFS = "/tmp:noexec,nosuid,nodev,size=64m"  # noqa: S108 - a place of the container alone
 
 
@@ -118,9 +122,17 @@ class Bench:
         if volumes:
             kinds.append(("volume", ["volume", "ls", "--format", "{{.Name}}"], ["volume", "rm", "--force"]))
         for kind, listing, removal in kinds:
-            names = docker(*listing, *self.filter, what=f"list each {kind} of {self.prefix}").stdout.split()
+            what = f"remove each {kind} of {self.prefix}"
+            names = docker(*listing, *self.filter, what=what).stdout.split()
             if names:
-                docker(*removal, *names, what=f"remove each {kind} of {self.prefix}")
+                deadline = time.monotonic() + REMOVE_SECONDS
+                left = names
+                while left:
+                    # One that ends by itself at this moment goes all the same.
+                    message = docker(*removal, *left, what=what, codes=(0, 1)).stderr
+                    left = docker(*listing, *self.filter, what=what).stdout.split()
+                    if left and time.monotonic() > deadline:
+                        raise HostError(f"{what}: {', '.join(left)} is still there: {tail(message)}")
                 found += names
         return found
 
@@ -207,7 +219,7 @@ class Bench:
         done = self.run_once(
             f"tools-{arguments[0]}",
             self.tools_image(),
-            ["--json", *arguments],
+            ["--json", *arguments, "--wait", str(LOCK_SECONDS)],
             volumes={str(self.config["volume"]): "/backup", **(volumes or {})},
             extra=["--user", USER, "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
             what=what,

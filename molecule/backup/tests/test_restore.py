@@ -1,0 +1,182 @@
+"""A point is proven by restoring it, and anyone can bring one back: to the row, again after an interruption, and never a bad one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
+
+HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
+PROGRAM = "docker exec slipway-backup slipway-backup"
+JOURNAL = "/etc/slipway/slipway/restore/postgres.json"
+THROWN_AWAY = "docker {} --filter label=slipway.owner=backup-drill --filter label=slipway.stack=slipway --quiet"
+
+
+def sql(host: LabHost, statement: str, container: str = "slipway-postgres", options: str = "") -> str:
+    """Return what a server answers to its superuser."""
+    command = f"psql {options} --no-psqlrc --quiet --tuples-only --no-align --dbname=app --command={shlex.quote(statement)}"
+    return host.run(f"docker exec {container} {command}").strip()
+
+
+def points(host: LabHost) -> list[dict[str, Any]]:
+    return list(json.loads(host.run(f"{PROGRAM} --json list")))
+
+
+def restore(lab: Lab, **variables: str) -> Run:
+    """Run restore.yml as an operator who has typed the name of the stack."""
+    return lab.playbook("restore", variables={"restore_confirm": "slipway", **variables})
+
+
+def nothing_thrown_away_is_left(host: LabHost) -> bool:
+    return not "".join(host.run(THROWN_AWAY.format(kind)) for kind in ("ps --all", "network ls", "volume ls")).strip()
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    """The backup host, with a table that the tests write to and a point that holds it."""
+    (found,) = lab.groups["backup"]
+    sql(found, "create table if not exists kept (id bigserial primary key, at timestamptz not null default clock_timestamp())")
+    sql(found, "insert into kept select from generate_series(1, 100)")
+    found.run(f"{HOST_PROGRAM} run --wait 300", check=False)
+    assert points(found), "no point could be made"
+    return found
+
+
+@pytest.fixture
+def newest(host: LabHost) -> dict[str, Any]:
+    return points(host)[-1]
+
+
+@pytest.fixture
+def damaged(host: LabHost, newest: dict[str, Any]) -> Iterator[str]:
+    """The newest point, with a file of it changed meanwhile."""
+    path = f"/backup/points/{newest['name']}/redis/dump.rdb"
+    host.run(f"docker exec slipway-backup cp {path} /backup/kept.rdb")
+    host.run(f"docker exec slipway-backup sh -c 'printf x | dd of={path} bs=1 seek=20 conv=notrunc'")
+    yield newest["name"]
+    host.run(f"docker exec slipway-backup mv /backup/kept.rdb {path}")
+    # Proven again.
+    host.run(f"{HOST_PROGRAM} drill {newest['name']}")
+
+
+def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host: LabHost, lab: Lab, newest: dict[str, Any]):
+    labels = "--label slipway.stack=slipway --label slipway.owner=backup-drill --label slipway.service=drill-redis"
+    host.run(f"docker volume create {labels} slipway-drill-redis && docker network create --internal {labels} slipway-drill")
+    run = lab.playbook("drill")
+    assert run.returncode == 0, run.output[-4000:]
+    drill = run.report["drill"]
+    assert (drill["point"], drill["result"]) == (newest["name"], "verified")
+    passed = {check["name"]: check["detail"] for check in drill["checks"] if check["result"] == "passed"}
+    assert {"files", "postgres starts", "pg_amcheck", "rows of app", "migration head", "redis keys", "chroma answers"} <= set(passed)
+    assert drill["seconds"] >= drill["restore_seconds"] > 0
+    assert 0 <= drill["newest_age_s"] < 3600
+    assert points(host)[-1]["verified"] == "verified"
+    assert nothing_thrown_away_is_left(host)
+
+
+def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_offered(host: LabHost, lab: Lab, damaged: str):
+    host.run(f"{HOST_PROGRAM} drill {points(host)[-2]['name']}")
+    before = points(host)[-2]
+    # Found by its files, before any drill.
+    run = restore(lab, point="latest")
+    assert run.returncode != 0
+    assert "Nothing was touched" in run.output
+    assert f"-e point={before['name']}" in run.output
+    drill = lab.playbook("drill")
+    assert drill.returncode != 0
+    assert "redis/dump.rdb is damaged" in drill.report["drill"]["reason"]
+    assert (points(host)[-1]["name"], points(host)[-1]["verified"]) == (damaged, "failed")
+    # And from then on by its verdict.
+    run = restore(lab, point="latest")
+    assert run.returncode != 0
+    assert f"-e point={before['name']}" in run.output
+    assert nothing_thrown_away_is_left(host)
+    lab.wait_until_healthy()
+
+
+def test_another_major_version_is_refused(host: LabHost, lab: Lab, newest: dict[str, Any]):
+    path = f"/backup/points/{newest['name']}/manifest.json"
+    edit = f'docker exec slipway-backup sed -i \'s/"major": {{}}/"major": {{}}/\' {path}'
+    host.run(edit.format(17, 16))
+    try:
+        run = restore(lab, point=newest["name"], stores="postgres")
+    finally:
+        host.run(edit.format(16, 17))
+    assert run.returncode != 0
+    assert "Nothing was touched" in run.output
+    assert "PostgreSQL 16" in run.output
+    assert host.service("postgres").running
+
+
+def test_nothing_is_touched_without_the_name_of_the_stack(host: LabHost, lab: Lab):
+    started = host.service("postgres").inspect["State"]["StartedAt"]
+    run = lab.playbook("restore", variables={"point": "latest", "restore_confirm": "another"})
+    assert run.returncode != 0
+    assert "Nothing was touched" in run.output
+    assert host.service("postgres").inspect["State"]["StartedAt"] == started
+
+
+def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):
+    rows = sql(host, "select count(*) from kept")
+    sql(host, "insert into kept default values")
+    run = lab.playbook("restore", variables={"point": "latest", "into": "inspect", "stores": "postgres"})
+    assert run.returncode == 0, run.output[-4000:]
+    assert "docker exec -it slipway-inspect-postgres psql" in run.output
+    assert sql(host, "select count(*) from kept", "slipway-inspect-postgres", "-h /tmp -U postgres") == rows
+    networks = json.loads(host.run("docker inspect --format '{{json .NetworkSettings.Networks}}' slipway-inspect-postgres"))
+    assert list(networks) == ["slipway-inspect"]
+    assert host.run("docker network inspect --format '{{.Internal}}' slipway-inspect").strip() == "true"
+    run = lab.playbook("restore", variables={"into": "inspect", "remove": "true"})
+    assert run.returncode == 0, run.output[-4000:]
+    assert not host.run("docker ps --all --quiet --filter label=slipway.owner=backup-inspect").strip()
+
+
+def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: LabHost, lab: Lab):
+    sql(host, "insert into kept select from generate_series(1, 20)")
+    wanted = sql(host, "select count(*) from kept")
+    time.sleep(1.5)
+    moment = sql(host, "select clock_timestamp()")
+    time.sleep(1.5)
+    sql(host, "insert into kept select from generate_series(1, 30)")
+    now = sql(host, "select count(*) from kept")
+    arguments = ["-i", str(lab.inventory), "--extra-vars", json.dumps({"target_time": moment, "restore_confirm": "slipway"})]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    with subprocess.Popen(
+        [str(BIN / "ansible-playbook"), "playbooks/restore.yml", *arguments],
+        cwd=ROOT,
+        env={**environment, "SLIPWAY_REPORTS_DIR": str(lab.reports)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as interrupted:
+        wait_until(lambda: host.succeeds(f"test -e {JOURNAL}") or interrupted.poll() is not None, 300, "the exchange has begun")
+        if interrupted.poll() is None:
+            os.killpg(interrupted.pid, signal.SIGKILL)
+        output = interrupted.stdout.read() if interrupted.stdout else ""
+    assert host.succeeds(f"test -e {JOURNAL}"), f"the run was over before it could be interrupted: {output[-4000:]}"
+    with lab.client() as client:
+        assert client.get("/api/sessions").status_code == 503
+    run = restore(lab, target_time=moment)
+    assert run.returncode == 0, run.output[-6000:]
+    assert "is healthy and holds postgres" in run.output
+    assert sql(host, "select count(*) from kept") == wanted
+    assert not host.succeeds(f"test -e {JOURNAL}")
+    lab.wait_until_healthy()
+    with lab.client() as client:
+        assert client.get("/api/version").status_code == 200
+    # The old data is whole, whatever the interrupted run had moved of it.
+    undone = restore(lab, restore_undo="true", stores="postgres")
+    assert undone.returncode == 0, undone.output[-6000:]
+    assert sql(host, "select count(*) from kept") == now
+    assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
+    assert not host.run("docker volume ls --quiet --filter label=slipway.owner=restore-aside").strip()
+    wait_until(lambda: json.loads(host.run(f"{PROGRAM} --json report"))["wal"]["streaming"], 120, "WAL streams again")
