@@ -86,6 +86,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems = preflight.check_groups(groups, arguments["required_groups"])
         # Many addresses derive from groups: without a group they have no value, which its line has said.
         self._say_undefined = not problems
+        for host, view in views.items():
+            problems += preflight.check_stack(host, view.value("slipway_stack", "slipway")[0], view.place("slipway_stack"))
         problems += self._check_connections(views)
         set_nowhere = [name for name in arguments["secrets"] if not any(name in view for view in views.values())]
         problems += self._check_secrets(views, arguments["secrets"], set_nowhere)

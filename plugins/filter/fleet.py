@@ -40,6 +40,14 @@ def firewall_rules(ports: list[dict[str, t.Any]]) -> list[str]:
     return rules
 
 
+def may_have(values: dict[str, t.Any], service: str, slot: str) -> bool:
+    """Tell whether a host may have a container of a slot; one that was not looked at may."""
+    seen = values.get("container_service_host_state")
+    if not seen:
+        return True
+    return any(item.get("owner") == f"app-{slot}" and name.endswith(f"-{service}") for name, item in seen["containers"].items())
+
+
 def upstream_servers(
     hosts: list[str],
     hostvars: dict[str, t.Any],
@@ -50,6 +58,8 @@ def upstream_servers(
     canary_weight: int = 0,
     moved: dict[str, str] | None = None,
     drained: t.Sequence[str] = (),
+    *,
+    there: bool = False,
 ) -> list[t.Any]:
     """Return ``host:port`` of every app container of a tier, as the balancer ``here`` reaches it.
 
@@ -66,6 +76,7 @@ def upstream_servers(
         canary_weight: per cent of the requests that the canary gets.
         moved: the slot that answers on hosts on which it is another one.
         drained: hosts that get no requests.
+        there: whether to leave out containers that a host was seen not to have.
     """
 
     def servers_of(which: str) -> list[str]:
@@ -75,6 +86,8 @@ def upstream_servers(
                 continue
             values, slot_there = hostvars[host], (moved or {}).get(host, which)
             for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
+                if there and not may_have(values, f"{tier}-{slot_there}-{number}", slot_there):
+                    continue
                 if host == here:
                     servers.append(f"{tier}-{slot_there}-{number}:{values[f'app_{tier}_port']}")
                 else:

@@ -101,6 +101,21 @@ def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str]) -
     ]
 
 
+def check_stack(host: str, name: Any, place: str | None) -> list[Problem]:
+    """The stack's name is part of the names of containers, networks and folders.
+
+    Args:
+        host: Its name in the inventory.
+        name: The value of slipway_stack.
+        place: File and line that set it, where that is known.
+    """
+    if isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
+        return []
+    where = f" in {place}" if place else ""
+    how = "use at most 41 small letters, digits, - and _, beginning with a letter or digit"
+    return [Problem(host, f"slipway_stack is {name!r}, which cannot be part of a container's name; {how}{where}")]
+
+
 def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses: Mapping[str, str]) -> list[Problem]:
     """Two names for one machine make two hosts of it that undo each other's work.
 

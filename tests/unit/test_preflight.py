@@ -384,3 +384,11 @@ def test_what_hosts_are_is_checked_from_what_was_read(says):
         "- host one: port 443 (nginx_https_port) is taken by apache2, which is not part of the stack",
         "- hosts one, two: image redis:77 (demo_image) is not on the host and cannot be pulled: manifest unknown",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "good"), [("shop", True), ("shop-2_b", True), ("Shop One", False), ("-shop", False), ("", False), (7, False)]
+)
+def test_a_stack_has_a_name_that_containers_can_have(name: Any, good: bool):
+    problems = preflight.check_stack("one", name, "group_vars/all.yml:3")
+    assert not problems if good else "group_vars/all.yml:3" in texts(problems)

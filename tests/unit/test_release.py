@@ -204,6 +204,14 @@ def test_servers_follow_the_hosts_of_a_rolling_release() -> None:
     assert servers == ["10.0.0.1:8100", "10.0.0.1:8101"]
 
 
+def test_servers_that_are_gone_are_left_out_where_asked() -> None:
+    """A host that was looked at and has no such container is left out, one that was not looked at stays."""
+    seen = {"containers": {"slipway-backend-green-1": {"owner": "app-green"}}}
+    hostvars = {"app1": {**HOSTVARS["app1"], "container_service_host_state": seen}, "app2": HOSTVARS["app2"]}
+    servers = upstream_servers(["app1", "app2"], hostvars, "lb1", "backend", "green", there=True)
+    assert servers == ["10.0.0.1:8100", "10.0.0.2:8100", "10.0.0.2:8101"]
+
+
 def test_ports_of_both_slots_are_limited_to_their_peers():
     ports = slot_ports([{"first": 8000, "count": 2, "variable": "x"}], "10.0.0.1", ["10.0.0.9"])
     assert [port["port"] for port in ports] == [8000, 8001, 8100, 8101]

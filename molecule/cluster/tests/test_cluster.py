@@ -24,7 +24,7 @@ def test_each_tier_is_on_its_host(lab: Lab):
         "app2": {"backend", "frontend"},
         "db1": {"postgres"},
         "cache1": {"redis", "chroma"},
-        "backup1": set(),
+        "backup1": {"backup"},
     }
 
 

@@ -15,6 +15,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,12 @@ def digests(images: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def facts(config: dict[str, Any]) -> dict[str, Any]:
+def facts(config: dict[str, Any], inventory_sha256: str) -> dict[str, Any]:
     """Return what a recovery point says of the stack and the container cannot see."""
+    # Not part of the role's configuration: each edit of the inventory would change the backups' too.
+    known = {"inventory_sha256": inventory_sha256, "inventory_read": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     return {
+        **(known if inventory_sha256 else {}),
         "image_digests": digests(config["settings"].get("images", {})),
         "certificates": {address: certificate(address) for address in config["certificates"]},
     }
@@ -70,7 +74,16 @@ def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Make a recovery point, and where asked restore it to prove it."""
     full = ["--full"] if arguments.full else []
     code = in_container(
-        config, "run", "--quiet", "--reason", arguments.reason, "--wait", arguments.wait, "--facts", *full, given=json.dumps(facts(config))
+        config,
+        "run",
+        "--quiet",
+        "--reason",
+        arguments.reason,
+        "--wait",
+        arguments.wait,
+        "--facts",
+        *full,
+        given=json.dumps(facts(config, arguments.inventory_sha256)),
     )
     # A point that is not off-site yet can be proven all the same.
     if not arguments.drill or code not in {0, MADE_BUT_NOT_OFFSITE}:
@@ -133,6 +146,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
     made.add_argument("--drill", action="store_true", help="restore it afterwards to prove it")
+    made.add_argument("--inventory-sha256", default="", help="what the inventory is now, which only the controller knows")
     made.add_argument("--wait", default="0", help="seconds to wait for another run to end")
     add("drill", do_drill).add_argument("point", nargs="?", default="latest", help="name, or latest")
     for made in (add("choose", do_choose), add("stage", do_stage), add("inspect", do_inspect)):

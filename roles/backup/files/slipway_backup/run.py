@@ -100,6 +100,12 @@ def make_room(config: Config) -> None:
         )
 
 
+def inventory_known(config: Config) -> JSON:
+    """Return what the inventory was when a controller said so last, for runs of the timer."""
+    newest: JSON = max(read_points(config), key=lambda point: point.name).manifest["settings"] if read_points(config) else {}
+    return {key: newest.get(key) for key in ("inventory_sha256", "inventory_read")}
+
+
 def capture(config: Config, name: str, partial: Path, full: bool, reason: str, facts: JSON) -> JSON:
     """Fill the folder of a point and return its manifest, written into it as the last file."""
     started = now()
@@ -121,7 +127,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         postgres.collect_wal(config, stores["postgres"]["wal"], base["backup_id"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
         postgres.remember_gap(config, None)
-    settings = {**config.settings, **facts}
+    settings = {**config.settings, **inventory_known(config), **facts}
     write_json(partial / "settings" / "settings.json", settings)
     files = describe_files(partial)
     sync_tree(partial)
@@ -135,7 +141,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         "finished": stamp(now()),
         "stores": stores,
         "settings": {
-            **{key: settings.get(key) for key in ("inventory_sha256", "images", "image_digests")},
+            **{key: settings.get(key) for key in ("inventory_sha256", "inventory_read", "images", "image_digests")},
             "certificates": {address: found.get("sha256", "") for address, found in settings.get("certificates", {}).items()},
         },
         "files": files,
