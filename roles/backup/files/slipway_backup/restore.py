@@ -101,6 +101,8 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
     # The point's own history: others, begun by restores to a moment before it, may have been given up again.
     timeline = str(manifest["timeline"])
     if target_time == END:
+        # Named here too: Barman looks for the segment that is still arriving on the newest timeline otherwise, and leaves it out.
+        arguments += ["--target-tli", timeline]
         target = "all that has arrived"
     elif target_time:
         moment = parse_time(target_time)

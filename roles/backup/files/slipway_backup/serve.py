@@ -101,8 +101,11 @@ class Supervisor:
         if has_slot:
             postgres.barman(self.config, "receive-wal", "--drop-slot", postgres.SERVER, what="drop the slot")
         # Without them the receiver begins where the server is.
-        for path in (self.config.barman / postgres.SERVER / "streaming").glob("0*.partial"):
-            path.unlink()
+        home = self.config.barman / postgres.SERVER
+        for path in (home / "streaming").glob("0*.partial"):
+            # Kept: it may hold the last writes of a history that somebody wants back after all.
+            (home / "superseded").mkdir(exist_ok=True)
+            path.rename(home / "superseded" / path.name)
 
     def end_receiver(self) -> None:
         """End the receiver; it finishes what it has."""
