@@ -124,6 +124,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._clock = time.monotonic()
         self._changed: list[dict[str, str]] = []
         self._release: dict[str, Any] = {}
+        self._held_lock = False
         self._added: dict[str, Any] = {}
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -244,9 +245,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _follow_release(self, action: str, result: Any) -> None:
         """Keep what a release says of itself: what was there before it began, then that it moves, then how it ended."""
-        if not self._playbook or action not in ("release_plan", "release_step"):
+        if not self._playbook or action not in ("release_plan", "release_step", "release_lock"):
             return
-        if result.get("report"):
+        if action == "release_lock":
+            self._held_lock = True
+        elif result.get("report"):
             self._release = dict(result["report"])
         elif action == "release_step" and self._release and result.get("step") != "lock":
             self._release["outcome"] = "unfinished"
@@ -258,7 +261,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if not self._release:
             return {}
         # A run that puts right what another one left touches the hosts before it moves anything itself.
-        outcome = ("unfinished" if self._release.get("recovered") else "refused") if failed else "unchanged"
+        touched = self._held_lock and self._release.get("recovered")
+        outcome = ("unfinished" if touched else "refused") if failed else "unchanged"
         return {"outcome": outcome, **self._release}
 
     def _write_interrupted(self) -> None:

@@ -29,6 +29,10 @@ options:
     description: Seconds to wait at most.
     type: float
     default: 120
+  timeouts:
+    description: Seconds to wait at most, by container, for those that have another limit.
+    type: dict
+    default: {}
   log_lines:
     description: Number of log lines that a failure shows.
     type: int
@@ -139,6 +143,7 @@ def main() -> None:
             "containers": {"type": "list", "elements": "str", "required": True},
             "command": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "float", "default": 120},
+            "timeouts": {"type": "dict", "default": {}},
             "log_lines": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
@@ -160,9 +165,10 @@ def main() -> None:
             except NeverError as error:
                 failure = (name, str(error))
                 break
-            if time.monotonic() - started > options["timeout"]:
+            timeout = float(options["timeouts"].get(name, options["timeout"]))
+            if time.monotonic() - started > timeout:
                 wanted = "ready" if options["command"] else "healthy"
-                failure = (name, f"did not become {wanted} within {options['timeout']:g} s{restarting(engine, name)}")
+                failure = (name, f"did not become {wanted} within {timeout:g} s{restarting(engine, name)}")
                 break
             time.sleep(INTERVAL)
         seconds = round(time.monotonic() - started, 2)
