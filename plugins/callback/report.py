@@ -248,7 +248,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if not self._playbook or action not in ("release_plan", "release_step", "release_lock"):
             return
         if action == "release_lock":
-            self._held_lock = True
+            # One that is refused says no lock.
+            self._held_lock = self._held_lock or bool(result.get("lock"))
         elif result.get("report"):
             self._release = dict(result["report"])
         elif action == "release_step" and self._release and result.get("step") != "lock":
