@@ -6,13 +6,16 @@ prose are looked at by test_repository.py.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -51,7 +54,9 @@ def using(*programs: str) -> list[tuple[Command, list[str]]]:
 
 
 def words_of(pairs: list[tuple[Command, list[str]]]) -> list:
-    return [pytest.param(words, id=f"{place(item)} {' '.join(words)[:60]}") for item, words in pairs]
+    """Return each command once, at its first place."""
+    first = {tuple(words): (item, words) for item, words in reversed(pairs)}
+    return [pytest.param(words, id=f"{place(item)} {' '.join(words)[:60]}") for item, words in reversed(first.values())]
 
 
 @pytest.fixture(scope="module")
@@ -129,17 +134,51 @@ def test_settings_are_read_somewhere():
     assert not [name for name in SETTINGS if not re.search(rf"\b{name}\b", text)]
 
 
+def playbook_and_options(words: list[str], clone: Path) -> tuple[list[str], tuple[str, ...]]:
+    """Return what a command of ansible-playbook runs, and what stands around it."""
+    options = list(words[1:])
+    if "--vault-password-file" in options:
+        options[options.index("--vault-password-file") + 1] = str(clone / "vault-password")
+    playbooks = [word for word in options if word.startswith(("playbooks/", "slipway.stack."))]
+    return playbooks, tuple(word for word in options if word not in playbooks)
+
+
+def surroundings(options: tuple[str, ...]) -> tuple[str, bool]:
+    """Return the inventory, and whether a password is given: commands with the same are looked at in one run."""
+    assert "-i" in options, "say which inventory"
+    return options[options.index("-i") + 1], "--vault-password-file" in options
+
+
+@pytest.fixture(scope="module")
+def parsed(clone: Path) -> Callable[[list[str]], subprocess.CompletedProcess[str]]:
+    """Return what the syntax check says of a command. An option that nobody knows fails all of its run, and is named there."""
+    runs: dict[tuple[str, bool], tuple[dict[str, None], dict[tuple[str, ...], None]]] = {}
+    for _, words in using("ansible-playbook"):
+        playbooks, options = playbook_and_options(words, clone)
+        run = runs.setdefault(surroundings(options), ({}, {}))
+        run[0].update(dict.fromkeys(playbooks))
+        run[1][options] = None
+
+    @functools.cache
+    def check(inventory: str, password: bool) -> subprocess.CompletedProcess[str]:
+        playbooks, options = runs[inventory, password]
+        given = [word for group in options for word in group]
+        return ansible("ansible-playbook", "--syntax-check", *playbooks, *given, cwd=clone)
+
+    return lambda words: check(*surroundings(playbook_and_options(words, clone)[1]))
+
+
 @pytest.mark.parametrize("words", words_of(using("ansible-playbook")))
-def test_playbooks_and_their_options_are_known(words: list[str], clone: Path):
-    arguments = list(words[1:])
-    if "--vault-password-file" in arguments:
-        arguments[arguments.index("--vault-password-file") + 1] = str(clone / "vault-password")
-    assert "-i" in arguments, "say which inventory"
+def test_playbooks_and_their_options_are_known(words: list[str], clone: Path, parsed: Callable[[list[str]], Any]):
+    playbooks, options = playbook_and_options(words, clone)
+    assert len(playbooks) == 1
     # ansible-playbook goes on without an inventory that it does not find.
-    assert (clone / arguments[arguments.index("-i") + 1] / "hosts.yml").exists()
-    done = ansible("ansible-playbook", "--syntax-check", *arguments, cwd=clone)
+    assert (clone / surroundings(options)[0] / "hosts.yml").exists()
+    done = parsed(words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Unable to parse" not in done.stderr
+    name = playbooks[0].removeprefix("playbooks/").removeprefix("slipway.stack.").removesuffix(".yml")
+    assert f"playbooks/{name}.yml" in done.stdout, "the run has looked at this playbook"
 
 
 @pytest.mark.parametrize("words", words_of(using("ansible-inventory")))
