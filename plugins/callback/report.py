@@ -333,12 +333,13 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     @staticmethod
     def _summary(report: dict[str, Any]) -> list[str]:
         """Return the summary's lines."""
-        changed, hosts = report["changed"], len(report["hosts"])
+        changed, hosts = report["changed"], len(set(report["hosts"]) - set(CONTROLLER))
+        where = f"{hosts} host{'' if hosts == 1 else 's'}" if hosts or not report["hosts"] else "the controller"
         verb = "would change" if report["check_mode"] else "changed"
         calls = max(report["remote_calls"].values(), default=0)
         first = (
             f"{report['playbook']}: {report['result']} in {report['duration_s']:.1f} s, {len(changed)} {verb} "
-            f"on {hosts} host{'' if hosts == 1 else 's'}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
+            f"on {where}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
         )
         lines = [first]
         if "outcome" in report and report["playbook"] != "site":

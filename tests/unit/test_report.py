@@ -21,8 +21,8 @@ def report(checkout: Path, play):
         folder.mkdir(parents=True)
         (folder / "main.yml").write_text(json.dumps(tasks))
 
-    def run(tasks: list[dict[str, Any]], *arguments: str, **environment: str) -> tuple[dict[str, Any], str]:
-        playbook = [{"name": "Play", "hosts": "all", "gather_facts": False, "tasks": tasks}]
+    def run(tasks: list[dict[str, Any]], *arguments: str, hosts: str = "all", **environment: str) -> tuple[dict[str, Any], str]:
+        playbook = [{"name": "Play", "hosts": hosts, "gather_facts": False, "tasks": tasks}]
         (checkout / "playbooks/test.yml").write_text(json.dumps(playbook))
         done = play("test", *arguments, **environment)
         path = checkout / environment.get("SLIPWAY_REPORTS_DIR", "reports") / "test-latest.json"
@@ -119,6 +119,13 @@ def test_check_mode_is_said(report):
     found, printed = report([{"name": "Would", "ansible.builtin.file": {"path": "/tmp/slipway-never", "state": "touch"}}], "--check")
     assert found["check_mode"] is True
     assert "2 would change on 2 hosts" in printed
+
+
+@pytest.mark.parametrize(("hosts", "said"), [("localhost", "the controller"), ("localhost,one", "1 host,"), ("all,localhost", "2 hosts,")])
+def test_the_controller_is_no_host_of_the_fleet(report, hosts: str, said: str):
+    found, printed = report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], hosts=hosts)
+    assert "localhost" in found["hosts"]
+    assert f"0 changed on {said}" in printed
 
 
 def test_reports_go_where_they_are_asked_to(report, checkout: Path):
