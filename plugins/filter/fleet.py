@@ -118,16 +118,16 @@ def fleet_batches(hosts: t.Iterable[str], size: int) -> list[dict[str, list[str]
 
 
 def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[dict[str, t.Any]]:
-    """Return the balancers as the controller reaches them: ``slipway_probe_address`` and ``_port``, or else where SSH goes.
+    """Return the balancers as the controller reaches them.
 
     Args:
-        balancers: variables of the balancers' hosts.
+        balancers: variables of the balancers' hosts, ``slipway_probe_address`` and ``slipway_probe_port`` among them.
         names: the product's names, of which the first is asked for.
     """
     return [
         {
-            "address": values.get("slipway_probe_address") or values.get("ansible_host") or values["inventory_hostname"],
-            "port": int(values.get("slipway_probe_port") or values["nginx_https_port"]),
+            "address": values["slipway_probe_address"],
+            "port": int(values["slipway_probe_port"]),
             "server_name": names[0] if names else "localhost",
         }
         for values in balancers
