@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,13 @@ from ansible_collections.slipway.stack.plugins.module_utils.preflight import Pro
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, near
 
-UNDEFINED_NAME = re.compile(r"'([A-Za-z_][A-Za-z0-9_]*)' is undefined")
+#: Variables of no role that are read here, and must have a value of this kind.
+READ_HERE: dict[str, dict[str, Any]] = {
+    "slipway_stack": {"type": "raw"},
+    "slipway_address": {"type": "str"},
+    "slipway_minimum_memory_mb": {"type": "int"},
+    "slipway_minimum_disk_mb": {"type": "int"},
+}
 
 
 def inventory_folder(sources: Iterable[str]) -> str:
@@ -84,81 +89,80 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at the inventory alone."""
         problems = preflight.check_groups(groups, arguments["required_groups"])
-        # Many addresses derive from groups: without a group they have no value, which its line has said.
-        self._say_undefined = not problems
+        set_nowhere = {name for name in arguments["secrets"] if not any(name in view for view in views.values())}
+        # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
+        told = set_nowhere | ({"groups"} if problems else set())
         for host, view in views.items():
             problems += preflight.check_stack(host, view.value("slipway_stack", "slipway")[0], view.place("slipway_stack"))
         problems += self._check_connections(views)
-        set_nowhere = [name for name in arguments["secrets"] if not any(name in view for view in views.values())]
-        problems += self._check_secrets(views, arguments["secrets"], set_nowhere)
+        problems += [self._missing_secret(host, name) for host in views for name in arguments["secrets"] if name in set_nowhere]
+        known = self._files.known_names()
         for host, view in views.items():
             set_here = [name for name in view.raw if name not in (view.raw.get("ansible_facts") or {})]
-            problems += preflight.check_names(host, set_here, self._specs, view.place)
+            problems += preflight.check_names(host, set_here, known, view.place)
             for role in self._roles[host]:
-                problems += self._check_role(host, role, view, arguments["secrets"], set_nowhere)
-        return problems
+                problems += self._check_required(host, role, view)
+        wrong = {host: self._wrong_values(host, view, arguments["secrets"]) for host, view in views.items()}
+        return problems + preflight.causes(wrong, {host: view.sources for host, view in views.items()}, told)
 
     def _check_connections(self, views: Mapping[str, HostView]) -> list[Problem]:
         """Compare the addresses by which hosts are reached."""
-        connections, addresses, problems = {}, {}, []
+        connections, addresses = {}, {}
         for host, view in views.items():
             kind = str(view.value("ansible_connection", "ssh")[0])
             if kind != "local":
                 address = view.value("ansible_host", host)[0] or host
                 port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
                 connections[host] = (kind, str(address), str(port))
-            private, error = view.value("slipway_address")
-            if error and self._say_undefined:
-                problems.append(Problem(host, f"slipway_address has no value: {error}; {self._remedy(view, 'slipway_address')}"))
-            elif private:
+            private, _error = view.value("slipway_address")
+            if private:
                 addresses[host] = str(private)
-        return problems + preflight.check_connections(connections, addresses)
+        return preflight.check_connections(connections, addresses)
 
-    def _check_secrets(self, views: Mapping[str, HostView], names: Iterable[str], set_nowhere: Iterable[str]) -> list[Problem]:
-        """Every secret must be set, long and no placeholder. One that only some hosts know is for the roles there to ask for."""
-        problems = []
-        for name in names:
-            for host, view in views.items():
-                if name not in view and name not in set_nowhere:
-                    continue
-                value, error = view.value(name)
-                wrong = f"has no value: {error}" if error else secret_problem(value)
-                if wrong and value is None:
-                    how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
-                    problems.append(Problem(host, f"{name} {wrong}; {how}"))
-                elif wrong:
-                    place = view.place(name) or f"{self._inventory}/group_vars/all/vault.yml"
-                    how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
-                    problems.append(Problem(host, f"{name} {wrong}; {how}"))
-        return problems
+    def _missing_secret(self, host: str, name: str) -> Problem:
+        """Return the problem that a secret is not set."""
+        how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
+        return Problem(host, f"{name} {secret_problem(None)}; {how}")
 
-    def _check_role(self, host: str, role: str, view: HostView, secrets: Iterable[str], set_nowhere: Iterable[str]) -> list[Problem]:
-        """Compare the inputs that the inventory sets, and those that it must set, with a role's specification."""
-        problems = []
-        for name, spec in self._specs[role].items():
-            if name not in view:
-                if spec.get("required") and "default" not in spec:
-                    problems.append(Problem(host, f"{name} is required by role {role} and not set; {self._remedy(view, name)}"))
-                continue
+    def _check_required(self, host: str, role: str, view: HostView) -> list[Problem]:
+        """Every input that a role cannot do without must be set."""
+        return [
+            Problem(host, f"{name} is required by role {role} and not set; {self._remedy(view, name)}")
+            for name, spec in self._specs[role].items()
+            if name not in view and spec.get("required") and "default" not in spec
+        ]
+
+    def _wrong_values(self, host: str, view: HostView, secrets: Iterable[str]) -> dict[str, Problem]:
+        """Return, by variable, what is wrong with the values that the inventory sets.
+
+        A secret that only some hosts know is for the roles there to ask for.
+        """
+        found: dict[str, Problem] = {}
+        for name in (name for name in secrets if name in view):
             value, error = view.value(name)
-            if error:
-                undefined = UNDEFINED_NAME.search(error)
-                # A missing secret has its own line already.
-                if self._say_undefined and not (undefined and undefined[1] in set_nowhere):
-                    problems.append(Problem(host, f"{name} has no value: {error}; {self._remedy(view, name)}"))
-                continue
-            validator = ArgumentSpecValidator({name: spec})
-            wrong = preflight.value_problem(name, spec, value, validator.validate({name: value}).error_messages)
-            if wrong is None and preflight.is_secret_input(name, spec) and not self._same_as_secret(view, value, secrets):
-                wrong = secret_problem(value)
+            wrong = f"has no value: {error}" if error else secret_problem(value)
+            if wrong and value is None and not error:
+                found[name] = self._missing_secret(host, name)
+            elif wrong:
+                place = view.place(name) or f"{self._inventory}/group_vars/all/vault.yml"
+                how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
+                found[name] = Problem(host, f"{name} {wrong}; {how}")
+        specs = READ_HERE | {name: spec for role in self._roles[host] for name, spec in self._specs[role].items()}
+        for name, spec in specs.items():
+            wrong = self._wrong_value(view, name, spec) if name in view else None
             if wrong:
-                problems.append(Problem(host, f"{name} {wrong}; {self._remedy(view, name)}"))
-        return problems
+                found[name] = Problem(host, f"{name} {wrong}; {self._remedy(view, name)}")
+        return found
 
     @staticmethod
-    def _same_as_secret(view: HostView, value: Any, secrets: Iterable[str]) -> bool:
-        """Tell whether a value is that of a secret, which has been looked at."""
-        return any(view.value(name)[0] == value for name in secrets)
+    def _wrong_value(view: HostView, name: str, spec: Mapping[str, Any]) -> str | None:
+        """Compare an input that the inventory sets with its specification; return the rest of a sentence, or None."""
+        value, error = view.value(name)
+        if error:
+            return f"has no value: {error}"
+        errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
+        wrong = preflight.value_problem(name, spec, value, errors)
+        return secret_problem(value) if wrong is None and preflight.is_secret_input(name, spec) else wrong
 
     def _remedy(self, view: HostView, name: str) -> str:
         """Say where to set a variable."""

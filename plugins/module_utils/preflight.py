@@ -12,7 +12,7 @@ import difflib
 import ipaddress
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 # ID and VERSION_ID of /etc/os-release.
@@ -28,6 +28,9 @@ DEFAULT_MINIMUM_DISK_MB = 4096
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
 
 HIGHEST_PORT = 65535
+
+#: What variables begin with that belong to no role.
+SHARED_PREFIX = "slipway"
 
 #: The first nginx with keepalive_min_timeout, without which a reload loses POSTs.
 OLDEST_NGINX = (1, 27, 4)
@@ -137,30 +140,55 @@ def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses
     return problems
 
 
-def check_names(host: str, names: Iterable[str], inputs: Mapping[str, Iterable[str]], where: Callable[[str], str | None]) -> list[Problem]:
-    """A variable that begins as a role's inputs do must be one of them.
+def check_names(host: str, names: Iterable[str], known: Mapping[str, Iterable[str]], where: Callable[[str], str | None]) -> list[Problem]:
+    """A variable that begins as ours do must be one of them.
 
     Args:
         host: The host.
         names: Variables that the inventory sets for it.
-        inputs: The inputs of each role.
+        known: Variables by what they begin with: the inputs of each role, and those that roles share, which begin with slipway.
         where: Returns the place that sets a variable, where it is known.
     """
-    known = {name for role_inputs in inputs.values() for name in role_inputs}
+    every = {name for group in known.values() for name in group}
     problems = []
     # The longest prefix decides: a role may be named as another and more.
-    roles = sorted(inputs, key=len, reverse=True)
-    for name in sorted(set(names) - known):
-        role = next((role for role in roles if name.startswith(f"{role}_")), None)
-        if role is not None:
+    prefixes = sorted(known, key=len, reverse=True)
+    for name in sorted(set(names) - every):
+        prefix = next((prefix for prefix in prefixes if name.startswith(f"{prefix}_")), None)
+        if prefix is not None:
+            what = "shared variable" if prefix == SHARED_PREFIX else f"input of role {prefix}"
             problems.append(
                 Problem(
                     host,
-                    f"{name} is no input of role {role}{nearest(name, inputs[role])}; correct the name{_at(where(name))}, "
+                    f"{name} is no {what}{nearest(name, known[prefix])}; correct the name{_at(where(name))}, "
                     f"or begin a variable of your own otherwise",
                 )
             )
     return problems
+
+
+def causes(
+    wrong: Mapping[str, Mapping[str, Problem]], sources: Mapping[str, Callable[[str], set[str]]], told: Collection[str]
+) -> list[Problem]:
+    """Return the problems of variables that are not made of another one with a problem, here or on another host: mending that mends both.
+
+    Args:
+        wrong: For each host the variables whose value is wrong or cannot be had, each with its problem.
+        sources: For each host what returns the variables that one is made of.
+        told: Variables of any host whose problem has been told before.
+    """
+    suspects = {name for problems in wrong.values() for name in problems} | set(told)
+    kept = []
+    for host, problems in wrong.items():
+        for name, problem in problems.items():
+            made_of = sources[host](name)
+            # Two that are made of each other would hide each other.
+            behind = [other for other in (made_of & suspects) - {name} if name not in sources[host](other)]
+            if not behind:
+                kept.append((problem, "hostvars" in made_of))
+    # Which variables of other hosts one is made of cannot be seen. If anything else is wrong at all, that may be what is behind it.
+    alone = not told and all(of_others for _, of_others in kept)
+    return [problem for problem, of_others in kept if alone or not of_others]
 
 
 def _at(place: str | None) -> str:
@@ -221,6 +249,8 @@ def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterab
     plain = _plain_type_problem(kind, value)
     if plain:
         return f"{has} {plain}"
+    if name.endswith("_image") and not value:
+        return "is empty, must be an image with its version"
     if not messages:
         return None
     choices = spec.get("choices")

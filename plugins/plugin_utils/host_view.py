@@ -14,6 +14,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.template import Templar
+from jinja2 import Environment, TemplateSyntaxError, nodes
+
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import SHARED_PREFIX
 
 try:
     # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
@@ -22,6 +25,9 @@ except ImportError:
     Origin = None
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
+SHARED = ROLES.parent / "group_vars" / "all.yml"
+# Read by us where they are set, and by default not: the other shared variables stand in SHARED.
+NOT_SET_BY_DEFAULT = ("slipway_destroy", "slipway_destroy_volumes", "slipway_public_url", "slipway_secrets_file")
 STATE = "container_service_host_state"
 
 
@@ -32,6 +38,21 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(member) for member in value]
     return value
+
+
+def names_used(value: Any) -> set[str]:
+    """Return the names that the templates in a value read; names of their own are among them."""
+    # Of what Ansible adds, such as hostvars, the members are no templates, and reading them all is dear.
+    if isinstance(value, dict):
+        return set().union(*map(names_used, value), *map(names_used, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(names_used, value))
+    if not isinstance(value, str) or "{" not in value:
+        return set()
+    try:
+        return {node.name for node in Environment(autoescape=True).parse(value).find_all(nodes.Name)}
+    except TemplateSyntaxError:
+        return set()
 
 
 def near(path: Path) -> Path:
@@ -73,6 +94,14 @@ class RoleFiles:
         """Return a role's inputs as its specification describes them."""
         options: dict[str, Any] = self.read(role, "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
         return options
+
+    def known_names(self) -> dict[str, set[str]]:
+        """Return all variables of ours that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
+        known = {path.name: set(self.inputs(path.name)) for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
+        if SHARED.is_file():
+            shared = self.loader.load_from_file(str(SHARED), cache="none") or {}
+            known[SHARED_PREFIX] = {name for name in shared if name.startswith(f"{SHARED_PREFIX}_")} | set(NOT_SET_BY_DEFAULT)
+        return known
 
     def defaults(self, roles: Iterable[str]) -> dict[str, Any]:
         """Return the defaults of several roles as they stand."""
@@ -118,6 +147,16 @@ class HostView:
             except AnsibleError as error:
                 self._values[name] = (default, " ".join(str(error).split()))
         return self._values[name]
+
+    def sources(self, name: str) -> set[str]:
+        """Return the variables that a variable's value is made of, those behind them too."""
+        found: set[str] = set()
+        ahead = [name]
+        while ahead:
+            further = names_used(self._variables.get(ahead.pop())) - found
+            found |= further
+            ahead += further
+        return found
 
     def state(self) -> dict[str, Any] | None:
         """Return what was read from the host, or None where it was not read."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+from conftest import ROOT
 
 GOOD: dict[str, Any] = {
     "host": {
@@ -244,14 +246,42 @@ def test_hosts_that_share_an_address_are_found():
 
 
 def test_misspelled_inputs_suggest_the_nearest_and_others_are_left_alone():
-    inputs = {"redis": ["redis_maxmemory_policy"], "redis_cache": ["redis_cache_size"]}
-    names = ["redis_maxmemroy_policy", "redis_cache_size", "redis_cache_sise", "slipway_x", "my_redis_port"]
-    said = [problem.text for problem in preflight.check_names("a", names, inputs, {"redis_cache_sise": "x.yml:3"}.get)]
+    known = {"redis": ["redis_maxmemory_policy"], "redis_cache": ["redis_cache_size"], "slipway": ["slipway_address"]}
+    names = ["redis_maxmemroy_policy", "redis_cache_size", "redis_cache_sise", "slipway_address", "slipway_adress", "my_redis_port"]
+    said = [problem.text for problem in preflight.check_names("a", names, known, {"redis_cache_sise": "x.yml:3"}.get)]
     assert said[0].startswith(
         "redis_cache_sise is no input of role redis_cache (did you mean redis_cache_size?); correct the name in x.yml:3"
     )
     assert said[1].startswith("redis_maxmemroy_policy is no input of role redis (did you mean redis_maxmemory_policy?)")
-    assert len(said) == 2
+    assert said[2].startswith("slipway_adress is no shared variable (did you mean slipway_address?); correct the name, or begin")
+    assert len(said) == 3
+
+
+def wrong(*names: str) -> dict[str, Problem]:
+    """Problems of some variables, whose text is their name."""
+    return {name: Problem("a", name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("problems", "made_of", "told", "said"),
+    [
+        # A cause, what is made of it, and something else.
+        (("port", "url", "flag"), {"url": {"host", "port"}}, (), "port flag"),
+        # Of each other: one of them at least must be told.
+        (("a", "b"), {"a": {"a", "b"}, "b": {"a", "b"}}, (), "a b"),
+        (("url",), {"url": {"vault_password"}}, {"vault_password"}, ""),
+        # Which variables of other hosts it is made of is not known.
+        (("servers", "port"), {"servers": {"hostvars"}}, (), "port"),
+        (("servers", "others"), {"servers": {"hostvars"}, "others": {"hostvars"}}, (), "servers others"),
+        (("servers",), {"servers": {"hostvars"}}, {"groups"}, ""),
+    ],
+)
+def test_what_is_made_of_something_wrong_is_not_told_beside_it(problems: Any, made_of: Any, told: Any, said: str):
+    def sources(name: str) -> set[str]:
+        return made_of.get(name, set())
+
+    found = preflight.causes({"a": wrong(*problems), "b": {}}, {"a": sources, "b": sources}, told)
+    assert " ".join(problem.text for problem in found) == said
 
 
 def test_secrets_are_taken_out_of_a_message():
@@ -287,6 +317,7 @@ FINE = {
 @pytest.fixture
 def says(checkout: Path, play):
     """Run preflight over a role with the given variables, and return its message, one line a problem."""
+    shutil.copytree(ROOT / "group_vars", checkout / "group_vars")
     for folder, data in (
         ("meta", {"argument_specs": {"main": {"options": ROLE}}}),
         ("defaults", {name: spec["default"] for name, spec in ROLE.items() if "default" in spec}),
@@ -335,6 +366,15 @@ def test_good_inputs_pass(says):
         ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text has no value: 'no_such_thing' is undefined; set it in"),
         ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map has no value: 'no_such_thing' is undefined"),
         ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
+        ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
+        # What is made of it is wrong too, but mended with it.
+        ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be a whole number"),
+        ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be a whole number"),
+        ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text has no value: 'nowhere' is undefined"),
+        ({"slipway_adress": "10.0.0.1"}, "slipway_adress is no shared variable (did you mean slipway_address?); correct the name in inv"),
+        ({"container_service_adopt_volume": True}, "container_service_adopt_volume is no input of role container_service (did you mean"),
+        ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be a whole number; set it in"),
+        ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack has no value: 'nowhere' is undefined; set it in"),
         ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
         ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
         ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from conftest import ROOT, tracked_files
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -100,6 +102,16 @@ def test_values_shared_by_roles_are_read_in_defaults_only():
                 if path.is_file():
                     found = re.findall(r"\{\{[^}]*\bslipway_\w+", path.read_text(errors="replace"))
                     assert not found, f"{name_of(path)} reads {found}"
+
+
+def test_shared_variables_have_a_place():
+    # Those of a task or of a play, and what a playbook registers.
+    own = {"slipway_site_roles", "slipway_deploy_roles", "slipway_fleet", "slipway_report"}
+    used: set[str] = set()
+    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/defaults/*.yml"), ROOT / "group_vars/all.yml"]:
+        used |= set(re.findall(r"(?<![\w'/])slipway_\w+\b(?!\.py)", path.read_text()))
+    known = RoleFiles(DataLoader()).known_names()["slipway"]
+    assert used - own == known
 
 
 # The repository
