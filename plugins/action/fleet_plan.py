@@ -68,8 +68,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 if view.state() is None:
                     continue
                 wrong = self._list(host, view, private(role, "mistakes"))
+                try:
+                    found = [] if wrong else self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
+                except DeclarationError as error:
+                    found, wrong = [], [str(error)]
                 mistakes += [f"{host}: {mistake}" for mistake in wrong]
-                found = [] if wrong else self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
                 if found:
                     reasons.setdefault(role, {})[host] = found
         result.update(changed=False, roles=list(reasons), reasons=reasons)
@@ -101,23 +104,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return list(self._value(host, view, name)) if view.known(name) else []
 
     def _differences(self, host: str, role: str, view: HostView) -> list[str]:
-        """Return why the containers of a role are not as declared."""
+        """Return why the containers of a role are not as declared.
+
+        Raises:
+            DeclarationError: a declaration is wrong, or something that is not ours stands in its way.
+        """
         services = private(role, "services")
         if not view.known(services):
             return []
         owner = private(role, "owner")
-        try:
-            plan = plan_services(
-                self._value(host, view, services),
-                view.state() or {},
-                stack=self._value(host, view, f"{RUNNER}_stack"),
-                root=self._value(host, view, f"{RUNNER}_root"),
-                owner=self._value(host, view, owner) if view.known(owner) else role,
-                key=self._key,
-                networks=self._value(host, view, f"{RUNNER}_networks"),
-                adopt=bool(self._value(host, view, f"{RUNNER}_adopt_volumes")),
-            )
-        except DeclarationError as error:
-            raise AnsibleActionFail(f"{host}: {error}") from error
+        plan = plan_services(
+            self._value(host, view, services),
+            view.state() or {},
+            stack=self._value(host, view, f"{RUNNER}_stack"),
+            root=self._value(host, view, f"{RUNNER}_root"),
+            owner=self._value(host, view, owner) if view.known(owner) else role,
+            key=self._key,
+            networks=self._value(host, view, f"{RUNNER}_networks"),
+            adopt=bool(self._value(host, view, f"{RUNNER}_adopt_volumes")),
+        )
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
         return sentences + [f"{name}: is not declared any more" for name in plan["stale"]]

@@ -341,9 +341,12 @@ def foreign_objects(service: Declaration, container: str, stack: str, state: Sta
     for volume in service["volumes"]:
         there = state["volumes"].get(volume["name"])
         if there and there["labels"].get("slipway.stack") != stack and not adopt:
+            owner = there["labels"].get("slipway.stack")
+            whose = f"is that of the stack {owner}" if owner else f"is not of the stack {stack}"
+            variable = volume.get("variable")
             raise DeclarationError(
-                f"volume {volume['name']} exists and is not of the stack {stack}: name another volume, or set "
-                "container_service_adopt_volumes: true to take it over with its data"
+                f"volume {volume['name']} exists and {whose}: name another in {variable or 'the declaration'}"
+                + ("" if owner else ", or set container_service_adopt_volumes: true to take it over with its data")
             )
 
 

@@ -81,6 +81,16 @@ def test_mistakes_end_the_run_before_anything_is_touched(checkout: Path) -> None
     assert "two: the names of PostgreSQL's roles are postgres, app_owner, postgres" in " ".join(output.split())
 
 
+def test_what_is_in_the_way_on_any_host_is_told_at_once(checkout: Path) -> None:
+    """As when a second stack comes to a host: both stores' volumes are the first one's."""
+    volumes = {name: {"labels": {"slipway.stack": "shop"}} for name in ("redis_data", "postgres_data")}
+    found, output = compare(checkout, container_service_host_state={**STATE, "volumes": volumes})
+    assert not found
+    for host, variable in (("one", "redis_volume"), ("two", "redis_volume"), ("two", "postgres_volume")):
+        name = variable.replace("volume", "data")
+        assert f"{host}: volume {name} exists and is that of the stack shop: name another in {variable}" in " ".join(output.split())
+
+
 def test_a_value_that_cannot_be_had_is_named(checkout: Path) -> None:
     """Host and variable are in the message."""
     found, output = compare(checkout, redis_maxmemory_policy="{{ not_there }}")

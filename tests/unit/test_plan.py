@@ -281,6 +281,13 @@ def test_what_is_not_ours_is_not_touched(state: dict[str, Any]) -> None:
     assert plan(state, adopt=True)["needed"] == []
 
 
+def test_a_volume_of_another_stack_is_named_with_the_variable_to_change(state: dict[str, Any]) -> None:
+    state["volumes"]["redis_data"]["labels"] = {"slipway.stack": "shop"}
+    declared = {**DECLARED, "volumes": [{**DECLARED["volumes"][0], "variable": "redis_volume"}]}
+    with pytest.raises(DeclarationError, match=r"redis_data exists and is that of the stack shop: name another in redis_volume$"):
+        plan(state, declared)
+
+
 def test_every_container_is_hardened() -> None:
     options = container_options(plan_module.normalize(DECLARED), "slipway", "/etc/slipway", "redis", "1.45")
     assert options["cap_drop"] == ["ALL"]

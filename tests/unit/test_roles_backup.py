@@ -108,4 +108,4 @@ def test_timers_are_set_when_they_differ_and_only_then() -> None:
 def test_the_offsite_volume_is_mounted_where_one_is_named() -> None:
     assert [volume["path"] for volume in declaration()["volumes"]] == ["/backup"]
     volumes = declaration(backup_offsite_volume="elsewhere")["volumes"]
-    assert volumes[1] == {"name": "elsewhere", "path": "/offsite"}
+    assert volumes[1] == {"name": "elsewhere", "path": "/offsite", "variable": "backup_offsite_volume"}
