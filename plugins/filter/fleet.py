@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import typing as t
 
@@ -14,13 +15,21 @@ from ansible_collections.slipway.stack.plugins.module_utils.release import canar
 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
+CHAIN_LENGTH = 28
 
 
-def firewall_rules(ports: list[dict[str, t.Any]]) -> list[str]:
-    """Return the rules of the chain SLIPWAY, in the very form in which iptables lists them.
+def firewall_chain(stack: str) -> str:
+    """Return the name of the chain that limits a stack's ports; iptables takes 28 characters at most, and a stack's name may have 41."""
+    name = f"SLIPWAY-{stack}"
+    return name if len(name) <= CHAIN_LENGTH else f"{name[: CHAIN_LENGTH - 9]}-{hashlib.sha256(stack.encode()).hexdigest()[:8]}"
+
+
+def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
+    """Return the rules of a stack's chain, in the very form in which iptables lists them.
 
     Args:
         ports: published ports, each with ``address``, ``port`` and ``peers``.
+        chain: name of the chain.
 
     Raises:
         AnsibleFilterError: a peer is no IPv4 address or network.
@@ -34,9 +43,9 @@ def firewall_rules(ports: list[dict[str, t.Any]]) -> list[str]:
                 network = ipaddress.IPv4Network(peer)
             except ValueError as error:
                 raise AnsibleFilterError(f"firewall_rules: port {item['port']}: {peer!r} is no IPv4 address or network") from error
-            rules.append(f"-A SLIPWAY -s {network} {match} -j RETURN")
+            rules.append(f"-A {chain} -s {network} {match} -j RETURN")
         # A reset instead of silence: a client that is not admitted learns it at once, and the address can be seen to be alive.
-        rules.append(f"-A SLIPWAY {match} -j REJECT --reject-with tcp-reset")
+        rules.append(f"-A {chain} {match} -j REJECT --reject-with tcp-reset")
     return rules
 
 
@@ -156,6 +165,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
         return {
+            "firewall_chain": firewall_chain,
             "firewall_rules": firewall_rules,
             "fleet_batches": fleet_batches,
             "upstream_servers": upstream_servers,

@@ -534,7 +534,7 @@ def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mappi
 
 
 def _admits(rules: Iterable[str], address: str, port: int, clients: Iterable[str]) -> bool:
-    """Tell whether the chain SLIPWAY lets one of a client's addresses through to a published port."""
+    """Tell whether the chain of a stack lets one of a client's addresses through to a published port."""
     ours = [rule for rule in rules if f"--ctorigdst {address} --ctorigdstport {port} " in rule]
     peers = [ipaddress.ip_network(found[1]) for rule in ours if (found := re.search(r" -s (\S+) .* -j RETURN$", rule))]
     return not ours or any(ipaddress.ip_address(client) in peer for client in clients for peer in peers)

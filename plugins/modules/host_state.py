@@ -130,7 +130,7 @@ queries:
   returned: always
   type: dict
 firewall:
-  description: Rules of the chains DOCKER-USER and SLIPWAY.
+  description: Rules of the chain DOCKER-USER, and of those of stacks, whose names begin with SLIPWAY.
   returned: always
   type: list
   elements: str
@@ -455,7 +455,7 @@ def reachable(targets: list[str], timeout: float) -> dict[str, str]:
 
 
 def firewall_rules() -> list[str]:
-    """Return the rules of the chains DOCKER-USER and SLIPWAY as iptables lists them."""
+    """Return the rules of the chain DOCKER-USER and of stacks' own as iptables lists them."""
     program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if not program:
         return []

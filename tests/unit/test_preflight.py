@@ -180,7 +180,7 @@ def store(
     return {
         "host": {"addresses": ["10.0.0.9", "127.0.0.1"]},
         "containers": {"slipway-postgres": {"running": running, "health": health, "ports": {"5432/tcp": [binding]}}},
-        "firewall": ["-N SLIPWAY", "-A DOCKER-USER -j SLIPWAY", *firewall_rules([published])],
+        "firewall": ["-N SLIPWAY-x", "-A DOCKER-USER -j SLIPWAY-x", *firewall_rules([published], "SLIPWAY-x")],
     }
 
 

@@ -215,6 +215,6 @@ def test_servers_that_are_gone_are_left_out_where_asked() -> None:
 def test_ports_of_both_slots_are_limited_to_their_peers():
     ports = slot_ports([{"first": 8000, "count": 2, "variable": "x"}], "10.0.0.1", ["10.0.0.9"])
     assert [port["port"] for port in ports] == [8000, 8001, 8100, 8101]
-    rules = firewall_rules(ports[:1])
+    rules = firewall_rules(ports[:1], "SLIPWAY-shop")
     match = "-p tcp -m conntrack --ctorigdst 10.0.0.1 --ctorigdstport 8000 --ctdir ORIGINAL"
-    assert rules == [f"-A SLIPWAY -s 10.0.0.9/32 {match} -j RETURN", f"-A SLIPWAY {match} -j REJECT --reject-with tcp-reset"]
+    assert rules == [f"-A SLIPWAY-shop -s 10.0.0.9/32 {match} -j RETURN", f"-A SLIPWAY-shop {match} -j REJECT --reject-with tcp-reset"]
