@@ -349,44 +349,60 @@ def test_good_inputs_pass(says):
     assert says({"demo_port": "6379", "demo_flag": "yes", "demo_items": [{"name": "a", "mode": "ro"}], "my_own": "{{ nowhere }}"}) == []
 
 
-@pytest.mark.parametrize(
-    ("variables", "line"),
-    [
-        ({"demo_policy": "lots"}, "demo_policy is 'lots', must be one of a, b; set it in inventories/test/group_vars/all/own.yml"),
-        ({"demo_port": "6379x"}, "demo_port is '6379x', must be a whole number; set it in"),
-        ({"demo_port": True}, "demo_port is True, must be a whole number"),
-        ({"demo_flag": "maybe"}, "demo_flag is 'maybe', must be true or false"),
-        ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a text"),
-        ({"demo_names": "a,b"}, "demo_names is 'a,b', must be a list"),
-        ({"demo_numbers": [1, "x"]}, "demo_numbers does not fit: each element must be a whole number, not str"),
-        ({"demo_map": ["a"]}, "demo_map is ['a'], must be a mapping"),
-        ({"demo_items": [{"mode": "ro"}]}, "demo_items does not fit: it lacks name"),
-        ({"demo_items": [{"name": "a", "mode": "rx"}]}, "demo_items does not fit: value of mode must be one of: ro, rw, got: rx"),
-        ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
-        ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text has no value: 'no_such_thing' is undefined; set it in"),
-        ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map has no value: 'no_such_thing' is undefined"),
-        ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
-        ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
-        # What is made of it is wrong too, but mended with it.
-        ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be a whole number"),
-        ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be a whole number"),
-        ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text has no value: 'nowhere' is undefined"),
-        ({"slipway_adress": "10.0.0.1"}, "slipway_adress is no shared variable (did you mean slipway_address?); correct the name in inv"),
-        ({"container_service_adopt_volume": True}, "container_service_adopt_volume is no input of role container_service (did you mean"),
-        ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be a whole number; set it in"),
-        ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack has no value: 'nowhere' is undefined; set it in"),
-        ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
-        ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
-        ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
-        ({"ansible_host": "10.0.0.9", "ansible_connection": "ssh"}, "connects to 10.0.0.9 port 22, as host one does"),
-    ],
-)
-def test_a_bad_input_is_one_line_with_host_variable_and_remedy(says, variables: dict[str, Any], line: str):
-    lines = says(variables)
-    assert len(lines) == 1, lines
-    who, _, what = lines[0].partition(": ")
-    assert who in ("- hosts one, two", "- host two")
-    assert what.startswith(line)
+# Each is wrong by itself, and what the message says of it.
+BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
+    ({"demo_policy": "lots"}, "demo_policy is 'lots', must be one of a, b; set it in inventories/test/group_vars/all/own.yml"),
+    ({"demo_port": "6379x"}, "demo_port is '6379x', must be a whole number; set it in"),
+    ({"demo_port": True}, "demo_port is True, must be a whole number"),
+    ({"demo_flag": "maybe"}, "demo_flag is 'maybe', must be true or false"),
+    ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a text"),
+    ({"demo_names": "a,b"}, "demo_names is 'a,b', must be a list"),
+    ({"demo_numbers": [1, "x"]}, "demo_numbers does not fit: each element must be a whole number, not str"),
+    ({"demo_map": ["a"]}, "demo_map is ['a'], must be a mapping"),
+    ({"demo_items": [{"mode": "ro"}]}, "demo_items does not fit: it lacks name"),
+    ({"demo_items": [{"name": "a", "mode": "rx"}]}, "demo_items does not fit: value of mode must be one of: ro, rw, got: rx"),
+    ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
+    ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text has no value: 'no_such_thing' is undefined; set it in"),
+    ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map has no value: 'no_such_thing' is undefined"),
+    ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
+    ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
+    # What is made of it is wrong too, but mended with it.
+    ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be a whole number"),
+    ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be a whole number"),
+    ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text has no value: 'nowhere' is undefined"),
+    ({"slipway_adress": "10.0.0.1"}, "slipway_adress is no shared variable (did you mean slipway_address?); correct the name in inv"),
+    ({"container_service_adopt_volume": True}, "container_service_adopt_volume is no input of role container_service (did you mean"),
+    ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be a whole number; set it in"),
+    ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack has no value: 'nowhere' is undefined; set it in"),
+    ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
+    ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
+    ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
+    ({"ansible_host": "10.0.0.9", "ansible_connection": "ssh"}, "connects to 10.0.0.9 port 22, as host one does"),
+]
+
+
+def together(cases: list[tuple[dict[str, Any], str]]) -> list[list[tuple[dict[str, Any], str]]]:
+    """Return the cases in as few inventories as hold them, each of which sets a variable once.
+
+    A case of several variables is about what they make of each other, and so stays alone.
+    """
+    inventories = [[case] for case in cases if len(case[0]) > 1]
+    for case in (case for case in cases if len(case[0]) == 1):
+        free = [found for found in inventories if not any(len(other) > 1 or case[0].keys() & other.keys() for other, _ in found)]
+        if not free:
+            free = [[]]
+            inventories += free
+        free[0].append(case)
+    return inventories
+
+
+@pytest.mark.parametrize("cases", together(BAD_INPUTS), ids=lambda cases: f"{len(cases)} inputs")
+def test_a_bad_input_is_one_line_with_host_variable_and_remedy(says, cases: list[tuple[dict[str, Any], str]]):
+    lines = says({name: value for variables, _ in cases for name, value in variables.items()})
+    assert len(lines) == len(cases), lines
+    for _, line in cases:
+        found = [what for who, _, what in (said.partition(": ") for said in lines) if who in ("- hosts one, two", "- host two")]
+        assert sum(what.startswith(line) for what in found) == 1, f"{line}: {lines}"
 
 
 def test_a_missing_secret_is_said_once_with_the_command_that_makes_it(says):
