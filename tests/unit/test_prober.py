@@ -155,8 +155,19 @@ class Server:
 Scene = Callable[[Server, Meter], Awaitable[None]]
 
 
-def probed(certificate: Path, seconds: float, scene: Scene | None = None, *, setup: Callable[[Server], None] | None = None, **options: Any):
-    """Run clients for a time against a new server, while a scene plays; return the numbers and the server."""
+def probed(
+    certificate: Path,
+    seconds: float,
+    scene: Scene | None = None,
+    *,
+    setup: Callable[[Server], None] | None = None,
+    patience: float = 2,
+    **options: Any,
+):
+    """Run clients for a time against a new server, while a scene plays; return the numbers and the server.
+
+    WebSockets get `patience` seconds to end in order.
+    """
 
     async def run() -> tuple[dict[str, Any], Server]:
         server = Server(certificate)
@@ -172,7 +183,7 @@ def probed(certificate: Path, seconds: float, scene: Scene | None = None, *, set
             playing = asyncio.ensure_future(scene(server, meter)) if scene else None
             await prober.pace(settings.rate, meter, [load.submit], stopped)
             meter.stop()
-            await asyncio.gather(load.finish(settings.timeout_seconds), websockets.finish(2))
+            await asyncio.gather(load.finish(settings.timeout_seconds), websockets.finish(patience))
             if playing:
                 await playing
             return meter.snapshot(), server
@@ -356,7 +367,7 @@ def test_websockets_that_end_without_a_close_frame_are_cut(certificate: Path):
         second.close()
         third.write(b"\x88\x00")
 
-    numbers, _ = probed(certificate, 1.0, cuts, rate=0, websockets=3, websocket_reconnect_seconds=[5, 5])
+    numbers, _ = probed(certificate, 1.0, cuts, rate=0, websockets=3, websocket_reconnect_seconds=[5, 5], patience=0.1)
     assert numbers["websockets_cut"] == 2
     assert numbers["websockets_closed"] == {"1005": 1}
     assert all("cut without a close frame" in failure["reason"] for failure in numbers["failures"])
@@ -369,7 +380,15 @@ def test_a_websocket_that_answers_no_ping_is_cut(certificate: Path):
         server.gate.clear()
 
     numbers, _ = probed(
-        certificate, 1.2, hangs, rate=0, websockets=1, websocket_ping_seconds=0.1, timeout_seconds=0.3, websocket_reconnect_seconds=[5, 5]
+        certificate,
+        1.2,
+        hangs,
+        rate=0,
+        websockets=1,
+        websocket_ping_seconds=0.1,
+        timeout_seconds=0.3,
+        websocket_reconnect_seconds=[5, 5],
+        patience=0.1,
     )
     assert numbers["websockets_cut"] == 1
     assert numbers["failures"][0]["reason"] == "no pong within 0.3 s"
@@ -452,17 +471,17 @@ def test_wrong_settings_are_named(wrong: dict[str, Any], named: str):
 # The program: how it is steered, and that it always ends.
 
 
-@pytest.fixture
-def served(certificate: Path, tmp_path: Path) -> Iterator[int]:
-    """Port of a server in a process of its own."""
-    port = tmp_path / "port"
+@pytest.fixture(scope="module")
+def served(certificate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Port of a server in a process of its own, which keeps nothing of what it was asked."""
+    port = tmp_path_factory.mktemp("served") / "port"
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tests/unit')!r}]\n"
         "import asyncio, conftest, test_prober, pathlib\n"
         "async def main():\n"
         f"    async with test_prober.Server(pathlib.Path({str(certificate)!r})) as server:\n"
         f"        pathlib.Path({str(port)!r}).write_text(str(server.port))\n"
-        "        await asyncio.sleep(60)\n"
+        "        await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
@@ -649,9 +668,19 @@ def test_a_playbook_starts_marks_reads_and_stops(checkout: Path, play: Any, cert
 
 
 def test_check_mode_starts_nothing(checkout: Path, play: Any, certificate: Path):
-    write_play(checkout, certificate, 1, REST)
+    nothing = """
+    - name: Compare
+      ansible.builtin.assert:
+        that:
+          - answers | map(attribute='running') | select | length == 0
+          - answers | map(attribute='probe') | select | length == 0
+          - answers | map(attribute='state_file') | unique == ['']
+      vars: {answers: "{{ [probe, marked, read, unknown, totals, again, over] }}"}
+"""
+    write_play(checkout, certificate, 1, REST + nothing)
     run = play("probe", "--check")
     assert run.returncode == 0, run.stdout + run.stderr
+    assert "Compare" in run.stdout
 
 
 def test_a_prober_ends_when_its_playbook_is_killed(checkout: Path, certificate: Path, served: int):
