@@ -10,19 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.settings
 import pytest
 
 from ansible_collections.slipway.stack.plugins.module_utils import prober
 from ansible_collections.slipway.stack.plugins.module_utils.prober import Meter, Settings
 from conftest import ROOT
 from test_prober import write_certificate
-
-pytest.importorskip("h2", reason="HTTP/2 is spoken with the package h2")
-import h2.config
-import h2.connection
-import h2.errors
-import h2.events
-import h2.settings
 
 sys.path.insert(0, str(ROOT / "tests/load"))
 from http2 import Http2Load

@@ -68,8 +68,10 @@ def test_every_change_of_configuration_reloads_and_none_restarts() -> None:
 def test_includes_of_a_revision_stay_within_it() -> None:
     """A revision that is checked before it is current must not read files of the current one."""
     files = declaration()["config"]
-    for name, item in files.items():
-        for path in re.findall(r"^\s*(?:include|ssl_certificate) (\S+);", item["content"], re.MULTILINE):
+    read = {name: re.findall(r"^\s*(?:include|ssl_certificate) (\S+);", item["content"], re.MULTILINE) for name, item in files.items()}
+    assert {"upstreams.conf", "servers.conf", "server.pem"} <= set(read["nginx.conf"])
+    for name, paths in read.items():
+        for path in paths:
             assert path == "/etc/nginx/mime.types" or path in files, f"{name} reads {path}"
 
 
@@ -110,7 +112,9 @@ def test_location_with_headers_of_its_own_has_the_security_headers_too() -> None
     """add_header in a location drops those of the server."""
     for inputs in ({}, {"nginx_maintenance": True}):
         text = config("servers.conf", **inputs)
-        for body in re.findall(r"location \S* ?\S+ \{\n(.*?)\n {4}\}", text, re.DOTALL):
+        bodies = re.findall(r"location \S* ?\S+ \{\n(.*?)\n {4}\}", text, re.DOTALL)
+        assert any("add_header" in body for body in bodies)
+        for body in bodies:
             assert "add_header" not in body or "include headers.conf;" in body, body
 
 

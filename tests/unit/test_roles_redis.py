@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -174,7 +175,8 @@ def test_application_may_cache_and_publish_but_not_administrate(server: Server) 
     ]
     allowed += [("eval", "return 1", "0"), ("scan", "0"), ("xadd", "s", "*", "f", "v"), ("multi",)]
     for words in allowed:
-        assert "NOPERM" not in server.ask(*words)
+        answer = server.ask(*words)
+        assert not re.match(r"[A-Z]+ |Could not", answer), f"{words}: {answer}"
     denied = [("flushall",), ("keys", "*"), ("config", "get", "maxmemory"), ("acl", "list"), ("shutdown",), ("client", "kill", "id", "1")]
     for words in [*denied, ("replicaof", "no", "one"), ("monitor",), ("save",)]:
         assert server.ask(*words).startswith("NOPERM")
