@@ -54,7 +54,10 @@ def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tu
 
 
 def test_another_visitor_sees_no_ones_sessions(place: tuple[str, Path], page: Page, complaints: list[str]):
-    page.goto(place[0])
+    # The list is empty before it is there, too.
+    with page.expect_response(lambda answer: answer.url.endswith("/api/sessions"), timeout=ANSWER_MS) as listed:
+        page.goto(place[0])
+    assert listed.value.json() == []
     expect(page.get_by_test_id("health")).to_have_attribute("data-link", "open", timeout=ANSWER_MS)
     expect(page.get_by_test_id("session-item")).to_have_count(0)
     assert not complaints, complaints

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -37,6 +38,16 @@ def broken_inventory(lab: Lab) -> Iterator[Path]:
     shutil.copytree(lab.inventory, copy, symlinks=True)
     yield copy
     shutil.rmtree(copy)
+
+
+@contextlib.contextmanager
+def by_hand(host: LabHost, done: str, undone: str) -> Iterator[None]:
+    """Have something on the host that somebody did there, and undo it afterwards."""
+    host.run(done)
+    try:
+        yield
+    finally:
+        host.run(undone)
 
 
 @pytest.fixture
@@ -127,20 +138,15 @@ def test_two_names_of_one_host_are_found(lab: Lab, broken_inventory: Path):
 
 @pytest.mark.usefixtures("untouched")
 def test_port_of_a_foreign_process_is_left_to_it(lab: Lab, host: LabHost):
-    host.run("systemd-run --unit slipway-squatter --quiet python3 -m http.server 443")
-    try:
+    with by_hand(host, "systemd-run --unit slipway-squatter --quiet python3 -m http.server 443", "systemctl stop slipway-squatter"):
         refused(lab, "port 443 (nginx_https_port) is taken by python3", "set nginx_https_port")
-    finally:
-        host.run("systemctl stop slipway-squatter")
 
 
 @pytest.mark.usefixtures("untouched")
 def test_unsupported_distribution_is_refused(lab: Lab, host: LabHost):
-    host.run("mv /etc/os-release /root/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release")
-    try:
+    other = "mv /etc/os-release /root/os-release && printf 'ID=fedora\\nVERSION_ID=44\\n' >/etc/os-release"
+    with by_hand(host, other, "mv --force /root/os-release /etc/os-release"):
         refused(lab, "host lab1: runs fedora 44, which is not supported; supported are Debian")
-    finally:
-        host.run("mv --force /root/os-release /etc/os-release")
 
 
 @pytest.mark.usefixtures("untouched")
@@ -156,11 +162,9 @@ def test_dry_run_on_an_empty_host_says_what_it_would_do(lab: Lab):
 @pytest.mark.usefixtures("untouched")
 def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost):
     """Where the service never ran, it may hold somebody's data: it is named, and what to do about it."""
-    host.run("tar --create --files-from /dev/null | docker import - stranger && docker create --name slipway-postgres stranger true")
-    try:
+    theirs = "tar --create --files-from /dev/null | docker import - stranger && docker create --name slipway-postgres stranger true"
+    with by_hand(host, theirs, "docker rm slipway-postgres && docker rmi stranger"):
         refused(lab, "lab1: a container named slipway-postgres exists that is not of the stack slipway: rename or remove it")
-    finally:
-        host.run("docker rm slipway-postgres && docker rmi stranger")
 
 
 def test_first_deploy_shows_no_secret_however_loud_it_is(lab: Lab):

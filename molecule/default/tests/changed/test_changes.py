@@ -138,13 +138,14 @@ def test_new_key_and_log_format_reach_clients_by_a_reload(lab: Lab):
     for name in ("server.key", "server.pem"):
         (lab.inventory / "pki" / name).unlink()
 
-    async def change_while_connected() -> float:
+    async def change_while_connected() -> None:
         async with websockets.connect(f"wss://localhost:{lab.https_port}/ws", ssl=lab.tls(), origin=lab.url, proxy=None) as line:
             await line.recv()
             await asyncio.to_thread(lab.site, variables={"nginx_log_format": "main"})
-            return await asyncio.wait_for(await line.ping(), 10)
+            # Over the same connection, which is refused where it was closed meanwhile.
+            await asyncio.wait_for(await line.ping(), 10)
 
-    assert asyncio.run(change_while_connected()) < 10
+    asyncio.run(change_while_connected())
     renewed = served_certificate(lab)
     assert renewed != certificate, "clients get the old certificate"
     expected = ssl.PEM_cert_to_DER_cert(
