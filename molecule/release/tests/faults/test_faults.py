@@ -60,6 +60,15 @@ def killed_in(fleet: Fleet, step: str, version: str) -> None:
     run.kill()
 
 
+def killed_once_committed(fleet: Fleet, step: str) -> None:
+    """Kill a release in a step behind its commit: the same command finds it done but for the end, which it brings."""
+    version = fleet.other()
+    killed_in(fleet, step, version)
+    run = fleet.deploy(version, **QUICK)
+    assert (run.report["outcome"], run.report["recovered"]) == ("unchanged", "finish")
+    fleet.check(version, run)
+
+
 def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
     version = fleet.version
     for tier in ("backend", "frontend"):
@@ -165,11 +174,7 @@ def test_a_container_that_is_healthy_and_dies_before_the_switch(fleet: Fleet):
 
 
 def test_killed_in_retire_then_the_same_command_again(fleet: Fleet):
-    version = fleet.other()
-    killed_in(fleet, "retire", version)
-    run = fleet.deploy(version, **QUICK)
-    assert (run.report["outcome"], run.report["recovered"]) == ("unchanged", "finish")
-    fleet.check(version, run)
+    killed_once_committed(fleet, "retire")
 
 
 def test_a_version_that_answers_errors_after_the_switch(fleet: Fleet):
@@ -179,11 +184,7 @@ def test_a_version_that_answers_errors_after_the_switch(fleet: Fleet):
 
 
 def test_killed_in_record_then_the_same_command_again(fleet: Fleet):
-    version = fleet.other()
-    killed_in(fleet, "record", version)
-    run = fleet.deploy(version, **QUICK)
-    assert (run.report["outcome"], run.report["recovered"]) == ("unchanged", "finish")
-    fleet.check(version, run)
+    killed_once_committed(fleet, "record")
 
 
 def test_a_version_that_answers_errors_to_its_canary(fleet: Fleet):

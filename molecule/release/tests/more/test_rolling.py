@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,12 @@ from slipway_release import QUICK, SMALL, Fleet
 
 # Long enough for the last requests of nginx's old workers: their backends end while the release goes on.
 ROLLING: dict[str, Any] = {**QUICK, "app_release_strategy": "rolling", "release_settle_seconds": 6}
+
+
+def moment(stamp: str) -> datetime:
+    """Return a time of the engine's, whose fractions have up to nine digits."""
+    seconds, _, fraction = stamp.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,6 +32,10 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
     fleet.check(version, run)
     assert run.report["prober"]["failed"] == 0, run.report["prober"]
     assert run.output.count("release: roll took") == len(fleet.app)
+    for host in fleet.app:
+        states = {container.slot: container.inspect["State"] for container in host.containers() if container.kind == "backend"}
+        live, before = states.pop(run.report["slots"][host.name]), *states.values()
+        assert moment(before["FinishedAt"]) <= moment(live["StartedAt"]), f"{host}: {before}, {live}"
 
 
 def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
