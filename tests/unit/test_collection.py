@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -77,14 +79,13 @@ def test_tarball_holds_what_a_deployment_needs_only(tarball: Path):
 
 @pytest.mark.parametrize(("kind", "folder"), [("module", "modules"), ("filter", "filter"), ("callback", "callback"), ("lookup", "lookup")])
 def test_plugins_document_themselves(installed: Path, kind: str, folder: str):
-    names = []
-    for path in sorted((ROOT / "plugins" / folder).glob("*.py")):
-        if kind != "filter":
-            names.append(path.stem)
-            continue
-        # One file may hold several, each of which has a page.
-        module = importlib.import_module(f"ansible_collections.slipway.stack.plugins.filter.{path.stem}")
-        names += module.FilterModule().filters()
+    names = [path.stem for path in (ROOT / "plugins" / folder).glob("*.py")]
+    filters: dict[str, Any] = {}
+    if kind == "filter":
+        # A file may hold several, each of which has a page.
+        for name in names:
+            filters |= importlib.import_module(f"ansible_collections.slipway.stack.plugins.filter.{name}").FilterModule().filters()
+        names = list(filters)
     assert names
     wanted = {f"slipway.stack.{name}" for name in names}
     # All of them in one run; it ends well also where it finds no documentation.
@@ -94,6 +95,9 @@ def test_plugins_document_themselves(installed: Path, kind: str, folder: str):
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert {name for name, entry in shown.items() if entry.get("doc", {}).get("description")} == wanted, done.stderr
+    for name, function in filters.items():
+        told = set(shown[f"slipway.stack.{name}"]["doc"]["options"]) - {"_input"}
+        assert told == set(list(inspect.signature(function).parameters)[1:]), name
 
 
 def test_site_is_found_and_parsed_when_installed_elsewhere(installed: Path):
