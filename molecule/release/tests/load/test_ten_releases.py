@@ -10,6 +10,7 @@ from slipway_lab import ROOT
 from slipway_release import PRODUCT, Fleet, Load
 
 RELEASES = 10
+RATE = 200
 REQUESTS = 20_000
 WEBSOCKETS = 50
 
@@ -42,6 +43,12 @@ def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
     print(json.dumps(report, indent=1))
     assert numbers["failed"] == 0, numbers["failures"]
     assert numbers["requests"] >= REQUESTS
+    # It was the load that is asked for: half of it over HTTP/2, and half POST, whose answers tell no version.
+    assert numbers["requests"] >= 0.95 * RATE * numbers["seconds"]
+    halves = {protocol: counts["requests"] for protocol, counts in numbers["clients"].items()}
+    halves["GET"] = sum(seen["answers"] for seen in numbers["versions"].values())
+    assert set(halves) == {"http1", "http2", "GET"}
+    assert all(0.45 <= half / numbers["requests"] <= 0.55 for half in halves.values()), halves
     assert numbers["websockets_cut"] == numbers["websockets_refused"] == 0, numbers["failures"]
     assert numbers["in_flight"] == 0
     # Each release closes all of them in order, and each comes back.
