@@ -4,13 +4,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import httpx
 import pytest
 
-from conftest import answers_on, free_port, until
+from conftest import free_port, until
 from support_desk.embedding import embed, similarity
 from support_desk.knowledge import (
     ChromaKnowledge,
@@ -64,9 +66,17 @@ def test_the_version_follows_the_content() -> None:
     assert knowledge_version(articles) != knowledge_version(changed)
 
 
+def beats(url: str) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/api/v2/heartbeat", timeout=2).status_code == 200
+    return False
+
+
 @pytest.fixture(scope="module")
 def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("TEST_CHROMA_URL"):
+        # It may have been started a moment ago.
+        until(lambda: beats(url), 60)
         yield url
         return
     program = shutil.which("chroma")
@@ -79,7 +89,7 @@ def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stdout=subprocess.DEVNULL,
         env=os.environ | {"ANONYMIZED_TELEMETRY": "false"},
     )
-    until(lambda: answers_on(port), 60)
+    until(lambda: beats(f"http://127.0.0.1:{port}"), 60)
     yield f"http://127.0.0.1:{port}"
     server.terminate()
     server.wait(20)
