@@ -30,6 +30,13 @@ NETWORK = "slipway-lab"
 STORES = {"postgres": 5432, "redis": 6379, "chroma": 8000}
 # Lab hosts are containers on the machine that runs the tests; only a reboot and a stranger need to know.
 STRANGER_IMAGE = "python:3.13-slim"
+# How the application logs in, inside the container of PostgreSQL.
+APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
+
+
+def operators_environment() -> dict[str, str]:
+    """Return the environment of an operator's shell: with the repository's ansible.cfg, not with Molecule's."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))} | {"ANSIBLE_NOCOLOR": "1"}
 
 
 @dataclass
@@ -216,12 +223,10 @@ class Lab:
         return {name: str(value) for name, value in values.items()}
 
     def _command(self, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        # As an operator runs it: with the repository's ansible.cfg, not with Molecule's.
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         return subprocess.run(
             [str(BIN / program), *arguments],
             cwd=ROOT,
-            env={**kept, "ANSIBLE_NOCOLOR": "1", "SLIPWAY_REPORTS_DIR": str(self.reports), **environment},
+            env={**operators_environment(), "SLIPWAY_REPORTS_DIR": str(self.reports), **environment},
             capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
 
@@ -269,6 +274,11 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.5)
+
+
+def sql(postgres: Container, statement: str, connection: str = "dbname=app", check: bool = True) -> str:
+    """Return what PostgreSQL answers, to its superuser unless told otherwise."""
+    return postgres.execute("psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", statement, check=check).strip()
 
 
 def access_log(lab: Lab) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 
 import pytest
-from slipway_lab import STORES, Container, Lab, Stranger
-
-APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
+from slipway_lab import APP, STORES, Container, Lab, Stranger, sql
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +16,6 @@ def postgres(lab: Lab) -> Container:
 @pytest.fixture(scope="module")
 def redis(lab: Lab) -> Container:
     return lab.service("redis")
-
-
-def sql(postgres: Container, statement: str, connection: str = "dbname=app", check: bool = True) -> str:
-    return postgres.execute("psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", statement, check=check).strip()
 
 
 def redis_cli(redis: Container, user: str, *command: str) -> str:

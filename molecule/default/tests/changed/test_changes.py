@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import slipway_leaks
 import websockets
-from slipway_lab import Container, Lab, LabHost, logged, wait_until
+from slipway_lab import APP, Lab, LabHost, logged, sql, wait_until
 
-APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
 # A login by a password that stands on no command line.
 LOGIN = r"""
 import subprocess
@@ -29,10 +28,6 @@ NGINX = "/etc/slipway/slipway/nginx/config/current/servers.conf"
 @pytest.fixture(scope="module")
 def host(lab: Lab) -> LabHost:
     return lab.balancer
-
-
-def sql(postgres: Container, statement: str, connection: str = "dbname=app", check: bool = True) -> str:
-    return postgres.execute("psql", "-X", "-A", "-t", "-q", "-d", connection, "-c", statement, check=check).strip()
 
 
 def reasons(output: str, host: LabHost) -> set[str]:

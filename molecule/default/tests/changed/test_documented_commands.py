@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import pytest
-from slipway_lab import BIN, ROOT, Lab
+from slipway_lab import BIN, ROOT, Lab, operators_environment
 
 sys.path.insert(0, str(ROOT / "tests"))
 from docs_commands import Command, argv_in_lab, commands
@@ -17,11 +16,11 @@ SAFE = [item for item in commands() if "safe" in item.kind.split()]
 
 @pytest.mark.parametrize("item", SAFE, ids=[f"{item.file.name}-{item.line}" for item in SAFE])
 def test_documented_command_works(lab: Lab, item: Command):
-    settings = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    settings = operators_environment()
     done = subprocess.run(
         argv_in_lab(item, lab.name, lab.balancer.name, lab.https_port),
         cwd=ROOT,
-        env={**settings, "PATH": f"{BIN}:{settings['PATH']}", "ANSIBLE_NOCOLOR": "1"},
+        env={**settings, "PATH": f"{BIN}:{settings['PATH']}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
