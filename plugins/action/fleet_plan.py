@@ -38,8 +38,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Reads variables and what was read before; asks no host."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the roles that have something to do on any host, and why."""

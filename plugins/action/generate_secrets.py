@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted, match_enc
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import names_in, with_new_secrets
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import environment_folder, write_atomically
 
 # What tools/vault-password prints when there is no password.
 NO_PASSWORD = b"slipway-has-no-vault-password"
@@ -29,39 +29,18 @@ def vault_path_beside(sources: list[str]) -> Path:
     Raises:
         AnsibleActionFail: There is no inventory on disk, or more than one.
     """
-    folders = {source if source.is_dir() else source.parent for source in map(Path, sources) if source.exists()}
-    if len(folders) != 1:
-        found = ", ".join(sorted(map(str, folders))) or "none"
-        raise AnsibleActionFail(
-            f"the inventory is one folder with its group_vars, given with -i; found: {found}. "
-            "Name the file itself with -e slipway_secrets_file=<path> where an environment is laid out otherwise"
-        )
-    return folders.pop() / VAULT_FILE
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file, or create it for its owner only; a reader sees the old or the new content, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    descriptor, name = tempfile.mkstemp(prefix=".vault-", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        return environment_folder(sources) / VAULT_FILE
+    except AnsibleActionFail as error:
+        raise AnsibleActionFail(
+            f"{error}. Name the file itself with -e slipway_secrets_file=<path> where an environment is laid out otherwise"
+        ) from error
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs on the controller; no host is asked or changed."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return what was generated and kept, by name."""
@@ -87,7 +66,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if not self._task.check_mode:
                 if password_file:
                     self._create_password_file(password_file, secret)
-                write_atomically(path, VaultLib().encrypt(new_text, secret, vault_id=vault_id))
+                mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+                write_atomically(path, VaultLib().encrypt(new_text, secret, vault_id=vault_id), mode)
 
         result.update(
             changed=changed,

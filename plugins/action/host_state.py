@@ -17,8 +17,6 @@ from ansible_collections.slipway.stack.plugins.module_utils.digest import digest
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module with what only the controller knows."""
 
-    _requires_connection = True
-
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return the module's result."""
         super().run(tmp, task_vars)

@@ -36,8 +36,6 @@ def files_of(folder: Path) -> list[str]:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module where the images are built."""
 
-    _requires_connection = True
-    _supports_check_mode = True
     TRANSFERS_FILES = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:

@@ -24,10 +24,6 @@ AGAIN = "build the version again with playbooks/build.yml"
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module between opening and closing of a tunnel."""
 
-    _requires_connection = True
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
-
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return the module's result, with the bytes that were sent where we sent them."""
         task_vars = task_vars or {}

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import typing as t
 from pathlib import Path
 
@@ -15,30 +13,16 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import environment_folder, write_atomically
 
 RECORD = Path("group_vars", "all", "30_images.yml")
 STORE = ".images"
-
-
-def environment_folder(sources: list[str]) -> Path:
-    """Return the folder of the inventory that a run was given.
-
-    Raises:
-        AnsibleActionFail: There is no inventory on disk, or more than one.
-    """
-    folders = {source if source.is_dir() else source.parent for source in map(Path, sources) if source.exists()}
-    if len(folders) != 1:
-        found = ", ".join(sorted(map(str, folders))) or "none"
-        raise AnsibleActionFail(f"an environment is one folder with its group_vars, given with -i; found: {found}")
-    return folders.pop()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs on the controller; no host is asked or changed."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return what is recorded, with what was built when that is given."""
@@ -58,7 +42,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise AnsibleActionFail(str(error)) from error
             changed, digests = wanted != digests, wanted
             if changed and not self._task.check_mode:
-                self._write(path, images.record_text(digests))
+                write_atomically(path, images.record_text(digests).encode(), 0o644)
         result.update(
             changed=changed,
             path=str(path),
@@ -78,17 +62,3 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except (OSError, yaml.YAMLError) as error:
             raise AnsibleActionFail(f"{path} cannot be read: {' '.join(str(error).split())}") from error
         return t.cast("dict[str, t.Any]", content.get("image_digests") or {})
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        """Replace the file; a reader sees the old or the new content, never a part."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".images-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise

@@ -133,8 +133,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs on the controller; no host is asked or changed."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return the folder, the commit where there is one, and the images with their contexts below the folder."""

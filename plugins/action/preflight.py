@@ -39,8 +39,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     """Runs on the controller; no host is asked or changed."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return no problems, or fail with all of them."""

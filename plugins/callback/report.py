@@ -35,7 +35,6 @@ requirements:
 import atexit
 import json
 import os
-import tempfile
 import time
 from collections import defaultdict
 from datetime import datetime, timezone
@@ -45,6 +44,8 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
 
 SCHEMA_VERSION = 1
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
@@ -308,27 +309,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._playbook = ""
         path = Path(self.get_option("reports_dir")) / f"{report['playbook']}-latest.json"
         try:
-            self._write(path, report)
+            write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode(), 0o644)
             where = f"Report: {path}"
         except OSError as error:
             where = f"No report: {path} cannot be written ({error.strerror})"
         for line in [*self._summary(report), where]:
             self._display.display(line)
-
-    @staticmethod
-    def _write(path: Path, report: dict[str, Any]) -> None:
-        """Replace a report; a reader sees the old or the new one, never a part."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(report, file, indent=2)
-                file.write("\n")
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
     @staticmethod
     def _summary(report: dict[str, Any]) -> list[str]:

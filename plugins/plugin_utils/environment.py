@@ -1,0 +1,42 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of an environment on the controller: where they are, and how one is replaced."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from ansible.errors import AnsibleActionFail
+
+
+def environment_folder(sources: Iterable[str]) -> Path:
+    """Return the folder of the inventory that a run was given.
+
+    Raises:
+        AnsibleActionFail: There is no inventory on disk, or more than one.
+    """
+    folders = {source if source.is_dir() else source.parent for source in map(Path, sources) if source.exists()}
+    if len(folders) != 1:
+        found = ", ".join(sorted(map(str, folders))) or "none"
+        raise AnsibleActionFail(f"an environment is one folder with its group_vars, given with -i; found: {found}")
+    return folders.pop()
+
+
+def write_atomically(path: Path, data: bytes, mode: int) -> None:
+    """Replace a file, or create it; a reader sees the old or the new content, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
