@@ -15,7 +15,7 @@ from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES, HostView, RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES, ROLES_OPTION, HostView, RoleFiles
 
 RUNNER = "container_service"
 # What a task knows and the inventory does not.
@@ -43,17 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the roles that have something to do on any host, and why."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
-            {
-                "roles": {
-                    "type": "list",
-                    "elements": "dict",
-                    "required": True,
-                    "options": {"group": {"type": "str", "required": True}, "role": {"type": "str", "required": True}},
-                },
-                "variables": {"type": "dict", "default": {}},
-            }
-        )
+        _, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
         self._files = RoleFiles(self._loader)
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))

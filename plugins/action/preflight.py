@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, near
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
 
 #: Variables of no role that are read here, and must have a value of this kind.
 READ_HERE: dict[str, dict[str, Any]] = {
@@ -46,12 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         _, arguments = self.validate_argument_spec(
             {
-                "roles": {
-                    "type": "list",
-                    "elements": "dict",
-                    "default": [],
-                    "options": {"group": {"type": "str", "required": True}, "role": {"type": "str", "required": True}},
-                },
+                "roles": ROLES_OPTION,
                 "required_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                 "states": {"type": "bool", "default": False},

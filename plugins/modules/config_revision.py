@@ -38,10 +38,8 @@ options:
     type: list
     elements: str
     required: true
-attributes:
-  check_mode:
-    description: Not called in check mode.
-    support: none
+extends_documentation_fragment:
+  - slipway.stack.attributes.not_in_check_mode
 """
 
 EXAMPLES = r"""

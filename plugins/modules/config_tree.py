@@ -67,10 +67,9 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - slipway.stack.attributes.not_in_check_mode
 attributes:
-  check_mode:
-    description: service_plan says what would be done, so this module is not called in check mode.
-    support: none
   diff_mode:
     description: Shows the texts of config files, never of secrets.
     support: full

@@ -23,14 +23,9 @@ options:
     description: Seconds that it may take.
     type: float
     required: true
-  log_lines:
-    description: Number of log lines that a failure shows.
-    type: int
-    default: 20
-attributes:
-  check_mode:
-    description: Not called in check mode.
-    support: none
+extends_documentation_fragment:
+  - slipway.stack.options.log_lines
+  - slipway.stack.attributes.not_in_check_mode
 """
 
 EXAMPLES = r"""

@@ -18,28 +18,15 @@ description:
     of sentences, each saying what else differs. C(__<role>_mistakes) is a list of sentences too, about inputs that cannot work together.
   - Any mistake fails the task, which names all of them, each with its host.
 options:
-  roles:
-    description: Which roles run on the hosts of which group.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      group:
-        description: A group of the inventory. A group that does not exist has no hosts.
-        type: str
-        required: true
-      role:
-        description: A role of this collection, by its name in it.
-        type: str
-        required: true
   variables:
     description: For each role the variables that the playbook gives it, over those of the inventory.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - slipway.stack.options.roles
+  - slipway.stack.attributes.reads
+  - slipway.stack.attributes.controller
 attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
   diff_mode:
     description: Changes nothing, and so shows nothing; the roles that run do.
     support: none

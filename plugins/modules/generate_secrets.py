@@ -29,7 +29,7 @@ options:
       - By default C(group_vars/all/vault.yml) beside the inventory that the run was given with C(-i).
     type: path
 extends_documentation_fragment:
-  - action_common_attributes
+  - slipway.stack.attributes.controller
 attributes:
   check_mode:
     support: full
@@ -37,10 +37,6 @@ attributes:
   diff_mode:
     support: full
     description: Shows names only.
-  platform:
-    support: full
-    platforms: posix
-    description: Runs on the controller only.
 """
 
 EXAMPLES = r"""

@@ -56,10 +56,8 @@ options:
     description: Whether to return the text of config files too, as a diff needs it.
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Reads only, so check mode makes no difference.
-    support: full
+extends_documentation_fragment:
+  - slipway.stack.attributes.reads
 author:
   - The Slipway authors
 """

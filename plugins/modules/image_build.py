@@ -40,14 +40,6 @@ options:
   store:
     description: Folder of images to save to; without one images are pushed.
     type: path
-  registry_host:
-    description: Host of the inventory that runs the registry to push to, instead of the one that the image's name begins with.
-    type: str
-    default: ""
-  registry_port:
-    description: Port of that registry on its host's loopback.
-    type: int
-    default: 5000
   push_to:
     description: Address of that registry as the host that builds reaches it, which the controller finds out.
     type: str
@@ -83,6 +75,8 @@ options:
       C(username) and C(password) at the registry, kept in a file no longer than the push takes; empty for the client's own login.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - slipway.stack.options.registry
 attributes:
   check_mode:
     description: Says that it would build.

@@ -32,14 +32,6 @@ options:
   store:
     description: Folder of images on the controller, for O(transport=ssh).
     type: path
-  registry_host:
-    description: Host of the inventory that runs the registry, for O(transport=hosted).
-    type: str
-    default: ""
-  registry_port:
-    description: Port of that registry on its host's loopback.
-    type: int
-    default: 5000
   login:
     description: C(username) and C(password) at the registry, for O(transport=registry), which the host does not keep; empty for none.
     type: dict
@@ -48,6 +40,8 @@ options:
     description: Seconds that the engine may be silent while it pulls.
     type: int
     default: 600
+extends_documentation_fragment:
+  - slipway.stack.options.registry
 attributes:
   check_mode:
     description: Says which images it would pull.

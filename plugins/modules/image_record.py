@@ -26,6 +26,8 @@ options:
     description: Folder of images; by default C(.images) beside the inventory.
     type: str
     default: ""
+extends_documentation_fragment:
+  - slipway.stack.attributes.controller
 attributes:
   check_mode:
     description: Says whether it would write.

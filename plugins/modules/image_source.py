@@ -47,6 +47,8 @@ options:
   temporary:
     description: Folder that an earlier call returned; it is removed, and nothing else is done.
     type: path
+extends_documentation_fragment:
+  - slipway.stack.attributes.controller
 attributes:
   check_mode:
     description: Makes no difference, as only a temporary folder is written.

@@ -16,20 +16,6 @@ description:
   - Run it once, before the first task that changes anything. With O(states) run it again after M(slipway.stack.host_state) has read
     the hosts.
 options:
-  roles:
-    description: Which role runs on which group, so that its inputs are compared with its argument specification.
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      group:
-        description: Group of the inventory.
-        type: str
-        required: true
-      role:
-        description: Role of this collection, by its short name.
-        type: str
-        required: true
   required_groups:
     description: Groups that need a host.
     type: list
@@ -61,18 +47,13 @@ options:
     type: str
     default: ""
 extends_documentation_fragment:
-  - action_common_attributes
+  - slipway.stack.options.roles
+  - slipway.stack.attributes.reads
+  - slipway.stack.attributes.controller
 attributes:
-  check_mode:
-    support: full
-    description: Reads only, so check mode makes no difference.
   diff_mode:
     support: none
     description: Nothing is changed.
-  platform:
-    support: full
-    platforms: posix
-    description: Runs on the controller only.
 notes:
   - The variables C(slipway_minimum_memory_mb) (1024) and C(slipway_minimum_disk_mb) (4096) of a host say what it needs, in MB.
 """

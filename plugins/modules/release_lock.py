@@ -55,10 +55,8 @@ options:
     description: Take the lock whoever holds it.
     type: bool
     default: false
-attributes:
-  check_mode:
-    description: Not called in check mode.
-    support: none
+extends_documentation_fragment:
+  - slipway.stack.attributes.not_in_check_mode
 """
 
 EXAMPLES = r"""

@@ -103,6 +103,8 @@ options:
     description: Shortest and longest wait before a WebSocket that was ended is opened again. The default is V([0.05, 1]).
     type: list
     elements: float
+extends_documentation_fragment:
+  - slipway.stack.attributes.controller
 attributes:
   check_mode:
     description: Starts nothing and returns an empty RV(state_file); all other states accept that.

@@ -26,6 +26,8 @@ options:
     description: What to report besides the steps' seconds.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - slipway.stack.attributes.controller
 """
 
 EXAMPLES = r"""

@@ -47,10 +47,10 @@ options:
     description: Whether one-shot services are needed even where no other container is made.
     type: bool
     default: false
+extends_documentation_fragment:
+  - slipway.stack.attributes.reads
+  - slipway.stack.attributes.controller
 attributes:
-  check_mode:
-    description: Changes nothing in either mode.
-    support: full
   diff_mode:
     description: Shows texts of config files, never of secrets.
     support: full

@@ -29,6 +29,13 @@ SHARED = ROLES.parent / "group_vars" / "all.yml"
 # Read by us where they are set, and by default not: the other shared variables stand in SHARED.
 NOT_SET_BY_DEFAULT = ("slipway_destroy", "slipway_destroy_volumes", "slipway_public_url", "slipway_secrets_file")
 STATE = "container_service_host_state"
+# Which roles run where, as the fragment options.roles of the documentation describes it.
+ROLES_OPTION: dict[str, Any] = {
+    "type": "list",
+    "elements": "dict",
+    "required": True,
+    "options": {"group": {"type": "str", "required": True}, "role": {"type": "str", "required": True}},
+}
 
 
 def plain(value: Any) -> Any:
