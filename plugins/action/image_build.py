@@ -15,8 +15,8 @@ from pathlib import Path
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.module_utils.connections import connection_to
-from ansible_collections.slipway.stack.plugins.module_utils.tunnel import Tunnel, TunnelError, answers, free_port
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
+from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel, TunnelError, answers, free_port
 
 
 def files_of(folder: Path) -> list[str]:

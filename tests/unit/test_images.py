@@ -25,7 +25,7 @@ from ansible_collections.slipway.stack.plugins.action.image_source import folder
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
-from ansible_collections.slipway.stack.plugins.module_utils.tunnel import TunnelError, ssh_command
+from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError, ssh_command
 from conftest import Run
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")

@@ -11,7 +11,7 @@ import typing as t
 from ansible import constants as C
 from ansible.plugins.loader import connection_loader
 
-from ansible_collections.slipway.stack.plugins.module_utils.tunnel import TunnelError
+from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 
 def connection_to(host: str, hostvars: t.Mapping[str, t.Any], play_context: t.Any) -> t.Any:
