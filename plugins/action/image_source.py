@@ -146,14 +146,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "transport": {"type": "str", "required": True},
                 "build_host": {"type": "str", "default": "localhost"},
                 "registry_host": {"type": "str", "default": ""},
-                "temporary": {"type": "path"},
             }
         )
         result["changed"] = False
-        if options["temporary"]:
-            # What an earlier call of this run made.
-            shutil.rmtree(options["temporary"], ignore_errors=True)
-            return result
         problems = problems_of(options)
         if problems:
             raise AnsibleActionFail("; ".join(problems))

@@ -96,7 +96,7 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     Values of build arguments stand in it; the proxies' do not, as they may hold a login: the client takes those from its environment.
 
     Args:
-        options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``network``, ``cache_from`` and ``labels``.
+        options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``network`` and ``cache_from``.
         identity_file: where the client writes the image's id.
     """
     command = ["docker", "buildx", "build", "--progress", "plain", "--load", "--iidfile", identity_file]
@@ -114,8 +114,6 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     if options.get("cache_from"):
         # What is pushed can then serve as the cache of a builder that has none.
         command += ["--cache-to", "type=inline"]
-    for name, value in sorted((options.get("labels") or {}).items()):
-        command += ["--label", f"{name}={value}"]
     return [*command, "--file", options["dockerfile"], options["context"]]
 
 

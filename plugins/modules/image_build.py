@@ -66,10 +66,6 @@ options:
     type: list
     elements: str
     default: []
-  labels:
-    description: Labels of the images.
-    type: dict
-    default: {}
   login:
     description: >-
       C(username) and C(password) at the registry, kept in a file no longer than the push takes; empty for the client's own login.
@@ -291,7 +287,6 @@ def main() -> None:
             "proxies": {"type": "dict", "default": {}, "no_log": True},
             "network": {"type": "str", "default": "host"},
             "cache_from": {"type": "list", "elements": "str", "default": []},
-            "labels": {"type": "dict", "default": {}},
             "login": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,

@@ -44,9 +44,6 @@ options:
     description: Host that runs our own registry, for O(transport=hosted).
     type: str
     default: ""
-  temporary:
-    description: Folder that an earlier call returned; it is removed, and nothing else is done.
-    type: path
 extends_documentation_fragment:
   - slipway.stack.attributes.controller
 attributes:
