@@ -52,5 +52,5 @@ bench: ## Measure no-ops, first deploys and releases into reports/bench-latest.j
 	@lab/step tools lab/tools
 	@tests/bench/run
 
-clean: ## Remove all labs; IMAGES=remove also their images
+clean: ## Remove all labs; IMAGES=remove also their images and the build cache
 	@lab/clean

@@ -159,6 +159,11 @@ state=$repository/.lab/$lab
 # shellcheck disable=SC2034
 inventory=$repository/inventories/$lab
 
+# Tells whether an environment was made by lab/up as a whole, which may then replace and remove it. Another may be a user's.
+is_made_here() {
+  [ "$(cat "$1/.gitignore" 2>/dev/null)" = '*' ] && [ -e "$1/group_vars/all/lab.yml" ]
+}
+
 # Names of this lab's containers, running or not.
 lab_containers() {
   docker ps --all --filter "label=slipway.lab.name=$lab" --format '{{.Names}}'
