@@ -72,7 +72,7 @@ elif has wget; then
   status=$(HOME=/nonexistent $limit wget -q -S -t 1 {insecure}-O /dev/null '{url}' 2>&1 |
     sed -n 's/^ *HTTP\\/[0-9.]* *\\([0-9][0-9]*\\).*/\\1/p' | head -n 1)
 elif has python3; then
-  status=$(python3 -c '{python}')
+  status=$(python3 -IS -c '{python}')
 elif has node; then
   status=$(node -e '{node}')
 elif has bash; then
@@ -83,12 +83,16 @@ fi
 case "$status" in {pattern}) exit 0;; esac
 echo "{url} answered '$status', not {wanted}"; exit 1"""
 
+# Sockets alone: http.client takes most of such a check's time to import, and a check runs each second while a service boots.
+_PYTHON_OPEN = 'import socket, ssl; c = socket.create_connection(("127.0.0.1", {port}), {timeout}); '
 _PYTHON = {
-    "http": 'import http.client as h; c = h.HTTPConnection("127.0.0.1", {port}, timeout={timeout}); ',
-    "https": "import http.client as h, ssl; "
-    'c = h.HTTPSConnection("127.0.0.1", {port}, timeout={timeout}, context=ssl._create_unverified_context()); ',
+    "http": _PYTHON_OPEN.replace(", ssl", ""),
+    "https": _PYTHON_OPEN + "c = ssl._create_unverified_context().wrap_socket(c); ",
 }
-_PYTHON_ASK = 'c.request("GET", "{path}"); print(c.getresponse().status)'
+_PYTHON_ASK = (
+    'c.sendall(b"GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n"); '
+    'print(c.makefile("rb").readline().split()[1].decode())'
+)
 _NODE = (
     'require("{scheme}").get({{host: "127.0.0.1", port: {port}, path: "{path}", timeout: {timeout}000, rejectUnauthorized: false}}, '
     "r => {{ console.log(r.statusCode); process.exit(0); }})"
