@@ -2,7 +2,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Wait until containers or addresses answer over HTTP with the version that is expected."""
+"""Wait until containers are healthy, and they or addresses answer over HTTP with the version that is expected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 module: http_answers
 author: The Slipway authors
 version_added: 0.1.0
-short_description: Wait until all of several addresses answer over HTTP
+short_description: Wait until all of several addresses answer over HTTP, and containers are healthy
 description:
   - Asks from the host, each container where it is published, or else on its address on the host's networks.
   - Certificates are not verified, as a balancer is asked by its host's own address.
@@ -30,9 +30,9 @@ options:
     elements: str
     default: []
   path:
-    description: Path to ask for.
+    description: Path to ask for; needed where anything is asked.
     type: str
-    required: true
+    default: ""
   host_header:
     description: Name to send as C(Host); empty sends the address.
     type: str
@@ -49,6 +49,16 @@ options:
     description: Good answers in a row that each must give.
     type: int
     default: 1
+  healthy:
+    description:
+      - Containers that must be healthy too, and the seconds that each may take to it. Of those that are asked, O(timeout) counts from
+        then on.
+    type: dict
+    default: {}
+  log_lines:
+    description: Number of log lines that a failure shows.
+    type: int
+    default: 20
   restarts:
     description:
       - By container, how often its restart policy had started it again before; more is a failure at once. RV(restarts) of an earlier
@@ -72,6 +82,9 @@ EXAMPLES = r"""
     port: 8000
     path: /ready
     version: 1.1.0
+    healthy:
+      slipway-backend-green-1: 120
+      slipway-frontend-green-1: 60
 """
 
 RETURN = r"""
@@ -95,12 +108,13 @@ from urllib.parse import urlsplit
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.health import NeverError, Watch
 
 INTERVAL = 0.1
 
 
 class GoneError(Exception):
-    """A container ended since it was asked before; waiting does not mend that."""
+    """A target cannot become good, or not in time; the message says which and why."""
 
 
 def container_url(inspected: dict[str, t.Any] | None, container: str, port: int) -> str:
@@ -167,6 +181,75 @@ def judge(status: int, body: str, version: str, field: str) -> str:
     return "" if str(reported) == version else f"reports version {reported} instead of {version}"
 
 
+class Asker:
+    """Asks one target until it has given good answers, and is healthy where that is asked for."""
+
+    def __init__(self, engine: Engine, target: str, options: dict[str, t.Any]) -> None:
+        """Take a container's name or an address, and the module's options."""
+        self.target = target
+        self.watch = Watch(engine, target) if target in options["healthy"] else None
+        self.restarts: int | None = None
+        self._asked = target in options["containers"] + options["urls"]
+        self._engine = engine
+        self._options = options
+        self._good = 0
+        self._healthy_at: float | None = None if self.watch else time.monotonic()
+        self._began = time.monotonic()
+
+    def _wrong(self) -> str:
+        """Return what is wrong with one answer, or an empty string.
+
+        Raises:
+            GoneError: the container has died since it was asked before.
+        """
+        url = self.target
+        try:
+            if self.target in self._options["containers"]:
+                inspected = self._engine.inspect(self.target)
+                if self.target in self._options["restarts"]:
+                    must_have_stayed(inspected, int(self._options["restarts"][self.target]))
+                self.restarts = (inspected or {}).get("RestartCount", 0)
+                url = container_url(inspected, self.target, self._options["port"])
+            answer = ask(url, self._options["path"], self._options["host_header"])
+        except GoneError as error:
+            raise GoneError(self.describe(str(error))) from error
+        except (OSError, EngineError) as error:
+            return f"does not answer: {error}"
+        return judge(*answer, self._options["version"], self._options["version_field"])
+
+    def done(self) -> bool:
+        """Ask once more where that is left to do, and return whether the target is good.
+
+        Raises:
+            GoneError: it cannot become so, or its time is over; says why.
+        """
+        wrong = self._wrong() if self._asked and self._good < self._options["times"] else ""
+        self._good = 0 if wrong else self._good + 1
+        now = time.monotonic()
+        if self.watch and self._healthy_at is None:
+            limit, never = float(self._options["healthy"][self.target]), ""
+            try:
+                # What answers badly is not healthy yet either, so its health check need not be run on top.
+                if self.watch.ready(run_check=not wrong):
+                    self._healthy_at = now
+                elif now - self._began > limit:
+                    never = f"did not become healthy within {limit:g} s{self.watch.restarting()}"
+            except NeverError as error:
+                never = str(error)
+            if never:
+                raise GoneError(self.watch.explain(never, self._options["log_lines"]))
+        if wrong and self._healthy_at is not None and now - self._healthy_at > self._options["timeout"]:
+            raise GoneError(self.describe(f"{self._options['path']} {wrong} after {self._options['timeout']:g} s"))
+        return self._healthy_at is not None and self._good >= (self._options["times"] if self._asked else 1)
+
+    def describe(self, why: str) -> str:
+        """Return a sentence about the target, with a container's last log lines."""
+        logs = ""
+        if self.target in self._options["containers"] and self._engine.inspect(self.target) is not None:
+            logs = f"\nLast log lines:\n{self._engine.logs(self.target, self._options['log_lines']).rstrip()}"
+        return f"{self.target} {why}.{logs}"
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -174,11 +257,13 @@ def main() -> None:
             "containers": {"type": "list", "elements": "str", "default": []},
             "port": {"type": "int", "default": 0},
             "urls": {"type": "list", "elements": "str", "default": []},
-            "path": {"type": "str", "required": True},
+            "path": {"type": "str", "default": ""},
             "host_header": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
             "version_field": {"type": "str", "default": "version"},
             "times": {"type": "int", "default": 1},
+            "healthy": {"type": "dict", "default": {}},
+            "log_lines": {"type": "int", "default": 20},
             "restarts": {"type": "dict", "default": {}},
             "timeout": {"type": "float", "default": 60},
         },
@@ -187,31 +272,15 @@ def main() -> None:
     options, engine = module.params, Engine()
     started = time.monotonic()
     restarts: dict[str, int] = {}
-    for target in options["containers"] + options["urls"]:
-        good, wrong, lost = 0, "was not asked", False
-        while good < options["times"]:
-            try:
-                url = target
-                if target in options["containers"]:
-                    inspected = engine.inspect(target)
-                    if target in options["restarts"]:
-                        must_have_stayed(inspected, int(options["restarts"][target]))
-                    restarts[target] = (inspected or {}).get("RestartCount", 0)
-                    url = container_url(inspected, target, options["port"])
-                wrong = judge(*ask(url, options["path"], options["host_header"]), options["version"], options["version_field"])
-            except GoneError as error:
-                wrong, lost = str(error), True
-            except (OSError, EngineError) as error:
-                wrong = f"does not answer: {error}"
-            good = 0 if wrong else good + 1
-            if wrong and (lost or time.monotonic() - started > options["timeout"]):
-                logs = ""
-                if target in options["containers"] and engine.inspect(target) is not None:
-                    logs = f"\nLast log lines:\n{engine.logs(target, 20).rstrip()}"
-                said = wrong if lost else f"{options['path']} {wrong} after {options['timeout']:g} s"
-                module.fail_json(msg=f"{target}{' ' if lost else ''}{said}.{logs}")
-            if good < options["times"]:
+    try:
+        targets = dict.fromkeys([*options["containers"], *options["urls"], *options["healthy"]])
+        for asker in [Asker(engine, target, options) for target in targets]:
+            while not asker.done():
                 time.sleep(INTERVAL)
+            if asker.restarts is not None:
+                restarts[asker.target] = asker.restarts
+    except (GoneError, EngineError) as error:
+        module.fail_json(msg=str(error))
     module.exit_json(changed=False, seconds=round(time.monotonic() - started, 2), restarts=restarts)
 
 

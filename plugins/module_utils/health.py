@@ -1,0 +1,113 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether containers are healthy yet, whether they can become so, and what to say when they do not."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+#: Seconds between two looks at a container's state, which cost next to nothing.
+INTERVAL = 0.2
+#: Seconds between two runs of a command in a container at most. Each starts processes, and takes the processor from a service that boots.
+LONGEST_PAUSE = 1.0
+#: Restarts under the restart policy, within one wait, that show a service which cannot start.
+RESTARTS_MEANING_FAILURE = 3
+
+
+class NeverError(Exception):
+    """A container cannot become what is waited for."""
+
+
+class Watch:
+    """A container on its way to health.
+
+    Attributes:
+        name: the container's name.
+        restarts: how often its restart policy had started it again when the watch began.
+    """
+
+    def __init__(self, engine: Engine, name: str, command: list[str] | None = None) -> None:
+        """Begin to watch; with ``command``, for its success in the container instead of the container's health."""
+        self.name = name
+        self.restarts = int((engine.inspect(name) or {}).get("RestartCount", 0))
+        self._engine = engine
+        self._command = command or []
+        self._pause = INTERVAL
+        self._next_run = 0.0
+
+    def ready(self, run_check: bool = True) -> bool:
+        """Return whether it is what is waited for by now.
+
+        Args:
+            run_check: whether its health check may be run where the engine has not done so yet.
+
+        Raises:
+            NeverError: it is gone, has ended, restarts again and again, or is unhealthy.
+        """
+        inspected = self._engine.inspect(self.name)
+        if inspected is None:
+            raise NeverError("does not exist")
+        state = inspected["State"]
+        if inspected.get("RestartCount", 0) - self.restarts >= RESTARTS_MEANING_FAILURE:
+            raise NeverError(f"restarts again and again, last with exit status {state.get('ExitCode')}")
+        if state["Status"] in ("exited", "dead", "created"):
+            ended = f" with exit status {state.get('ExitCode')}" if state["Status"] == "exited" else ""
+            killed = ", killed at its memory limit" if state.get("OOMKilled") else ""
+            raise NeverError(f"is {state['Status']}{ended}{killed}")
+        if state["Status"] != "running":
+            return False
+        if self._command:
+            return self._may_run(until=None) and self._engine.execute(self.name, self._command)[0] == 0
+        health = (state.get("Health") or {}).get("Status", "none")
+        if health == "unhealthy":
+            raise NeverError("is unhealthy")
+        if health in ("healthy", "none"):
+            return True
+        check = inspected["Config"].get("Healthcheck") or {}
+        # An engine from 25 on asks a starting container as often as we would. Ours come on top at first, as most services start at once.
+        often = 0 < check.get("StartInterval", 0) / 1e9 <= LONGEST_PAUSE
+        return run_check and self._may_run(until=LONGEST_PAUSE if often else None) and self._passes(check)
+
+    def _may_run(self, until: float | None) -> bool:
+        """Return whether it is time to run a command: seldom and more seldom, and not at all once the pause has grown to ``until``."""
+        now = time.monotonic()
+        if now < self._next_run or (until is not None and self._pause >= until):
+            return False
+        self._next_run = now + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return True
+
+    def _passes(self, check: dict[str, t.Any]) -> bool:
+        kind, *test = check.get("Test") or ["NONE"]
+        if kind == "NONE":
+            return False
+        argv = test if kind == "CMD" else ["/bin/sh", "-c", *test]
+        try:
+            return self._engine.execute(self.name, argv, timeout=check.get("Timeout", 0) / 1e9 or 30)[0] == 0
+        except EngineError:
+            # It ended meanwhile, or the check takes too long; the next look tells.
+            return False
+
+    def restarting(self) -> str:
+        """Return the end of a sentence for a container that ends again and again, more seldom each time, or nothing."""
+        inspected = self._engine.inspect(self.name) or {}
+        state = inspected.get("State", {})
+        if state.get("Status") != "restarting" and inspected.get("RestartCount", 0) < RESTARTS_MEANING_FAILURE:
+            return ""
+        return f": it restarted {inspected['RestartCount']} times, last after exit status {state.get('ExitCode')}"
+
+    def explain(self, why: str, lines: int) -> str:
+        """Return what a person needs to mend a container that did not come up, with its last ``lines`` log lines."""
+        parts = [f"{self.name} {why}."]
+        inspected = self._engine.inspect(self.name)
+        if inspected is not None:
+            checks = (inspected["State"].get("Health") or {}).get("Log") or []
+            if checks:
+                parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
+            parts.append(f"Last log lines:\n{self._engine.logs(self.name, lines).rstrip()}")
+        parts.append(f"Look further with: docker logs {self.name}; docker inspect {self.name}")
+        return "\n".join(parts)

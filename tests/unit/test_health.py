@@ -1,0 +1,192 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When a container counts as healthy, and how often it is asked while it boots."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.module_utils import health
+from ansible_collections.slipway.stack.plugins.module_utils.health import NeverError, Watch
+from ansible_collections.slipway.stack.plugins.modules.http_answers import Asker, GoneError
+
+SECOND = 10**9
+
+
+class Engine:
+    """An engine with one container, whose state a test sets, and which counts the commands that run in it."""
+
+    def __init__(self, health_status: str = "starting", start_interval: float = 0, passes: bool = False) -> None:
+        self.state: dict[str, Any] = {"Status": "running", "Running": True, "Health": {"Status": health_status, "Log": []}}
+        check = {"Test": ["CMD", "check"], "StartInterval": int(start_interval * SECOND), "Timeout": SECOND}
+        self.container: dict[str, Any] = {
+            "State": self.state, "Config": {"Healthcheck": check}, "RestartCount": 0, "NetworkSettings": {"Ports": {}, "Networks": {}},
+        }  # fmt: skip
+        self.passes = passes
+        self.commands = 0
+
+    def inspect(self, _name: str) -> dict[str, Any]:
+        return self.container
+
+    def execute(self, _name: str, _argv: list[str], **_options: Any) -> tuple[int, str, str]:
+        self.commands += 1
+        return (0 if self.passes else 1), "", ""
+
+    def logs(self, _name: str, _lines: int) -> str:
+        return "the last line"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the time that the module sees, in a list of one."""
+    now = [100.0]
+    monkeypatch.setattr(health.time, "monotonic", lambda: now[0])
+    return now
+
+
+def looks(watch: Watch, clock: list[float], seconds: float) -> list[bool]:
+    """Return what a watch says when it looks as often as the modules do."""
+    said = []
+    for _ in range(int(seconds / health.INTERVAL)):
+        said.append(watch.ready())
+        clock[0] += health.INTERVAL
+    return said
+
+
+def test_the_engines_word_is_enough(clock: list[float]):
+    engine = Engine("healthy")
+    assert looks(Watch(engine, "a"), clock, 0.2) == [True]
+    assert engine.commands == 0
+
+
+def test_a_service_that_starts_at_once_is_not_waited_for():
+    """The engine asks after its interval only, which is a second at best."""
+    engine = Engine(start_interval=1, passes=True)
+    assert Watch(engine, "a").ready()
+    assert engine.commands == 1
+
+
+def test_a_service_that_boots_is_not_kept_from_it(clock: list[float]):
+    """Each check starts processes; an engine that asks each second needs no second asker for long, an older one does."""
+    often, seldom = Engine(start_interval=1), Engine()
+    assert not any(looks(Watch(often, "a"), clock, 20))
+    assert 2 <= often.commands <= 4
+    assert not any(looks(Watch(seldom, "a"), clock, 20))
+    assert 15 <= seldom.commands <= 25
+
+
+def test_a_command_is_asked_for_again_and_again(clock: list[float]):
+    engine = Engine("healthy", start_interval=1)
+    assert not any(looks(Watch(engine, "a", ["ready"]), clock, 20))
+    assert 15 <= engine.commands <= 25
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Status": "exited", "ExitCode": 3}, "exited with exit status 3"),
+        ({"Status": "exited", "ExitCode": 137, "OOMKilled": True}, "killed at its memory limit"),
+        ({"Health": {"Status": "unhealthy"}}, "unhealthy"),
+    ],
+)
+def test_what_cannot_become_healthy_is_not_waited_for(change: dict[str, Any], said: str):
+    engine = Engine()
+    watch = Watch(engine, "a")
+    engine.state.update(change)
+    with pytest.raises(NeverError, match=said):
+        watch.ready()
+
+
+def test_a_container_that_restarts_again_and_again_never_becomes_healthy():
+    engine = Engine()
+    engine.container["RestartCount"] = 7
+    watch = Watch(engine, "a")
+    assert not watch.ready()
+    engine.container["RestartCount"] = 7 + health.RESTARTS_MEANING_FAILURE
+    with pytest.raises(NeverError, match="again and again"):
+        watch.ready()
+
+
+@contextlib.contextmanager
+def server(version: str) -> Iterator[int]:
+    """Serve an application's readiness on a port, which is yielded."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f'{{"version": "{version}"}}'.encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: Any) -> None:
+            """Be quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_port
+        running.shutdown()
+
+
+def gate(engine: Engine, port: int, **more: Any) -> Asker:
+    """Return what a release asks a backend of its new slot, published on a port."""
+    engine.container["NetworkSettings"]["Ports"] = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+    options = {
+        "containers": ["a"], "urls": [], "healthy": {"a": 30}, "port": 8000, "path": "/ready", "host_header": "", "version": "2.0",
+        "version_field": "version", "times": 1, "restarts": {}, "timeout": 10.0, "log_lines": 20, **more,
+    }  # fmt: skip
+    return Asker(engine, "a", options)
+
+
+def test_the_gate_needs_the_answer_the_version_and_the_health():
+    with server("2.0") as port:
+        engine = Engine(start_interval=1)
+        asker = gate(engine, port)
+        assert not asker.done()
+        engine.state["Health"]["Status"] = "healthy"
+        assert asker.done()
+        assert asker.restarts == 0
+        assert not gate(Engine("healthy"), port, version="3.0").done()
+
+
+def test_a_backend_that_does_not_answer_is_not_asked_in_its_container_too(clock: list[float]):
+    with server("1.0") as port:
+        engine = Engine()
+        asker = gate(engine, port)
+        for _ in range(50):
+            assert not asker.done()
+            clock[0] += 0.1
+        assert engine.commands == 0
+
+
+def test_the_gate_says_what_was_missing(clock: list[float]):
+    with server("1.0") as port:
+        asker = gate(Engine("healthy"), port)
+        assert not asker.done()
+        clock[0] += 11
+        with pytest.raises(GoneError, match=r"a /ready reports version 1\.0 instead of 2\.0 after 10 s.\nLast log lines:\nthe last line"):
+            asker.done()
+    asker = gate(Engine(), port)
+    clock[0] += 31
+    with pytest.raises(GoneError, match=r"a did not become healthy within 30 s\.\nLast log lines:\nthe last line"):
+        asker.done()
+    died = Engine()
+    asker = gate(died, port)
+    died.state.update(Status="exited", Running=False, ExitCode=1)
+    with pytest.raises(GoneError, match="a is exited with exit status 1"):
+        asker.done()
+
+
+def test_a_backend_that_has_died_since_is_told_at_once():
+    with server("2.0") as port:
+        engine = Engine("healthy")
+        engine.container["RestartCount"] = 1
+        with pytest.raises(GoneError, match="a has died since it was ready"):
+            gate(engine, port, healthy={}, restarts={"a": 0}).done()
