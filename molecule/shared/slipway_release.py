@@ -120,11 +120,11 @@ class Fleet:
         """Return a version of the pair that does not serve now."""
         return pair[1] if self.version == pair[0] else pair[0]
 
-    def check(self, version: str, run: Run | None = None) -> None:
+    def check(self, version: str, run: Run | None = None, standby: bool = False) -> None:
         """Check what holds after each run, whatever became of it.
 
-        All hosts serve this version, which the report names; of the other slot nothing runs that a release does not keep; nobody holds
-        the lock; no prober is left.
+        All hosts serve this version, which the report names; of the other slot nothing runs that a release does not keep, its backends
+        only where they stand by; nobody holds the lock; no prober is left.
         """
         if run is not None:
             assert run.report["version"] == version, json.dumps(run.report, indent=1)[:3000]
@@ -144,7 +144,7 @@ class Fleet:
             }
             expected = {f"backend-{live}-1": (version, True), f"frontend-{live}-1": (version, True)}
             kept = {
-                f"backend-{previous['slot']}-1": (previous["version"], False),
+                f"backend-{previous['slot']}-1": (previous["version"], standby),
                 f"frontend-{previous['slot']}-1": (previous["version"], True),
             } if previous else {}  # fmt: skip
             assert expected.items() <= found.items(), f"{host}: {found}, recorded: {record}"

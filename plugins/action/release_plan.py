@@ -93,6 +93,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for the way back.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
+            # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
+            kept=release.kept_hosts(states, release.other(live_slot), version, lock) if options["rollback"] else [],
             report={**report, "version": report["version"] or version, "wanted": version},
         )
         return result

@@ -72,6 +72,22 @@ def revisions_before(states: dict[str, dict[str, t.Any]], folder: str, lock: Rec
     return {host: link for host, link in sorted(links.items()) if link}
 
 
+def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, lock: Record | None) -> list[str]:
+    """Return the app hosts on which a slot holds containers of a version, or will once an interrupted release was undone."""
+    if recovery(lock) == "undo":
+        return list((lock or {})["journal"].get("kept") or [])
+    return sorted(
+        {
+            host
+            for host, state in states.items()
+            for container in state.get("containers", {}).values()
+            if container["owner"] == f"app-{slot}"
+            and container["labels"].get("slipway.version") == version
+            and str(container["labels"].get("slipway.service", "")).startswith("backend-")
+        }
+    )
+
+
 def recovery(lock: Record | None) -> str:
     """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``."""
     journal = (lock or {}).get("journal") or {}

@@ -58,6 +58,11 @@ recover:
   description: What an interrupted release needs, V(undo), V(finish), or nothing.
   returned: success
   type: str
+kept:
+  description: Of a rollback, app hosts on which the slot to go back to still holds containers of that version.
+  returned: success
+  type: list
+  elements: str
 report:
   description: >-
     What the run's report says as long as nothing has moved: C(version), C(wanted), C(previous), and by app host C(slots) and C(digests).

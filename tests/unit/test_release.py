@@ -112,6 +112,24 @@ def test_a_slot_is_known_by_the_containers_that_run():
     assert release.serving_images({"app1": {"containers": containers}}, "green") == {}
 
 
+def test_a_rollback_knows_what_was_kept():
+    def backend(slot: str, version: str, number: int = 1) -> dict[str, Any]:
+        labels = {"slipway.service": f"backend-{slot}-{number}", "slipway.version": version}
+        return {"owner": f"app-{slot}", "labels": labels, "running": False}
+
+    frontend = {**backend("green", "1.0"), "labels": {"slipway.service": "frontend-green-1", "slipway.version": "1.0"}}
+    states = {
+        "a": {"containers": {"one": backend("green", "1.0"), "two": backend("green", "1.0", 2), "three": backend("blue", "1.1")}},
+        "b": {"containers": {"one": backend("green", "0.9"), "two": frontend}},
+        "balancer": {"files": {}},
+    }
+    assert release.kept_hosts(states, "green", "1.0", None) == ["a"]
+    assert release.kept_hosts(states, "green", "1.2", None) == []
+    # What a release that died half-way made in its slot was not kept, and goes when it is undone.
+    made = {"step": "switch", "journal": {"to": {"slot": "green", "version": "1.0"}, "kept": ["b"]}}
+    assert release.kept_hosts(states, "green", "1.0", made) == ["b"]
+
+
 @pytest.mark.parametrize(("step", "expected"), [("prepare", "undo"), ("switch", "undo"), ("commit", "finish")])
 def test_an_interrupted_release_is_undone_until_it_is_committed(step: str, expected: str):
     after = release.next_record(FIRST, "green", "1.1", "1.1", 3)

@@ -1,0 +1,65 @@
+"""What a rollback finds, and what it leaves behind when it fails."""
+
+from __future__ import annotations
+
+import pytest
+from slipway_lab import wait_until
+from slipway_release import QUICK, SMALL, Fleet
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small(fleet: Fleet) -> None:
+    """Begin with the small product, and with one to go back to."""
+    for version in SMALL:
+        fleet.check(version, fleet.deploy(version, **QUICK))
+
+
+def kept(fleet: Fleet) -> dict[str, tuple[str, str]]:
+    """Return by host the backend of the slot before, and when it was started last."""
+    slot = fleet.records()[0]["previous"]["slot"]
+    found = {}
+    for host in fleet.app:
+        (backend,) = [container.inspect for container in host.containers() if container.service == f"backend-{slot}-1"]
+        found[host.name] = (backend["Id"], backend["State"]["StartedAt"])
+    return found
+
+
+def test_a_rollback_starts_what_was_kept(fleet: Fleet):
+    before, to = kept(fleet), fleet.other()
+    fleet.check(to, fleet.rollback(**QUICK))
+    slot = fleet.records()[0]["slot"]
+    for host in fleet.app:
+        (backend,) = [container.inspect for container in host.containers() if container.service == f"backend-{slot}-1"]
+        identity, started = before[host.name]
+        assert backend["Id"] == identity
+        assert backend["State"]["StartedAt"] > started
+
+
+def test_a_rollback_that_fails_leaves_what_was_kept(fleet: Fleet):
+    """So that the next one, once its cause is mended, finds it."""
+    serving, before, to = fleet.version, kept(fleet), fleet.other()
+    run = fleet.refused("", "rollback", **QUICK, release_version_field="instance", release_gate_seconds=2)
+    assert f"instead of {to}" in run.output, run.output[-4000:]
+    fleet.check(serving, run)
+    assert {name: identity for name, (identity, _started) in kept(fleet).items()} == {
+        name: identity for name, (identity, _started) in before.items()
+    }
+    fleet.check(to, fleet.rollback(**QUICK))
+
+
+def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
+    before, wanted = fleet.version, fleet.other()
+    run = fleet.deploy(wanted, **QUICK, app_standby=True)
+    fleet.check(wanted, run, standby=True)
+    waiting = kept(fleet)
+    slot = fleet.records()[0]["previous"]["slot"]
+    wait_until(
+        lambda: all(container.inspect["State"]["Health"]["Status"] == "healthy" for host in fleet.app for container in host.containers()),
+        60, f"slot {slot} stands by",
+    )  # fmt: skip
+    run = fleet.rollback(**QUICK, app_standby=True)
+    # What is gone back from is stopped: nobody goes back to it.
+    fleet.check(before, run)
+    for host in fleet.app:
+        (backend,) = [container.inspect for container in host.containers() if container.service == f"backend-{slot}-1"]
+        assert (backend["Id"], backend["State"]["StartedAt"]) == waiting[host.name]
