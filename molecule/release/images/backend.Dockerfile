@@ -21,6 +21,15 @@ CMD ["python3", "small.py", "dies"]
 FROM small AS errors
 CMD ["python3", "small.py", "errors"]
 
+FROM small AS sours
+CMD ["python3", "small.py", "sours"]
+
+FROM small AS unready
+CMD ["python3", "small.py", "unready"]
+
+FROM small AS other-version
+ENV APP_VERSION=0.0.0
+
 FROM small AS migration-fails
 USER root
 RUN printf 'raise SystemExit("relation customers has no column fax")\n' >support_desk/migrate.py

@@ -1,6 +1,6 @@
 """A backend that offers what a release asks for and nothing else, so that it starts at once; or one that misbehaves.
 
-python3 small.py [dies|errors]
+python3 small.py [dies|errors|sours|unready]
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ import signal
 import socket
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 #: Long enough for the answer to arrive, and shorter than the way from the gate to the switch.
 LAST_SECONDS = 0.2
+#: Longer than the way from a client's first request to the last one of the probe, on a slow machine too.
+GOOD_SECONDS = 6
 CHECKED = ("/health", "/ready")
 FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
+
+
+first_request: list[float] = []
+
+
+def status_of(path: str) -> int:
+    """Return what a path is answered with."""
+    if FAULT == "unready" and path == "/ready":
+        return 503
+    if path in CHECKED:
+        return 200
+    first_request.append(time.monotonic())
+    return 500 if FAULT == "errors" or (FAULT == "sours" and time.monotonic() - first_request[0] > GOOD_SECONDS) else 200
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer; a version that dies does so as soon as it has said that it is ready."""
-        status = 500 if FAULT == "errors" and self.path not in CHECKED else 200
+        status = status_of(self.path)
         body = json.dumps({"version": os.environ["APP_VERSION"], "instance": socket.gethostname(), "status": "ready"}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -79,6 +79,13 @@ def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
     fleet.check(version)
 
 
+def test_a_host_without_room_for_a_second_slot(fleet: Fleet):
+    run = fails_and_goes_back(fleet, fleet.other(), release_minimum_memory_mb=99_999_999)
+    assert "but a second slot needs" in message(run)
+    assert "app_release_strategy to rolling" in message(run)
+    assert "pull" not in run.report["steps"]
+
+
 def test_two_releases_started_together(fleet: Fleet):
     before, other = fleet.version, fleet.other()
     first = fleet.start("deploy", other, **QUICK)
@@ -155,6 +162,25 @@ def test_a_container_that_never_becomes_healthy(fleet: Fleet):
     assert "switch" not in run.report["steps"]
 
 
+def test_images_of_versions_that_are_not_kept_go(fleet: Fleet):
+    record, version = fleet.records()[0], fleet.other()
+    gone = set(record["history"]) - {record["version"], version}
+    assert gone, "more versions are remembered than are to be kept"
+    fleet.check(version, fleet.deploy(version, app_releases_kept=1, **QUICK))
+    assert fleet.records()[0]["history"] == [version, record["version"]]
+    for host in fleet.app:
+        there = set(host.run("docker image ls --format '{{.Repository}}:{{.Tag}}'").split())
+        for tier in ("backend", "frontend"):
+            assert {f"support-desk/{tier}:{kept}" for kept in (version, record["version"])} <= there, host
+            assert not {f"support-desk/{tier}:{old}" for old in gone} & there, host
+
+
+def test_a_version_that_is_healthy_and_never_ready(fleet: Fleet):
+    run = fails_and_goes_back(fleet, "5.0.0-unready", release_gate_seconds=5)
+    assert "/ready answers 503" in message(run)
+    assert "switch" not in run.report["steps"]
+
+
 def test_killed_in_each_step_then_the_same_command_again(fleet: Fleet):
     """Each run is killed in a later step than the one before, so each puts right what that one left, and gets further."""
     before, version = fleet.version, fleet.other()
@@ -222,6 +248,12 @@ def test_the_version_that_runs_is_not_released_again(fleet: Fleet):
     fleet.check(version, run)
 
 
+def test_an_image_that_reports_another_version_than_its_name(fleet: Fleet):
+    run = fails_and_goes_back(fleet, "5.0.0-other-version", release_gate_seconds=5)
+    assert "reports version 0.0.0 instead of 5.0.0-other-version" in message(run)
+    assert "switch" not in run.report["steps"]
+
+
 # One step for each state that a run leaves which dies: the lock, a migration, a slot, a share of the requests, all of them, a new version.
 @pytest.mark.parametrize("step", ["preflight", "migrate", "start", "canary", "probe", "retire"])
 def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
@@ -231,6 +263,13 @@ def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
     run = fleet.rollback(**QUICK)
     assert run.report["recovered"] == ("finish" if step in COMMITTED else "undo")
     fleet.check(before, run)
+
+
+def test_a_version_that_turns_bad_once_it_serves(fleet: Fleet):
+    """The probe finds it good; it is the prober that counts what clients lose then."""
+    run = fails_and_goes_back(fleet, "5.0.0-sours", release_probe_seconds=15)
+    assert "more was lost than is allowed" in message(run)
+    assert run.report["prober"]["failed"] > 3
 
 
 def test_a_maintenance_page_is_served_for_a_while(fleet: Fleet):
@@ -251,3 +290,10 @@ def test_a_maintenance_page_is_served_for_a_while(fleet: Fleet):
     done = fleet.start("maintenance", state="off").end()
     assert done.returncode == 0, done.output[-6000:]
     fleet.check(version)
+    done = fleet.start("maintenance", state="on").end()
+    assert done.returncode == 0, done.output[-6000:]
+    other = fleet.other()
+    # A release ends it, and cannot count what clients lose, who got nothing before it either.
+    run = fleet.deploy(other, **QUICK)
+    fleet.check(other, run)
+    assert not run.report["prober"]
