@@ -33,14 +33,9 @@ options:
     description: Seconds to wait at most, by container, for those that have another limit.
     type: dict
     default: {}
-  log_lines:
-    description: Number of log lines that a failure shows.
-    type: int
-    default: 20
-attributes:
-  check_mode:
-    description: Reads only, so check mode makes no difference.
-    support: full
+extends_documentation_fragment:
+  - slipway.stack.options.log_lines
+  - slipway.stack.attributes.reads
 author:
   - The Slipway authors
 """

@@ -69,10 +69,8 @@ options:
     description: Seconds until all must have given them.
     type: float
     default: 60
-attributes:
-  check_mode:
-    description: Reads only, so check mode makes no difference.
-    support: full
+extends_documentation_fragment:
+  - slipway.stack.attributes.reads
 """
 
 EXAMPLES = r"""

@@ -34,6 +34,9 @@ options:
     description: How many versions before the running one are remembered.
     type: int
     default: 3
+extends_documentation_fragment:
+  - slipway.stack.attributes.reads
+  - slipway.stack.attributes.controller
 """
 
 EXAMPLES = r"""
