@@ -235,7 +235,7 @@ def hold(data: Path, ready: Any, done: Any) -> None:
 
 
 def test_two_runs_at_once_are_kept_apart(config: common.Config):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
     other = context.Process(target=hold, args=(config.data, ready, done))
     other.start()
