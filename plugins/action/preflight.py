@@ -63,11 +63,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         views = {host: self._view(host, task_vars) for host in groups["all"]}
 
+        # Also those that nobody asks for here: an input that is wrong may be made of one.
+        self._hidden = [
+            view.value(name)[0]
+            for view in views.values()
+            for name in {*arguments["secrets"], *(name for name in view.raw if name.startswith("vault_"))}
+        ]
         problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, groups, arguments)
         result.update(changed=False)
         if problems:
-            values = [view.value(name)[0] for view in views.values() for name in arguments["secrets"]]
-            result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), values))
+            result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), self._hidden))
         return result
 
     # What there is to look at
@@ -147,14 +152,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 found[name] = Problem(host, f"{name} {wrong}; {self._remedy(view, name)}")
         return found
 
-    @staticmethod
-    def _wrong_value(view: HostView, name: str, spec: Mapping[str, Any]) -> str | None:
+    def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any]) -> str | None:
         """Compare an input that the inventory sets with its specification; return the rest of a sentence, or None."""
         value, error = view.value(name)
         if error:
             return f"has no value: {error}"
         errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
-        wrong = preflight.value_problem(name, spec, value, errors)
+        wrong = preflight.value_problem(name, spec, value, errors, self._hidden)
         return secret_problem(value) if wrong is None and preflight.is_secret_input(name, spec) else wrong
 
     def _remedy(self, view: HostView, name: str) -> str:

@@ -81,7 +81,7 @@ def normalize(declared: Declaration) -> Declaration:
         if value is None or (default is None and value == ""):
             raise DeclarationError(f"service {name}: field {field} is missing")
         if isinstance(default, (dict, list)) and not isinstance(value, type(default)):
-            raise DeclarationError(f"service {name}: field {field} must be a {type(default).__name__}, not {value!r}")
+            raise DeclarationError(f"service {name}: field {field} must be a {type(default).__name__}, not {type(value).__name__}")
         full[field] = value
     for kind in ("config", "secrets"):
         for file, item in full[kind].items():

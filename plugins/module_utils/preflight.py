@@ -35,6 +35,9 @@ SHARED_PREFIX = "slipway"
 #: The first nginx with keepalive_min_timeout, without which a reload loses POSTs.
 OLDEST_NGINX = (1, 27, 4)
 
+#: A shorter one is told to be too short, and is part of too much that is none.
+SHORTEST_HIDDEN = 8
+
 _SECRET_INPUT = re.compile(r"_(password|passphrase|secret|secret_key|token)$")
 _SHOWN_NEVER = re.compile(r"password|passphrase|secret|token|credential|_key$", re.IGNORECASE)
 _ANY_ADDRESS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bound to
@@ -68,10 +71,10 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     return f" (did you mean {match[0]}?)" if match else ""
 
 
-def shown(value: Any) -> str:
-    """Return a value for a message, on one line and not longer than a glance."""
+def shown(value: Any, secrets: Iterable[Any] = ()) -> str:
+    """Return a value for a message, on one line, not longer than a glance, and without the secrets: cut, they could not be found in it."""
     text = repr(value) if not isinstance(value, str) else f"'{value}'"
-    text = " ".join(text.split())
+    text = " ".join(redacted(text, secrets).split())
     return text if len(text) <= 80 else text[:77] + "…" + text[-1]
 
 
@@ -83,8 +86,10 @@ def is_secret_input(name: str, spec: Mapping[str, Any]) -> bool:
 def redacted(text: str, secrets: Iterable[Any]) -> str:
     """Return a text without the secrets, wherever an inventory used one."""
     for secret in secrets:
-        if isinstance(secret, str) and len(secret) >= 8:
-            text = text.replace(secret, "(secret)")
+        if isinstance(secret, str):
+            # As it is, as a member of something that is shown, and on one line.
+            for form in (secret, repr(secret)[1:-1], " ".join(secret.split())):
+                text = text.replace(form, "(secret)") if len(form) >= SHORTEST_HIDDEN else text
     return text
 
 
@@ -230,7 +235,7 @@ _TYPE_NAMES = {
 }
 
 
-def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterable[str]) -> str | None:
+def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterable[str], secrets: Iterable[Any] = ()) -> str | None:
     """Say in a few words what is wrong with an input's value, or None.
 
     Args:
@@ -238,13 +243,14 @@ def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterab
         spec: Its entry in the role's argument specification.
         value: Its value, templates resolved.
         errors: What Ansible's ArgumentSpecValidator says about it.
+        secrets: What must not be shown of the value.
 
     Returns:
         The rest of a sentence after the input's name. A secret's value is not in it.
     """
     kind = str(spec.get("type", "str"))
     secret = bool(spec.get("no_log")) or bool(_SHOWN_NEVER.search(name))
-    has = "has a value that" if secret else f"is {shown(value)},"
+    has = "has a value that" if secret else f"is {shown(value, secrets)},"
     messages = list(errors)
     plain = _plain_type_problem(kind, value)
     if plain:

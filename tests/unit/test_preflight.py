@@ -427,6 +427,15 @@ def test_all_problems_come_at_once_and_a_secret_used_elsewhere_is_not_shown(says
     assert "demo_port is '(secret)', must be a whole number" in "".join(lines)
 
 
+@pytest.mark.parametrize("value", ["{{ vault_own }}", "{{ vault_own }} and more", ["{{ vault_own }}"]])
+def test_a_secret_that_nobody_asks_for_is_not_shown_nor_a_part_of_it(says, value: Any):
+    key = "-----BEGIN KEY-----\n" + 30 * "MC4CAQAwBQYDK2VwBCIE\n"
+    lines = says({"vault_own": key, "demo_port": value})
+    assert len(lines) == 1
+    assert "(secret)" in lines[0]
+    assert "BEGIN" not in lines[0]
+
+
 def test_what_hosts_are_is_checked_from_what_was_read(says):
     facts = state(
         host={"hostname": "{{ inventory_hostname }}", "machine_id": "{{ inventory_hostname }}", "memory_mb": 100},
