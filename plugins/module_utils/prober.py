@@ -46,6 +46,8 @@ POLL_SECONDS = 0.05
 PARENT_SECONDS = 0.5
 # Latencies are counted in buckets that are 2 % apart: memory stays bounded and percentiles are that exact.
 _BUCKET = math.log(1.02)
+#: Shortest wait in seconds before a WebSocket is asked for again that was refused with a status of 400 to 499.
+UNWELCOME_SECONDS = 5.0
 _WEBSOCKET_GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -936,6 +938,7 @@ class WebSocketClient:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._pong = asyncio.Event()
+        self._unwelcome = False
         self._leaving = False
 
     async def run(self, delay: float) -> None:
@@ -954,7 +957,8 @@ class WebSocketClient:
                 self._meter.websocket_opened(None if gone is None else loop.time() - gone)
                 await self._stay()
                 gone = loop.time()
-            delay = random.uniform(*self._settings.websocket_reconnect_seconds)  # noqa: S311 - jitter, no secret
+            low, high = (UNWELCOME_SECONDS, 2 * UNWELCOME_SECONDS) if self._unwelcome else self._settings.websocket_reconnect_seconds
+            delay = random.uniform(low, high)  # noqa: S311 - jitter, no secret
 
     async def _open(self) -> None:
         target, settings = self._target, self._settings
@@ -980,6 +984,8 @@ class WebSocketClient:
             answer.feed(await self._reader.readuntil(b"\r\n\r\n"))
         except asyncio.LimitOverrunError as error:
             raise AnswerError("the answer's head is too long") from error
+        # A product without such a path, or with a login before it: nothing to come back to at once.
+        self._unwelcome = 400 <= answer.status < 500
         if answer.status != 101:
             raise AnswerError(f"status {answer.status}")
         wanted = base64.b64encode(hashlib.sha1((key + _WEBSOCKET_GUID).encode(), usedforsecurity=False).digest()).decode()

@@ -122,6 +122,8 @@ def next_record(record: Record | None, slot: str, version: str, declared: str, k
         "version": version,
         "declared": declared,
         "previous": (record or {}).get("previous") if same else before,
+        # Before a release's migration, where backups mark it; the release adds it.
+        "restore_point": (record or {}).get("restore_point", {}) if same else {},
         "history": history[: kept + 1],
         "retired": history[kept + 1 :],
     }

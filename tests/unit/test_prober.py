@@ -99,7 +99,7 @@ class Server:
                 headers = {line.partition(": ")[0].lower(): line.partition(": ")[2] for line in head.split("\r\n")[1:]}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 self.seen.append(f"{method} {path} {body.decode()}".strip())
-                if headers.get("upgrade") == "websocket":
+                if headers.get("upgrade") == "websocket" and path != "/none":
                     await self._websocket(headers["sec-websocket-key"], reader, writer)
                     return
                 if not await self._answer(path, writer):
@@ -113,7 +113,8 @@ class Server:
         """Answer, and return whether the connection goes on."""
         await self.gate.wait()
         body = b'{"build": {"version": "1.2.3"}}'
-        plain = b"HTTP/1.1 %d X\r\nX-Instance: blue\r\nContent-Length: %d\r\n" % (self.status, len(body))
+        status = 404 if path == "/none" else self.status
+        plain = b"HTTP/1.1 %d X\r\nX-Instance: blue\r\nContent-Length: %d\r\n" % (status, len(body))
         if path == "/reset":
             writer.transport.abort()
             return False
@@ -372,6 +373,12 @@ def test_websockets_that_end_without_a_close_frame_are_cut(certificate: Path):
     assert numbers["websockets_closed"] == {"1005": 1}
     assert all("cut without a close frame" in failure["reason"] for failure in numbers["failures"])
     assert numbers["failed"] == 0
+
+
+def test_a_product_without_websockets_is_not_asked_for_them_again_and_again(certificate: Path):
+    numbers, _ = probed(certificate, 1.0, rate=0, websockets=2, websocket_path="/none", websocket_reconnect_seconds=[0.05, 0.1])
+    assert (numbers["websockets_refused"], numbers["websockets"], numbers["websockets_cut"], numbers["failed"]) == (2, 0, 0, 0)
+    assert {failure["reason"] for failure in numbers["failures"]} == {"status 404"}
 
 
 def test_a_websocket_that_answers_no_ping_is_cut(certificate: Path):

@@ -13,7 +13,7 @@ import sys
 import typing as t
 from pathlib import Path
 
-from slipway_backup import chroma, offsite, points, report, restore, run, send, serve
+from slipway_backup import chroma, offsite, points, postgres, report, restore, run, send, serve
 from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, say, write_atomically
 
 
@@ -156,6 +156,11 @@ def do_mark(config: Config, arguments: argparse.Namespace) -> None:
     report.write(config)
 
 
+def do_restore_point(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Mark this moment in the WAL of PostgreSQL under a name."""
+    return postgres.mark_by_name(config, arguments.name)
+
+
 def do_show(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Print a point's manifest."""
     return points.find_point(config, arguments.point).manifest
@@ -212,6 +217,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("point", help="name")
     made.add_argument("result", choices=["verified", "failed"])
     made.add_argument("--detail", default="-", help="a JSON file, or - for standard input")
+    add("restore-point", do_restore_point).add_argument("name")
     add("report", do_report)
     return top
 

@@ -341,6 +341,27 @@ def count_tables(connection: t.Any) -> JSON:
     return counted
 
 
+def mark_by_name(config: Config, name: str) -> JSON:
+    """Make a restore point in the WAL, as before a migration.
+
+    Returns:
+        ``name``, ``moment`` by the server's clock, to which a restore can go back, and ``lsn``.
+
+    Raises:
+        StepError: the server is away or refuses.
+    """
+    connection = connect(config)
+    try:
+        ((moment, lsn),) = ask(
+            connection,
+            "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00'), pg_create_restore_point(%s)::text",
+            [name],
+        )
+        return {"name": name, "moment": moment, "lsn": lsn}
+    finally:
+        connection.close()
+
+
 def mark_moment(config: Config, name: str) -> JSON:
     """Make a restore point in the WAL, and count what the database holds at it.
 
