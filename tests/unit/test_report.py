@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,11 @@ def test_a_release_tells_what_serves_and_how_it_ended(report):
     step = {"name": "Step", "slipway.stack.release_step": {"run": "x", "name": "pull"}, "run_once": True}
     told = {"version": "2.0", "wanted": "2.0", "previous": "1.0", "outcome": "released", "prober": {"requests": 9, "failed": 0}}
     end = {"name": "End", "slipway.stack.release_step": {"run": "x", "name": "report", "report": told}, "run_once": True}
-    found, _ = report([step, end])
+    found, printed = report([step, end])
     assert {key: found[key] for key in told} == told
     assert found["result"] == "ok"
+    # Each step is seen when it begins, and with its time when it is over.
+    assert re.search(r"^release: pull$.*^release: pull took \d+\.\d s$", printed, re.MULTILINE | re.DOTALL), printed
     assert list(found["steps"]) == ["pull"]
     assert found["seconds"] >= found["steps"]["pull"]
 
