@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
+from slipway_lab import BIN, ROOT, Lab, LabHost, Run, operators_environment, wait_until
 
 #: Versions of the support desk, and of a small product that starts at once.
 PRODUCT, SMALL = ("1.0.0", "2.0.0"), ("3.0.0", "4.0.0")
@@ -35,13 +35,11 @@ class RunningPlaybook:
         self.report = Path(tempfile.mkdtemp(dir=lab.sockets)) / f"{playbook}-latest.json"
         extra = [f"app_version={version}"] if version else []
         extra += [json.dumps(variables)] if variables else []
-        # As an operator runs it: with the repository's ansible.cfg, not with Molecule's.
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
         self.process = subprocess.Popen(
             [str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml", "-i", str(lab.inventory)]
             + [part for item in extra for part in ("--extra-vars", item)],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            env={**kept, "ANSIBLE_NOCOLOR": "1", "SLIPWAY_REPORTS_DIR": str(self.report.parent)},
+            env={**operators_environment(), "SLIPWAY_REPORTS_DIR": str(self.report.parent)},
         )  # fmt: skip
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
