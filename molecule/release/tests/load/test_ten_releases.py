@@ -31,7 +31,9 @@ def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
         assert all(seconds >= 0 for seconds in run.report["steps"].values())
         assert {"preflight", "start", "gate", "switch", "probe", "retire"} <= set(run.report["steps"])
         assert run.report["prober"]["failed"] == run.report["prober"]["websockets_cut"] == 0, run.report["prober"]
+        # It looked at something.
         assert run.report["prober"]["requests"] > 0
+        assert run.report["prober"]["websockets"] > 0
     numbers = clients.end()
     report = {
         "seconds": round(time.monotonic() - began, 1),
