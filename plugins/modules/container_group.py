@@ -73,9 +73,6 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
-#: Seconds that an engine may take over a stop beyond the container's own stop timeout.
-GRACE = 30
-
 
 def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
     """Bring one container into a state."""
@@ -83,8 +80,7 @@ def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
     if state == "started":
         engine.request("POST", f"/containers/{identity}/start")
         return
-    timeout = inspected["Config"].get("StopTimeout") or 10
-    engine.request("POST", f"/containers/{identity}/stop", timeout=timeout + GRACE)
+    engine.stop(inspected)
     if state == "absent":
         engine.request("DELETE", f"/containers/{identity}", {"force": 1})
 
