@@ -1,0 +1,71 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the benchmark makes of what it has measured: a bar that is missed is said."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tests/bench"))
+import bench
+
+from lab import Sample
+
+STEPS = {"lock": 0.5, "preflight": 1.0, "gate": 2.0, "switch": 1.5, "probe": 4.0, "retire": 9.0, "record": 1.0}
+
+
+def sample(gap: float = 50.0, failed: int = 0, **steps: float) -> Sample:
+    prober = {"requests": 200, "failed": failed, "longest_gap_ms": gap}
+    return Sample(20.0, 3.0, 0.5, report={"steps": {**STEPS, **steps}, "prober": prober})
+
+
+def test_a_release_is_measured_to_the_end_of_its_switch() -> None:
+    made = bench.to_the_switch([sample(), sample(gate=5.0), sample(gap=90.0, failed=2)])
+    assert (made["min_s"], made["median_s"], made["max_s"], made["run_s"]) == (5.0, 5.0, 8.0, 20.0)
+    assert (made["requests"], made["failed"], made["longest_gap_ms"]) == (600, 2, 90.0)
+
+
+def results(**changes: Any) -> dict[str, Any]:
+    """Return figures that meet every bar, but for these changes."""
+    noop = {"median_s": 2.0, "ssh_a_host": 2, "remote_calls_a_host": 1, "changed": 0}
+    release = {"median_s": 12.0, "failed": 0, "requests": 900, "longest_gap_ms": 60.0}
+    found: dict[str, Any] = {
+        "one": {"noop": dict(noop), "first": {"median_s": 50.0}, "edit": {"median_s": 4.0, "touched": []}},
+        "cluster": {"noop": dict(noop), "release": dict(release), "rollback": {**release, "median_s": 4.0}},
+    }
+    for path, value in changes.items():
+        topology, series, name = path.split("__")
+        found[topology][series][name] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "missed"),
+    [
+        ({}, []),
+        ({"one__noop__median_s": 4.1}, ["no-op site.yml, one host"]),
+        ({"cluster__noop__ssh_a_host": 4}, ["remote calls a host, no-op, six hosts"]),
+        ({"cluster__noop__changed": 1}, ["changes of a no-op, six hosts"]),
+        ({"one__first__median_s": 61.0}, ["first deploy, images present, one host"]),
+        ({"one__edit__touched": ["slipway-redis"]}, ["other things touched by that"]),
+        ({"cluster__release__median_s": 30.5}, ["release whose images are there, to the switch, two app hosts"]),
+        ({"cluster__rollback__median_s": 5.1}, ["rollback to the kept slot, to the switch, two app hosts"]),
+        ({"cluster__rollback__failed": 1}, ["failed requests of 900 during that"]),
+        ({"cluster__release__longest_gap_ms": 251.0}, ["longest gap between two answers"]),
+    ],
+)
+def test_a_missed_bar_is_said(changes: dict[str, Any], missed: list[str]) -> None:
+    bars = bench.judge(results(**changes))
+    assert [bar["what"] for bar in bars if not bar["met"]] == missed
+    assert len(bars) == 15
+
+
+def test_what_was_not_measured_has_no_bar() -> None:
+    assert bench.judge({"one": {}, "cluster": {}}) == []
+    assert bench.ratios({"one": {}}) == {}
