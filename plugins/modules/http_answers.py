@@ -109,6 +109,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from ansible_collections.slipway.stack.plugins.module_utils.health import NeverError, Watch
 
 INTERVAL = 0.1
+#: What is read of an answer.
+MOST_BYTES = 65536
 
 
 class GoneError(Exception):
@@ -159,7 +161,10 @@ def ask(url: str, path: str, host: str) -> tuple[int, str]:
     try:
         connection.request("GET", path, headers={"Host": host} if host else {})
         response = connection.getresponse()
-        return response.status, response.read(65536).decode("utf-8", "replace")
+        body = response.read(MOST_BYTES)
+        if response.length and len(body) < MOST_BYTES:
+            raise OSError(f"the answer ended {response.length} bytes too early")
+        return response.status, body.decode("utf-8", "replace")
     except http.client.HTTPException as error:
         raise OSError(repr(error)) from error
     finally:

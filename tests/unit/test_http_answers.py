@@ -63,7 +63,7 @@ def test_a_container_that_cannot_be_asked_is_no_answer(state: Any) -> None:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with the name that it was asked by, with something else than HTTP, or not at all."""
+    """Answers with the name that it was asked by, with less than it promises, with something else than HTTP, or not at all."""
 
     def do_GET(self) -> None:
         body = self.headers["Host"].encode()
@@ -73,7 +73,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"SSH-2.0-x\r\n")
             return
         self.send_response(200 if self.path == "/ready" else 500)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) + (9 if self.path == "/half" else 0)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -93,7 +93,7 @@ def server() -> Iterator[str]:
 def test_answers_are_read_as_they_come(server: str) -> None:
     assert ask(server, "/ready", "") == (200, server.removeprefix("http://"))
     assert ask(server, "/other", "shop.example") == (500, "shop.example")
-    for path, said in (("/cut", "without response"), ("/other-protocol", "BadStatusLine")):
+    for path, said in (("/cut", "without response"), ("/other-protocol", "BadStatusLine"), ("/half", "9 bytes too early")):
         with pytest.raises(OSError, match=said):
             ask(server, path, "")
 
