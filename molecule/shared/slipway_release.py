@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,13 @@ STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "swi
 class RunningPlaybook:
     """A playbook that runs in a process group of its own, and what it has printed up to now."""
 
-    def __init__(self, lab: Lab, playbook: str, version: str = "", **variables: Any) -> None:
+    def __init__(self, lab: Lab, playbook: str, version: str = "", *, inventories: Sequence[Path] = (), **variables: Any) -> None:
         self.report = Path(tempfile.mkdtemp(dir=lab.sockets)) / f"{playbook}-latest.json"
         extra = [f"app_version={version}"] if version else []
         extra += [json.dumps(variables)] if variables else []
         self.process = subprocess.Popen(
-            [str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml", "-i", str(lab.inventory)]
+            [str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml"]
+            + [part for path in (lab.inventory, *inventories) for part in ("-i", str(path))]
             + [part for item in extra for part in ("--extra-vars", item)],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             env={**operators_environment(), "SLIPWAY_REPORTS_DIR": str(self.report.parent)},
@@ -83,10 +84,12 @@ class Fleet:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.app: list[LabHost] = lab.groups["app"]
+        #: Inventories that add to the lab's.
+        self.inventories: list[Path] = []
         self.members = list({host.name: host for host in self.app + lab.groups["balancers"]}.values())
 
     def start(self, playbook: str, version: str = "", **variables: Any) -> RunningPlaybook:
-        return RunningPlaybook(self.lab, playbook, version, **variables)
+        return RunningPlaybook(self.lab, playbook, version, inventories=self.inventories, **variables)
 
     def deploy(self, version: str, **variables: Any) -> Run:
         """Release a version, which must succeed."""
@@ -139,6 +142,7 @@ class Fleet:
             found = {
                 container.service: (container.inspect["Config"]["Labels"]["slipway.version"], container.inspect["State"]["Running"])
                 for container in host.containers()
+                if container.service != "nginx"
             }
             expected = {f"backend-{live}-1": (version, True), f"frontend-{live}-1": (version, True)}
             kept = {

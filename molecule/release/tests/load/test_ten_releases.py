@@ -34,6 +34,9 @@ def test_ten_releases_lose_nothing(fleet: Fleet, load: Callable[[], Load]):
         # It looked at something.
         assert run.report["prober"]["requests"] > 0
         assert run.report["prober"]["websockets"] > 0
+        # To this moment a restore can go back; a rollback migrates nothing.
+        marked = run.report["restore_point"]
+        assert marked.get("name", "").startswith(f"before-{version}-") != bool(number % 2), marked
     numbers = clients.end()
     report = {
         "seconds": round(time.monotonic() - began, 1),
