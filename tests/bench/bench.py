@@ -11,6 +11,7 @@ missed is said, and no failure.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,8 +34,16 @@ from lab import REPOSITORY, BenchError, Lab, Sample, run
 
 SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
-# Versions of the example; both are on the hosts when a release between them is measured.
-VERSIONS = ("1.0.0", "1.1.0")
+#: What is measured of releases, from taking the lock until all balancers send their requests to the new slot.
+RELEASES = {
+    "release": "release whose images are there, to the switch",
+    "rollback": "rollback to the kept slot, to the switch",
+    "release_loaded": "release under load, to the switch",
+    "rollback_loaded": "rollback under load, to the switch",
+    "rollback_standby": "rollback to a slot that stands by, to the switch",
+}
+# Versions of the example; all are on the hosts when a release between them is measured.
+VERSIONS = ("1.0.0", "1.1.0", "1.2.0")
 MEGABYTE = 1024 * 1024
 
 
@@ -268,18 +278,53 @@ def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def load(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Have clients that never retry ask for what the tests ask for; what they counted is in the mapping when they have ended."""
+    file, found = lab.scratch / "load.json", {}
+    command = ["tests/load/load.py", "@tests/load/support_desk.txt", "--target", urlsplit(lab.url).netloc.replace("localhost", "127.0.0.1")]
+    # Ends by itself, should nobody end it.
+    command += ["--ca-file", str(lab.inventory / "pki" / "ca.pem"), "--seconds", "1800", "--result-file", str(file)]
+    clients = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        # Connections are opened, and the first requests answered.
+        time.sleep(5)
+        yield found
+    finally:
+        clients.terminate()
+        clients.wait(60)
+    found |= json.loads(file.read_text(encoding="utf-8"))
+
+
 def measure_releases(lab: Lab, rounds: int) -> dict[str, Any]:
-    """Return the figures of releases and rollbacks on two app hosts, all of whose images are there."""
-    images = [f"support-desk/{tier}:{VERSIONS[1]}" for tier in ("backend", "frontend")]
-    run(["lab/images", *images], environment={"DEMO_VERSION": VERSIONS[1]})
-    lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[1]}")
+    """Return the figures of releases and rollbacks on two app hosts, all of whose images are there: alone, and under load."""
+    for version in (VERSIONS[2], VERSIONS[1]):
+        images = [f"support-desk/{tier}:{version}" for tier in ("backend", "frontend")]
+        run(["lab/images", *images], environment={"DEMO_VERSION": version})
+        lab.playbook(DEPLOY, "-e", f"app_version={version}")
+    measured = release_series(lab, rounds, "alone")
+    with load(lab) as clients:
+        under_load = release_series(lab, rounds, "under load")
+    counted = {key: clients[key] for key in ("requests", "failed", "longest_gap_ms", "websockets_cut", "websockets_closed", "seconds")}
+    standby = release_series(lab, rounds, "the version before stands by", "-e", json.dumps({"app_standby": True}))
+    return (
+        measured
+        | {f"{name}_loaded": made | {"clients": counted} for name, made in under_load.items()}
+        | {"rollback_standby": standby["rollback"]}
+    )
+
+
+def release_series(lab: Lab, rounds: int, how: str, *settings: str) -> dict[str, Any]:
+    """Return the figures of several releases, each with its rollback."""
     deploys, rollbacks = [], []
     for number in range(rounds):
-        say(f"two app hosts: release and rollback, {number + 1} of {rounds}")
-        deploys.append(lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[number % 2]}"))
-        rollbacks.append(lab.playbook(ROLLBACK))
-        # So that the next round releases another version again.
-        lab.playbook(ROLLBACK)
+        say(f"two app hosts: release and rollback, {how}, {number + 1} of {rounds}")
+        # The idle slot holds what the round before went back from: its containers are made anew for a third version.
+        deploys.append(lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[number % 2 * 2]}", *settings))
+        if settings:
+            # What stands by boots first.
+            time.sleep(15)
+        rollbacks.append(lab.playbook(ROLLBACK, *settings))
     return {"release": to_the_switch(deploys), "rollback": to_the_switch(rollbacks)}
 
 
@@ -297,11 +342,15 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
         add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
     cluster = results.get("cluster", {})
-    for name, text in (("release", "release whose images are there"), ("rollback", "rollback to the kept slot")):
+    for name, text in RELEASES.items():
         if name in cluster:
-            add(f"{text}, to the switch, two app hosts", cluster[name]["median_s"], BARS[name], "s")
-            add(f"failed requests of {cluster[name]['requests']} during that", cluster[name]["failed"], 0, "")
-            add("longest gap between two answers", cluster[name]["longest_gap_ms"], BARS["gap_ms"], "ms")
+            add(f"{text}, two app hosts", cluster[name]["median_s"], BARS[name.partition("_")[0]], "s")
+            add(f"failed requests of {cluster[name]['requests']} of the prober in that", cluster[name]["failed"], 0, "")
+            add("longest gap between two of its answers", cluster[name]["longest_gap_ms"], BARS["gap_ms"], "ms")
+    if clients := cluster.get("release_loaded", {}).get("clients"):
+        add(f"failed requests of {clients['requests']} of the load", clients["failed"], 0, "")
+        add("its WebSockets that were cut", clients["websockets_cut"], 0, "")
+        add("longest gap between two of its answers", clients["longest_gap_ms"], BARS["gap_ms"], "ms")
     one = results.get("one", {})
     if "first" in one:
         add("first deploy, images present, one host", one["first"]["median_s"], BARS["first"], "s")
@@ -335,10 +384,8 @@ def table(results: dict[str, Any]) -> list[str]:
         "compose_first": "first deploy: docker compose up -d --wait",
         "edit": "an nginx setting reaches clients",
         "deploy_with_pulls": "deploy, with pulls where needed",
-        "release": "release, to the switch",
-        "rollback": "rollback, to the switch",
-    }
-    head = f"{'':46}{'median':>9}{'min':>9}{'max':>9}{'CPU':>8}{'load':>7}{'ssh':>6}{'calls':>7}"
+    } | RELEASES
+    head = f"{'':54}{'median':>9}{'min':>9}{'max':>9}{'CPU':>8}{'load':>7}{'ssh':>6}{'calls':>7}"
     lines = []
     for topology, title in (("one", "One host"), ("cluster", "Six hosts")):
         if topology not in results:
@@ -349,7 +396,7 @@ def table(results: dict[str, Any]) -> list[str]:
                 row = results[topology][key]
                 counts = f"{row['ssh_a_host']:>6}{row['remote_calls_a_host']:>7}" if "ssh_a_host" in row else ""
                 times = f"{row['median_s']:>9.2f}{row['min_s']:>9.2f}{row['max_s']:>9.2f}{row['cpu_s']:>8.2f}{row['load']:>7.1f}"
-                lines.append(f"  {name:44}{times}{counts}")
+                lines.append(f"  {name:52}{times}{counts}")
         if not (noop := results[topology].get("noop")):
             continue
         shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])

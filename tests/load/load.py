@@ -38,7 +38,12 @@ WRITE_SECONDS = 0.25
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="@FILE stands for the arguments in a file, one a line: support_desk.txt is the load of the example in tests and benchmarks.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        fromfile_prefix_chars="@",
+    )
     add = top.add_argument
     add("--target", action="append", required=True, metavar="ADDRESS:PORT", help="where to send; repeat for several balancers")
     add("--server-name", default="localhost", help="name that is asked for (SNI, Host, certificate)")

@@ -56,14 +56,25 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"one__edit__touched": ["slipway-redis"]}, ["other things touched by that"]),
         ({"cluster__release__median_s": 30.5}, ["release whose images are there, to the switch, two app hosts"]),
         ({"cluster__rollback__median_s": 5.1}, ["rollback to the kept slot, to the switch, two app hosts"]),
-        ({"cluster__rollback__failed": 1}, ["failed requests of 900 during that"]),
-        ({"cluster__release__longest_gap_ms": 251.0}, ["longest gap between two answers"]),
+        ({"cluster__rollback__failed": 1}, ["failed requests of 900 of the prober in that"]),
+        ({"cluster__release__longest_gap_ms": 251.0}, ["longest gap between two of its answers"]),
     ],
 )
 def test_a_missed_bar_is_said(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
     assert len(bars) == 15
+
+
+def test_what_the_load_lost_is_judged_too() -> None:
+    clients = {"requests": 20000, "failed": 1, "websockets_cut": 0, "longest_gap_ms": 251.0}
+    release = {"median_s": 31.0, "failed": 0, "requests": 900, "longest_gap_ms": 60.0, "clients": clients}
+    bars = bench.judge({"cluster": {"release_loaded": release}})
+    assert [bar["what"] for bar in bars if not bar["met"]] == [
+        "release under load, to the switch, two app hosts",
+        "failed requests of 20000 of the load",
+        "longest gap between two of its answers",
+    ]
 
 
 def test_what_was_not_measured_has_no_bar() -> None:
