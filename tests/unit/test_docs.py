@@ -219,6 +219,12 @@ def test_the_copied_environment_takes_the_products_inputs_of_the_readme(clone: P
     (clone / "playbooks/inputs.yml").write_text(yaml.safe_dump([first]))
     checked = ansible("ansible-playbook", "playbooks/inputs.yml", "-i", "inventories/shop", cwd=clone)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+    hosts = clone / "inventories/shop/hosts.yml"
+    content = yaml.safe_load(hosts.read_text())
+    del content["all"]["children"]["backup"]
+    hosts.write_text(yaml.safe_dump(content))
+    without = ansible("ansible-playbook", "playbooks/inputs.yml", "-i", "inventories/shop", cwd=clone)
+    assert without.returncode == 0, without.stdout + without.stderr
     shown = ansible("ansible-inventory", "-i", "inventories/shop", "--host", "app1", cwd=clone)
     assert json.loads(shown.stdout)["app_version"] == "2.4.0"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
@@ -71,6 +72,13 @@ def test_inputs_are_named_after_their_role_and_required_ones_have_no_default(rol
     for name, spec in specs(role).items():
         assert name.startswith(f"{role}_"), name
         assert not (spec.get("required") and "default" in spec), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_what_their_inputs_take(role: str):
+    for name, spec in specs(role).items():
+        if "default" in spec and "{{" not in str(spec["default"]):
+            assert not ArgumentSpecValidator({name: spec}).validate({name: spec["default"]}).error_messages
 
 
 @pytest.mark.parametrize("role", ROLES)
