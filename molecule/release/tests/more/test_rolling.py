@@ -32,6 +32,10 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
     fleet.check(version, run)
     assert run.report["prober"]["failed"] == 0, run.report["prober"]
     assert run.output.count("release: roll took") == len(fleet.app)
+    # Where a restore can go back to, as the hosts have noted too.
+    assert run.report["restore_point"]["name"].startswith(f"before-{version}-"), run.report["restore_point"]
+    assert run.report["restore_point"]["moment"]
+    assert fleet.records()[0]["restore_point"] == run.report["restore_point"]
     for host in fleet.app:
         states = {container.slot: container.inspect["State"] for container in host.containers() if container.kind == "backend"}
         live, before = states.pop(run.report["slots"][host.name]), *states.values()
