@@ -82,6 +82,25 @@ def test_defaults_are_what_their_inputs_take(role: str):
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_entry_points_that_are_told_exist(role: str):
+    folder = ROOT / "roles" / role
+    told = set(read(folder / "meta/argument_specs.yml")["argument_specs"])
+    page = folder / "README.md"
+    if page.is_file():
+        told |= set(re.findall(r"^- `(\w+)`", page.read_text().partition("## Entry points")[2].partition("\n## ")[0], flags=re.MULTILINE))
+    assert told <= {path.stem for path in (folder / "tasks").glob("*.yml")}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_inputs_have_an_effect(role: str):
+    files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    own = [ROOT / "roles" / role / name for name in ("README.md", "defaults/main.yml", "meta/argument_specs.yml")]
+    code = "\n".join(path.read_text(errors="replace") for path in files if path not in own)
+    defaults = "\n".join(str(value) for value in read(own[1]).values())
+    assert not [name for name in specs(role) if not re.search(rf"\b{name}\b", f"{code}\n{defaults}")]
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_no_role_names_a_group(role: str):
     names = re.compile(r"\bgroups\s*(?:[\[.|]|\bis\b)|\bin groups\b|\bgroup_names\b|^\s*-?\s*hosts:\s")
     for path in (ROOT / "roles" / role).rglob("*"):
