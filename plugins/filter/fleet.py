@@ -143,6 +143,26 @@ def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[d
     ]
 
 
+def images_of_versions(images: list[str], version: str, versions: list[str]) -> list[str]:
+    """Return the names that images have for other versions: those whose tag holds the version, with the other in its place.
+
+    Rendering the names anew would not do: ``app_version`` given with ``-e`` stands above any other value.
+
+    Args:
+        images: names of images of one version.
+        version: that version.
+        versions: the other versions.
+    """
+    found = []
+    for image in dict.fromkeys(images):
+        name, colon, tag = image.rpartition(":")
+        # A colon may belong to a registry's port, or to a digest, which is one image's for good.
+        if not colon or "/" in tag or "@" in name or version not in tag:
+            continue
+        found += [f"{name}:{tag.replace(version, other)}" for other in versions if other != version]
+    return found
+
+
 def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
     """Return the published ports of both slots of all tiers, each with its peers.
 
@@ -168,6 +188,7 @@ class FilterModule:
             "firewall_chain": firewall_chain,
             "firewall_rules": firewall_rules,
             "fleet_batches": fleet_batches,
+            "images_of_versions": images_of_versions,
             "upstream_servers": upstream_servers,
             "slot_ports": slot_ports,
             "probe_targets": probe_targets,

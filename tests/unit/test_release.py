@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules, fleet_batches, slot_ports, upstream_servers
+from ansible_collections.slipway.stack.plugins.filter.fleet import (
+    firewall_rules,
+    fleet_batches,
+    images_of_versions,
+    slot_ports,
+    upstream_servers,
+)
 from ansible_collections.slipway.stack.plugins.module_utils import release
 from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
 
@@ -228,6 +234,22 @@ def test_servers_that_are_gone_are_left_out_where_asked() -> None:
     hostvars = {"app1": {**HOSTVARS["app1"], "container_service_host_state": seen}, "app2": HOSTVARS["app2"]}
     servers = upstream_servers(["app1", "app2"], hostvars, "lb1", "backend", "green", there=True)
     assert servers == ["10.0.0.1:8100", "10.0.0.2:8100", "10.0.0.2:8101"]
+
+
+def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
+    names = ["hub:5000/desk/backend:1.1.0", "desk/frontend:v1.1.0-alpine", "desk/frontend:v1.1.0-alpine"]
+    assert images_of_versions(names, "1.1.0", ["1.0.0", "0.9", "1.1.0"]) == [
+        "hub:5000/desk/backend:1.0.0", "hub:5000/desk/backend:0.9", "desk/frontend:v1.0.0-alpine", "desk/frontend:v0.9-alpine",
+    ]  # fmt: skip
+    # Nothing that is not known to be another version's.
+    for name in (
+        "desk/backend",
+        "hub-1.1.0:5000/desk/backend",
+        "desk/backend:stable",
+        "desk/backend@sha256:1.1.0",
+        "10.1.1.0:5000/backend:live",
+    ):
+        assert images_of_versions([name], "1.1.0", ["1.0.0"]) == [], name
 
 
 def test_ports_of_both_slots_are_limited_to_their_peers():

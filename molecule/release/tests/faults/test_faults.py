@@ -32,7 +32,7 @@ def message(run: Run) -> str:
 def fails_and_goes_back(fleet: Fleet, wanted: str, **variables: Any) -> Run:
     """Release what cannot be released; return the run once the fleet has been looked at."""
     before = fleet.records()[0]
-    run = fleet.refused(wanted, **QUICK, **variables)
+    run = fleet.refused(wanted, **{**QUICK, **variables})
     found = {key: run.report.get(key) for key in ("outcome", "wanted", "result", "version")}
     assert found == {"outcome": "rolled_back", "wanted": wanted, "result": "failed", "version": before["version"]}, run.output[-6000:]
     fleet.check(before["version"], run)
