@@ -40,6 +40,7 @@ FIELDS: dict[str, t.Any] = {
     "healthy_timeout": 120,
     "memory_mb": None,
     "cpus": None,
+    "cpu_shares": 1024,
     "pids": 256,
     "shm_size_mb": 0,
     "stop_timeout": 10,
@@ -178,6 +179,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     options["memory"] = f"{int(service['memory_mb'])}M"
     options["memory_swap"] = options["memory"]
     options["cpus"] = round(float(service["cpus"]), 2)
+    options["cpu_shares"] = int(service["cpu_shares"])
     options["restart_policy"] = "no" if service["one_shot"] else "unless-stopped"
     options["networks"] = [
         {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})} for network in service["networks"]
@@ -208,6 +210,9 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
         mend.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
     if actual["nano_cpus"] != round(options["cpus"] * 1e9):
         mend.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
+    # The engine says 0 for its default.
+    if (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
+        mend.append(f"CPU shares {actual['cpu_shares']} become {options['cpu_shares']}")
     if actual["restart_policy"] != options["restart_policy"]:
         mend.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
     wanted = {network["name"]: network["aliases"] for network in options["networks"]}

@@ -243,6 +243,7 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
         "networks": {name: sorted((value or {}).get("Aliases") or []) for name, value in networks.items()},
         "memory": host.get("Memory", 0),
         "nano_cpus": host.get("NanoCpus", 0),
+        "cpu_shares": host.get("CpuShares", 0),
         "pids": host.get("PidsLimit") or 0,
         "restart_policy": (host.get("RestartPolicy") or {}).get("Name", ""),
         "ports": {

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure deploys and runs with nothing to do, beside docker compose on the same services.
+"""Measure deploys, runs with nothing to do, releases and backups, beside docker compose, pg_dump and cp on the same services and data.
 
 Times are medians of several runs, taken in turns, so that what else the machine does weighs on all alike. The controller's CPU time
 (user and system, with that of its ssh processes) and the counts depend on it less: compare those on a busy machine. A bar that is
@@ -28,12 +28,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import backup
 import stack
 
 from lab import REPOSITORY, BenchError, Lab, Sample, run
 
 SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
+BACKUP_BARS = {"throughput": 2.0, "fewer_percent": 10.0, "restore": 2.0, "growth_percent": 2.0}
 #: What is measured of releases, from taking the lock until all balancers send their requests to the new slot.
 RELEASES = {
     "release": "release whose images are there, to the switch",
@@ -261,6 +263,11 @@ def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, A
         measured |= measure_releases(lab, options.releases)
 
 
+def measure_backup(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Add the figures of backups and restores."""
+    backup.measure(lab, options.megabytes, options.backups, measured, say)
+
+
 def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
     """Return what releases took from taking the lock until all balancers sent their requests to the new slot, and what clients lost."""
     made = []
@@ -357,6 +364,29 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
     if "edit" in one:
         add("a changed nginx setting reaches clients", one["edit"]["median_s"], BARS["edit"], "s")
         add("other things touched by that", len(one["edit"]["touched"]), 0, "")
+    return bars + judge_backup(results.get("backup", {}))
+
+
+def judge_backup(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of backups that were measured."""
+    bars: list[dict[str, Any]] = []
+
+    def add(what: str, value: float, bar: float, unit: str, met: bool) -> None:
+        bars.append({"what": what, "value": round(value, 2), "bar": bar, "unit": unit, "met": met})
+
+    if "throughput" in measured:
+        took = measured["throughput"]
+        ratio, bar = took["dump_s"] / took["point_s"], BACKUP_BARS["throughput"]
+        add("throughput of a full backup, as a multiple of pg_dump | gzip", ratio, bar, "x", ratio >= bar)
+    if "growth" in measured:
+        share, bar = 100 * measured["growth"]["added_bytes"] / measured["data"]["database_bytes"], BACKUP_BARS["growth_percent"]
+        add("what an unchanged second backup adds off-site", share, bar, "%", share <= bar)
+    if "restore" in measured:
+        ratio, bar = measured["restore"]["restore_s"] / measured["restore"]["copy_s"], BACKUP_BARS["restore"]
+        add("restore, as a multiple of copying the files", ratio, bar, "x", ratio <= bar)
+    if "beside" in measured:
+        fewer, bar = measured["beside"]["fewer_percent"], BACKUP_BARS["fewer_percent"]
+        add("fewer transactions/s while a backup runs", fewer, bar, "%", fewer <= bar)
     return bars
 
 
@@ -402,12 +432,40 @@ def table(results: dict[str, Any]) -> list[str]:
         shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])
         lines += [f"  Where a no-op's time goes, by role (s): {shares}"]
         lines += [f"    {entry['seconds']:6.2f}  {entry['role']}: {entry['task']}" for entry in noop["slowest_tasks"][:5]]
+    lines += backup_table(results.get("backup", {}))
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
     if touched := results.get("one", {}).get("edit", {}).get("touched"):
         lines += ["", f"The changed setting touched: {', '.join(touched)}"]
     lines += ["", "Bars"]
     for bar in results["bars"]:
         lines.append(f"  {'met   ' if bar['met'] else 'MISSED'} {bar['value']:8.2f} of {bar['bar']:g} {bar['unit']:2} {bar['what']}")
+    return lines
+
+
+def backup_table(measured: dict[str, Any]) -> list[str]:
+    """Return the figures of backups as lines for a person."""
+    if "data" not in measured:
+        return []
+    lines = ["", f"Backups of {measured['data']['database_bytes'] / MEGABYTE:.0f} MB"]
+    if "throughput" in measured:
+        took = measured["throughput"]
+        lines += [
+            f"  {took['dump_s']:8.2f} s  pg_dump | gzip, {took['dump_bytes'] / MEGABYTE:.0f} MB",
+            f"  {took['point_s']:8.2f} s  a full recovery point of all stores, of that the base backup {took['base_s']:.2f} s",
+            f"  {took['run_s']:8.2f} s  the whole run, with its copy off-site",
+        ]
+    if "growth" in measured:
+        grown = measured["growth"]
+        lines.append(f"  {grown['seconds']:8.2f} s  a second run, unchanged: {grown['added_bytes'] / MEGABYTE:.2f} MB more off-site")
+    if "restore" in measured:
+        took = measured["restore"]
+        lines += [
+            f"  {took['copy_s']:8.2f} s  copying the files",
+            f"  {took['restore_s']:8.2f} s  restoring the point, until the server has served",
+        ]
+    if "beside" in measured:
+        found = measured["beside"]
+        lines.append(f"  {found['tps_without']:8.1f} transactions/s, and {found['tps_with']:.1f} while a full backup runs")
     return lines
 
 
@@ -421,15 +479,25 @@ def write(results: dict[str, Any]) -> Path:
     return path
 
 
+#: What can be measured alone, the lab's topology for it and the end of the lab's name, and the function that does.
+PARTS = (("one", "one", "", measure_one), ("cluster", "cluster", "c", measure_cluster), ("backup", "one", "b", measure_backup))
+
+
 def main() -> int:
     """Measure, report, and leave no lab behind that was not there before."""
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--topology", choices=["one", "cluster"], action="append", help="measure this alone; both by default")
-    parser.add_argument("--lab", default="bench", help="name of the lab of one host; that of six hosts has a c behind it")
+    parser.add_argument(
+        "--part", choices=[name for name, *_ in PARTS], action="append", help="measure this alone, several if given again; all by default"
+    )
+    parser.add_argument(
+        "--lab", default="bench", help="name of the lab of one host; that of six hosts has a c behind it, that of backups a b"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
+    parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups beside a busy database")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the table that is backed up")
     parser.add_argument("--keep", action="store_true", help="leave the labs running")
     options = parser.parse_args()
     results: dict[str, Any] = {
@@ -439,14 +507,14 @@ def main() -> int:
         "cpus": os.cpu_count(),
     }
     failed = False
-    for topology, suffix, measure in (("one", "", measure_one), ("cluster", "c", measure_cluster)):
-        if topology not in (options.topology or ["one", "cluster"]):
+    for part, topology, suffix, measure in PARTS:
+        if options.part and part not in options.part:
             continue
         lab = Lab(options.lab + suffix, topology)
         try:
             say(f"bringing up the lab {lab.name}")
             lab.up()
-            measure(lab, options, results.setdefault(topology, {}))
+            measure(lab, options, results.setdefault(part, {}))
         except BenchError as error:
             # What was measured before it is worth a table all the same.
             say(str(error))

@@ -132,6 +132,11 @@ class Lab:
             raise BenchError(f"{host}: {script}\n{done.stderr}")
         return done.stdout
 
+    def start(self, host: str, script: str) -> subprocess.Popen[str]:
+        """Start a script on a host, as root; what it prints can be read as it comes."""
+        command = [*self._ssh(host), f"sudo sh -c {shlex.quote(script)}"]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+
     def write(self, host: str, path: str, text: str) -> None:
         """Write a file on a host, for root alone."""
         script = f"umask 077 && cat >{shlex.quote(path)}"

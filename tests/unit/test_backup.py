@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import shutil
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
-from slipway_backup import chroma, common, offsite, points, postgres, redis, report, restore, run
+from slipway_backup import __main__ as program
+from slipway_backup import chroma, common, offsite, points, postgres, redis, report, restore, run, serve
 
 RETENTION = {"days": 3, "weeks": 2, "months": 2}
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -361,3 +363,77 @@ def test_pruning_off_site_removes_what_the_retention_does_not_keep(config: commo
     assert set(offsite.shipped(away).values()) == {"id0", "id1", "id2", "id100"}
     assert run.prune(away) == []
     assert len(asked) == 2, "nothing left to remove, nothing asked"
+
+
+# Histories and clusters
+
+
+def a_superseded(config: common.Config, *names: str) -> Path:
+    """Write ends of histories that were given up; return their folder."""
+    folder = config.barman / postgres.SERVER / postgres.SUPERSEDED
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+def test_the_end_of_a_history_is_kept_as_long_as_a_point_leads_to_it(config: common.Config):
+    ends = ["00000001000000000000000A.partial", "00000002000000000000000C.partial", "000000020000000000000003.partial"]
+    folder = a_superseded(config, *ends)
+    first = {"timeline": 1, "wal": "000000010000000000000007"}
+    second = {"timeline": 2, "wal": "00000002000000000000000B"}
+    assert postgres.prune_superseded(config, [first, second]) == [ends[2]], "no kept point lies before it"
+    assert postgres.prune_superseded(config, [second]) == [ends[0]], "no point is of its history any more"
+    assert [path.name for path in folder.iterdir()] == [ends[1]]
+
+
+class Server:
+    """Answers what a server of some cluster does."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def cluster(config: common.Config, monkeypatch: pytest.MonkeyPatch) -> common.Config:
+    """Backups of the cluster 1, and a server that is the cluster 2."""
+    common.write_json(config.barman / postgres.SERVER / "identity.json", {"systemid": "1", "version": "17"})
+    config.state.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(postgres, "connect", lambda _: Server("2"))
+    monkeypatch.setattr(postgres, "ask", lambda connection, *_: [(connection.identity,)])
+    return config
+
+
+def test_another_cluster_is_refused_with_the_way_on(cluster: common.Config):
+    with pytest.raises(common.StepError, match=r"another database cluster \(2\).*\(1\).*-e backup_begin_anew=shop"):
+        postgres.refuse_other_cluster(cluster, Server("2"))
+    postgres.refuse_other_cluster(cluster, Server("1"))
+
+
+def test_beginning_anew_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+    arguments = program.parser().parse_args(["begin-anew", "--cluster", "another"])
+    with pytest.raises(common.StepError, match="name the stack, shop"):
+        program.do_begin_anew(cluster, arguments)
+    monkeypatch.setattr(postgres, "connect", lambda _: Server("1"))
+    arguments.cluster = "shop"
+    with pytest.raises(common.StepError, match="nothing to begin anew"):
+        program.do_begin_anew(cluster, arguments)
+    assert not (cluster.state / serve.ANEW).exists()
+
+
+def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+    point = make_point(cluster, NOON)
+    # What the first process of the container does at its next turn.
+    monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
+    arguments = program.parser().parse_args(["begin-anew", "--cluster", "shop"])
+    aside = Path(program.do_begin_anew(cluster, arguments)["aside"])
+    assert not points.read_points(cluster)
+    assert postgres.other_cluster(cluster, Server("2")) == ""
+    assert not (cluster.state / serve.ANEW).exists()
+    # Still a folder of data that the program can be pointed at.
+    kept = dataclasses.replace(cluster, data=aside)
+    assert [found.name for found in points.read_points(kept)] == [point.name]
+    assert postgres.other_cluster(kept, Server("1")) == ""

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,23 @@ def test_a_log_is_cut_down_to_what_tells() -> None:
     log = "\n".join(["LOG: starting", "FATAL: no room", *["LOG: closing"] * 9])
     assert engine.essence(log) == "FATAL: no room"
     assert engine.essence("one\ntwo\n") == "one\ntwo"
+
+
+def test_a_drill_waits_for_another_one_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "LOCKS", tmp_path)
+    with (tmp_path / "slipway-shop-drill.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(engine.BusyError, match="another drill runs"), engine.alone("shop-drill"):
+            pass
+        assert not capsys.readouterr().err
+        threading.Timer(0.5, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        with engine.alone("shop-drill", wait=30):
+            assert "another drill runs on this host; waiting up to 30 s" in capsys.readouterr().err
+
+
+def test_drills_step_back_where_processors_are_short_and_restores_do_not() -> None:
+    config = {"stack": "shop", "drill": {"cpu_shares": 128}}
+    assert "--cpu-shares 128" in " ".join(engine.Bench(config, "drill").options("redis", {}, 64))
+    assert "--cpu-shares" not in engine.Bench(config, "restore").options("redis", {}, 64)

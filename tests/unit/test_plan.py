@@ -70,6 +70,7 @@ def agreeing_state(declared: dict[str, Any]) -> dict[str, Any]:
                 "networks": {network["name"]: network["aliases"] for network in options["networks"]},
                 "memory": 128 * 2**20,
                 "nano_cpus": 10**9,
+                "cpu_shares": 0,
                 "restart_policy": "unless-stopped",
             }
         },
@@ -120,6 +121,7 @@ CONTAINER_CHANGES = [
     ({"health": "unhealthy"}, "the container is unhealthy", {"restart": True, "recreate": False}),
     ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"make": True, "recreate": False}),
     ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"make": True, "recreate": False}),
+    ({"cpu_shares": 512}, "CPU shares 512 become 1024", {"make": True, "recreate": False}),
     ({"restart_policy": "no"}, "restart policy no becomes unless-stopped", {"make": True, "recreate": False}),
     ({"networks": {}}, "joins network slipway-database", {"make": True, "recreate": False}),
     ({"networks": {"slipway-database": ["redis"], "bridge": []}}, "leaves network bridge", {"make": True, "recreate": False}),

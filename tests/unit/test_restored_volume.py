@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from ansible_collections.slipway.stack.plugins.modules import restored_volume as module
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
+from slipway_backup import send
 
 OLD = {"PG_VERSION": "17", "base": "old", "pg_wal": "old"}
 NEW = {"PG_VERSION": "17n", "base": "new", "global": "new"}
@@ -107,3 +116,46 @@ def test_a_store_that_is_started_half_way_finds_the_guard_until_the_end(place, m
     assert all(guarded for guarded, _ in seen)
     assert (seen[0][1], seen[-1][1]) == ("PG_VERSION", "PG_VERSION")
     assert not (live / module.GUARD).exists()
+
+
+# From another host
+
+
+@pytest.fixture
+def offered(tmp_path, capsys):
+    """The address of a folder that is offered as the backup host does."""
+    folder = tmp_path / "data"
+    (folder / "base").mkdir(parents=True)
+    (folder / "base/1").write_bytes(b"row" * 10**6)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threading.Thread(target=send.send, args=(folder, port), daemon=True).start()
+    said = ""
+    deadline = time.monotonic() + 20
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.05)
+        said = capsys.readouterr().out.strip()
+    return f"https://127.0.0.1:{port}/{said}"
+
+
+def test_a_folder_arrives_whole_over_tls(offered, tmp_path):
+    with module.opened(offered) as answer, tarfile.open(fileobj=answer, mode="r|") as archive:
+        archive.extractall(tmp_path / "there", filter="data")
+    assert (tmp_path / "there/base/1").read_bytes() == b"row" * 10**6
+
+
+def test_nothing_is_asked_of_somebody_else(offered):
+    with pytest.raises(module.RestoreError, match="another certificate"), module.opened(offered.partition("#")[0] + "#" + "0" * 64):
+        pass
+    with pytest.raises(module.RestoreError, match="another certificate"), module.opened(offered.partition("#")[0]):
+        pass
+
+
+def test_who_does_not_know_the_word_gets_nothing(offered):
+    address, _, digest = offered.partition("#")
+    with pytest.raises(module.RestoreError, match="answers 404"), module.opened(f"{address[:-1]}x#{digest}"):
+        pass
+    # It is offered to the right one still.
+    with module.opened(offered) as answer:
+        assert len(answer.read()) > 10**6

@@ -127,6 +127,7 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
             "health": "healthy",
             "memory": int(item["options"]["memory"][:-1]) * 2**20,
             "nano_cpus": round(item["options"]["cpus"] * 1e9),
+            "cpu_shares": item["options"]["cpu_shares"],
             "restart_policy": "unless-stopped",
             "networks": {network["name"]: network["aliases"] for network in item["options"]["networks"]},
         }

@@ -80,7 +80,7 @@ def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
         "--reason",
         arguments.reason,
         "--wait",
-        arguments.wait,
+        f"{arguments.wait:g}",
         "--facts",
         *full,
         given=json.dumps(facts(config, arguments.inventory_sha256)),
@@ -94,7 +94,7 @@ def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
 
 def do_drill(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Restore a point into throw-away containers, check it, and mark it verified or failed."""
-    told = restore.drill(config, arguments.point)
+    told = restore.drill(config, arguments.point, arguments.wait)
     print(json.dumps(told))
     return 0 if told["result"] == "verified" else 1
 
@@ -147,8 +147,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--full", action="store_true", help="take a full base backup")
     made.add_argument("--drill", action="store_true", help="restore it afterwards to prove it")
     made.add_argument("--inventory-sha256", default="", help="what the inventory is now, which only the controller knows")
-    made.add_argument("--wait", default="0", help="seconds to wait for another run to end")
-    add("drill", do_drill).add_argument("point", nargs="?", default="latest", help="name, or latest")
+    made.add_argument("--wait", type=float, default=0, help="seconds to wait for another run to end, and then for another drill")
+    made = add("drill", do_drill)
+    made.add_argument("point", nargs="?", default="latest", help="name, or latest")
+    made.add_argument("--wait", type=float, default=0, help="seconds to wait for another drill to end")
     for made in (add("choose", do_choose), add("stage", do_stage), add("inspect", do_inspect)):
         made.add_argument("point", nargs="?", default="latest", help="name, or latest")
         made.add_argument("--stores", default=",".join(decide.STORES), help="stores, with commas between them")

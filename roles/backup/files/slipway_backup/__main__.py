@@ -14,7 +14,9 @@ import typing as t
 from pathlib import Path
 
 from slipway_backup import chroma, offsite, points, postgres, report, restore, run, send, serve
-from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, say, write_atomically
+from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, now, point_name, say, write_atomically
+
+RUN_NICENESS = 19
 
 
 def human(seconds: float) -> str:
@@ -64,13 +66,31 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
     os.kill(1, signal.SIGHUP)
 
 
-def do_begin_anew(config: Config, _: argparse.Namespace) -> None:
-    """Have the receiver begin anew, after the database was restored."""
-    write_atomically(config.state / serve.ANEW, "")
+def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Have the receiver begin anew, after the database was restored; or all backups, for a database that was made anew."""
+    if not arguments.cluster:
+        write_atomically(config.state / serve.ANEW, "")
+        return None
+    if arguments.cluster != config.stack:
+        raise StepError(f"to begin anew name the stack, {config.stack}; {arguments.cluster} is another one")
+    with locked(config, wait=arguments.wait):
+        connection = postgres.connect(config)
+        try:
+            other = postgres.other_cluster(config, connection)
+        finally:
+            connection.close()
+        if not other:
+            raise StepError("PostgreSQL is the database cluster that is backed up here: there is nothing to begin anew")
+        name = point_name(now())
+        write_atomically(config.state / serve.ANEW, name)
+        serve.wait_until_obeyed(config)
+    return {"aside": str(config.data / "aside" / name)}
 
 
 def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Make a recovery point."""
+    # Behind the receiver in the same container: commits may wait for that one.
+    os.nice(RUN_NICENESS)
     facts = json.loads(sys.stdin.read() or "{}") if arguments.facts else {}
     with locked(config, wait=arguments.wait):
         manifest = run.run(config, arguments.reason, arguments.full, facts)
@@ -188,7 +208,9 @@ def parser() -> argparse.ArgumentParser:
     add("serve", do_serve)
     add("health", do_health)
     add("reload", do_reload).add_argument("--validate", default="", help="only look whether this configuration can be used")
-    add("begin-anew", do_begin_anew)
+    add("begin-anew", do_begin_anew).add_argument(
+        "--cluster", default="", help="name of the stack: its database was made anew, and all points there are go aside"
+    )
     made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")

@@ -19,6 +19,8 @@ SERVER = "postgres"
 #: Name of the receiver among the server's standbys; the role postgres names it in synchronous_standby_names.
 RECEIVER = "slipway_backup"
 SLOT = "slipway_backup"
+#: Folder beside Barman's own, for segments that were still arriving when their history was given up.
+SUPERSEDED = "superseded"
 #: How Barman names the description of a backup, behind its identifier.
 INFO = "-backup.info"
 CONNECT_SECONDS = 10
@@ -210,6 +212,57 @@ def parent_for(known: t.Sequence[JSON], full_days: int, system_id: str, today: s
     return str(good[-1]["id"]) if 0 <= age < full_days * 86400 else ""
 
 
+def prune_superseded(config: Config, needed: t.Iterable[JSON]) -> list[str]:
+    """Remove the ends of histories that were given up and that lead on from no point that is kept; return their names.
+
+    Args:
+        config: names the data.
+        needed: what the manifests of the kept points say of PostgreSQL: ``timeline`` and ``wal``.
+    """
+    starts: dict[str, str] = {}
+    for part in needed:
+        timeline = f"{int(part['timeline']):08X}"
+        starts[timeline] = min(starts.get(timeline, part["wal"]), part["wal"])
+    removed = []
+    for path in sorted((config.barman / SERVER / SUPERSEDED).glob("0*")):
+        segment = path.name[:24]
+        if segment < starts.get(segment[:8], "G"):
+            path.unlink()
+            removed.append(path.name)
+    return removed
+
+
+def identity_of(connection: t.Any) -> str:
+    """Return the system identifier of the server's database cluster."""
+    return str(ask(connection, "select system_identifier::text from pg_control_system()")[0][0])
+
+
+def other_cluster(config: Config, connection: t.Any) -> str:
+    """Return what to do where the server is another database cluster than the one whose backups are here; empty where it is the same.
+
+    The two must not be mixed: segments of the same name would be each other's.
+    """
+    here = str(read_json(config.barman / SERVER / "identity.json", {}).get("systemid", ""))
+    there = identity_of(connection)
+    if not here or here == there:
+        return ""
+    return (
+        f"PostgreSQL is another database cluster ({there}) than the one that is backed up here ({here}). Restore a point into it; "
+        f"or, where its data was made anew on purpose, run playbooks/backup.yml -e backup_begin_anew={config.stack}, "
+        "which sets the old points aside"
+    )
+
+
+def refuse_other_cluster(config: Config, connection: t.Any) -> None:
+    """Refuse a server that is another database cluster.
+
+    Raises:
+        StepError: it is one.
+    """
+    if trouble := other_cluster(config, connection):
+        raise StepError(trouble)
+
+
 def take_base_backup(config: Config, full: bool) -> JSON:
     """Take a base backup, block-incremental where the server offers it.
 
@@ -221,7 +274,8 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     """
     connection = connect(config)
     try:
-        (system_id,) = ask(connection, "select system_identifier::text from pg_control_system()")[0]
+        refuse_other_cluster(config, connection)
+        system_id = identity_of(connection)
         (summaries,) = ask(connection, "select coalesce(current_setting('summarize_wal', true), 'off')")[0]
     finally:
         connection.close()
@@ -490,6 +544,8 @@ def wal_status(config: Config) -> JSON:
     except StepError as error:
         return {**status, "error": str(error)}
     try:
+        if trouble := other_cluster(config, connection):
+            return {**status, "error": trouble}
         rows = ask(
             connection,
             """

@@ -257,8 +257,13 @@ def prune_here(config: Config) -> list[str]:
         os.unlink(point.folder / MANIFEST)
         shutil.rmtree(point.folder)
         say(f"prune: removed {point.name}")
+    kept_points = [point for point in points if point.name in keep]
     if config.postgres and gone:
-        postgres.remove_unknown(config, {backup for point in points if point.name in keep for backup in point.chain})
+        postgres.remove_unknown(config, {backup for point in kept_points for backup in point.chain})
+    if config.postgres:
+        parts = [point.manifest["stores"]["postgres"] for point in kept_points if point.chain]
+        for name in postgres.prune_superseded(config, parts):
+            say(f"prune: removed {name}, the end of a history that no point is of any more")
     return [point.name for point in gone]
 
 

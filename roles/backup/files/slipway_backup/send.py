@@ -1,26 +1,45 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hands a restored folder to the host that it is for: once, to whoever knows the word that is made for it."""
+"""Hands a restored folder to the host that it is for: once, encrypted, to whoever knows the word that is made for it."""
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import secrets
+import ssl
 import subprocess
+import tempfile
 import time
 import typing as t
 from pathlib import Path
 
-from slipway_backup.common import StepError
+from slipway_backup.common import StepError, execute
 
 PIECE = 2**20
 #: How long to wait for somebody who fetches it.
 PATIENCE_SECONDS = 900
 
 
+def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
+    """Make a key and a certificate for this transfer alone; return what serves with them, and the certificate's SHA-256."""
+    key, made = folder / "key.pem", folder / "certificate.pem"
+    execute(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2",
+            "-subj", "/CN=slipway-restore", "-keyout", str(key), "-out", str(made),
+        ],
+        "make a certificate",
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(made, key)
+    return context, hashlib.sha256(ssl.PEM_cert_to_DER_cert(made.read_text())).hexdigest()
+
+
 def send(folder: Path, port: int) -> None:
-    """Print a word, and serve the folder as a tar file under it until somebody has fetched it whole.
+    """Print a word and the digest of a certificate, and serve the folder as a tar file under the word until somebody has it whole.
 
     Raises:
         StepError: nobody did in time.
@@ -31,6 +50,8 @@ def send(folder: Path, port: int) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         # Sent in pieces: who gets no last one knows that something is missing.
         protocol_version = "HTTP/1.1"
+        # Who connects and says nothing must not keep others out.
+        timeout = 120
 
         def do_GET(self) -> None:
             """Answer with the folder."""
@@ -52,9 +73,13 @@ def send(folder: Path, port: int) -> None:
         def log_message(self, format: str, *arguments: t.Any) -> None:  # noqa: A002 - the name is inherited
             """Keep the word out of the log."""
 
+    with tempfile.TemporaryDirectory() as place:
+        context, digest = certificate(Path(place))
     with http.server.HTTPServer(("", port), Handler) as server:
+        # The handshake is the handler's, and so is its timeout.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         server.timeout = 5
-        print(word, flush=True)
+        print(f"{word}#{digest}", flush=True)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not done:
             server.handle_request()

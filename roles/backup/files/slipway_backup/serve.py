@@ -65,6 +65,7 @@ class Supervisor:
         """
         connection = postgres.connect(self.config)
         try:
+            postgres.refuse_other_cluster(self.config, connection)
             rows = postgres.ask(connection, "select wal_status from pg_replication_slots where slot_name = %s", [postgres.SLOT])
         finally:
             connection.close()
@@ -104,8 +105,8 @@ class Supervisor:
         home = self.config.barman / postgres.SERVER
         for path in (home / "streaming").glob("0*.partial"):
             # Kept: it may hold the last writes of a history that somebody wants back after all.
-            (home / "superseded").mkdir(exist_ok=True)
-            path.rename(home / "superseded" / path.name)
+            (home / postgres.SUPERSEDED).mkdir(exist_ok=True)
+            path.rename(home / postgres.SUPERSEDED / path.name)
 
     def end_receiver(self) -> None:
         """End the receiver; it finishes what it has."""
@@ -124,7 +125,11 @@ class Supervisor:
         flag = self.config.state / ANEW
         if flag.exists():
             self.end_receiver()
-            self.begin_anew(False)
+            aside = flag.read_text().strip()
+            if aside:
+                set_aside(self.config, aside)
+            else:
+                self.begin_anew(False)
             flag.unlink(missing_ok=True)
             self.pause, self.retry_at = 1, 0.0
 
@@ -196,6 +201,24 @@ class Supervisor:
         self.end_receiver()
 
 
+def set_aside(config: Config, name: str) -> None:
+    """Move all points and base backups with their WAL where they can still be restored from, and nothing else changes them.
+
+    Args:
+        config: names the data.
+        name: of the folder below ``aside`` that gets them; what a process that died has moved already stays there.
+    """
+    target = config.data / "aside" / name
+    for source in (config.barman / postgres.SERVER, *config.points.glob("[0-9]*")):
+        if source.exists():
+            place = target / source.relative_to(config.data)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(place)
+    # What it says of a gap is of the old one.
+    postgres.remember_gap(config, None)
+    say(f"wal: the points there were are in {target}; beginning anew")
+
+
 def prepare(config: Config) -> None:
     """Make the folders."""
     for folder in (config.points, config.barman, config.state, config.data / "metrics"):
@@ -212,6 +235,19 @@ def serve(config: Config) -> None:
     supervisor.loop()
     if supervisor.reload:
         os.execvp("slipway-backup", ["slipway-backup", "serve"])  # noqa: S606 - this very program, as it is now
+
+
+def wait_until_obeyed(config: Config, seconds: float = 60) -> None:
+    """Wait until the first process has begun anew.
+
+    Raises:
+        StepError: it has not, as where it does not run.
+    """
+    deadline = time.monotonic() + seconds
+    while (config.state / ANEW).exists():
+        if time.monotonic() > deadline:
+            raise StepError(f"the receiver has not begun anew within {seconds:.0f} s; see the log of the backup container")
+        time.sleep(0.2)
 
 
 def health(config: Config) -> str:

@@ -22,6 +22,8 @@ USER = "10002:10002"
 OUTPUT_LINES = 12
 #: How long a restore waits for a run that changes the data.
 LOCK_SECONDS = 600
+LOCK_PAUSE = 0.2
+LOCKS = Path("/run/lock")
 REMOVE_SECONDS = 30
 TMPFS = "/tmp:noexec,nosuid,nodev,size=64m"  # noqa: S108 - a place of the container alone
 
@@ -72,18 +74,32 @@ def docker(*arguments: str, what: str, given: str | None = None, codes: t.Contai
 
 
 @contextlib.contextmanager
-def alone(name: str) -> t.Iterator[None]:
+def alone(name: str, wait: float = 0) -> t.Iterator[None]:
     """Hold a lock of this host.
+
+    Args:
+        name: of the lock; what follows its last dash is what a person calls it.
+        wait: seconds to wait for another process that holds it.
 
     Raises:
         BusyError: another process holds it.
     """
-    path = Path("/run/lock") / f"slipway-{name}.lock"
+    path = LOCKS / f"slipway-{name}.lock"
+    kind = name.rpartition("-")[2]
+    deadline = time.monotonic() + wait
+    told = False
     with path.open("a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"another {name.rpartition('-')[2]} runs on this host; wait for it to end") from error
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    raise BusyError(f"another {kind} runs on this host; wait for it to end") from error
+                if not told:
+                    say(f"another {kind} runs on this host; waiting up to {wait:.0f} s for it to end")
+                    told = True
+                time.sleep(LOCK_PAUSE)
         yield
 
 
@@ -152,6 +168,11 @@ class Bench:
             what=f"prepare the volume {name}",
         )
 
+    def weight(self) -> list[str]:
+        """Return the options by which a drill steps back behind the stack; a restore does not, as people wait for it."""
+        shares = (self.config.get("drill") or {}).get("cpu_shares")
+        return ["--cpu-shares", str(shares)] if shares and self.kind == "drill" else []
+
     def options(self, name: str, volumes: t.Mapping[str, str], memory_mb: int) -> list[str]:
         """Return the options that all containers share: hardened as those of the stack."""
         mounts = [
@@ -160,7 +181,7 @@ class Bench:
         return [
             "--name", f"{self.prefix}-{name}", *self.labels(name),
             "--read-only", "--tmpfs", TMPFS, "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true",
-            "--memory", f"{memory_mb}m", "--memory-swap", f"{memory_mb}m", "--pids-limit", "256", "--no-healthcheck",
+            "--memory", f"{memory_mb}m", "--memory-swap", f"{memory_mb}m", "--pids-limit", "256", "--no-healthcheck", *self.weight(),
             "--log-opt", "max-size=10m", "--env", "HOME=/tmp", *mounts,
         ]  # fmt: skip
 

@@ -183,12 +183,13 @@ def known_points(config: JSON) -> list[JSON]:
     return t.cast("list[JSON]", slipway_backup(config, "list", what="list the points"))
 
 
-def drill(config: JSON, name: str) -> JSON:
+def drill(config: JSON, name: str, wait: float = 0) -> JSON:
     """Restore a point into throw-away containers, check it, and record what came of it.
 
     Args:
         config: backup.json.
-        name: of the point; latest is the newest, whatever a drill has said of it.
+        name: of the point; latest is the newest when it begins, whatever a drill has said of it.
+        wait: seconds to wait for another drill to end.
 
     Returns:
         The entry of verification.json, with the point's name.
@@ -196,7 +197,7 @@ def drill(config: JSON, name: str) -> JSON:
     Raises:
         HostError: it could not be judged; nothing is recorded then.
     """
-    with alone(f"{config['stack']}-drill"):
+    with alone(f"{config['stack']}-drill", wait):
         bench = Bench(config, "drill")
         for left in bench.clean():
             say(f"drill: removed {left}, which a drill that died left behind")
@@ -310,7 +311,7 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
         port: TCP port on it.
 
     Returns:
-        ``url``, from which it can be fetched once; whoever knows it gets the data.
+        ``url``, from which it can be fetched once, with the digest of the certificate behind a #; whoever knows it gets the data.
     """
     bench = Bench(config, "restore")
     name = f"{bench.prefix}-send-{store}"
@@ -327,7 +328,7 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
         if not bench.running(name) or time.monotonic() > deadline:
             raise HostError(f"{store} cannot be offered: {bench.logs(name)}")
         time.sleep(0.2)
-    return {"url": f"http://{address}:{port}/{word}"}
+    return {"url": f"https://{address}:{port}/{word}"}
 
 
 def remove(config: JSON, kind: str) -> list[str]:
