@@ -236,6 +236,15 @@ def hold(data: Path, ready: Any, done: Any) -> None:
         done.wait(30)
 
 
+def test_a_point_is_named_later_than_all_there_are_whatever_the_clock_says(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run, "now", lambda: NOON)
+    assert run.free_name(config) == "20261123T120000Z"
+    make_point(config, NOON)
+    assert run.free_name(config) == "20261123T120001Z"
+    make_point(config, NOON + timedelta(hours=1))
+    assert run.free_name(config) == "20261123T130001Z"
+
+
 def test_two_runs_at_once_are_kept_apart(config: common.Config):
     context = multiprocessing.get_context("spawn")
     ready, done = context.Event(), context.Event()
@@ -288,6 +297,16 @@ def test_a_backup_builds_on_the_last_good_one_until_its_chain_is_too_old():
     assert postgres.parent_for([], 7, "1", "20261113T021500") == ""
 
 
+def test_base_backups_made_with_a_wrong_clock_are_out_of_order():
+    first, second, third = (
+        {"id": f"2026112{day}T021500", "begin_wal": f"00000001000000000000000{wal}"} for day, wal in ((1, 2), (2, 9), (3, 5))
+    )
+    assert postgres.in_order([first, second])
+    assert not postgres.in_order([first, second, third])
+    assert postgres.in_order([first, second, third | {"begin_wal": "000000020000000000000005"}]), "a restore went back to there"
+    assert postgres.in_order([first, second | {"begin_wal": "None"}, third])
+
+
 def test_connection_strings_take_any_text_and_no_password(config: common.Config):
     settings = {"host": "db", "port": 5432, "user": "it's a \\ role", "database": "app"}
     text = postgres.conninfo(common.dataclasses.replace(config, postgres=settings), "app")
@@ -317,7 +336,7 @@ def test_records_come_back_as_they_were_written(tmp_path: Path):
         list(chroma.read_lines(tmp_path / "0.jsonl.zst"))
 
 
-WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": True, "gap": "", "error": ""}
+WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": True, "clock_ahead_s": 0.1, "gap": "", "error": ""}
 
 
 @pytest.mark.parametrize(
@@ -328,6 +347,7 @@ WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": 
         ({"error": "PostgreSQL at db:5432: refused"}, ["PostgreSQL at db:5432: refused"]),
         ({"slot": "lost"}, ["the WAL slot is lost: the database keeps more WAL for us than it should, or has dropped it"]),
         ({"behind_bytes": 2**30}, ["WAL is 1024 MB behind"]),
+        ({"clock_ahead_s": -3600.2}, ["the clock of this host is 3600 s behind the database's: one of the two is wrong"]),
         ({"synchronous": False}, ["the database does not wait for us, although backup_wal_synchronous is set"]),
     ],
 )

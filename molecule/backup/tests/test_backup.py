@@ -182,6 +182,29 @@ def test_a_point_holds_the_very_rows_that_it_counted(host: LabHost, restored: Ca
     assert sql(host, "select count(*) = max(id) from acked", container=server) == "t", "no row in between is missing"
 
 
+def test_a_logical_dump_can_be_loaded_elsewhere(host: LabHost):
+    change = shlex.quote('s/"logical_dump": false/"logical_dump": true/')
+    host.run(f"docker exec slipway-backup sh -c {shlex.quote(f'sed {change} /etc/slipway/current/backup.json >/tmp/dump.json')}")
+    host.run(f"{PROGRAM} --config /tmp/dump.json run")
+    (told,) = manifest(host)["stores"]["postgres"]["dumps"].values()
+    assert told["bytes"] > 0
+    sql(host, "create database dumped")
+    try:
+        # Without owners, as on a server that does not know our users.
+        folder = f"/backup/points/{manifest(host)['name']}/{told['folder']}"
+        host.run(
+            f"docker exec slipway-backup pg_restore --no-owner --no-privileges --file=- {folder} | "
+            "docker exec --interactive slipway-postgres psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --dbname=dumped"
+        )
+        counted = manifest(host)["stores"]["postgres"]["databases"]["app"]
+        assert counted
+        for table, expected in counted.items():
+            rows = host.run(f"docker exec slipway-postgres psql -qAtX --dbname=dumped --command='select count(*) from {table}'").strip()
+            assert int(rows) == expected["rows"], table
+    finally:
+        sql(host, "drop database dumped")
+
+
 def test_the_timer_runs_the_same(host: LabHost):
     timer = host.run("systemctl show slipway-slipway-backup.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState")
     assert set(timer.split()) == {"Persistent=yes", "RandomizedDelayUSec=15min", "ActiveState=active", "UnitFileState=enabled"}
@@ -334,6 +357,55 @@ def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_ful
     assert run(host)[0] == 0
     assert len(manifest(host)["stores"]["postgres"]["chain"]) == 1
     assert report(host)["alerts"] == []
+
+
+def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: LabHost, restored: Callable[..., str]):
+    host.run("cp /usr/lib/*/faketime/libfaketime.so.1 $(docker volume inspect --format '{{.Mountpoint}}' backup_data)/")
+    sql(host, "truncate acked restart identity")
+    made = []
+    for offset, said in (("+1h", "3600 s ahead of"), ("-1h", "3600 s behind")):
+        wrong = f"docker exec --env LD_PRELOAD=/backup/libfaketime.so.1 --env FAKETIME={offset} slipway-backup slipway-backup --json"
+        sql(host, "insert into acked default values")
+        made.append(json.loads(host.run(f"{wrong} run").splitlines()[-1]))
+        alerts = json.loads(host.run(f"{wrong} report"))["alerts"]
+        assert any(said in alert for alert in alerts), alerts
+    sql(host, "insert into acked default values")
+    time.sleep(1.5)
+    moment = sql(host, "select clock_timestamp()")
+    time.sleep(1.5)
+    sql(host, "insert into acked default values")
+    assert run(host)[0] == 0
+    assert report(host)["alerts"] == []
+    made.append(manifest(host))
+    assert [point["name"] for point in made] == names(host)[-3:], "the newest is the last one"
+    assert [point["moment"] for point in made] == sorted(point["moment"] for point in made), "by the clock of the database"
+    for point in made:
+        host.run(f"{PROGRAM} verify {point['name']}")
+    server = restored("latest", "--target-time", moment)
+    assert sql(host, "select count(*) from acked", container=server) == "3"
+
+
+def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_name(host: LabHost, lab: Lab):
+    identity = "/backup/barman/postgres/identity.json"
+    before = names(host)
+    host.run(f'docker exec slipway-backup sed -i \'s/"systemid": "[0-9]*/"systemid": "1/\' {identity}')
+    code, said = run(host)
+    assert code == 1
+    assert "-e backup_begin_anew=slipway" in said
+    refused = lab.playbook("backup", variables={"backup_begin_anew": "another"})
+    assert refused.returncode != 0
+    assert names(host) == before
+    done = lab.playbook("backup", variables={"backup_begin_anew": "slipway"})
+    assert done.returncode == 0, done.output[-4000:]
+    assert done.report["backup"]["alerts"] == []
+    assert names(host) == [done.report["backup"]["last_point"]["name"]]
+    assert len(manifest(host)["stores"]["postgres"]["chain"]) == 1
+    # What was there can still be restored from.
+    aside = host.run("docker exec slipway-backup sh -c 'echo /backup/aside/*'").strip()
+    kept = [point["name"] for point in json.loads(host.run(f"{PROGRAM} --data {aside} --json list"))]
+    assert kept == before
+    host.run(f"{PROGRAM} --data {aside} verify {before[-1]}")
+    host.run(f"docker exec slipway-backup rm -r {aside}")
 
 
 # Loss

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 PROGRAM = "docker exec slipway-backup slipway-backup"
 JOURNAL = "/etc/slipway/slipway/restore/postgres.json"
+QUESTION = b"Type the name of the stack to go on"
 THROWN_AWAY = "docker {} --filter label=slipway.owner=backup-drill --filter label=slipway.stack=slipway --quiet"
 
 
@@ -33,6 +36,28 @@ def points(host: LabHost) -> list[dict[str, Any]]:
 def restore(lab: Lab, **variables: str) -> Run:
     """Run restore.yml as an operator who has typed the name of the stack."""
     return lab.playbook("restore", variables={"restore_confirm": "slipway", **variables})
+
+
+def typed(lab: Lab, answer: str, **variables: str) -> tuple[int, str]:
+    """Run restore.yml at a terminal, as a person who types an answer when asked; return the exit code and what the terminal showed."""
+    command = [str(BIN / "ansible-playbook"), "playbooks/restore.yml", "-i", str(lab.inventory), "--extra-vars", json.dumps(variables)]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(ROOT)
+        os.execve(command[0], command, {**kept, "ANSIBLE_NOCOLOR": "1", "SLIPWAY_REPORTS_DIR": str(lab.reports)})
+    shown = b""
+    answered = False
+    # Reading fails when the last that holds the other end has ended.
+    with contextlib.suppress(OSError), os.fdopen(terminal, "r+b", buffering=0) as screen:
+        while piece := screen.read(4096):
+            shown += piece
+            if not answered and QUESTION in shown:
+                # What is typed before the prompt listens is dropped.
+                time.sleep(1)
+                screen.write(answer.encode() + b"\r")
+                answered = True
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode(errors="replace")
 
 
 def nothing_thrown_away_is_left(host: LabHost) -> bool:
@@ -82,6 +107,15 @@ def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host:
     assert nothing_thrown_away_is_left(host)
 
 
+def test_a_drill_waits_for_one_that_is_going_on(host: LabHost, lab: Lab, newest: dict[str, Any]):
+    host.run(f"systemd-run --unit other-drill --collect --quiet --service-type=exec {HOST_PROGRAM} drill {newest['name']}")
+    wait_until(lambda: not nothing_thrown_away_is_left(host), 60, "the other drill has begun")
+    run = lab.playbook("drill")
+    assert run.returncode == 0, run.output[-4000:]
+    assert "another drill runs on this host" in run.output
+    assert run.report["drill"]["result"] == "verified"
+
+
 def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_offered(host: LabHost, lab: Lab, damaged: str):
     host.run(f"{HOST_PROGRAM} drill {points(host)[-2]['name']}")
     before = points(host)[-2]
@@ -121,6 +155,10 @@ def test_nothing_is_touched_without_the_name_of_the_stack(host: LabHost, lab: La
     run = lab.playbook("restore", variables={"point": "latest", "restore_confirm": "another"})
     assert run.returncode != 0
     assert "Nothing was touched" in run.output
+    code, shown = typed(lab, "another", point="latest")
+    assert code != 0
+    assert "of the stack slipway will be what" in shown, shown[-3000:]
+    assert "Nothing was touched" in shown
     assert host.service("postgres").inspect["State"]["StartedAt"] == started
 
 
@@ -165,9 +203,9 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     assert host.succeeds(f"test -e {JOURNAL}"), f"the run was over before it could be interrupted: {output[-4000:]}"
     with lab.client() as client:
         assert client.get("/api/sessions").status_code == 503
-    run = restore(lab, target_time=moment)
-    assert run.returncode == 0, run.output[-6000:]
-    assert "is healthy and holds postgres" in run.output
+    code, shown = typed(lab, "slipway", target_time=moment)
+    assert code == 0, shown[-6000:]
+    assert "is healthy and holds postgres" in shown
     assert sql(host, "select count(*) from kept") == wanted
     assert not host.succeeds(f"test -e {JOURNAL}")
     lab.wait_until_healthy()

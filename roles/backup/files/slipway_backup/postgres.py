@@ -11,9 +11,10 @@ import random
 import shutil
 import time
 import typing as t
+from datetime import datetime
 from pathlib import Path
 
-from slipway_backup.common import JSON, Config, StepError, execute, read_json, say, size_of, stamp, write_atomically, write_json
+from slipway_backup.common import JSON, Config, StepError, execute, now, read_json, say, size_of, stamp, write_atomically, write_json
 
 SERVER = "postgres"
 #: Name of the receiver among the server's standbys; the role postgres names it in synchronous_standby_names.
@@ -166,8 +167,9 @@ def ask(connection: t.Any, query: t.Any, parameters: t.Sequence[t.Any] | None = 
 
 
 def backups(config: Config) -> list[JSON]:
-    """Return Barman's backups, oldest first, each with ``id``, ``status``, ``parent`` (empty for a full one), ``system_id`` and ``bytes``.
+    """Return Barman's backups, oldest first.
 
+    Each has ``id``, ``status``, ``parent`` (empty for a full one), ``system_id``, ``bytes`` and ``begin_wal``.
     Read from Barman's own descriptions, as asking it starts a program for each.
     """
     found = []
@@ -181,6 +183,7 @@ def backups(config: Config) -> list[JSON]:
                 "parent": "" if parent == "None" else parent,
                 "system_id": info.get("systemid", ""),
                 "bytes": size_of(config.barman / SERVER / "base" / backup_id),
+                "begin_wal": info.get("begin_wal", ""),
             }
         )
     return found
@@ -346,13 +349,31 @@ def wait_for_receiver(config: Config, seconds: float = 60) -> None:
         connection.close()
 
 
+def in_order(known: t.Iterable[JSON]) -> bool:
+    """Tell whether backups that are older by their identifiers begin earlier in the WAL too, as far as they are of one timeline."""
+    last: dict[str, str] = {}
+    for backup in known:
+        wal = backup["begin_wal"] if backup["begin_wal"] != "None" else ""
+        if wal and wal < last.get(wal[:8], ""):
+            return False
+        last[wal[:8]] = wal
+    return True
+
+
 def remove_unknown(config: Config, keep: t.Container[str]) -> list[str]:
     """Remove Barman's backups that nothing needs, newest first: one that others build on would take them along."""
     removed = []
-    for backup in reversed(backups(config)):
+    known = backups(config)
+    home = config.barman / SERVER
+    # Barman drops the WAL before what it takes for the next backup, going by the time in the names: after a clock that was wrong another
+    # one may need that WAL. It goes with a later removal, when the order is right again.
+    ordered = in_order(known)
+    for backup in reversed(known):
         if backup["id"] not in keep:
-            barman(config, "delete", SERVER, backup["id"], what=f"remove the base backup {backup['id']}")
-            shutil.rmtree(config.barman / SERVER / "base" / backup["id"], ignore_errors=True)
+            if ordered:
+                barman(config, "delete", SERVER, backup["id"], what=f"remove the base backup {backup['id']}")
+            shutil.rmtree(home / "base" / backup["id"], ignore_errors=True)
+            (home / "meta" / f"{backup['id']}{INFO}").unlink(missing_ok=True)
             removed.append(str(backup["id"]))
     return removed
 
@@ -473,6 +494,19 @@ def mark_moment(config: Config, name: str) -> JSON:
         writer.close()
 
 
+def clock(config: Config) -> datetime:
+    """Return what time it is by the server's clock.
+
+    Raises:
+        StepError: the server is away.
+    """
+    connection = connect(config)
+    try:
+        return t.cast("datetime", ask(connection, "select clock_timestamp()")[0][0])
+    finally:
+        connection.close()
+
+
 def archived(config: Config, wal: str) -> Path:
     """Return where Barman keeps a WAL segment."""
     return config.barman / SERVER / "wals" / wal[:16] / wal
@@ -536,6 +570,7 @@ def wal_status(config: Config) -> JSON:
         "slot": "",
         "behind_bytes": None,
         "synchronous": False,
+        "clock_ahead_s": None,
         "gap": remembered.get("gap", ""),
         "error": "",
     }
@@ -550,7 +585,7 @@ def wal_status(config: Config) -> JSON:
             connection,
             """
             select slots.active, slots.wal_status, pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(write_lsn, restart_lsn))::bigint,
-              coalesce(sync_state in ('sync', 'quorum'), false), slots.safe_wal_size
+              coalesce(sync_state in ('sync', 'quorum'), false), slots.safe_wal_size, clock_timestamp()
             from pg_replication_slots as slots left join pg_stat_replication on pid = active_pid
             where slot_name = %s
             """,
@@ -562,8 +597,16 @@ def wal_status(config: Config) -> JSON:
         connection.close()
     if not rows:
         return {**status, "error": f"the server has no slot {SLOT}"}
-    active, slot, behind, synchronous, room = rows[0]
-    return {**status, "streaming": bool(active), "slot": slot, "behind_bytes": behind, "synchronous": synchronous, "room_bytes": room}
+    active, slot, behind, synchronous, room, there = rows[0]
+    return {
+        **status,
+        "streaming": bool(active),
+        "slot": slot,
+        "behind_bytes": behind,
+        "synchronous": synchronous,
+        "room_bytes": room,
+        "clock_ahead_s": round((now() - there).total_seconds(), 1),
+    }
 
 
 def remember_gap(config: Config, moment: t.Any) -> None:

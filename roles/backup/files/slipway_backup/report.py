@@ -90,6 +90,10 @@ def wal_alerts(wal: JSON, synchronous: bool) -> list[str]:
         found.append("WAL does not stream")
     if wal["slot"] in {"unreserved", "lost", "extended"}:
         found.append(f"the WAL slot is {wal['slot']}: the database keeps more WAL for us than it should, or has dropped it")
+    if abs(wal["clock_ahead_s"] or 0) > CLOCK_ALERT_SECONDS:
+        ahead = wal["clock_ahead_s"]
+        side = "ahead of" if ahead > 0 else "behind"
+        found.append(f"the clock of this host is {abs(ahead):.0f} s {side} the database's: one of the two is wrong")
     if (wal["behind_bytes"] or 0) > BEHIND_ALERT_BYTES:
         found.append(f"WAL is {wal['behind_bytes'] / 2**20:.0f} MB behind")
     if wal["gap"]:

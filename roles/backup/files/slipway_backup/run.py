@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import typing as t
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from slipway_backup import chroma, offsite, postgres, redis, report
@@ -113,7 +113,8 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
     base: JSON = {}
     if config.postgres:
         base = postgres.take_base_backup(config, full)
-    moment = now()
+    # Its clock is the one by which the WAL tells moments; ours may be wrong.
+    moment = postgres.clock(config) if config.postgres else now()
     if config.postgres:
         say("postgres: restore point, and counting rows")
         stores["postgres"] = {**base, **postgres.mark_moment(config, name)}
@@ -152,16 +153,12 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
 
 def free_name(config: Config) -> str:
     """Return a name for a new point, later than all there are, so that a clock set back loses the order of none."""
-    moment = now()
+    name = point_name(now())
     newest = max((point.name for point in read_points(config)), default="")
-    while True:
-        name = point_name(moment)
-        if not (config.points / name).exists():
-            break
-        time.sleep(1)
-        moment = now()
-    if newest > name:
-        say(f"run: the clock says {name}, and there is a point {newest}: one of the two is wrong")
+    if newest >= name:
+        if newest > name:
+            say(f"run: the clock says {name}, and there is a point {newest}: the clock is, or was, wrong")
+        name = point_name(moment_of(newest) + timedelta(seconds=1))
     return name
 
 
