@@ -307,6 +307,16 @@ def test_base_backups_made_with_a_wrong_clock_are_out_of_order():
     assert postgres.in_order([first, second | {"begin_wal": "None"}, third])
 
 
+@pytest.mark.parametrize(("busy", "options"), [(18, ["--bwlimit", "40000"]), (4, [])])
+def test_only_a_busy_server_is_read_slowly(config: common.Config, monkeypatch: pytest.MonkeyPatch, busy: int, options: list[str]):
+    looks = iter([True] * busy + [False] * postgres.LOOKS)
+    monkeypatch.setattr(postgres, "connect", lambda _: Server("1"))
+    monkeypatch.setattr(postgres, "ask", lambda *_: [(next(looks),)])
+    monkeypatch.setattr(postgres.time, "sleep", lambda _: None)
+    assert postgres.pace(dataclasses.replace(config, postgres={"busy_rate_mb": 40})) == options
+    assert postgres.pace(dataclasses.replace(config, postgres={"busy_rate_mb": 0})) == []
+
+
 def test_connection_strings_take_any_text_and_no_password(config: common.Config):
     settings = {"host": "db", "port": 5432, "user": "it's a \\ role", "database": "app"}
     text = postgres.conninfo(common.dataclasses.replace(config, postgres=settings), "app")

@@ -33,6 +33,9 @@ ACTIVE = """
 select backend_xid::text from pg_stat_activity where backend_xid is not null
 union select transaction::text from pg_prepared_xacts
 """
+#: How often to look, within a second, whether statements are in progress, and from which share of the looks on a server counts as busy.
+LOOKS = 20
+BUSY_SHARE = 0.5
 WAL_SECONDS = 300
 COUNT_SECONDS = 300
 DUMP_JOBS = 2
@@ -288,11 +291,12 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     if not full and not gap and summaries == "on":
         parent = parent_for(before, int(config.postgres["full_days"]), system_id, time.strftime("%Y%m%dT%H%M%S"))
     prepare_wal(config)
+    paced = pace(config)
     began = time.monotonic()
     if parent:
         say(f"postgres: base backup, the blocks changed since {parent}")
         try:
-            barman(config, "backup", SERVER, "--incremental", parent, what="take an incremental base backup")
+            barman(config, "backup", SERVER, *paced, "--incremental", parent, what="take an incremental base backup")
         except StepError as error:
             # A summary may be missing, as after a restore: a full backup is the way out.
             say(f"postgres: {error}; taking a full one instead")
@@ -301,7 +305,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     if not parent:
         say("postgres: full base backup")
         try:
-            barman(config, "backup", SERVER, what="take a base backup")
+            barman(config, "backup", SERVER, *paced, what="take a base backup")
         except StepError:
             remove_unknown(config, {backup["id"] for backup in before})
             raise
@@ -317,6 +321,33 @@ def take_base_backup(config: Config, full: bool) -> JSON:
         "seconds": round(time.monotonic() - began, 1),
         "system_identifier": system_id,
     }
+
+
+def is_busy(connection: t.Any) -> bool:
+    """Tell whether clients have the server work more than half of the time."""
+    query = """
+    select exists (select from pg_stat_activity where state = 'active' and backend_type = 'client backend' and pid <> pg_backend_pid())
+    """
+    busy = 0
+    for _ in range(LOOKS):
+        busy += ask(connection, query)[0][0]
+        time.sleep(1 / LOOKS)
+    return busy > LOOKS * BUSY_SHARE
+
+
+def pace(config: Config) -> list[str]:
+    """Return Barman's options that keep a base backup from taking the server's disk and processors from busy clients."""
+    rate = int(config.postgres.get("busy_rate_mb", 0))
+    if not rate:
+        return []
+    connection = connect(config)
+    try:
+        busy = is_busy(connection)
+    finally:
+        connection.close()
+    if busy:
+        say(f"postgres: the server is busy: at most {rate} MB/s")
+    return ["--bwlimit", str(rate * 1000)] if busy else []
 
 
 def prepare_wal(config: Config) -> None:
@@ -470,6 +501,8 @@ def mark_moment(config: Config, name: str) -> JSON:
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - only to not keep step with a writer
         (wal, timeline) = ask(writer, "select pg_walfile_name(%s::pg_lsn), timeline_id from pg_control_checkpoint()", [lsn])[0]
         ask(reader, f"set local statement_timeout = '{COUNT_SECONDS}s'")
+        # One processor is enough for what nobody waits for.
+        ask(reader, "set local max_parallel_workers_per_gather = 0")
         tables = count_tables(reader)
         head = ""
         if config.postgres.get("migration_query"):
