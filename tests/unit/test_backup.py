@@ -373,6 +373,11 @@ def test_a_point_of_the_future_and_an_old_one_are_alerts():
     assert report.point_alerts(None, 26) == ["there is no recovery point"]
 
 
+def test_a_program_that_takes_too_long_is_ended_and_what_it_said_is_told():
+    with pytest.raises(common.StepError, match=r"ask: sh was stopped after 0\.5 s: the bucket does not exist"):
+        common.execute(["sh", "-c", "echo the bucket does not exist >&2; exec sleep 30"], "ask", timeout=0.5)
+
+
 def test_a_configuration_that_cannot_be_used_is_named(tmp_path: Path):
     path = tmp_path / "backup.json"
     path.write_text(json.dumps({"stack": "shop"}))

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from slipway_lab import NETWORK, ROOT, Lab, LabHost, wait_until
 
@@ -64,8 +65,9 @@ def goes_there_and_comes_back(host: LabHost, program: Callable[..., Any], reposi
 
 def test_a_repository_behind_ssh(host: LabHost, program: Callable[..., Any]):
     host.run("test -e /root/key || ssh-keygen -q -t ed25519 -N '' -f /root/key")
-    host.run("useradd --create-home keeper 2>/dev/null; install -d -o keeper -g keeper -m 0700 /home/keeper/.ssh", check=False)
-    host.run("install -o keeper -g keeper -m 0600 /root/key.pub /home/keeper/.ssh/authorized_keys")
+    host.run("id keeper >/dev/null 2>&1 || useradd --create-home keeper")
+    # Where the lab's sshd looks for them.
+    host.run("install -m 0644 /root/key.pub /etc/ssh/authorized_keys/keeper")
     theirs, ours = (host.run(f"cut -d' ' -f1,2 {key}.pub").strip() for key in ("/etc/ssh/ssh_host_ed25519_key", "/root/key"))
     try:
         goes_there_and_comes_back(
@@ -111,6 +113,7 @@ def s3(lab: Lab) -> Iterator[str]:
     try:
         (host,) = lab.groups["backup"]
         wait_until(lambda: host.can_connect(gateway, port), 30, "the S3 server listens")
+        httpx.put(f"http://{gateway}:{port}/backups", trust_env=False).raise_for_status()
         yield f"s3:http://{gateway}:{port}/backups/slipway"
     finally:
         server.terminate()

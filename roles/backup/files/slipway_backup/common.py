@@ -159,7 +159,9 @@ def execute(
             list(command), capture_output=True, text=True, errors="replace", check=False, timeout=timeout, env={**os.environ, **(env or {})}
         )
     except subprocess.TimeoutExpired as error:
-        raise StepError(f"{what}: {command[0]} was stopped after {timeout:g} s") from error
+        # Bytes, whatever was asked for.
+        said = tail(error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or "", 2)
+        raise StepError(f"{what}: {command[0]} was stopped after {timeout:g} s{': ' if said else ''}{said}") from error
     except OSError as error:
         raise StepError(f"{what}: {command[0]}: {error.strerror}") from error
     if done.returncode not in codes:

@@ -19,7 +19,8 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 NO_REPOSITORY_TEXT = "there is no repository at this place"
 STATE = "offsite.json"
 LOCK_WAIT = "10m"
-CONNECT_TIMEOUT = 900
+#: A server that is away, or a bucket that is not there, restic asks again for a quarter of an hour.
+CONNECT_TIMEOUT = 180
 
 
 def enabled(config: Config) -> bool:
@@ -136,7 +137,10 @@ def ship(config: Config) -> list[str]:
 
 def read_snapshots(config: Config) -> dict[str, JSON]:
     """Return the repository's snapshots of this stack by the point that each holds."""
-    output = restic(config, "snapshots", "--json", "--host", config.stack, what="list the off-site repository", timeout=CONNECT_TIMEOUT)
+    # Without a lock: it would wait for somebody else's pruning, which harms no list.
+    output = restic(
+        config, "snapshots", "--json", "--no-lock", "--host", config.stack, what="list the off-site repository", timeout=CONNECT_TIMEOUT
+    )
     found = {}
     for snapshot in json.loads(output or "[]") or []:
         for tag in snapshot.get("tags") or []:
