@@ -297,6 +297,13 @@ def test_a_backup_builds_on_the_last_good_one_until_its_chain_is_too_old():
     assert postgres.parent_for([], 7, "1", "20261113T021500") == ""
 
 
+def test_a_clock_behind_all_base_backups_makes_none():
+    postgres.refuse_old_clock([], "20201113T021500")
+    postgres.refuse_old_clock(BACKUPS, "20261111T000000")
+    with pytest.raises(common.StepError, match=r"the clock of this host says 20201113T021500, before .* 20261110T021500: set it"):
+        postgres.refuse_old_clock(BACKUPS, "20201113T021500")
+
+
 def test_base_backups_made_with_a_wrong_clock_are_out_of_order():
     first, second, third = (
         {"id": f"2026112{day}T021500", "begin_wal": f"00000001000000000000000{wal}"} for day, wal in ((1, 2), (2, 9), (3, 5))

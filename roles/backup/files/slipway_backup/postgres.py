@@ -286,6 +286,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     finally:
         connection.close()
     before = backups(config)
+    refuse_old_clock(before, time.strftime("%Y%m%dT%H%M%S"))
     parent = ""
     gap = read_json(config.state / "wal.json", {}).get("gap", "")
     if not full and not gap and summaries == "on":
@@ -321,6 +322,23 @@ def take_base_backup(config: Config, full: bool) -> JSON:
         "seconds": round(time.monotonic() - began, 1),
         "system_identifier": system_id,
     }
+
+
+def refuse_old_clock(known: t.Sequence[JSON], today: str) -> None:
+    """Refuse a base backup that would be the oldest by its identifier: Barman takes it for the first, and drops all WAL before it.
+
+    Args:
+        known: backups, oldest first.
+        today: the moment as Barman writes its identifiers.
+
+    Raises:
+        StepError: the clock is wrong, or was when all others were made.
+    """
+    if known and today < known[0]["id"]:
+        raise StepError(
+            f"the clock of this host says {today}, before the oldest base backup {known[0]['id']}: set it. Barman would take the new one "
+            "for the first, and drop the WAL of all others"
+        )
 
 
 def is_busy(connection: t.Any) -> bool:
