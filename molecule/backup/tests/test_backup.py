@@ -385,8 +385,8 @@ def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: 
         return host.run(f"docker exec slipway-backup sh -c '{settings} exec slipway-backup --json {command}'", check)
 
     sql(host, "insert into acked default values")
-    made = [json.loads(wrong("+1h", "run --full").splitlines()[-1])]
-    alerts = json.loads(wrong("+1h", "report"))["alerts"]
+    made = [json.loads(wrong("+1h", "run --full").splitlines()[0])]
+    alerts = json.loads(wrong("+1h", "report").splitlines()[0])["alerts"]
     assert any("3600 s ahead of the database's" in alert for alert in alerts), alerts
     # Barman would take it for the first of all, and drop the WAL that the others need.
     before = names(host)
