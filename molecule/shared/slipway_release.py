@@ -121,6 +121,18 @@ class Fleet:
         """Return a version of the pair that does not serve now."""
         return pair[1] if self.version == pair[0] else pair[0]
 
+    def begin_small(self) -> None:
+        """Have one version of the small product serve, and the other kept for a rollback."""
+        record = self.records()[0]
+        previous = record["previous"] or {}
+        kept = f"backend-{previous.get('slot')}-1"
+        if {record["version"], previous.get("version")} == set(SMALL) and all(
+            kept in {container.service for container in host.containers()} for host in self.app
+        ):
+            return
+        for version in SMALL:
+            self.check(version, self.deploy(version, **QUICK))
+
     def check(self, version: str, run: Run | None = None, standby: bool = False) -> None:
         """Check what holds after each run, whatever became of it.
 

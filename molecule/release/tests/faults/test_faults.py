@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from slipway_lab import Run, wait_until
-from slipway_release import FOLDER, QUICK, SMALL, STEPS, Fleet
+from slipway_release import FOLDER, QUICK, STEPS, Fleet
 
 #: From here on the new version stands, and an interrupted release is finished.
 COMMITTED = ("retire", "record")
@@ -21,8 +21,7 @@ COMMITTED = ("retire", "record")
 @pytest.fixture(scope="module", autouse=True)
 def small(fleet: Fleet) -> None:
     """Begin with two versions of the small product, so that one of them is kept."""
-    for version in SMALL:
-        fleet.check(version, fleet.deploy(version, **QUICK))
+    fleet.begin_small()
 
 
 def message(run: Run) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from slipway_lab import wait_until
-from slipway_release import QUICK, SMALL, Fleet
+from slipway_release import QUICK, Fleet
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small(fleet: Fleet) -> None:
     """Begin with the small product, and with one to go back to."""
-    for version in SMALL:
-        fleet.check(version, fleet.deploy(version, **QUICK))
+    fleet.begin_small()
 
 
 def kept(fleet: Fleet) -> dict[str, tuple[str, str]]:
