@@ -48,7 +48,7 @@ molecule: ## Run every Molecule scenario
 e2e: ## Test the product of a lab that is up through a browser
 	@lab/test e2e
 
-bench: ## Measure no-ops, first deploys and releases into reports/bench-latest.json
+bench: ## Measure no-ops, first deploys, releases and backups into reports/bench-latest.json
 	@lab/step tools lab/tools
 	@tests/bench/run
 

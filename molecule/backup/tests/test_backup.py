@@ -271,6 +271,8 @@ def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
         host.run("docker start slipway-postgres")
     wait_until(lambda: report(host)["wal"]["streaming"], 90, "WAL streams again")
     assert run(host)[0] == 0
+    states = host.run("docker top slipway-backup -eo pid,stat").split()
+    assert not [state for state in states if state.startswith("Z")], "what the receiver left is taken leave of"
 
 
 def test_a_run_on_a_full_disk_fails_and_leaves_nothing(host: LabHost):

@@ -44,7 +44,7 @@ def keys_in(report: str) -> int:
 
 def check(path: Path) -> int:
     """Read an RDB file through; return its keys."""
-    return keys_in(execute(["redis-check-rdb", str(path)], "check the copy of Redis").stdout)
+    return keys_in(execute(["redis-check-rdb", str(path)], "check the copy of Redis", timeout=TRANSFER_SECONDS).stdout)
 
 
 def capture(config: Config, folder: Path) -> JSON:

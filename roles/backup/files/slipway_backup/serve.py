@@ -29,6 +29,7 @@ STEADY_SECONDS = 3
 #: The health check takes an older word of ours for none.
 STALE_SECONDS = 90
 STOP_SECONDS = 10
+REAP_SECONDS = 2
 #: What the server says when there is no way on from the place that we ask for.
 DEAD_END = ("has already been removed", "is not in this server's history")
 
@@ -118,6 +119,7 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.receiver.wait(STOP_SECONDS)
                 break
+        reap(self.receiver.pid)
         self.receiver = None
 
     def obey(self) -> None:
@@ -199,6 +201,15 @@ class Supervisor:
                 self.tell()
             self.stopping.wait(1)
         self.end_receiver()
+
+
+def reap(group: int) -> None:
+    """Take leave of what a receiver started: the first process of a container inherits it, and each one counts against the limit."""
+    deadline = time.monotonic() + REAP_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if not os.waitpid(-group, os.WNOHANG)[0]:
+                time.sleep(0.05)
 
 
 def set_aside(config: Config, name: str) -> None:
