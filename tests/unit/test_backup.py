@@ -243,6 +243,8 @@ def test_a_point_is_named_later_than_all_there_are_whatever_the_clock_says(confi
     assert run.free_name(config) == "20261123T120001Z"
     make_point(config, NOON + timedelta(hours=1))
     assert run.free_name(config) == "20261123T130001Z"
+    offsite.remember(config, shipped={"20261123T140000Z": "1a2b3c4d"})
+    assert run.free_name(config) == "20261123T140001Z"
 
 
 def test_two_runs_at_once_are_kept_apart(config: common.Config):

@@ -152,9 +152,10 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
 
 
 def free_name(config: Config) -> str:
-    """Return a name for a new point, later than all there are, so that a clock set back loses the order of none."""
+    """Return a name for a new point, later than all there are, here and off-site, so that a clock set back loses the order of none."""
     name = point_name(now())
-    newest = max((point.name for point in read_points(config)), default="")
+    # Off-site too: there may be points that are not here any more.
+    newest = max([*(point.name for point in read_points(config)), *offsite.shipped(config)], default="")
     if newest >= name:
         if newest > name:
             say(f"run: the clock says {name}, and there is a point {newest}: the clock is, or was, wrong")
