@@ -147,6 +147,8 @@ def test_a_time_says_its_zone():
         restore.parse_time("2026-11-23 12:00:00")
     with pytest.raises(common.StepError, match="is no time"):
         restore.parse_time("yesterday")
+    with pytest.raises(common.StepError, match="as one word"):
+        restore.parse_time("2026-11-23")
 
 
 # A run

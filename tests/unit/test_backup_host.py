@@ -60,6 +60,17 @@ def test_a_time_without_its_zone_is_refused(text: str) -> None:
         decide.choose([a_point(1)], "latest", text)
 
 
+def test_a_day_is_no_moment() -> None:
+    """The shell takes the quotes from -e target_time='2026-11-23 02:15:00+00:00', and Ansible all from the space on."""
+    with pytest.raises(engine.HostError, match="as one word, such as 2026-11-23T02:15:00"):
+        decide.choose([a_point(1)], "latest", "2026-11-23")
+
+
+def test_what_is_offered_instead_can_be_typed_as_it_stands() -> None:
+    with pytest.raises(engine.HostError, match=r"-e point=20261123T010000Z -e target_time=2026-11-23T02:30:00\+00:00$"):
+        decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z")
+
+
 def test_an_unknown_point_is_refused_with_those_there_are() -> None:
     with pytest.raises(engine.HostError, match="there are 20261123T010000Z"):
         decide.choose([a_point(1)], "20261122T010000Z")

@@ -478,7 +478,7 @@ def mark_by_name(config: Config, name: str) -> JSON:
     try:
         ((moment, lsn),) = ask(
             connection,
-            "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US+00:00'), pg_create_restore_point(%s)::text",
+            "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US+00:00'), pg_create_restore_point(%s)::text",
             [name],
         )
         return {"name": name, "moment": moment, "lsn": lsn}

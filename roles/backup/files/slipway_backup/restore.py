@@ -48,9 +48,12 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError as error:
-        raise StepError(f"{text!r} is no time such as 2026-11-23 02:15:00+00:00") from error
+        raise StepError(f"{text!r} is no time such as 2026-11-23T02:15:00+00:00") from error
+    if ":" not in text:
+        # Of a date, a space and a time, -e passes on the date alone.
+        raise StepError(f"{text!r} is a day: write the moment as one word, such as 2026-11-23T02:15:00+00:00")
     if moment.tzinfo is None:
-        raise StepError(f"{text!r} does not say its time zone: write {text.strip()}+00:00 for UTC")
+        raise StepError(f"{text!r} does not say its time zone: write {moment.isoformat()}+00:00 for UTC")
     return moment
 
 

@@ -28,9 +28,12 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(re.sub(r"\s*Z$", "+00:00", text.strip()))
     except ValueError as error:
-        raise HostError(f"{text!r} is no time such as 2026-11-23 02:15:00+00:00") from error
+        raise HostError(f"{text!r} is no time such as 2026-11-23T02:15:00+00:00") from error
+    if ":" not in text:
+        # Of a date, a space and a time, -e passes on the date alone.
+        raise HostError(f"{text!r} is a day: write the moment as one word, such as 2026-11-23T02:15:00+00:00")
     if moment.tzinfo is None:
-        raise HostError(f"{text!r} does not say its time zone: write {text.strip()}+00:00 for UTC")
+        raise HostError(f"{text!r} does not say its time zone: write {moment.isoformat()}+00:00 for UTC")
     return moment
 
 
@@ -40,7 +43,9 @@ def offer(points: t.Sequence[JSON], name: str, target_time: str) -> str:
     if not before:
         return "There is no point before it that could be restored; look at the off-site ones: -e list=true"
     best = before[-1]
-    how = f"-e point={best['name']}" + (f" -e target_time='{target_time}'" if target_time else "")
+    # One word: of a date, a space and a time, -e passes on the date alone.
+    target = target_time if target_time in {"", END} else parse_time(target_time).isoformat()
+    how = f"-e point={best['name']}" + (f" -e target_time={target}" if target else "")
     return f"The one before, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
 
 
@@ -64,7 +69,8 @@ def choose(points: t.Sequence[JSON], name: str, target_time: str = "") -> JSON:
         found = reachable
     if not found:
         names = ", ".join(point["name"] for point in points[-10:])
-        raise HostError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; there are {names or 'none'}")
+        there = f"there are {names}" if names else "there are none here: playbooks/backup.yml makes one"
+        raise HostError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; {there}")
     point = found[-1]
     if point["verified"] == "failed":
         raise HostError(f"the drill of {point['name']} failed: {point['reason']}. {offer(points, point['name'], target_time)}")

@@ -16,6 +16,8 @@ from slipway_host.engine import JSON, USER, Bench, HostError, PointError, alone,
 START_SECONDS = 60
 #: In the container.
 SEND_PORT = 8790
+#: What PostgreSQL says where the WAL ends before the moment that is wanted.
+TARGET_NOT_REACHED = "recovery ended before configured recovery target was reached"
 
 
 def slipway_backup(config: JSON, *arguments: str, given: str | None = None, what: str) -> t.Any:
@@ -275,6 +277,12 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
                 bench.clean(volumes=False)
             done = True
         except PointError as error:
+            if target_time and TARGET_NOT_REACHED in str(error):
+                # Nothing is wrong with the point: PostgreSQL knows a moment by the first commit after it only.
+                raise HostError(
+                    f"nothing that was written after {target_time} has arrived on the backup host; -e target_time={decide.END} restores"
+                    " all that has"
+                ) from error
             raise HostError(f"the point {point['name']} is refused: {error}. {decide.offer(points, point['name'], target_time)}") from error
         finally:
             if not done:
