@@ -372,13 +372,24 @@ def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[
     remove(journal_path)
 
 
+def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
+    """Refuse a return where there is nothing to return to.
+
+    Raises:
+        RestoreError: nothing was set aside.
+    """
+    if not names:
+        raise RestoreError(f"nothing of the volume {options['volume']} was set aside on this host: there is no restore of it to undo")
+
+
 def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
     """Take the data that was set aside last back into its place, and set aside what has been live since."""
     live = place_of(engine, options["volume"])
     names = set_aside(engine, options["stack"], options["volume"])
     journal = read_journal(journal_path)
-    if not names or live is None:
-        raise RestoreError(f"nothing of the volume {options['volume']} was set aside on this host")
+    refuse_nothing(options, names)
+    if live is None:
+        raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
     if not journal:
         journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
     # Of a restore that died: its old data is where it was moved to.
@@ -423,6 +434,8 @@ def main() -> None:
     try:
         names = set_aside(engine, options["stack"], options["volume"])
         changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
+        if state == "returned":
+            refuse_nothing(options, names)
         if changed and not module.check_mode:
             if state == "placed":
                 place(engine, options, journal_path)
