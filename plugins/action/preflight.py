@@ -170,7 +170,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_states(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at what was read from the hosts."""
         states = {host: state for host, view in views.items() if (state := view.state())}
-        problems = preflight.check_identities(states)
+        problems = preflight.check_identities(states) + preflight.check_restores(states)
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():
             view = views[host]

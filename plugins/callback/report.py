@@ -265,7 +265,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         # A run that puts right what another one left touches the hosts before it moves anything itself.
         touched = self._held_lock and self._release.get("recovered")
         outcome = ("unfinished" if touched else "refused") if failed else "unchanged"
-        return {"outcome": outcome, **self._release}
+        # What an earlier run left is as it was where this one was refused.
+        recovered = "" if outcome == "refused" and "outcome" not in self._release else self._release.get("recovered", "")
+        return {"outcome": outcome, **self._release, "recovered": recovered}
 
     def _write_interrupted(self) -> None:
         """Write the report of a run that ended by itself neither well nor with a failed task."""

@@ -21,6 +21,8 @@ SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "ubuntu": ("22.04", "24.04", "26.04"),
 }
 SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64", "amd64", "arm64")
+#: Where restore.yml notes on the hosts of the application and on balancers that it has begun.
+RESTORE_MARK = r"/etc/slipway/[^/]+/restore/product\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
 
@@ -375,6 +377,19 @@ def check_identities(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
             if value and seen.setdefault(value, host) != host:
                 problems.append(Problem(host, f"{what.format(value=value, other=seen[value])}; {how}"))
     return problems
+
+
+def check_restores(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+    """A restore that died must be ended before anything else brings the product back: what that wrote would be in its way."""
+    return [
+        Problem(
+            host,
+            "a restore has begun and not ended: run it again with playbooks/restore.yml, or go back with -e restore_undo=true "
+            "-e stores=… (docs/restore.md); the product stays out of service until then",
+        )
+        for host, state in states.items()
+        if any(re.fullmatch(RESTORE_MARK, path) for path in state.get("files") or {})
+    ]
 
 
 def _listening_address(raw: str) -> str:

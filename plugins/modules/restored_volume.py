@@ -13,8 +13,8 @@ version_added: 0.1.0
 short_description: Put restored data into the place of a volume's, and the volume's own aside
 description:
   - Nothing is copied where both lie on one file system, and nothing of the old data is deleted unless asked for by O(state=discarded).
-  - A journal on the host knows how far it has come. A run that finds one of a run that died goes on from there, and never takes data that
-    was placed for data to set aside.
+  - A journal on the host knows how far it has come. A run that finds one of a run that died goes on from there. Half of a restored copy is
+    removed then; a whole one may have been written to since, and is set aside too, where O(state=returned) does not look for the old data.
 options:
   stack:
     description: Name of the stack.
@@ -105,6 +105,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 #: Stands in the volume while its data changes: a store that is started then finds something that is no data of its, and refuses.
 GUARD = ".slipway-restoring"
 OWNER = "restore-aside"
+#: In the names of volumes: data from before a restore, and a restored copy whose run died when it was in place.
+BEFORE, INTERRUPTED = "-before-", "-interrupted-"
 FETCH_TIMEOUT = 300
 
 
@@ -272,9 +274,14 @@ def read_journal(path: Path) -> dict[str, t.Any]:
         return {}
 
 
-def make_aside(engine: Engine, options: dict[str, t.Any], name: str = "") -> tuple[str, Path]:
+def placed_whole(live: Path, journal: dict[str, t.Any]) -> bool:
+    """Tell whether a run that died had put all of the restored data into place: the store may have been started and written to since."""
+    return journal.get("phase") == "place" and not (live / GUARD).exists()
+
+
+def make_aside(engine: Engine, options: dict[str, t.Any], name: str = "", kind: str = BEFORE) -> tuple[str, Path]:
     """Return a volume that takes old data, made where it is not there, and its folder."""
-    name = name or f"{options['volume']}-before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    name = name or f"{options['volume']}{kind}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     labels = {
         "slipway.stack": options["stack"],
         "slipway.owner": OWNER,
@@ -357,7 +364,11 @@ def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None
     if journal.get("phase") == "return":
         finish_return(engine, live, journal_path, journal, options["last"])
         journal = {}
-    name, aside = make_aside(engine, options, journal.get("aside", ""))
+    if placed_whole(live, journal):
+        name, aside = make_aside(engine, options, kind=INTERRUPTED)
+        journal = {"phase": "aside", "aside": name}
+    else:
+        name, aside = make_aside(engine, options, journal.get("aside", ""))
     exchange(live, staged, aside, journal_path, journal or {"phase": "aside", "aside": name}, options["last"])
     engine.request("DELETE", f"/volumes/{options['staged']}")
 
@@ -370,6 +381,11 @@ def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[
         give_back(live, source, aside, journal_path, journal, last)
         engine.request("DELETE", f"/volumes/{journal['source']}")
     remove(journal_path)
+
+
+def returnable(engine: Engine, options: dict[str, t.Any]) -> list[str]:
+    """Return the volumes with data from before a restore, oldest first."""
+    return [name for name in set_aside(engine, options["stack"], options["volume"]) if INTERRUPTED not in name]
 
 
 def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
@@ -385,12 +401,12 @@ def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
 def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
     """Take the data that was set aside last back into its place, and set aside what has been live since."""
     live = place_of(engine, options["volume"])
-    names = set_aside(engine, options["stack"], options["volume"])
+    names = returnable(engine, options)
     journal = read_journal(journal_path)
     refuse_nothing(options, names)
     if live is None:
         raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
-    if not journal:
+    if not journal or placed_whole(live, journal):
         journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
     # Of a restore that died: its old data is where it was moved to.
     journal.setdefault("source", journal["aside"])
@@ -435,7 +451,7 @@ def main() -> None:
         names = set_aside(engine, options["stack"], options["volume"])
         changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
         if state == "returned":
-            refuse_nothing(options, names)
+            refuse_nothing(options, returnable(engine, options))
         if changed and not module.check_mode:
             if state == "placed":
                 place(engine, options, journal_path)

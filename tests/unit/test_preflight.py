@@ -229,6 +229,15 @@ def test_two_names_of_one_machine_and_one_name_of_two_machines():
     assert preflight.check_identities({"a": state(host={"machine_id": "", "hostname": "x"}), "b": state(host={"machine_id": ""})}) == []
 
 
+def test_a_restore_that_died_is_ended_before_anything_else():
+    mark = {"files": {"/etc/slipway/shop/restore/product.json": {}}}
+    database = {"files": {"/etc/slipway/shop/restore/postgres.json": {}}}
+    problems = preflight.check_restores({"db": database, "app1": mark, "app2": mark})
+    assert [problem.host for problem in problems] == ["app1", "app2"]
+    assert "restore_undo=true" in preflight.message_of(problems)
+    assert preflight.check_restores({"db": database, "app1": {"files": {"/etc/slipway/shop/nginx/config/current": {}}}}) == []
+
+
 def test_an_empty_group_suggests_the_one_that_was_meant():
     problems = preflight.check_groups({"all": ["a"], "balancer": ["a"], "app": []}, ["balancers", "app"])
     assert problems[0].text.startswith("group balancers has no host (did you mean balancer?)")

@@ -118,6 +118,100 @@ def test_a_store_that_is_started_half_way_finds_the_guard_until_the_end(place, m
     assert not (live / module.GUARD).exists()
 
 
+# The whole, over runs that died
+
+
+class Volumes:
+    """The volumes of an engine, as folders, and no container."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.made: list[str] = []
+
+    def get(self, path: str, **_query: object) -> dict[str, object]:
+        if path == "/volumes":
+            return {"Volumes": [{"Name": name} for name in self.made]}
+        name = path.rpartition("/")[2]
+        if not (self.top / name).is_dir():
+            raise module.EngineError("no such volume", 404)
+        return {"Driver": "local", "Mountpoint": str(self.top / name)}
+
+    def request(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
+        if method == "POST" and body:
+            (self.top / body["Name"]).mkdir(exist_ok=True)
+            self.made.append(body["Name"])
+        else:
+            module.remove(self.top / path.rpartition("/")[2])
+            self.made = [name for name in self.made if not path.endswith(f"/{name}")]
+
+    def inspect(self, _name: str) -> None:
+        return None
+
+
+OPTIONS = {
+    "stack": "s", "store": "postgres", "container": "s-postgres", "volume": "data", "staged": "staged", "source": "", "last": "PG_VERSION",
+    "point": "p",
+}  # fmt: skip
+
+
+@pytest.fixture
+def volumes(tmp_path, monkeypatch):
+    """An engine with live data and a staged copy; each volume's name that the module makes is another."""
+    moments = iter(f"2026010{number}T000000Z" for number in range(1, 9))
+    monkeypatch.setattr(module.time, "strftime", lambda *_: next(moments))
+    for name, content in (("data", OLD), ("staged", NEW)):
+        (tmp_path / name).mkdir()
+        fill(tmp_path / name, content)
+    return Volumes(tmp_path)
+
+
+def staged_again(volumes: Volumes) -> None:
+    module.remove(volumes.top / "staged")
+    (volumes.top / "staged").mkdir()
+    fill(volumes.top / "staged", NEW)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_what_was_written_after_a_restore_that_died_is_not_lost(volumes, tmp_path, written):
+    """The run had put all into place and died before the store was known to be healthy; then somebody brought the product back."""
+    journal, live = tmp_path / "journal.json", volumes.top / "data"
+    module.place(volumes, OPTIONS, journal)
+    assert journal.exists()
+    if written:
+        (live / "base").write_text("acknowledged")
+    staged_again(volumes)
+    module.place(volumes, OPTIONS, journal)
+    assert read(live) == NEW
+    kept = [read(volumes.top / name) for name in volumes.made]
+    assert kept == [OLD, {**NEW, "base": "acknowledged"} if written else NEW]
+    # What was there before the restore is what an undo brings.
+    module.remove(journal)
+    module.take_back(volumes, OPTIONS, journal)
+    assert read(live) == OLD
+
+
+def test_an_undo_of_a_restore_that_died_loses_nothing_that_was_written_since(volumes, tmp_path):
+    journal, live = tmp_path / "journal.json", volumes.top / "data"
+    module.place(volumes, OPTIONS, journal)
+    (live / "base").write_text("acknowledged")
+    module.take_back(volumes, OPTIONS, journal)
+    assert read(live) == OLD
+    assert [read(volumes.top / name) for name in volumes.made] == [{**NEW, "base": "acknowledged"}]
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("number", range(3, 6))
+def test_half_of_a_restored_copy_is_not_kept(volumes, tmp_path, monkeypatch, number):
+    journal = tmp_path / "journal.json"
+    with monkeypatch.context() as dying:
+        die_at(dying, number)
+        with pytest.raises(DiedError):
+            module.place(volumes, OPTIONS, journal)
+    staged_again(volumes)
+    module.place(volumes, OPTIONS, journal)
+    assert (read(volumes.top / "data"), [read(volumes.top / name) for name in dict.fromkeys(volumes.made)]) == (NEW, [OLD])
+
+
 # From another host
 
 

@@ -203,6 +203,10 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     assert host.succeeds(f"test -e {JOURNAL}"), f"the run was over before it could be interrupted: {output[-4000:]}"
     with lab.client() as client:
         assert client.get("/api/sessions").status_code == 503
+    # Whatever was written now would be in the way of the restore's repetition.
+    refused = lab.site()
+    assert refused.returncode != 0
+    assert "a restore has begun and not ended" in refused.output
     code, shown = typed(lab, "slipway", target_time=moment)
     assert code == 0, shown[-6000:]
     assert "is healthy and holds postgres" in shown
