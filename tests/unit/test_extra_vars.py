@@ -1,0 +1,43 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A misspelt variable given with -e stops a playbook that would do something else without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("playbook", "given", "said"),
+    [
+        (
+            "restore",
+            ["point=latest", "store=postgres", "restore_confirm=slipway"],
+            "store is no variable of this playbook (did you mean stores?)",
+        ),
+        ("restore", ["target_tme=end"], "(did you mean target_time?)"),
+        ("drill", ["piont=20260101T000000Z"], "(did you mean point?)"),
+        ("backup", ["backup_begin_new=slipway"], "(did you mean backup_begin_anew?)"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(playbook: str, given: list[str], said: str, tmp_path: Path):
+    """Before any host is asked: the host of this inventory cannot be."""
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("---\nbackup:\n  hosts:\n    nowhere.invalid:\n", encoding="utf-8")
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), f"playbooks/{playbook}.yml", "-i", str(inventory)]
+    run = subprocess.run(
+        command + [part for item in given for part in ("-e", item)],
+        cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    told = " ".join(run.stdout.split())
+    assert run.returncode != 0, told
+    assert said in told, told
+    assert "Nothing was touched" in told
+    assert "unreachable=0" in told
