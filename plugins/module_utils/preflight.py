@@ -468,7 +468,8 @@ def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, st
                 Problem(
                     host,
                     f"image {image}{f' ({variable})' if variable else ''} is not on the host and cannot be pulled: "
-                    f"{' '.join(str(reason).split())}; correct {variable or 'its name'}, or load the image on the host",
+                    f"{' '.join(str(reason).split())}; correct {variable or 'its name'}, "
+                    "build the version (make image VERSION=…), or load the image on the host",
                 )
             )
     return problems

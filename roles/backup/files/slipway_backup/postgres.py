@@ -469,7 +469,8 @@ def mark_by_name(config: Config, name: str) -> JSON:
     """Make a restore point in the WAL, as before a migration.
 
     Returns:
-        ``name``, ``moment`` by the server's clock, to which a restore can go back, and ``lsn``.
+        ``name``, ``moment`` by the server's clock, to which a restore can go back, ``lsn``, and ``restorable``: whether there is a base
+        backup from which one can begin.
 
     Raises:
         StepError: the server is away or refuses.
@@ -481,7 +482,8 @@ def mark_by_name(config: Config, name: str) -> JSON:
             "select to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US+00:00'), pg_create_restore_point(%s)::text",
             [name],
         )
-        return {"name": name, "moment": moment, "lsn": lsn}
+        restorable = any(found["status"] in {"DONE", "WAITING_FOR_WALS"} for found in backups(config))
+        return {"name": name, "moment": moment, "lsn": lsn, "restorable": restorable}
     finally:
         connection.close()
 
