@@ -204,7 +204,7 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     with lab.client() as client:
         assert client.get("/api/sessions").status_code == 503
     # Whatever was written now would be in the way of the restore's repetition.
-    refused = lab.site()
+    refused = lab.playbook("site")
     assert refused.returncode != 0
     assert "a restore has begun and not ended" in refused.output
     code, shown = typed(lab, "slipway", target_time=moment)
