@@ -21,8 +21,8 @@ SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "ubuntu": ("22.04", "24.04", "26.04"),
 }
 SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64", "amd64", "arm64")
-#: Where restore.yml notes on the hosts of the application and on balancers that it has begun.
-RESTORE_MARK = r"/etc/slipway/[^/]+/restore/product\.json"
+#: Where restore.yml notes on all hosts that it exchanges data.
+RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
 

@@ -230,7 +230,7 @@ def test_two_names_of_one_machine_and_one_name_of_two_machines():
 
 
 def test_a_restore_that_died_is_ended_before_anything_else():
-    mark = {"files": {"/etc/slipway/shop/restore/product.json": {}}}
+    mark = {"files": {"/etc/slipway/shop/restore/under_way.json": {}}}
     database = {"files": {"/etc/slipway/shop/restore/postgres.json": {}}}
     problems = preflight.check_restores({"db": database, "app1": mark, "app2": mark})
     assert [problem.host for problem in problems] == ["app1", "app2"]
