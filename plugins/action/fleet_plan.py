@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.path import unfrackpath
 
@@ -109,7 +110,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             owner=self._value(host, view, owner) if view.known(owner) else role,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
-            adopt=bool(self._value(host, view, f"{RUNNER}_adopt_volumes")),
+            adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
         )
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
         return sentences + [f"{name}: is not declared any more" for name in plan["stale"]]

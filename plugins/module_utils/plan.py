@@ -163,7 +163,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         if service[field]:
             value = service[field]
             options[option] = [str(part) for part in value] if isinstance(value, list) else str(value)
-    if service["shm_size_mb"]:
+    if int(service["shm_size_mb"]):
         options["shm_size"] = f"{int(service['shm_size_mb'])}M"
     labels = {
         "slipway.stack": stack,

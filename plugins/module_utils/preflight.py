@@ -211,8 +211,12 @@ def remedy(place: str | None, inventory: str) -> str:
 # Values
 
 
+#: The texts that Ansible's filter bool knows. An option of a module takes more, such as y, which the filter takes for false.
+_SWITCHES = {"true", "yes", "on", "1", "false", "no", "off", "0"}
+
+
 def _plain_type_problem(kind: str, value: Any) -> str | None:
-    """Return what Ansible's conversions would let pass: a mapping that becomes text, a text that becomes a list."""
+    """Return what Ansible's conversions would let pass: a mapping that becomes text, a text that becomes a list, a y that is a boolean."""
     if value is None:
         return None
     if kind in ("str", "path") and isinstance(value, (dict, list, tuple, set)):
@@ -223,6 +227,8 @@ def _plain_type_problem(kind: str, value: Any) -> str | None:
         return "must be a mapping"
     if kind == "int" and isinstance(value, bool):
         return "must be a whole number"
+    if kind == "bool" and isinstance(value, str) and value.lower() not in _SWITCHES:
+        return "must be true or false"
     return None
 
 

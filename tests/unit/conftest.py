@@ -85,6 +85,17 @@ def play(checkout: Path) -> Run:
     return run
 
 
+def plan_of(declared: list[dict[str, Any]], containers: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the plan for declarations on a host that has these containers of the stack "s"."""
+    # Imported once Ansible's loader knows the collection.
+    from ansible_collections.slipway.stack.plugins.module_utils.plan import plan_services  # noqa: PLC0415
+
+    state: dict[str, Any] = {name: {} for name in ("foreign_containers", "networks", "volumes", "images", "files", "queries")}
+    state |= {"engine": {"api_version": "1.45"}, "containers": containers or {}}
+    networks: dict[str, Any] = {name: {} for name in ("frontend", "backend", "database", "peers", "backup")}
+    return plan_services(declared, state, stack="s", root="/etc/slipway", owner="app-blue", key="k", networks=networks, adopt=False)
+
+
 def role_variable(role: str, name: str, inputs: dict[str, Any]) -> Any:
     """Return a variable of a role as its tasks see it, on a host of 8 GB and four cores where nothing runs yet."""
     loader, folder = DataLoader(), ROOT / "roles" / role

@@ -91,6 +91,16 @@ def test_what_is_in_the_way_on_any_host_is_told_at_once(checkout: Path) -> None:
         assert f"{host}: volume {name} exists and is that of the stack shop: name another in {variable}" in " ".join(output.split())
 
 
+def test_volumes_are_taken_over_where_a_text_says_so(checkout: Path) -> None:
+    """As after -e container_service_adopt_volumes=false: any text would be true for Python."""
+    there = {**STATE, "volumes": {"redis_data": {"labels": {}}}}
+    assert compare(checkout, container_service_host_state=there, container_service_adopt_volumes="true")[0]
+    (checkout / "fleet.json").unlink()
+    found, output = compare(checkout, container_service_host_state=there, container_service_adopt_volumes="false")
+    assert not found
+    assert "one: volume redis_data exists and is not of the stack" in " ".join(output.split())
+
+
 def test_a_value_that_cannot_be_had_is_named(checkout: Path) -> None:
     """Host and variable are in the message."""
     found, output = compare(checkout, redis_maxmemory_policy="{{ not_there }}")

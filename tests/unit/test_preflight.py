@@ -363,6 +363,7 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"demo_policy": "lots"}, "demo_policy is 'lots', must be one of a, b; set it in inventories/test/group_vars/all/own.yml"),
     ({"demo_port": "6379x"}, "demo_port is '6379x', must be a whole number; set it in"),
     ({"demo_port": True}, "demo_port is True, must be a whole number"),
+    ({"demo_flag": "y"}, "demo_flag is 'y', must be true or false; set it in"),
     ({"demo_flag": "maybe"}, "demo_flag is 'maybe', must be true or false"),
     ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a text"),
     ({"demo_names": "a,b"}, "demo_names is 'a,b', must be a list"),

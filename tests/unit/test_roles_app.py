@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from conftest import ansible, role_variable
+from conftest import ansible, plan_of, role_variable
 
 IMAGES = {
     "app_backend_image": "shop/backend:2.4",
@@ -28,15 +28,7 @@ def services(**inputs: Any) -> dict[str, dict[str, Any]]:
 
 def plan(declared: dict[str, dict[str, Any]], containers: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the plan for the declarations on a host that has these containers of the stack."""
-    # Imported once Ansible's loader knows the collection, which it does after services().
-    from ansible_collections.slipway.stack.plugins.module_utils.plan import plan_services  # noqa: PLC0415
-
-    state: dict[str, Any] = {name: {} for name in ("foreign_containers", "networks", "volumes", "images", "files", "queries")}
-    state |= {"engine": {"api_version": "1.45"}, "containers": containers or {}}
-    networks: dict[str, Any] = {"frontend": {}, "backend": {}, "database": {"internal": True}}
-    return plan_services(
-        list(declared.values()), state, stack="s", root="/etc/slipway", owner="app-blue", key="k", networks=networks, adopt=False
-    )
+    return plan_of(list(declared.values()), containers)
 
 
 def test_replicas_and_slots_have_names_and_ports_of_their_own() -> None:
@@ -113,7 +105,7 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
     """The plan accepts every field, and needs the migration exactly while containers are to be made."""
     declared = services(app_migrate_command=["migrate"])
     first = plan(declared)
-    # As above.
+    # Imported once Ansible's loader knows the collection, which it does after services().
     from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference  # noqa: PLC0415
 
     assert [item["name"] for item in first["needed"]] == ["migrate-blue", "backend-blue-1", "frontend-blue-1"]
