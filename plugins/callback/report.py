@@ -273,7 +273,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Write the report of a run that ended by itself neither well nor with a failed task."""
         # Ansible's workers are copies of this process.
         if self._playbook and os.getpid() == self._process:
-            self._finish({}, failed=True)
+            self._finish({}, failed=True, interrupted=True)
 
     def _report(self, hosts: dict[str, dict[str, int]], *, failed: bool) -> dict[str, Any]:
         """Return the report."""
@@ -305,7 +305,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
 
-    def _finish(self, hosts: dict[str, dict[str, int]], *, failed: bool) -> None:
+    def _finish(self, hosts: dict[str, dict[str, int]], *, failed: bool, interrupted: bool = False) -> None:
         """Write the report and print the summary, once."""
         report = self._report(hosts, failed=failed)
         self._playbook = ""
@@ -315,19 +315,24 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             where = f"Report: {path}"
         except OSError as error:
             where = f"No report: {path} cannot be written ({error.strerror})"
-        for line in [*self._summary(report), where]:
+        for line in [*self._summary(report, interrupted=interrupted), where]:
             self._display.display(line)
 
     @staticmethod
-    def _summary(report: dict[str, Any]) -> list[str]:
+    def _summary(report: dict[str, Any], *, interrupted: bool) -> list[str]:
         """Return the summary's lines."""
-        changed, hosts = report["changed"], len(set(report["hosts"]) - set(CONTROLLER))
-        where = f"{hosts} host{'' if hosts == 1 else 's'}" if hosts or not report["hosts"] else "the controller"
+        changed = report["changed"]
+        # Without statistics, the hosts that are known of are those that were changed.
+        names = {entry["host"] for entry in changed} if interrupted else set(report["hosts"])
+        hosts = len(names - set(CONTROLLER))
+        where = f" on {hosts} host{'' if hosts == 1 else 's'}"
+        if not hosts and (names or interrupted):
+            where = " on the controller" if names else ""
         verb = "would change" if report["check_mode"] else "changed"
         calls = max(report["remote_calls"].values(), default=0)
         first = (
-            f"{report['playbook']}: {report['result']} in {report['duration_s']:.1f} s, {len(changed)} {verb} "
-            f"on {where}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
+            f"{report['playbook']}: {'interrupted after' if interrupted else report['result'] + ' in'} {report['duration_s']:.1f} s, "
+            f"{len(changed)} {verb}{where}, at most {calls} remote call{'' if calls == 1 else 's'} a host"
         )
         lines = [first]
         if "outcome" in report and report["playbook"] != "site":

@@ -129,6 +129,23 @@ def test_the_controller_is_no_host_of_the_fleet(report, hosts: str, said: str):
     assert f"0 changed on {said}" in printed
 
 
+@pytest.mark.parametrize(("first", "said"), [("command", ", 2 changed on 2 hosts, "), ("debug", ", 0 changed, ")])
+def test_an_interruption_is_told_with_what_was_done_until_then(report, first: str, said: str):
+    """As by Ctrl-C: Ansible ends without statistics."""
+    done = {"ansible.builtin.command": "true"} if first == "command" else {"ansible.builtin.debug": {"msg": "x"}}
+    # A task runs in a process that the run itself has started.
+    interrupt = "kill -INT {{ lookup('file', '/proc/self/stat').rpartition(')')[2].split()[1] }}"
+    found, printed = report(
+        [
+            {"name": "Do it", **done},
+            {"name": "Interrupt", "ansible.builtin.command": interrupt, "run_once": True, "changed_when": False},
+            {"name": "Wait", "ansible.builtin.command": "sleep 30"},
+        ]
+    )
+    assert (found["result"], found["hosts"]) == ("failed", {})
+    assert re.search(r"^test: interrupted after \d+\.\d s" + said, printed, re.MULTILINE), printed
+
+
 def test_reports_go_where_they_are_asked_to(report, checkout: Path):
     report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_DIR="elsewhere/deep")
     assert not (checkout / "reports").exists()
