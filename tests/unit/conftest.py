@@ -96,8 +96,8 @@ def plan_of(declared: list[dict[str, Any]], containers: dict[str, Any] | None = 
     return plan_services(declared, state, stack="s", root="/etc/slipway", owner="app-blue", key="k", networks=networks, adopt=False)
 
 
-def role_variable(role: str, name: str, inputs: dict[str, Any]) -> Any:
-    """Return a variable of a role as its tasks see it, on a host of 8 GB and four cores where nothing runs yet."""
+def role_variables(role: str, inputs: dict[str, Any]) -> tuple[Templar, dict[str, Any]]:
+    """Return the variables of a role on a host of 8 GB and four cores where nothing runs yet, and what resolves their templates."""
     loader, folder = DataLoader(), ROOT / "roles" / role
     variables: dict[str, Any] = {
         "ansible_search_path": [str(folder)],
@@ -107,6 +107,19 @@ def role_variable(role: str, name: str, inputs: dict[str, Any]) -> Any:
     }
     for part in ("defaults", "vars"):
         variables |= loader.load_from_file(str(folder / part / "main.yml"), trusted_as_template=True)
-    value = Templar(loader, variables=variables | inputs).template(variables[name])
+    return Templar(loader, variables=variables | inputs), variables
+
+
+def role_variable(role: str, name: str, inputs: dict[str, Any]) -> Any:
+    """Return a variable of a role as its tasks see it."""
+    templar, variables = role_variables(role, inputs)
     # Members of a templated container are resolved when they are read; a copy through JSON reads all of them.
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(templar.template(variables[name])))
+
+
+def role_task(role: str, file: str, name: str, key: str, inputs: dict[str, Any]) -> Any:
+    """Return what a task of a role is given under a key, as it sees it: arguments of its module, or its variables."""
+    tasks = DataLoader().load_from_file(str(ROOT / "roles" / role / "tasks" / file), trusted_as_template=True)
+    (found,) = [task for task in tasks if task["name"] == name]
+    templar, _ = role_variables(role, {**(found.get("vars") or {}), **inputs})
+    return json.loads(json.dumps(templar.template(found[key])))

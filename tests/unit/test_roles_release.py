@@ -1,0 +1,99 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a release asks of a product that lacks something, and what it does without its prober."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import role_task, role_variable
+
+PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
+GATE = "slot | Wait until the new slot is healthy, and its backends are ready and of the version asked for"
+THROUGH = "switch | Ask through every balancer for the new version"
+PRODUCT = {"app_version": "1.1", "app_backend_port": 8000, "app_backend_replicas": 2, "release_slot": "green", "release_plan": PLAN}
+
+
+def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
+    """Return what http_answers is given by a task, when two containers are to become healthy."""
+    needed = [{"container": f"slipway-backend-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
+    plan = {"container_service_plan": {"needed": [*needed, {"container": "slipway-x", "healthy_timeout": 1, "wait": False}]}}
+    return dict(role_task("release", file, name, "slipway.stack.http_answers", {**PRODUCT, **plan, **inputs}))
+
+
+def test_the_gate_asks_each_backend_for_its_readiness_and_its_version() -> None:
+    given = asked("slot.yml", GATE)
+    assert given["containers"] == ["slipway-backend-green-1", "slipway-backend-green-2"]
+    assert given["healthy"] == {"slipway-backend-green-1": 90, "slipway-backend-green-2": 90}
+    assert (given["path"], given["version"], given["version_field"]) == ("/ready", "1.1", "version")
+
+
+def test_a_product_without_readiness_is_left_to_its_health_check() -> None:
+    given = asked("slot.yml", GATE, release_ready_path="")
+    assert given["containers"] == []
+    assert len(given["healthy"]) == 2
+
+
+def test_a_product_that_reports_no_version_is_taken_with_any() -> None:
+    for file, name in (("slot.yml", GATE), ("switch.yml", THROUGH)):
+        assert asked(file, name)["version"] == "1.1"
+        assert asked(file, name, release_version_field="")["version"] == ""
+
+
+@pytest.mark.parametrize(("path", "probed"), [("/api/version", "/api/version"), ("", "/")])
+def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
+    """A prober without a path does not start, and a product may report its version nowhere."""
+    assert role_variable("release", "release_probe_path", {**PRODUCT, "release_version_path": path}) == probed
+
+
+@pytest.mark.parametrize(
+    ("probe", "waits"),
+    [
+        # What the prober has watched since the switch is a part of it.
+        ({"state_file": "/x", "since": {"failed": 0}}, 4),
+        # It could not reach the balancers.
+        ({"state_file": "/x", "since": {"failed": 3}}, 6),
+        ({"skipped": True}, 6),
+    ],
+)
+def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_prober(probe: dict[str, Any], waits: int) -> None:
+    inputs = {**PRODUCT, "release_probe_targets": [{"address": "x"}], "__release_probe": probe}
+    given = role_task("release", "end.yml", "end | Let the old slot's last requests come in", "vars", inputs)
+    assert int(given["release_wait_seconds"]) == waits
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool) -> None:
+    """It is not started where nobody wants it, and ended where it reaches no balancer, as here."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        target = {"address": "127.0.0.1", "port": closed.getsockname()[1], "server_name": "localhost"}
+        included = {"name": "slipway.stack.release", "rolespec_validate": False, "public": True}
+        told = "{{ {'probing': __release_probing, 'state_file': __release_probe.state_file | default('')} | to_json }}"
+        tasks = [
+            {"name": "Count what clients lose", "ansible.builtin.include_role": {**included, "tasks_from": "probe.yml"}},
+            {
+                "name": "Watch",
+                "ansible.builtin.include_role": {**included, "tasks_from": "watch.yml"},
+                "vars": {"release_watch_seconds": 2},
+            },
+            {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/said", "mode": "0600"}},
+        ]
+        variables = {"app_version": "1.1", "release_probe": wanted, "release_probe_targets": [target]}
+        play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
+        (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
+        run = play("release")
+    assert run.returncode == 0, run.stdout + run.stderr
+    said = json.loads((checkout / "said").read_text())
+    assert not said["probing"]
+    assert bool(said["state_file"]) == wanted
+    assert not wanted or not Path(said["state_file"]).parent.exists()
+    # A canary's time is somebody's to watch it all the same.
+    spent = {task["task"]: task["seconds"] for task in json.loads((checkout / "reports/release-latest.json").read_text())["slowest_tasks"]}
+    assert spent["watch | Wait, in seconds 2"] >= 2
