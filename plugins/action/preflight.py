@@ -180,7 +180,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
-            problems += preflight.check_images(host, state, images)
+            version, recorded = (view.value(name, "")[0] or "" for name in ("app_version", "image_digests"))
+            problems += preflight.check_images(host, state, images, str(version), recorded)
             problems += preflight.check_nginx(host, state, images)
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems

@@ -90,6 +90,35 @@ def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: di
     return [{**item, "other": normal_reference(item["name"]) in images} for item in found]
 
 
+def nowhere(missing: dict[str, str], variables: t.Mapping[str, str], version: str = "", recorded: t.Iterable[str] = ()) -> list[str]:
+    """Return a sentence for each image that a host has not and no registry gives it, with what to do.
+
+    Args:
+        missing: images that the host has not, each with the reason why it cannot be pulled, as ``host_state`` says it; "" where it can.
+        variables: for each image the variable that names it.
+        version: the product's version that is wanted, which the tags of its images hold.
+        recorded: versions that builds have recorded.
+    """
+    found = []
+    for image, reason in sorted(missing.items()):
+        if not reason:
+            continue
+        # The host adds the tag that a name without one means.
+        variable = variables.get(image) or variables.get(image.removesuffix(":latest")) or ""
+        named = f"{image}{f' ({variable})' if variable else ''}"
+        why = f"cannot be pulled: {' '.join(str(reason).split())}"
+        if version and variable.startswith("app_") and version in image.rpartition(":")[2]:
+            known = ", ".join(sorted(recorded, key=version_key)) or "none"
+            found.append(
+                f"version {version} cannot be had here: its image {named} is not on the host, no build has recorded it "
+                f"(recorded: {known}), and it {why}; correct app_version, build the version (make image VERSION={version}), "
+                "or load its images on the host"
+            )
+        else:
+            found.append(f"image {named} is not on the host and {why}; correct {variable or 'its name'}, or load the image on the host")
+    return found
+
+
 def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     """Return the command that builds one image.
 

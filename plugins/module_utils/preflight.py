@@ -15,6 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.slipway.stack.plugins.module_utils.images import nowhere
+
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "debian": ("12", "13"),
@@ -457,28 +459,19 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
     return problems
 
 
-def check_images(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:
+def check_images(
+    host: str, state: Mapping[str, Any], variables: Mapping[str, str], version: str = "", recorded: Iterable[str] = ()
+) -> list[Problem]:
     """An image that is not on the host must be in a registry.
 
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
         variables: For each image the variable that names it.
+        version: The product's version that is wanted.
+        recorded: Versions that builds have recorded.
     """
-    problems = []
-    for image, reason in sorted((state.get("missing_images") or {}).items()):
-        # The host adds the tag that a name without one means.
-        variable = variables.get(image) or variables.get(image.removesuffix(":latest"))
-        if reason:
-            problems.append(
-                Problem(
-                    host,
-                    f"image {image}{f' ({variable})' if variable else ''} is not on the host and cannot be pulled: "
-                    f"{' '.join(str(reason).split())}; correct {variable or 'its name'}, "
-                    "build the version (make image VERSION=…), or load the image on the host",
-                )
-            )
-    return problems
+    return [Problem(host, text) for text in nowhere(state.get("missing_images") or {}, variables, version, recorded)]
 
 
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:

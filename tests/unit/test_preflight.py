@@ -140,6 +140,19 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
+def test_a_version_that_is_to_be_had_nowhere_is_named_with_all_places():
+    missing = state(missing_images={"desk/backend:1.9": "pull access denied", "nginx:1.9": "unknown"})
+    variables = {"desk/backend:1.9": "app_backend_image", "nginx:1.9": "nginx_image"}
+    product, other = (problem.text for problem in preflight.check_images("one", missing, variables, "1.9", {"1.10": {}, "1.8": {}}))
+    assert product == (
+        "version 1.9 cannot be had here: its image desk/backend:1.9 (app_backend_image) is not on the host, no build has recorded it "
+        "(recorded: 1.8, 1.10), and it cannot be pulled: pull access denied; correct app_version, build the version "
+        "(make image VERSION=1.9), or load its images on the host"
+    )
+    assert other.startswith("image nginx:1.9 (nginx_image) is not on the host and cannot be pulled: unknown; correct nginx_image")
+    assert "(recorded: none)" in texts(preflight.check_images("one", missing, variables, "1.9"))
+
+
 @pytest.mark.parametrize(
     ("image", "said", "too_old"),
     [

@@ -97,3 +97,32 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
     # A canary's time is somebody's to watch it all the same.
     spent = {task["task"]: task["seconds"] for task in json.loads((checkout / "reports/release-latest.json").read_text())["slowest_tasks"]}
     assert spent["watch | Wait, in seconds 2"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"images": {}, "missing_images": {"desk/backend:1.9": "denied", "desk/frontend:1.9": "denied"}}, "(recorded: 1.0, 1.1)"),
+        # A registry has them.
+        ({"images": {}, "missing_images": {"desk/backend:1.9": "", "desk/frontend:1.9": ""}}, ""),
+        ({"images": {"desk/backend:1.9": {"id": "a"}, "desk/frontend:1.9": {"id": "b"}}}, ""),
+    ],
+)
+def test_a_version_that_is_to_be_had_nowhere_is_refused(checkout: Path, play: Any, state: dict[str, Any], said: str) -> None:
+    variables = {
+        "app_version": "1.1",
+        "app_backend_image": "desk/backend:{{ app_version }}", "app_frontend_image": "desk/frontend:{{ app_version }}",
+        "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, "release_app_hosts": ["one", "two"],
+        "container_service_host_state": state,
+    }  # fmt: skip
+    included = {"name": "slipway.stack.release", "tasks_from": "available.yml", "rolespec_validate": False}
+    tasks = [{"name": "Look for the images", "ansible.builtin.include_role": included}]
+    play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
+    (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
+    run = play("release")
+    told = " ".join(run.stdout.split())
+    assert (run.returncode != 0) == bool(said), told
+    if said:
+        assert said in told
+        assert "Nothing was touched. two: version 1.9 cannot be had here: its image desk/backend:1.9 (app_backend_image)" in told
+        assert "build the version (make image VERSION=1.9)" in told

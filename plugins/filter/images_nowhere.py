@@ -1,0 +1,67 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter images_nowhere."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: images_nowhere
+author: The Slipway authors
+version_added: 0.1.0
+short_description: Say which images a host has not and cannot pull
+description:
+  - Says of each where it was looked for, and what to do about it.
+options:
+  _input:
+    description: Images that the host has not, each with the reason why it cannot be pulled, as M(slipway.stack.host_state) says it.
+    type: dict
+    required: true
+  variables:
+    description: For each image the variable that names it.
+    type: dict
+    required: true
+  version:
+    description: Version of the product that is wanted.
+    type: str
+    required: true
+  recorded:
+    description: Versions that builds have recorded.
+    type: list
+    elements: str
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Refuse what cannot be had here
+  ansible.builtin.assert:
+    that: __wrong | length == 0
+    fail_msg: "{{ __wrong | join('; ') }}"
+  vars:
+    __variables: "{{ {app_backend_image: 'app_backend_image'} }}"
+    __wrong: "{{ container_service_host_state.missing_images | slipway.stack.images_nowhere(__variables, app_version, image_digests) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: A sentence for each such image.
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible_collections.slipway.stack.plugins.module_utils.images import nowhere
+
+
+def images_nowhere(missing: dict[str, str], variables: dict[str, str], version: t.Any, recorded: t.Iterable[str]) -> list[str]:
+    """Return what :func:`nowhere` says of a version."""
+    return nowhere(missing, variables, str(version), recorded or ())
+
+
+class FilterModule:
+    """The filter of this file."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Return the filter by name."""
+        return {"images_nowhere": images_nowhere}
