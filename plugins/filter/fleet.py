@@ -16,6 +16,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.release import canar
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
 CHAIN_LENGTH = 28
+#: Memory in MB that a slot takes however little is known of it.
+LEAST_SLOT_MB = 256
 
 
 def firewall_chain(stack: str) -> str:
@@ -163,6 +165,17 @@ def images_of_versions(images: list[str], version: str, versions: list[str]) -> 
     return found
 
 
+def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
+    """Return the MB of memory that a slot's containers take now, and ``LEAST_SLOT_MB`` at least, as for one that is not up.
+
+    Args:
+        containers: the stack's containers on a host, as ``host_state`` lists them.
+        slot: the slot, or "" for one of which nothing is known.
+    """
+    used = sum(container.get("memory_used", 0) for container in containers.values() if container["owner"] == f"app-{slot}")
+    return max(LEAST_SLOT_MB, -(-used // 2**20))
+
+
 def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
     """Return the published ports of both slots of all tiers, each with its peers.
 
@@ -190,6 +203,7 @@ class FilterModule:
             "fleet_batches": fleet_batches,
             "images_of_versions": images_of_versions,
             "upstream_servers": upstream_servers,
+            "slot_memory": slot_memory,
             "slot_ports": slot_ports,
             "probe_targets": probe_targets,
         }

@@ -83,8 +83,8 @@ engine:
   type: dict
 containers:
   description: >-
-    The stack's containers by name, with image, state, health, labels, networks and limits; never their environment. One without labels
-    that bears the name of a service that was deployed here is among them.
+    The stack's containers by name, with image, state, health, labels, networks, limits and the memory that they take; never their
+    environment. One without labels that bears the name of a service that was deployed here is among them.
   returned: always
   type: dict
 foreign_containers:
@@ -161,6 +161,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
+# Where the kernel tells of processes and of control groups.
+PROCESSES, CONTROL_GROUPS = "/proc", "/sys/fs/cgroup"
 
 
 def read_text(path: str) -> str:
@@ -221,6 +223,23 @@ def own_addresses() -> list[str]:
     return sorted(found)
 
 
+def memory_used(pid: int) -> int:
+    """Return the bytes that the container of a process takes, as ``docker stats`` counts them: without files that it read once.
+
+    Read from the control groups, of version 1 or 2, as asking the engine costs a second. 0 where they do not tell.
+    """
+    groups = dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
+    if "memory" in groups:
+        folder, current, inactive = f"{CONTROL_GROUPS}/memory{groups['memory']}", "memory.usage_in_bytes", "total_inactive_file"
+    else:
+        folder, current, inactive = f"{CONTROL_GROUPS}{groups.get('', '')}", "memory.current", "inactive_file"
+    numbers = dict(line.split(" ", 1) for line in read_text(f"{folder}/memory.stat").splitlines())
+    try:
+        return int(read_text(f"{folder}/{current}")) - int(numbers[inactive])
+    except (KeyError, ValueError):
+        return 0
+
+
 def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return of a container's description what comparison and status need; never its environment."""
     state, host, config = inspected["State"], inspected["HostConfig"], inspected["Config"]
@@ -242,6 +261,7 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
         "version": (config.get("Labels") or {}).get("slipway.version", ""),
         "networks": {name: sorted((value or {}).get("Aliases") or []) for name, value in networks.items()},
         "memory": host.get("Memory", 0),
+        "memory_used": memory_used(state["Pid"]) if state.get("Pid") else 0,
         "nano_cpus": host.get("NanoCpus", 0),
         "cpu_shares": host.get("CpuShares", 0),
         "pids": host.get("PidsLimit") or 0,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.modules.host_state import of_the_stack
+from ansible_collections.slipway.stack.plugins.modules import host_state
 
 
 @pytest.mark.parametrize(
@@ -29,4 +29,30 @@ from ansible_collections.slipway.stack.plugins.modules.host_state import of_the_
 )
 def test_a_container_is_ours_by_its_label_or_by_the_name_of_what_ran_here(tmp_path: Path, name: str, labels: dict[str, str], ours: bool):
     (tmp_path / "redis").mkdir()
-    assert of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
+    assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "used"),
+    [
+        ("0::/docker/1\n", {"docker/1/memory.current": "300\n", "docker/1/memory.stat": "anon 90\ninactive_file 100\n"}, 200),
+        (
+            "9:name=systemd:/docker/1\n4:memory:/docker/1\n0::/docker/1\n",
+            {"memory/docker/1/memory.usage_in_bytes": "300\n", "memory/docker/1/memory.stat": "inactive_file 1\ntotal_inactive_file 90\n"},
+            210,
+        ),
+        # A process that ended meanwhile, and a kernel that tells less.
+        (None, {}, 0),
+        ("0::/docker/1\n", {"docker/1/memory.current": "300\n", "docker/1/memory.stat": "anon 90\n"}, 0),
+    ],
+)
+def test_memory_is_counted_without_files_that_were_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], used: int
+):
+    monkeypatch.setattr(host_state, "PROCESSES", str(tmp_path / "proc"))
+    monkeypatch.setattr(host_state, "CONTROL_GROUPS", str(tmp_path / "groups"))
+    contents = {f"groups/{name}": content for name, content in files.items()} | ({"proc/7/cgroup": groups} if groups else {})
+    for name, content in contents.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert host_state.memory_used(7) == used

@@ -18,6 +18,7 @@ from ansible_collections.slipway.stack.plugins.filter.fleet import (
     firewall_rules,
     fleet_batches,
     images_of_versions,
+    slot_memory,
     slot_ports,
     upstream_servers,
 )
@@ -250,6 +251,20 @@ def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
         "10.1.1.0:5000/backend:live",
     ):
         assert images_of_versions([name], "1.1.0", ["1.0.0"]) == [], name
+
+
+def test_a_slot_takes_what_its_containers_take():
+    def container(owner: str, megabytes: float) -> dict[str, Any]:
+        return {"owner": owner, "memory_used": int(megabytes * 2**20)}
+
+    containers = {
+        "a": container("app-blue", 300),
+        "b": container("app-blue", 99.5),
+        "c": container("app-green", 900),
+        "d": container("", 9),
+    }
+    assert slot_memory(containers, "blue") == 400
+    assert slot_memory({"a": container("app-blue", 20)}, "blue") == slot_memory({}, "blue") == 256
 
 
 def test_ports_of_both_slots_are_limited_to_their_peers():

@@ -126,3 +126,18 @@ def test_a_version_that_is_to_be_had_nowhere_is_refused(checkout: Path, play: An
         assert said in told
         assert "Nothing was touched. two: version 1.9 cannot be had here: its image desk/backend:1.9 (app_backend_image)" in told
         assert "build the version (make image VERSION=1.9)" in told
+
+
+@pytest.mark.parametrize(
+    ("said", "taken", "rollback", "needed"),
+    [
+        (0, 700, False, 700), (0, 0, False, 256), (100, 700, False, 100), (900, 700, False, 900),
+        # The version that serves may be one that takes more and more.
+        (0, 700, True, 256), (900, 700, True, 900),
+    ],
+)  # fmt: skip
+def test_a_second_slot_needs_what_the_serving_one_takes_or_what_was_said(said: int, taken: int, rollback: bool, needed: int) -> None:
+    containers = {"a": {"owner": "app-blue", "memory_used": taken * 2**20}, "b": {"owner": "app-green", "memory_used": 2**30}}
+    inputs = {**PRODUCT, "release_rollback": rollback, "release_minimum_memory_mb": said}
+    inputs["container_service_host_state"] = {"containers": containers}
+    assert int(role_variable("release", "__release_memory_mb", inputs)) == needed
