@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -411,3 +412,76 @@ def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
     assert "image_source is no, and" in text
     assert "is no folder on the controller" in text
     assert "Traceback" not in text
+
+
+# Where it is built
+
+DOCKER = """#!/bin/sh
+# Stands in for the client: notes what it is asked, and what is in the folder that it builds.
+echo "$@" >>LOG
+case "$1" in
+  buildx)
+    while [ $# -gt 1 ]; do
+      [ "$1" = --iidfile ] && echo ID >"$2"
+      shift
+    done
+    if [ -d "$1" ]; then ls -A "$1" >>LOG; fi ;;
+  push) echo "1.0: digest: ID size: 1" ;;
+esac
+"""
+# Stands in for the way to another host: runs there what comes last.
+SSH = """#!/bin/sh
+for last; do :; done
+echo ssh >>LOG
+exec sh -c "$last"
+"""
+
+
+@pytest.mark.parametrize("host", ["localhost", "builder"])
+def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_is_named(
+    checkout: Path, play: Run, product: Path, tmp_path: Path, host: str
+):
+    (product / "backend/ignored").write_text("x")
+    (product / ".gitignore").write_text("ignored\n")
+    log, programs = tmp_path / "log", tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("docker", DOCKER), ("ssh-there", SSH)):
+        (programs / name).write_text(text.replace("LOG", str(log)).replace("ID", A))
+        (programs / name).chmod(0o755)
+    hosts = checkout / "inventories/test/hosts.yml"
+    inventory = yaml.safe_load(hosts.read_text())
+    inventory["all"]["children"]["builders"] = {
+        "hosts": {
+            "builder": {
+                "ansible_connection": "ansible.builtin.ssh", "ansible_ssh_executable": str(programs / "ssh-there"),
+                "ansible_ssh_transfer_method": "piped",
+            }
+        }
+    }  # fmt: skip
+    hosts.write_text(yaml.safe_dump(inventory))
+    values = {
+        "app_version": "1.0",
+        "app_backend_image": "registry.example.com/shop/backend:1.0",
+        "app_frontend_image": "registry.example.com/shop/frontend:1.0",
+        "image_source": str(product),
+        "image_transport": "registry",
+        "image_build_host": host,
+        "image_cache_from": ["registry.example.com/shop/backend:0.9"],
+    }
+    (tmp_path / "values.json").write_text(json.dumps(values))
+    done = play("build", "-e", f"@{tmp_path / 'values.json'}", PATH=f"{programs}:{os.environ['PATH']}", HOME=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    asked = log.read_text()
+    assert ("ssh" in asked.splitlines()) == (host == "builder")
+    cached = "--cache-from type=registry,ref=registry.example.com/shop/backend:0.9 --cache-to type=inline"
+    for tier in ("backend", "frontend"):
+        (build,) = [line for line in asked.splitlines() if line.startswith("buildx build") and line.endswith(f"/{tier}")]
+        assert cached in build
+        # Another host is sent the source, in a folder that goes when it is done.
+        context = Path(build.split()[-1])
+        assert (context == product / tier) == (host == "localhost")
+        assert context.exists() == (host == "localhost")
+        assert f"push registry.example.com/shop/{tier}:1.0" in asked
+    assert ("ignored" in asked.splitlines()) == (host == "localhost")
+    recorded = yaml.safe_load((checkout / "inventories/test/group_vars/all/30_images.yml").read_text())["image_digests"]["1.0"]
+    assert {entry["digest"] for entry in recorded.values()} == {A}
