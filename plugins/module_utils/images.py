@@ -181,8 +181,12 @@ def registry_login(login: dict[str, str], server: str) -> str:
     """Return the header with which an engine logs in to a registry for one pull; empty without a user name."""
     if not login.get("username"):
         return ""
-    document = {"username": str(login["username"]), "password": str(login.get("password", "")), "serveraddress": server}
-    return base64.urlsafe_b64encode(json.dumps(document).encode()).decode()
+    return login_header({"username": str(login["username"]), "password": str(login.get("password", "")), "serveraddress": server})
+
+
+def login_header(login: dict[str, str]) -> str:
+    """Return a login as an engine takes it in a header."""
+    return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
 
 
 def client_config(login: dict[str, str], server: str) -> str:

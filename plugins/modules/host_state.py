@@ -158,6 +158,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     EngineError,
     normal_reference,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
@@ -365,8 +366,9 @@ def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list
     if engine is None:
         return found
     for reference in sorted({normal_reference(item) for item in wanted} - set(images)):
+        login = host_login(reference)
         try:
-            engine.get(f"/distribution/{reference}/json", timeout=20)
+            engine.request("GET", f"/distribution/{reference}/json", timeout=20, more_headers={LOGIN_HEADER: login} if login else None)
             found[reference] = ""
         except EngineError as error:
             found[reference] = str(error)

@@ -33,7 +33,8 @@ options:
     description: Folder of images on the controller, for O(transport=ssh).
     type: path
   login:
-    description: C(username) and C(password) at the registry, for O(transport=registry), which the host does not keep; empty for none.
+    description: C(username) and C(password) at the registry, for O(transport=registry), which the host does not keep; empty for its own
+      C(docker login), where it has one.
     type: dict
     default: {}
   timeout:
@@ -78,13 +79,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
 
 
 def reason(error: str, source: str) -> str:
     """Return an engine's refusal with what to do about it."""
     lowered = error.lower()
     if any(word in lowered for word in ("unauthorized", "denied", "authentication required", "no basic auth")):
-        return f"{error}: the registry refuses the login; correct image_registry_login"
+        return f"{error}: the registry refuses the login; correct image_registry_login, or the host's own (docker login)"
     if any(word in lowered for word in ("manifest unknown", "not found", "not_found")):
         return f"{error}: it is not there, or was built for another image_transport; build the version again with playbooks/build.yml"
     if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
@@ -103,7 +105,8 @@ def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> d
     """
     source, digest, name = image["source"], image["digest"], image["name"]
     exact = f"{source}@{digest}"
-    headers = {"X-Registry-Auth": login} if login else {}
+    login = login or host_login(source)
+    headers = {LOGIN_HEADER: login} if login else {}
     try:
         query = {"fromImage": source, "tag": digest}
         stream = engine.request("POST", "/images/create", query, timeout=timeout, more_headers=headers)
