@@ -16,7 +16,6 @@ import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 
-TIERS = ("backend", "frontend")
 #: Build arguments that BuildKit knows by itself, and keeps out of the image's history.
 PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

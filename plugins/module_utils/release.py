@@ -13,8 +13,6 @@ import json
 import typing as t
 
 SLOTS = ("blue", "green")
-#: Steps that the lock notes, in their order. Up to "switch" an interrupted release is undone, from "commit" on it is finished.
-STEPS = ("prepare", "switch", "commit")
 
 Record = dict[str, t.Any]
 
@@ -89,7 +87,10 @@ def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, loc
 
 
 def recovery(lock: Record | None) -> str:
-    """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``."""
+    """Return what an interrupted release needs: nothing (""), ``undo`` or ``finish``.
+
+    Its lock notes the steps ``prepare``, ``switch`` and ``commit``; up to ``switch`` it is undone, from ``commit`` on it is finished.
+    """
     journal = (lock or {}).get("journal") or {}
     if not lock or not journal.get("to"):
         return ""
@@ -163,21 +164,6 @@ def wanted_version(record: Record | None, declared: str, lock: Record | None = N
 def declared_version(record: Record | None, version: str, *, explicit: bool) -> str:
     """Return the inventory's version as far as this run can know it: a version given with -e hides it."""
     return str((record or {}).get("declared", "")) if explicit else version
-
-
-def decide(record: Record | None, version: str, remade: dict[str, list[str]]) -> str:
-    """Return how the fleet gets to the version: ``first``, ``in_place`` (the live slot is only mended), or ``release``.
-
-    Args:
-        record: the fleet's record.
-        version: the version that is to run.
-        remade: by host, the containers of the live slot that exist and would have to be re-created.
-    """
-    if record is None:
-        return "first"
-    if version != record["version"] or any(remade.values()):
-        return "release"
-    return "in_place"
 
 
 def canary_weights(weight: int, live: int, canary: int) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from lab import BenchError, Lab
@@ -63,7 +64,6 @@ ROW_BYTES = 490
 PGBENCH_SCALE = 20
 PGBENCH_CLIENTS = 8
 QUIET_SECONDS = 30
-PAIRS = 3
 
 
 def middle(values: list[float]) -> float:
@@ -132,13 +132,13 @@ class Backups:
         report = self.report()
         if report["last_run"]["result"] != "ok":
             raise BenchError(f"the run failed: {report['last_run']['reason']}")
-        begun = time.mktime(time.strptime(manifest["started"][:19], "%Y-%m-%dT%H:%M:%S")) + float(manifest["started"][19:-1])
-        ended = time.mktime(time.strptime(manifest["finished"][:19], "%Y-%m-%dT%H:%M:%S")) + float(manifest["finished"][19:-1])
+        begun, ended = (datetime.fromisoformat(manifest[name]) for name in ("started", "finished"))
+        point_seconds = (ended - begun).total_seconds()
         return {
             "seconds": round(seconds, 3),
-            "point_seconds": round(ended - begun, 3),
+            "point_seconds": round(point_seconds, 3),
             "base_seconds": manifest["stores"]["postgres"]["seconds"],
-            "offsite_seconds": round(seconds - (ended - begun), 3),
+            "offsite_seconds": round(seconds - point_seconds, 3),
             "added_bytes": report["offsite"]["added_bytes"],
             "name": manifest["name"],
         }
