@@ -385,7 +385,7 @@ def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[
 
 def returnable(engine: Engine, options: dict[str, t.Any]) -> list[str]:
     """Return the volumes with data from before a restore, oldest first."""
-    return [name for name in set_aside(engine, options["stack"], options["volume"]) if INTERRUPTED not in name]
+    return [name for name in set_aside(engine, options["stack"], options["volume"]) if not name.startswith(options["volume"] + INTERRUPTED)]
 
 
 def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:

@@ -470,6 +470,13 @@ def test_beginning_anew_wants_the_name_of_the_stack_and_another_cluster(cluster:
     assert not (cluster.state / serve.ANEW).exists()
 
 
+def test_what_has_not_begun_anew_in_time_does_not_do_so_later(cluster: common.Config):
+    common.write_atomically(cluster.state / serve.ANEW, "20261123T120000Z")
+    with pytest.raises(common.StepError, match="nothing was set aside"):
+        serve.wait_until_obeyed(cluster, seconds=0)
+    assert not (cluster.state / serve.ANEW).exists()
+
+
 def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
     point = make_point(cluster, NOON)
     # What the first process of the container does at its next turn.

@@ -252,13 +252,19 @@ def wait_until_obeyed(config: Config, seconds: float = 60) -> None:
     """Wait until the first process has begun anew.
 
     Raises:
-        StepError: it has not, as where it does not run.
+        StepError: it has not, as where it is busy with something else; it will not do so later either.
     """
-    deadline = time.monotonic() + seconds
-    while (config.state / ANEW).exists():
-        if time.monotonic() > deadline:
-            raise StepError(f"the receiver has not begun anew within {seconds:.0f} s; see the log of the backup container")
-        time.sleep(0.2)
+    deadline, flag = time.monotonic() + seconds, config.state / ANEW
+    try:
+        while flag.exists():
+            if time.monotonic() > deadline:
+                raise StepError(
+                    f"the receiver has not begun anew within {seconds:.0f} s, so nothing was set aside; see the backup container's log"
+                )
+            time.sleep(0.2)
+    finally:
+        # Obeyed when nobody expects it any more, it might set aside the backups of the right database.
+        flag.unlink(missing_ok=True)
 
 
 def health(config: Config) -> str:
