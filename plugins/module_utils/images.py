@@ -188,10 +188,22 @@ def login_header(login: dict[str, str]) -> str:
     return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
 
 
-def client_config(login: dict[str, str], server: str) -> str:
-    """Return the configuration with which a Docker client is logged in to a registry."""
+def client_config(login: dict[str, str], server: str, own: str = "{}") -> str:
+    """Return the configuration with which a Docker client is logged in to a registry, beside what its own configuration says.
+
+    Raises:
+        ImageError: its own is no configuration.
+    """
     words = base64.b64encode(f"{login['username']}:{login.get('password', '')}".encode()).decode()
-    return json.dumps({"auths": {server: {"auth": words}}})
+    try:
+        config = {**json.loads(own)}
+    except (TypeError, ValueError) as error:
+        raise ImageError(f"the Docker client's own config.json cannot be read: {error}") from error
+    logins, store = config.get("auths") or {}, config.pop("credsStore", "")
+    # A program that keeps logins would be asked for this one too, so it is named for the others one by one.
+    helpers = {**(dict.fromkeys(logins, store) if store else {}), **(config.get("credHelpers") or {})}
+    helpers.pop(server, None)
+    return json.dumps({**config, "credHelpers": helpers, "auths": {**logins, server: {"auth": words}}})
 
 
 def pull_outcome(stream: str) -> dict[str, t.Any]:

@@ -104,6 +104,7 @@ removed:
   type: int
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -118,6 +119,8 @@ from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
 
+#: The client's configuration, with its logins, in its folder.
+CLIENT_CONFIG = "config.json"
 CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -140,6 +143,25 @@ def client(argv: list[str], environment: dict[str, str] | None = None) -> str:
     if done.returncode != 0:
         raise ImageError(done.stdout)
     return done.stdout
+
+
+@contextlib.contextmanager
+def logged_in(login: dict[str, str], server: str) -> t.Iterator[dict[str, str]]:
+    """Yield the environment in which the client is logged in to a registry too, with all else that its user has set up."""
+    if not login.get("username"):
+        yield {}
+        return
+    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    with tempfile.TemporaryDirectory(prefix="slipway-login-") as folder:
+        for entry in own.iterdir() if own.is_dir() else ():
+            if entry.name != CLIENT_CONFIG:
+                (Path(folder) / entry.name).symlink_to(entry)
+        config = Path(folder) / CLIENT_CONFIG
+        config.touch(mode=0o600)
+        before = own / CLIENT_CONFIG
+        text = before.read_text(encoding="utf-8") if before.is_file() else "{}"
+        config.write_text(images.client_config(login, server, text), encoding="utf-8")
+        yield {"DOCKER_CONFIG": folder}
 
 
 def check_client() -> None:
@@ -183,12 +205,14 @@ def build(tier: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
     """
     arguments = {"APP_VERSION": options["version"], **(image.get("arguments") or {})}
     proxies = {name: value for name, value in options["proxies"].items() if value}
-    with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder:
+    # What it is built from, and the cache, may be as private as what is pushed.
+    server = images.registry_of(image["name"])
+    with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder, logged_in(options["login"], server) as login:
         identity_file = Path(folder) / "id"
         command = images.build_command({**options, **image, "arguments": arguments, "proxies": proxies}, str(identity_file))
         try:
             # Without its own description of the build, which differs from one build to the next.
-            client(command, {**proxies, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
+            client(command, {**proxies, **login, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
         except ImageError as error:
             raise ImageError(f"the {tier} cannot be built from {image['context']}:\n{images.failure_of(str(error))}") from error
         return identity_file.read_text(encoding="ascii").strip()
@@ -218,15 +242,9 @@ def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
     target = f"{options['push_to']}/{images.path_of(name)}:{name.rpartition(':')[2]}" if options["push_to"] else name
     server = images.registry_of(target)
     client(["docker", "tag", identity, target])
-    with tempfile.TemporaryDirectory(prefix="slipway-login-") as folder:
-        environment = {}
-        if options["login"].get("username"):
-            config = Path(folder) / "config.json"
-            config.touch(mode=0o600)
-            config.write_text(images.client_config(options["login"], server), encoding="utf-8")
-            environment["DOCKER_CONFIG"] = folder
+    with logged_in(options["login"], server) as login:
         try:
-            digest = images.pushed_digest(client(["docker", "push", target], environment))
+            digest = images.pushed_digest(client(["docker", "push", target], login))
         except ImageError as error:
             told = " ".join(str(error).strip().splitlines()[-1:])
             lowered = told.lower()

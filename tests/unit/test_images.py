@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import http.client
@@ -26,6 +27,7 @@ from ansible_collections.slipway.stack.plugins.action.image_source import folder
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
+from ansible_collections.slipway.stack.plugins.modules import image_build
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError, ssh_command
 from conftest import Run
 
@@ -414,11 +416,41 @@ def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
     assert "Traceback" not in text
 
 
+# Logins
+
+
+LOGIN = {"username": "deploy", "password": "s3cret"}
+
+
+def test_a_login_is_used_for_base_images_and_caches_too_beside_the_clients_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "cli-plugins").mkdir()
+    own = {"auths": {"hub.example.com": {"auth": "b3du"}, "registry.example.com": {}}, "credsStore": "vault", "proxies": {"default": {}}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with image_build.logged_in({}, "registry.example.com") as environment:
+        assert environment == {}
+    with image_build.logged_in(LOGIN, "registry.example.com") as environment:
+        folder = Path(environment["DOCKER_CONFIG"])
+        config = json.loads((folder / "config.json").read_text())
+        assert (folder / "config.json").stat().st_mode & 0o777 == 0o600
+        assert (folder / "cli-plugins").is_dir()
+    assert not folder.exists()
+    assert (tmp_path / "cli-plugins").is_dir()
+    assert base64.b64decode(config["auths"]["registry.example.com"]["auth"]) == b"deploy:s3cret"
+    assert (config["auths"]["hub.example.com"], config["proxies"]) == ({"auth": "b3du"}, {"default": {}})
+    # What keeps the other logins is not asked for this one.
+    assert (config["credHelpers"], "credsStore" in config) == ({"hub.example.com": "vault"}, False)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ImageError, match=r"config\.json cannot be read"), image_build.logged_in(LOGIN, "registry.example.com"):
+        pass
+
+
 # Where it is built
 
 DOCKER = """#!/bin/sh
 # Stands in for the client: notes what it is asked, and what is in the folder that it builds.
 echo "$@" >>LOG
+[ -z "$DOCKER_CONFIG" ] || echo "$1 with $(ls "$DOCKER_CONFIG")" >>LOG
 case "$1" in
   buildx)
     while [ $# -gt 1 ]; do
@@ -467,6 +499,7 @@ def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_i
         "image_transport": "registry",
         "image_build_host": host,
         "image_cache_from": ["registry.example.com/shop/backend:0.9"],
+        "image_registry_login": {"username": "deploy", "password": "s3cret"},
     }
     (tmp_path / "values.json").write_text(json.dumps(values))
     done = play("build", "-e", f"@{tmp_path / 'values.json'}", PATH=f"{programs}:{os.environ['PATH']}", HOME=str(tmp_path))
@@ -482,6 +515,8 @@ def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_i
         assert (context == product / tier) == (host == "localhost")
         assert context.exists() == (host == "localhost")
         assert f"push registry.example.com/shop/{tier}:1.0" in asked
+    assert asked.count("buildx with config.json") == asked.count("push with config.json") == 2
+    assert "s3cret" not in asked + done.stdout + done.stderr
     assert ("ignored" in asked.splitlines()) == (host == "localhost")
     recorded = yaml.safe_load((checkout / "inventories/test/group_vars/all/30_images.yml").read_text())["image_digests"]["1.0"]
     assert {entry["digest"] for entry in recorded.values()} == {A}
