@@ -26,6 +26,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "/etc/logrotate.d/*",
                 "/etc/systemd/system/slipway-*",
                 "/etc/systemd/system/timers.target.wants/slipway-*",
+                "/etc/systemd/system/multi-user.target.wants/slipway-*",
+                # What is loaded at the next boot.
+                "/etc/slipway/*/firewall.rules",
             ],
             "contents": bool(self._task.diff),
             **self._task.args,

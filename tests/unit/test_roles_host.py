@@ -12,6 +12,8 @@ from conftest import role_variable
 PORTS = [{"address": "10.0.0.1", "port": 5432, "peers": ["10.0.0.2"], "variable": "postgres_port"}]
 OTHERS = ["-N SLIPWAY-shop2", "-A DOCKER-USER -j SLIPWAY-shop2", "-A SLIPWAY-shop2 -p tcp -j RETURN"]
 UNIT = "/etc/systemd/system/slipway-shop-firewall.service"
+RULES = "/etc/slipway/shop/firewall.rules"
+ENABLED = "/etc/systemd/system/multi-user.target.wants/slipway-shop-firewall.service"
 SHARED_UNIT = "/etc/systemd/system/slipway-firewall.service"
 
 
@@ -26,15 +28,24 @@ def variable(name: str, files: dict[str, Any] | None = None, rules: list[str] | 
     return role_variable("host", name, {"host_stack": "shop", "host_restricted_ports": ports, "container_service_host_state": state})
 
 
+def kept() -> dict[str, Any]:
+    """Return the files with which the rules are there after the next boot, too."""
+    contents = {UNIT: variable("__host_firewall_unit_content"), RULES: variable("__host_firewall_content")}
+    return {path: {"content": content} for path, content in contents.items()} | {ENABLED: {"link": UNIT}}
+
+
 def test_rules_are_loaded_where_they_or_their_unit_differ_and_another_stack_does_not_matter() -> None:
     listed = variable("__host_firewall_listed")
-    unit = {UNIT: {"content": variable("__host_firewall_unit_content")}}
+    unit = kept()
     assert listed[:2] == ["-A DOCKER-USER -j SLIPWAY-shop", "-N SLIPWAY-shop"]
     assert len(listed) == 4
     assert not variable("__host_firewall_differs", unit, listed)
     assert variable("__host_firewall_differs")
     assert variable("__host_firewall_differs", unit)
-    assert variable("__host_firewall_differs", {UNIT: {"content": "edited"}}, listed)
+    for edited in (UNIT, RULES):
+        assert variable("__host_firewall_differs", {**unit, edited: {"content": "edited"}}, listed)
+    for gone in (UNIT, RULES, ENABLED):
+        assert variable("__host_firewall_differs", {path: file for path, file in unit.items() if path != gone}, listed), gone
     assert variable("__host_firewall_differs", unit, [*listed, "-A SLIPWAY-shop -p tcp -j RETURN"])
 
 
@@ -47,7 +58,7 @@ def test_rules_go_when_nothing_is_limited_any_more() -> None:
 
 def test_the_chain_that_all_stacks_had_goes_once_the_own_one_is_there() -> None:
     listed = variable("__host_firewall_listed")
-    files = {UNIT: {"content": variable("__host_firewall_unit_content")}, SHARED_UNIT: {"content": "x"}}
+    files = {**kept(), SHARED_UNIT: {"content": "x"}}
     assert variable("__host_firewall_differs", files, [*listed, "-N SLIPWAY"])
     assert variable("__host_firewall_stale_units", files, listed) == [SHARED_UNIT]
     assert variable("__host_firewall_files", files)[SHARED_UNIT] == "/etc/slipway-firewall.rules"

@@ -104,3 +104,15 @@ def test_doors_stay_shut_after_an_engine_restart(lab: Lab, stranger: Stranger):
     assert not lab.hosts["lb1"].can_connect(host.address, 5432)
     assert not stranger.can_connect(host.address, 5432)
     assert lab.site().changed == []
+
+
+def test_doors_that_the_next_boot_would_open_are_a_difference(lab: Lab, stranger: Stranger):
+    host = lab.hosts["db1"]
+    host.run("systemctl disable slipway-slipway-firewall.service")
+    host.run("sed -i '/5432/d' /etc/slipway/slipway/firewall.rules")
+    assert not stranger.can_connect(host.address, 5432)
+    assert {change.partition(":")[0] for change in lab.site().changed} == {"db1"}
+    host.run("systemctl is-enabled slipway-slipway-firewall.service")
+    assert "5432" in host.run("cat /etc/slipway/slipway/firewall.rules")
+    assert not stranger.can_connect(host.address, 5432)
+    assert lab.site().changed == []
