@@ -10,7 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import nearest
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import check_names, nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 
 
@@ -23,12 +23,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Compare what was given with what the playbook knows."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         _spec, options = self.validate_argument_spec(argument_spec={"known": {"type": "list", "elements": "str", "required": True}})
-        inputs = set().union(*RoleFiles(self._loader).known_names().values())
-        wrong = [
-            f"{name} is no variable of this playbook{meant}"
-            for name in sorted(set(load_extra_vars(self._loader)) - set(options["known"]) - inputs)
-            if (meant := nearest(name, options["known"]))
-        ]
+        known = RoleFiles(self._loader).known_names()
+        unknown = set(load_extra_vars(self._loader)) - set(options["known"]) - set().union(*known.values())
+        likely = {name: meant for name in unknown if (meant := nearest(name, options["known"]))}
+        wrong = [f"{name} is no variable of this playbook{meant}" for name, meant in sorted(likely.items())]
+        # Others that begin as ours do are refused by all other playbooks, too.
+        wrong += [problem.text for problem in check_names("", unknown - set(likely), known, lambda _name: "-e")]
         if wrong:
             return {**result, "failed": True, "msg": f"Nothing was touched. {'; '.join(wrong)}"}
         return {**result, "changed": False}

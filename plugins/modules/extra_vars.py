@@ -12,7 +12,7 @@ version_added: 0.1.0
 short_description: Refuse a misspelt variable that was given with -e
 description:
   - A playbook that asks for its arguments with C(-e) would go on without one whose name is wrong, and do another thing than was meant.
-  - Inputs of our roles pass, and names that are like none of the known ones, as an inventory may read them.
+  - Inputs of our roles pass, and names that are like none of the known ones and do not begin as ours do, as an inventory may read them.
 options:
   known:
     description: Names that the playbook reads.

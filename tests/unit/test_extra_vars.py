@@ -25,6 +25,12 @@ ROOT = Path(__file__).resolve().parents[2]
         ("restore", ["target_tme=end"], "(did you mean target_time?)"),
         ("drill", ["piont=20260101T000000Z"], "(did you mean point?)"),
         ("backup", ["backup_begin_new=slipway"], "(did you mean backup_begin_anew?)"),
+        (
+            "drill",
+            ["backup_drill_cheks=[]"],
+            "backup_drill_cheks is no input of role backup (did you mean backup_drill_checks?); correct the",
+        ),
+        ("restore", ["point=latest", "slipway_adress=x"], "slipway_adress is no shared variable (did you mean slipway_address?)"),
     ],
 )
 def test_a_misspelt_variable_is_refused(playbook: str, given: list[str], said: str, tmp_path: Path):
