@@ -384,8 +384,10 @@ def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[
 
 
 def returnable(engine: Engine, options: dict[str, t.Any]) -> list[str]:
-    """Return the volumes with data from before a restore, oldest first."""
-    return [name for name in set_aside(engine, options["stack"], options["volume"]) if not name.startswith(options["volume"] + INTERRUPTED)]
+    """Return the volumes with data from before a restore, oldest first; one that is empty was made by a run that moved nothing."""
+    interrupted = options["volume"] + INTERRUPTED
+    names = [name for name in set_aside(engine, options["stack"], options["volume"]) if not name.startswith(interrupted)]
+    return [name for name in names if (place := place_of(engine, name)) and entries(place)]
 
 
 def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
@@ -403,10 +405,10 @@ def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> 
     live = place_of(engine, options["volume"])
     names = returnable(engine, options)
     journal = read_journal(journal_path)
-    refuse_nothing(options, names)
     if live is None:
         raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
     if not journal or placed_whole(live, journal):
+        refuse_nothing(options, names)
         journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
     # Of a restore that died: its old data is where it was moved to.
     journal.setdefault("source", journal["aside"])
@@ -450,7 +452,7 @@ def main() -> None:
     try:
         names = set_aside(engine, options["stack"], options["volume"])
         changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
-        if state == "returned":
+        if state == "returned" and not journal_path.exists():
             refuse_nothing(options, returnable(engine, options))
         if changed and not module.check_mode:
             if state == "placed":

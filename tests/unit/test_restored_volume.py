@@ -212,6 +212,33 @@ def test_half_of_a_restored_copy_is_not_kept(volumes, tmp_path, monkeypatch, num
     assert (read(volumes.top / "data"), [read(volumes.top / name) for name in dict.fromkeys(volumes.made)]) == (NEW, [OLD])
 
 
+def test_what_a_run_made_that_moved_nothing_is_nothing_to_go_back_to(volumes, tmp_path, monkeypatch):
+    journal, live = tmp_path / "journal.json", volumes.top / "data"
+
+    def full(_path, _journal):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(module, "write_journal", full)
+        with pytest.raises(OSError, match="No space left"):
+            module.place(volumes, OPTIONS, journal)
+    assert read(live) == OLD
+    with pytest.raises(module.RestoreError, match="no restore of it to undo"):
+        module.take_back(volumes, OPTIONS, journal)
+    assert read(live) == OLD
+
+
+def test_an_undo_of_a_restore_that_died_before_its_first_move_changes_nothing(volumes, tmp_path, monkeypatch):
+    journal = tmp_path / "journal.json"
+    with monkeypatch.context() as dying:
+        die_at(dying, 0)
+        with pytest.raises(DiedError):
+            module.place(volumes, OPTIONS, journal)
+    module.take_back(volumes, OPTIONS, journal)
+    assert read(volumes.top / "data") == OLD
+    assert not journal.exists()
+
+
 # From another host
 
 

@@ -222,3 +222,23 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
     assert not host.run("docker volume ls --quiet --filter label=slipway.owner=restore-aside").strip()
     wait_until(lambda: json.loads(host.run(f"{PROGRAM} --json report"))["wal"]["streaming"], 120, "WAL streams again")
+
+
+def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):
+    rows = sql(host, "select count(*) from kept")
+    # Where the journal is written first: a fault as of a disk that cannot be written to.
+    obstacle = "/etc/slipway/slipway/restore/redis.new"
+    host.run(f"mkdir -p {obstacle}")
+    run = restore(lab, point="latest", stores="redis")
+    host.run(f"rmdir {obstacle}")
+    assert run.returncode != 0
+    assert "Is a directory" in run.output
+    assert "-e restore_undo=true -e stores=redis" in run.output
+    with lab.client() as client:
+        assert client.get("/api/sessions").status_code == 503
+    # That command, as it stands, brings the product back with what was there.
+    undone = restore(lab, restore_undo="true", stores="redis")
+    assert undone.returncode == 0, undone.output[-6000:]
+    lab.wait_until_healthy()
+    assert sql(host, "select count(*) from kept") == rows
+    assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
