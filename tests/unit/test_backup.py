@@ -453,6 +453,21 @@ def cluster(config: common.Config, monkeypatch: pytest.MonkeyPatch) -> common.Co
     return config
 
 
+def test_a_half_base_backup_goes_also_where_barman_cannot_write(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    home = config.barman / postgres.SERVER
+    (home / "base/20261123T020000").mkdir(parents=True)
+    (home / "meta").mkdir()
+    (home / f"meta/20261123T020000{postgres.INFO}").write_text("status=FAILED\nbegin_wal=None\n")
+
+    def full(*_: object, what: str) -> str:
+        raise common.StepError(f"{what}: No space left on device")
+
+    monkeypatch.setattr(postgres, "barman", full)
+    assert postgres.remove_unknown(config, set()) == ["20261123T020000"]
+    assert postgres.backups(config) == []
+    assert list((home / "base").iterdir()) == []
+
+
 def test_another_cluster_is_refused_with_the_way_on(cluster: common.Config):
     with pytest.raises(common.StepError, match=r"another database cluster \(2\).*\(1\).*-e backup_begin_anew=shop"):
         postgres.refuse_other_cluster(cluster, Server("2"))
@@ -490,3 +505,44 @@ def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: com
     kept = dataclasses.replace(cluster, data=aside)
     assert [found.name for found in points.read_points(kept)] == [point.name]
     assert postgres.other_cluster(kept, Server("1")) == ""
+
+
+@pytest.mark.parametrize(("theirs", "set_aside"), [("1", False), ("2", True)])
+def test_a_point_of_another_cluster_is_not_fetched_among_those_here(
+    cluster: common.Config, monkeypatch: pytest.MonkeyPatch, theirs: str, set_aside: bool
+):
+    here = make_point(cluster, NOON)
+    manifest = here.manifest | {"stores": {"postgres": {"chain": ["a"], "system_identifier": "1"}}}
+    common.write_json(here.folder / points.MANIFEST, manifest)
+    there = manifest | {"name": "20261101T000000Z", "stores": {"postgres": {"chain": ["b"], "system_identifier": theirs}}}
+    monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
+    monkeypatch.setattr(offsite, "read_snapshots", lambda _: {there["name"]: {"id": "s"}})
+
+    def restic(config: common.Config, command: str, *_: str, what: str) -> str:
+        if command == "restore":
+            # What is here has gone before anything comes.
+            assert [point.name for point in points.read_points(config)] == ([] if set_aside else [here.name])
+        return json.dumps(there) if command == "dump" else what
+
+    monkeypatch.setattr(offsite, "restic", restic)
+    program.do_fetch(cluster, program.parser().parse_args(["fetch", there["name"]]))
+    assert [point.name for point in points.read_points(cluster)] == [there["name"]] + ([] if set_aside else [here.name])
+    kept = [path.name for path in cluster.data.glob("aside/*/points/*")]
+    assert kept == ([here.name] if set_aside else [])
+
+
+def test_another_place_than_the_last_one_may_be_empty_and_the_same_may_not(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    made = []
+
+    def restic(_: common.Config, command: str, *__: str, what: str, timeout: float | None = None) -> str:
+        if command == "init":
+            made.append(timeout)
+            return ""
+        raise common.StepError(f"{what}: {offsite.NO_REPOSITORY_TEXT}")
+
+    monkeypatch.setattr(offsite, "restic", restic)
+    offsite.remember(config, repository="rest:there", shipped={"p": "s"})
+    with pytest.raises(common.StepError, match="has vanished"):
+        offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:there"}))
+    assert offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:elsewhere", "timeout": 7})) == {}
+    assert made == [7]

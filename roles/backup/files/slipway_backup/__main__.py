@@ -66,6 +66,14 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
     os.kill(1, signal.SIGHUP)
 
 
+def set_aside(config: Config) -> str:
+    """Have the receiver set aside all that is here, and begin anew; return the folder."""
+    name = point_name(now())
+    write_atomically(config.state / serve.ANEW, name)
+    serve.wait_until_obeyed(config)
+    return str(config.data / "aside" / name)
+
+
 def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Have the receiver begin anew, after the database was restored; or all backups, for a database that was made anew."""
     if not arguments.cluster:
@@ -81,10 +89,7 @@ def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
             connection.close()
         if not other:
             raise StepError("PostgreSQL is the database cluster that is backed up here: there is nothing to begin anew")
-        name = point_name(now())
-        write_atomically(config.state / serve.ANEW, name)
-        serve.wait_until_obeyed(config)
-    return {"aside": str(config.data / "aside" / name)}
+        return {"aside": set_aside(config)}
 
 
 def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
@@ -136,8 +141,16 @@ def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Bring a point back."""
+
+    def make_way(manifest: dict[str, t.Any]) -> None:
+        """Keep the WAL of two database clusters apart: segments of the same name would be each other's."""
+        wanted = manifest["stores"].get("postgres", {}).get("system_identifier")
+        here = {point.manifest["stores"]["postgres"]["system_identifier"] for point in points.read_points(config) if point.chain}
+        if wanted and here - {wanted}:
+            say(f"fetch: {manifest['name']} is of another database cluster than the points here; those go to {set_aside(config)}")
+
     with locked(config, wait=arguments.wait):
-        return offsite.fetch(config, arguments.point)
+        return offsite.fetch(config, arguments.point, make_way)
 
 
 def do_verify(config: Config, arguments: argparse.Namespace) -> None:
@@ -188,7 +201,12 @@ def do_show(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 def do_report(config: Config, _: argparse.Namespace) -> t.Any:
     """Write the report anew."""
-    return report.write(config)
+    try:
+        return report.write(config)
+    except OSError as error:
+        # A full disk is among what it tells.
+        say(f"slipway-backup: the report is not written to {error.filename or config.data}: {error.strerror}")
+        return report.build(config)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -260,6 +278,9 @@ def main() -> int:
         return 3
     except StepError as error:
         say(f"slipway-backup: {error}")
+        return 1
+    except OSError as error:
+        say(f"slipway-backup: {error.filename or error}: {error.strerror}")
         return 1
     if arguments.command == "list" and not arguments.json and not arguments.offsite:
         print(table(answer))

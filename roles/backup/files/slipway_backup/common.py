@@ -260,8 +260,9 @@ def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[
                     raise BusyError(f"the backups are locked by {holder}; wait for it to end") from error
                 time.sleep(0.2)
         if not shared:
-            # For whoever is refused; the lock itself ends with the process.
-            path.write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
+            # For whoever is refused; the lock itself ends with the process, and a full disk is no reason to not begin.
+            with contextlib.suppress(OSError):
+                path.write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
         yield
         if not shared:
             path.write_text("")

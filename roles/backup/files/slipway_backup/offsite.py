@@ -19,8 +19,8 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 NO_REPOSITORY_TEXT = "there is no repository at this place"
 STATE = "offsite.json"
 LOCK_WAIT = "10m"
-#: A server that is away, or a bucket that is not there, restic asks again for a quarter of an hour.
-CONNECT_TIMEOUT = 180
+#: Seconds, where the inventory does not say. restic asks a server that is away, or a bucket that is not there, for a quarter of an hour.
+TIMEOUT = 180
 
 
 def enabled(config: Config) -> bool:
@@ -59,6 +59,7 @@ def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] =
         StepError: it failed; says what to do about the known reasons.
     """
     command = ["restic", "--retry-lock", LOCK_WAIT, *options(config), *arguments]
+    what = f"{what}: {config.offsite['repository']}"
     done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout)
     if done.returncode in codes:
         return done.stdout
@@ -67,7 +68,12 @@ def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] =
         NO_REPOSITORY: NO_REPOSITORY_TEXT,
         LOCKED: "another program holds the repository's lock",
     }.get(done.returncode, (done.stderr.strip() or done.stdout.strip())[-600:])
-    raise StepError(f"{what}: restic at {config.offsite['repository']}: {reason}")
+    raise StepError(f"{what}: {reason}")
+
+
+def patience(config: Config) -> float:
+    """Return for how many seconds a repository that does not answer is asked again."""
+    return float(config.offsite.get("timeout", TIMEOUT))
 
 
 def open_repository(config: Config) -> dict[str, JSON]:
@@ -81,14 +87,15 @@ def open_repository(config: Config) -> dict[str, JSON]:
     except StepError as error:
         if NO_REPOSITORY_TEXT not in str(error):
             raise
-        # Never over one that was there: an empty place may be a disk that is not mounted.
-        if read_json(config.state / STATE, {}).get("shipped"):
+        # Never over one that was there: an empty place may be a disk that is not mounted. A place that is new may be empty.
+        known = read_json(config.state / STATE, {})
+        if known.get("shipped") and known.get("repository", config.offsite["repository"]) == config.offsite["repository"]:
             raise StepError(
                 f"the off-site repository {config.offsite['repository']} has vanished: bring it back, "
                 f"or remove {config.state / STATE} to begin anew"
             ) from error
         say("offsite: making a new repository")
-        restic(config, "init", what="make the off-site repository", timeout=CONNECT_TIMEOUT)
+        restic(config, "init", what="make the off-site repository", timeout=patience(config))
         return {}
 
 
@@ -110,7 +117,7 @@ def ship(config: Config) -> list[str]:
         StepError: the repository is out of reach or refuses; what was copied before counts.
     """
     there = {name: snapshot["short_id"] for name, snapshot in open_repository(config).items()}
-    remember(config, shipped=there, error="")
+    remember(config, repository=config.offsite["repository"], shipped=there, error="")
     new = []
     for point in read_points(config):
         if point.name in there:
@@ -139,7 +146,7 @@ def read_snapshots(config: Config) -> dict[str, JSON]:
     """Return the repository's snapshots of this stack by the point that each holds."""
     # Without a lock: it would wait for somebody else's pruning, which harms no list.
     output = restic(
-        config, "snapshots", "--json", "--no-lock", "--host", config.stack, what="list the off-site repository", timeout=CONNECT_TIMEOUT
+        config, "snapshots", "--json", "--no-lock", "--host", config.stack, what="list the off-site repository", timeout=patience(config)
     )
     found = {}
     for snapshot in json.loads(output or "[]") or []:
@@ -188,12 +195,13 @@ def check(config: Config, percent: int = 0) -> None:
     restic(config, "check", *share, what="check the off-site repository")
 
 
-def fetch(config: Config, name: str) -> str:
+def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda _: None) -> str:
     """Bring a point back with all that it is restored from; return its name.
 
     Args:
         config: names the repository.
         name: of the point; ``latest`` for the newest there.
+        make_way: given the point's manifest, before anything is written.
 
     Raises:
         StepError: there is no such point, or the repository is out of reach or damaged.
@@ -206,10 +214,12 @@ def fetch(config: Config, name: str) -> str:
     snapshot = str(snapshots[name]["id"])
     manifest = f"points/{name}/{MANIFEST}"
     config.data.mkdir(parents=True, exist_ok=True)
+    text = restic(config, "dump", snapshot, f"/{manifest}", what=f"fetch the manifest of {name}")
+    content = json.loads(text)
+    if content.get("name") != name:
+        raise StepError(f"the manifest of {name} in the off-site repository is another point's")
+    make_way(content)
     # The names in a snapshot are relative to the data's folder. The manifest comes last: a fetch that was interrupted leaves no point.
     restic(config, "restore", snapshot, "--target", str(config.data), "--exclude", f"/{manifest}", what=f"fetch {name}")
-    text = restic(config, "dump", snapshot, f"/{manifest}", what=f"fetch the manifest of {name}")
-    if json.loads(text).get("name") != name:
-        raise StepError(f"the manifest of {name} in the off-site repository is another point's")
     write_atomically(config.data / manifest, text)
     return name

@@ -419,8 +419,12 @@ def remove_unknown(config: Config, keep: t.Container[str]) -> list[str]:
     ordered = in_order(known)
     for backup in reversed(known):
         if backup["id"] not in keep:
-            if ordered:
-                barman(config, "delete", SERVER, backup["id"], what=f"remove the base backup {backup['id']}")
+            try:
+                if ordered:
+                    barman(config, "delete", SERVER, backup["id"], what=f"remove the base backup {backup['id']}")
+            except StepError as error:
+                # As on a full disk, where it cannot note what it is about to do.
+                say(f"postgres: {error}; removing its files alone")
             shutil.rmtree(home / "base" / backup["id"], ignore_errors=True)
             (home / "meta" / f"{backup['id']}{INFO}").unlink(missing_ok=True)
             removed.append(str(backup["id"]))
