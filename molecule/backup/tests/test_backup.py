@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,9 @@ HELPER = (
     "docker run --rm --user 0 --cap-drop ALL --cap-add CHOWN --cap-add DAC_OVERRIDE --cap-add FOWNER "
     "--volume /etc/slipway/slipway/backup/config:/etc/slipway:ro --volume /etc/slipway/slipway/backup/secrets:/run/secrets:ro"
 )
-# A session that writes without a pause; each line is an acknowledged row.
+# A session that writes without a pause; each line is an acknowledged row, and its moment.
 WRITER = (
-    "yes 'insert into acked default values returning id;' | "
+    "yes 'insert into acked default values returning id, extract(epoch from at);' | "
     "docker exec --interactive slipway-postgres psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app >/tmp/acked 2>/dev/null"
 )
 
@@ -46,7 +47,8 @@ def names(host: LabHost) -> list[str]:
 
 
 def report(host: LabHost) -> dict[str, Any]:
-    return dict(json.loads(host.run(f"{PROGRAM} --json report")))
+    # On a full disk a line follows that says that it is not written.
+    return dict(json.loads(host.run(f"{PROGRAM} --json report").splitlines()[0]))
 
 
 def manifest(host: LabHost, name: str = "latest") -> dict[str, Any]:
@@ -98,12 +100,16 @@ def failed_without_a_trace(host: LabHost, cause: str, before: list[str]) -> None
 def restored(host: LabHost) -> Iterator[Callable[..., str]]:
     """A function that puts PostgreSQL together from a point and starts it, without a network; it returns the container."""
 
-    def restore(point: str, *arguments: str, data: str = "backup_data") -> str:
+    folder = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip()
+
+    def restore(point: str, *arguments: str) -> str:
         host.run("docker rm --force drilled; docker volume rm --force drilled; docker volume create drilled", check=False)
         host.run(
-            f"{HELPER} --network none --volume {data}:/backup --volume drilled:/restore slipway/backup-tools:1 "
+            f"{HELPER} --network none --volume backup_data:/backup --volume drilled:/restore slipway/backup-tools:1 "
             f"extract postgres {point} /restore/data --owner 70:70 {shlex.join(arguments)}"
         )
+        # Barman first archives what has arrived, here as root.
+        host.run(f"chown --recursive --reference={folder} {folder}/barman")
         host.run(
             "docker run --detach --name drilled --network none --user postgres --volume drilled:/restore --entrypoint postgres "
             "postgres:17-alpine -D /restore/data"
@@ -295,6 +301,65 @@ def test_a_run_on_a_full_disk_fails_and_leaves_nothing(host: LabHost):
     assert said.split()[-1] == "1"
 
 
+@pytest.fixture
+def small_disk(host: LabHost) -> Iterator[str]:
+    """Where the backups' volume is, which is a disk of its own meanwhile: empty, and kept in memory."""
+    folder = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip()
+    streams = "WAL streams again"
+    host.run(f"docker stop slipway-backup && mount -t tmpfs -o size=1g,mode=$(stat -c %a,uid=%u,gid=%g {folder}) tmpfs {folder}")
+    try:
+        host.run("docker start slipway-backup")
+        wait_until(lambda: report(host)["wal"]["streaming"], 90, streams)
+        yield folder
+    finally:
+        host.run(f"docker stop slipway-backup; umount {folder}; docker start slipway-backup")
+        wait_until(lambda: report(host)["wal"]["streaming"], 90, streams)
+    # WAL has gone to the other disk meanwhile.
+    assert run(host)[0] == 0
+    assert report(host)["alerts"] == []
+
+
+def leave_free(disk: str, megabytes: int) -> str:
+    """Return the command that gives a disk in memory this much room beside what is on it."""
+    return f"mount -o remount,size=$(($(df --output=used --block-size=1 {disk} | tail -n 1) + {megabytes * 2**20})) {disk}"
+
+
+def test_a_base_backup_that_meets_a_full_disk_leaves_nothing_and_wal_streams_on_when_there_is_room(
+    host: LabHost, small_disk: str, restored: Callable[..., str]
+):
+    code, said = run(host)
+    assert code == 0, said
+    before = names(host)
+    bases = f"ls {small_disk}/barman/postgres/base"
+    (there,) = host.run(bases).split()
+    fill = f"until {bases} | grep -qv {there}; do sleep 0.01; done; {leave_free(small_disk, 4)}"
+    host.run(f"systemd-run --unit filled-disk --collect --quiet sh -c {shlex.quote(fill)}")
+    code, said = run(host, "--full")
+    assert code == 1
+    assert "No space left on device" in said
+    failed_without_a_trace(host, "No space left on device", before)
+    # Now WAL meets it too. Commits would wait for what cannot be received.
+    host.run(leave_free(small_disk, 0))
+    for _ in range(2):
+        sql(host, "set synchronous_commit = local", "insert into acked default values", "select pg_switch_wal()")
+    wait_until(lambda: not report(host)["wal"]["streaming"], 60, "the receiver has met the full disk")
+    told = report(host)
+    assert "WAL does not stream" in told["alerts"]
+    assert any(alert.startswith("the backup disk has 0 % free") for alert in told["alerts"]), told["alerts"]
+    code, said = run(host)
+    assert code == 1
+    assert "MB free; a run needs up to" in said
+    host.run(f"mount -o remount,size=1g {small_disk}")
+    wait_until(lambda: report(host)["wal"]["streaming"], 90, "WAL streams again")
+    rows = sql(host, "insert into acked default values", "select count(*) from acked")
+    server = restored("latest", "--target-time", "end")
+    assert sql(host, "select count(*) from acked", container=server) == rows, "no WAL is missing"
+    code, said = run(host)
+    assert code == 0, said
+    assert report(host)["alerts"] == []
+    assert leftovers(host) == ([], set())
+
+
 def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
     host.run(f"cp --preserve {SECRETS}/offsite_password /root/kept && echo some-other-secret-1 >{SECRETS}/offsite_password")
     try:
@@ -309,22 +374,6 @@ def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
         host.run(f"cat /root/kept >{SECRETS}/offsite_password && rm /root/kept")
     host.run(f"{PROGRAM} ship")
     assert report(host)["offsite"]["pending"] == []
-
-
-def test_a_repository_that_was_away_gets_what_it_lacks(host: LabHost):
-    host.run("docker exec slipway-backup mv /offsite/restic /offsite/away")
-    try:
-        code, said = run(host)
-        assert code == 2
-        assert "has vanished" in said, "no second repository is made in its place"
-    finally:
-        host.run("docker exec slipway-backup mv /offsite/away /offsite/restic")
-    code, said = run(host)
-    assert code == 0, said
-    told = report(host)
-    assert told["offsite"]["pending"] == []
-    assert told["alerts"] == []
-    assert [point["name"] for point in json.loads(host.run(f"{PROGRAM} --json list --offsite"))] == names(host)
 
 
 def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
@@ -439,30 +488,54 @@ def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_nam
 # Loss
 
 
-def test_the_loss_of_the_database_loses_nothing_that_was_acknowledged(host: LabHost, restored: Callable[..., str]):
+def lose_the_database(host: LabHost, restored: Callable[..., str]) -> tuple[dict[int, float], set[int]]:
+    """Kill the database while it takes rows; return the moments of those that were acknowledged, and those that could be restored."""
     sql(host, "truncate acked restart identity")
     assert run(host)[0] == 0
     write(host)
     time.sleep(5)
     host.run("docker kill slipway-postgres; systemctl stop writer || true")
     try:
-        acknowledged = [int(line) for line in host.run("cat /tmp/acked").splitlines() if line.isdigit()]
+        acknowledged = {int(row): float(at) for row, at in re.findall(r"^(\d+)\|(\d+\.\d+)$", host.run("cat /tmp/acked"), re.MULTILINE)}
         assert len(acknowledged) > 100
         server = restored("latest", "--target-time", "end")
         found = {int(line) for line in sql(host, "select id from acked", container=server).splitlines()}
-        assert set(acknowledged) - found == set()
     finally:
         host.run("docker start slipway-postgres")
+    return acknowledged, found
+
+
+def test_the_loss_of_the_database_loses_nothing_that_was_acknowledged(host: LabHost, restored: Callable[..., str]):
+    acknowledged, found = lose_the_database(host, restored)
+    assert set(acknowledged) - found == set()
     wait_until(lambda: report(host)["wal"]["synchronous"], 120, "commits wait for the backup host again")
 
 
-def test_the_loss_of_the_host_leaves_what_is_off_site(host: LabHost, restored: Callable[..., str]):
-    rows = sql(host, "select count(*) from acked")
-    assert run(host)[0] == 0
-    host.run("docker volume rm --force disaster; docker volume create disaster")
+@pytest.fixture
+def unsynchronised(host: LabHost, lab: Lab) -> Iterator[None]:
+    """Commits that do not wait for the backup host, by the inventory."""
+    settings = lab.inventory / "group_vars/all/50_backup.yml"
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace("backup_wal_synchronous: true", "backup_wal_synchronous: false"), encoding="utf-8")
+    lab.site()
+    # The receiver reads its configuration anew.
+    wait_until(lambda: report(host)["wal"]["streaming"], 60, "WAL streams again")
+    yield
+    settings.write_text(text, encoding="utf-8")
+    lab.site()
+    wait_until(lambda: report(host)["wal"]["synchronous"], 120, "commits wait for the backup host again")
+
+
+@pytest.mark.usefixtures("unsynchronised")
+def test_the_loss_of_a_database_that_waits_for_nobody_loses_the_last_second_at_most(host: LabHost, restored: Callable[..., str]):
+    assert sql(host, "select sync_state from pg_stat_replication") == "async"
+    assert report(host)["alerts"] == []
+    host.run("docker pause slipway-backup")
     try:
-        host.run(f"{HELPER} --network none --volume disaster:/backup --volume backup_offsite:/offsite slipway/backup-tools:1 fetch latest")
-        server = restored("latest", data="disaster")
-        assert sql(host, "select count(*) from acked", container=server) == rows
+        host.run("timeout 10 docker exec slipway-postgres psql --dbname=app --command='insert into acked default values'")
     finally:
-        host.run("docker rm --force drilled; docker volume rm --force disaster", check=False)
+        host.run("docker unpause slipway-backup")
+    acknowledged, found = lose_the_database(host, restored)
+    lost = sorted(max(acknowledged.values()) - at for row, at in acknowledged.items() if row not in found)
+    assert all(age < 1 for age in lost), f"{len(lost)} rows are lost, of up to {lost[-1]:.3f} s before the end"
+    wait_until(lambda: report(host)["wal"]["streaming"], 120, "WAL streams again")

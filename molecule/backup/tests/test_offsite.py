@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
-from slipway_lab import NETWORK, ROOT, Lab, LabHost, wait_until
+from slipway_elsewhere import Repository
+from slipway_lab import Lab, LabHost
 
 PROGRAM = "docker exec slipway-backup slipway-backup"
 FOLDER = "/root/offsite"
@@ -37,7 +35,9 @@ def program(host: LabHost) -> Iterator[Callable[..., Any]]:
     config |= {"postgres": {}, "chroma": {}, "minimum_free_percent": 0}
     config["redis"]["host"] = address
 
-    def run(*arguments: str, offsite: dict[str, Any] | None = None, environment: dict[str, str] | None = None, key: str = "") -> str:
+    def run(
+        *arguments: str, offsite: dict[str, Any] | None = None, environment: dict[str, str] | None = None, key: str = "", code: int = 0
+    ) -> str:
         if offsite:
             host.run(f"rm -rf {FOLDER} && mkdir -p {FOLDER}/data/points {FOLDER}/config")
             host.run(f"cp -r /etc/slipway/slipway/backup/secrets {FOLDER}/secrets")
@@ -46,7 +46,9 @@ def program(host: LabHost) -> Iterator[Callable[..., Any]]:
             host.run(f"echo {shlex.quote(json.dumps(environment or {}))} >{FOLDER}/secrets/offsite_environment")
             if key:
                 host.run(f"cp {key} {FOLDER}/secrets/offsite_ssh_key && chmod 0400 {FOLDER}/secrets/offsite_ssh_key")
-        return host.run(f"{TOOLS} --json {shlex.join(arguments)}")
+        done = host.testinfra.run(f"{TOOLS} --json {shlex.join(arguments)}")
+        assert done.rc == code, f"{shlex.join(arguments)} ended with {done.rc}:\n{done.stdout}{done.stderr}"
+        return str(done.stdout + done.stderr)
 
     yield run
     host.run(f"rm -rf {FOLDER}")
@@ -80,48 +82,48 @@ def test_a_repository_behind_ssh(host: LabHost, program: Callable[..., Any]):
         host.run("userdel --remove keeper", check=False)
 
 
-@pytest.fixture
-def rest_server(host: LabHost) -> Iterator[str]:
-    """The address of restic's REST server, which wants a login."""
-    host.run("printf 'backup:{SHA}%s\n' \"$(printf rest-password-1 | openssl dgst -binary -sha1 | base64)\" >/root/htpasswd")
-    host.run(
-        "systemd-run --unit rest-server --collect --quiet --setenv=HOME=/root restic-rest-server --path /root/rest --listen 127.0.0.1:8791 "
-        "--htpasswd-file /root/htpasswd --private-repos"
-    )
-    wait_until(lambda: host.can_connect("127.0.0.1", 8791), 20, "the REST server listens")
-    yield "rest:http://127.0.0.1:8791/backup/"
-    host.run("systemctl stop rest-server; rm -rf /root/rest /root/htpasswd", check=False)
-
-
-def test_a_repository_of_the_rest_server(host: LabHost, program: Callable[..., Any], rest_server: str):
-    login = {"RESTIC_REST_USERNAME": "backup", "RESTIC_REST_PASSWORD": "rest-password-1"}
-    goes_there_and_comes_back(host, program, rest_server, environment=login)
+def test_a_repository_of_the_rest_server(host: LabHost, program: Callable[..., Any], rest_server: Repository):
+    goes_there_and_comes_back(host, program, rest_server.address, environment=rest_server.environment)
     with pytest.raises(AssertionError, match="401"):
-        program("run", offsite={"repository": rest_server}, environment=login | {"RESTIC_REST_PASSWORD": "another"})
+        program(
+            "run", offsite={"repository": rest_server.address}, environment=rest_server.environment | {"RESTIC_REST_PASSWORD": "another"}
+        )
+
+
+def test_a_repository_in_s3(host: LabHost, program: Callable[..., Any], s3: Repository):
+    goes_there_and_comes_back(host, program, s3.address, environment=s3.environment)
 
 
 @pytest.fixture
-def s3(lab: Lab) -> Iterator[str]:
-    """The address of a bucket, of a server that speaks S3; it runs where the tests do."""
-    network = subprocess.run(["docker", "network", "inspect", NETWORK], capture_output=True, text=True, check=True)
-    gateway = json.loads(network.stdout)[0]["IPAM"]["Config"][0]["Gateway"]
-    with socket.socket() as probe:
-        probe.bind((gateway, 0))
-        port = probe.getsockname()[1]
-    with (lab.state / "s3.log").open("w") as log:
-        server = subprocess.Popen([str(ROOT / ".lab/s3/bin/moto_server"), "-H", gateway, "-p", str(port)], stdout=log, stderr=log)
-    try:
-        (host,) = lab.groups["backup"]
-        wait_until(lambda: host.can_connect(gateway, port), 30, "the S3 server listens")
-        httpx.put(f"http://{gateway}:{port}/backups", trust_env=False).raise_for_status()
-        yield f"s3:http://{gateway}:{port}/backups/slipway"
-    finally:
-        server.terminate()
-        server.wait(10)
+def folder(host: LabHost) -> Repository:
+    """A folder, as of a disk that is mounted."""
+    there, away = f"{FOLDER}/data/elsewhere", f"{FOLDER}/away"
+    return Repository(
+        "/backup/elsewhere", {}, lambda: host.run(f"mv {there} {away}"), lambda: host.run(f"mv {away} {there}"), "has vanished"
+    )
 
 
-def test_a_repository_in_s3(host: LabHost, program: Callable[..., Any], s3: str):
-    goes_there_and_comes_back(host, program, s3, environment={"AWS_ACCESS_KEY_ID": "keeper", "AWS_SECRET_ACCESS_KEY": "s3-password-1"})
+@pytest.mark.parametrize("kind", ["folder", "rest_server", "s3"])
+def test_a_repository_that_was_away_gets_what_it_lacks(program: Callable[..., Any], request: pytest.FixtureRequest, kind: str):
+    place: Repository = request.getfixturevalue(kind)
+    program("run", "--quiet", offsite={"repository": place.address, "timeout": 8}, environment=place.environment)
+    with place.away():
+        said = program("run", "--quiet", code=2)
+        assert place.says in said, "no second repository is made in its place"
+        told = json.loads(program("report"))
+    there, lacking = told["points"]
+    assert (there["offsite"], lacking["offsite"]) == (True, False)
+    assert told["offsite"]["pending"] == [lacking["name"]]
+    assert told["last_run"]["result"] == "failed"
+    assert told["last_run"]["reason"].startswith(f"the point {lacking['name']} is there, but: ")
+    assert any(alert.startswith(f"off-site lacks {lacking['name']}") for alert in told["alerts"])
+    program("verify", lacking["name"])
+    program("run", "--quiet")
+    told = json.loads(program("report"))
+    assert told["offsite"]["pending"] == []
+    assert told["alerts"] == []
+    assert [point["name"] for point in json.loads(program("list", "--offsite"))] == [point["name"] for point in told["points"]]
+    assert len(told["points"]) == 3
 
 
 def test_damage_off_site_is_found(host: LabHost):

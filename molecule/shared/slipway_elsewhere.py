@@ -1,0 +1,91 @@
+"""Off-site repositories of the tests, which can be away for a while.
+
+A pytest plugin beside slipway_lab, loaded by the tests that need it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from slipway_lab import NETWORK, ROOT, Lab, wait_until
+
+REST_PORT = 8791
+
+
+@dataclass
+class Repository:
+    """A place for copies, and how it goes away and comes back."""
+
+    address: str
+    environment: dict[str, str]
+    leave: Callable[[], object]
+    come_back: Callable[[], object]
+    #: What a run says of it meanwhile.
+    says: str
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        self.leave()
+        try:
+            yield
+        finally:
+            self.come_back()
+
+
+@pytest.fixture
+def rest_server(lab: Lab) -> Iterator[Repository]:
+    """restic's REST server on the backup host, which wants a login; while it is away, connections are refused."""
+    (host,) = lab.groups["backup"]
+    host.run("printf 'backup:{SHA}%s\n' \"$(printf rest-password-1 | openssl dgst -binary -sha1 | base64)\" >/root/htpasswd")
+
+    def start() -> None:
+        host.run(
+            "systemd-run --unit rest-server --collect --quiet --setenv=HOME=/root restic-rest-server --path /root/rest "
+            f"--listen 127.0.0.1:{REST_PORT} --htpasswd-file /root/htpasswd --private-repos"
+        )
+        wait_until(lambda: host.can_connect("127.0.0.1", REST_PORT), 20, "the REST server listens")
+
+    start()
+    yield Repository(
+        f"rest:http://127.0.0.1:{REST_PORT}/backup/",
+        {"RESTIC_REST_USERNAME": "backup", "RESTIC_REST_PASSWORD": "rest-password-1"},
+        lambda: host.run("systemctl stop rest-server"),
+        start,
+        "connection refused",
+    )
+    host.run("systemctl stop rest-server; rm -rf /root/rest /root/htpasswd", check=False)
+
+
+@pytest.fixture
+def s3(lab: Lab) -> Iterator[Repository]:
+    """A bucket of a server that speaks S3, outside of the lab's hosts; while it is away, it takes connections and says nothing."""
+    network = subprocess.run(["docker", "network", "inspect", NETWORK], capture_output=True, text=True, check=True)
+    gateway = json.loads(network.stdout)[0]["IPAM"]["Config"][0]["Gateway"]
+    with socket.socket() as probe:
+        probe.bind((gateway, 0))
+        port = probe.getsockname()[1]
+    with (lab.state / "s3.log").open("w") as log:
+        server = subprocess.Popen([str(ROOT / ".lab/s3/bin/moto_server"), "-H", gateway, "-p", str(port)], stdout=log, stderr=log)
+    try:
+        (host,) = lab.groups["backup"]
+        wait_until(lambda: host.can_connect(gateway, port), 30, "the S3 server listens")
+        httpx.put(f"http://{gateway}:{port}/backups", trust_env=False).raise_for_status()
+        yield Repository(
+            f"s3:http://{gateway}:{port}/backups/slipway",
+            {"AWS_ACCESS_KEY_ID": "keeper", "AWS_SECRET_ACCESS_KEY": "s3-password-1"},
+            lambda: server.send_signal(signal.SIGSTOP),
+            lambda: server.send_signal(signal.SIGCONT),
+            "restic was stopped after 8 s",
+        )
+    finally:
+        server.send_signal(signal.SIGCONT)
+        server.terminate()
+        server.wait(10)
