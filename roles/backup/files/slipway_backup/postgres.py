@@ -579,6 +579,8 @@ def collect_wal(config: Config, wal: str, backup_id: str) -> None:
     connection = connect(config)
     try:
         ask(connection, "select pg_switch_wal()")
+        # Barman leaves the last segment alone until the next one has begun; an idle server takes up to a quarter of a minute to do so.
+        ask(connection, "select pg_create_restore_point('slipway-collected')")
     finally:
         connection.close()
     while not archived(config, wal).exists():
