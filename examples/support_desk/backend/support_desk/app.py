@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
 import time
@@ -177,6 +178,8 @@ def create_app(settings: Settings | None = None, knowledge: Knowledge | None = N
     for error in AWAY:
         app.add_exception_handler(error, _database_away)
     app.add_exception_handler(KnowledgeAwayError, _knowledge_away)
+    gc.freeze()
+    gc.enable()
     return app
 
 
