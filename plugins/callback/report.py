@@ -43,7 +43,7 @@ from typing import Any
 
 from ansible import context
 from ansible.plugins.callback import CallbackBase
-from ansible.plugins.loader import action_loader
+from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
 
@@ -55,6 +55,36 @@ TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
 # Handled by the strategy itself; there is no action plugin to ask.
 NO_ACTION = ("include_role", "include_tasks", "import_role", "import_tasks", "include", "meta", "group_by", "add_host")
+
+
+# One plugin of each file that our tasks load most often.
+OFTEN_USED = (
+    (filter_loader, "ansible.builtin.combine", "ansible.builtin.intersect", "ansible.builtin.urlsplit"),
+    (filter_loader, "slipway.stack.fleet_batches", "slipway.stack.http_healthcheck", "slipway.stack.memory_share"),
+    (filter_loader, "community.crypto.x509_certificate_info", "community.crypto.openssl_privatekey_info"),
+    (test_loader, "ansible.builtin.match", "ansible.builtin.file", "ansible.builtin.subset"),
+    (lookup_loader, "ansible.builtin.file", "slipway.stack.rendered"),
+    (action_loader, "ansible.builtin.normal", "ansible.builtin.fail", "slipway.stack.service_plan", "slipway.stack.release_step"),
+    (connection_loader, "ansible.builtin.ssh"),
+    (shell_loader, "ansible.builtin.sh"),
+)
+
+
+def load_for_forks() -> list[str]:
+    """Load what most tasks use: each runs in a fork of this process, and would load for itself what is not here yet.
+
+    Returns:
+        Names of what could not be loaded. The task that needs one can say why.
+    """
+    missing = []
+    for loader, *names in OFTEN_USED:
+        for name in names:
+            try:
+                found = loader.get(name, class_only=True)
+            except Exception:  # noqa: BLE001 - whatever the import of somebody's plugin raises
+                found = None
+            missing += [] if found else [name]
+    return missing
 
 
 def needs_host(action: str) -> bool:
@@ -121,6 +151,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Begin a report, if the playbook is one of ours."""
         path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible names it nowhere else
         self._playbook = path.stem if path.parent == PLAYBOOKS else ""
+        if self._playbook:
+            load_for_forks()
         self._started = time.time()
         self._clock = time.monotonic()
         self._changed: list[dict[str, str]] = []

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.callback.report import load_for_forks
+
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
 
 
@@ -43,6 +45,10 @@ def test_a_run_that_changes_nothing(report):
     assert found["duration_s"] > 0
     assert "test: ok in " in printed
     assert "Report: reports/test-latest.json" in printed
+
+
+def test_plugins_that_most_tasks_use_are_there_before_the_first():
+    assert load_for_forks() == []
 
 
 def test_a_playbook_adds_fields_of_its_own(report):
