@@ -114,8 +114,8 @@ class Run:
         return numbers
 
 
-def started(options: dict[str, Any], deadline_seconds: float, parent: int) -> Run:
-    """Start a prober that outlives its task and ends with the process ``parent``; return it when each client has an answer.
+def started(options: dict[str, Any], deadline_seconds: float, parent: int, wait: bool = True) -> Run:
+    """Start a prober that outlives its task and ends with the process ``parent``; with ``wait``, return it when each client has an answer.
 
     Raises:
         AnsibleActionFail: It did not start.
@@ -139,7 +139,7 @@ def started(options: dict[str, Any], deadline_seconds: float, parent: int) -> Ru
     prober.write_json(folder / "state.json", state)
     run = Run(folder / "state.json")
     patience = time.monotonic() + START_SECONDS
-    while time.monotonic() < patience:
+    while wait and time.monotonic() < patience:
         if process.poll() is not None:
             said = run.log()
             prober.remove_folder(folder)
@@ -166,6 +166,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "state": {"type": "str", "required": True, "choices": ["started", "marked", "read", "stopped"]},
                 "state_file": {"type": "path"},
                 "deadline_seconds": {"type": "float"},
+                "wait": {"type": "bool", "default": True},
                 "mark": {"type": "str"},
                 **SETTINGS,
             },
@@ -204,7 +205,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not 0 < deadline <= 86400:
             raise AnsibleActionFail(f"deadline_seconds cannot be {deadline:g}; a prober runs for a day at most")
         # The task runs in a fork of ansible-playbook, whose end ends the prober.
-        run = started(given, deadline, os.getppid())
+        run = started(given, deadline, os.getppid(), options["wait"])
         return run, run.numbers()
 
     @staticmethod
@@ -219,7 +220,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     @staticmethod
     def _mark(run: Run, name: str) -> dict[str, Any]:
         """Name this moment; return when the prober counts from it, so that what the next task does lies behind it."""
-        known = len(run.require_running()["marks"])
+        known = len(run.require_running().get("marks", []))
         line = json.dumps({"name": name, "time": time.time()}) + "\n"
         descriptor = os.open(run.control.marks, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
@@ -230,7 +231,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         patience = time.monotonic() + MARK_SECONDS
         while time.monotonic() < patience:
             numbers = run.require_running()
-            if any(mark["name"] == name for mark in numbers["marks"][known:]):
+            if any(mark["name"] == name for mark in numbers.get("marks", [])[known:]):
                 return numbers
             time.sleep(POLL_SECONDS)
         limits = f"within {MARK_SECONDS:g} s; it takes {prober.KEPT_MARKS} at most"

@@ -67,6 +67,14 @@ options:
     type: list
     elements: str
     default: []
+  phase:
+    description:
+      - V(whole) does all of it.
+      - V(prepare) writes the revision and has it validated, with secrets that are new. Nothing is in use before V(commit).
+      - V(commit) does the rest, and has a revision validated that is not what V(prepare) has left.
+    type: str
+    default: whole
+    choices: [whole, prepare, commit]
 extends_documentation_fragment:
   - slipway.stack.attributes.not_in_check_mode
 attributes:
@@ -233,6 +241,7 @@ def main() -> None:
             "container": {"type": "str", "required": True},
             "validate": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
+            "phase": {"type": "str", "default": "whole", "choices": ["whole", "prepare", "commit"]},
         }
     )
     try:
@@ -252,14 +261,16 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]
     secrets_folder = os.path.join(options["folder"], "secrets")
     result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False}
-    result["diff"] = differences(os.path.join(folder, "current"), config)
+    preparing = options["phase"] == "prepare"
+    result["diff"] = [] if preparing else differences(os.path.join(folder, "current"), config)
     # A revision that fails its validation must leave nothing behind, so all else waits for it.
     changed = False
     changed |= add_secrets(secrets_folder, options["secrets"], uid, gid)
     if revision:
         fresh = not os.path.isdir(os.path.join(folder, revision))
-        changed |= write_revision(folder, revision, config)
-        if options["validate"]:
+        written = write_revision(folder, revision, config)
+        changed |= written
+        if options["validate"] and (written or options["phase"] != "commit"):
             argv = [part.replace("{revision}", revision) for part in options["validate"]]
             try:
                 run_in_container(engine, options["container"], argv, "The check of the new configuration")
@@ -267,6 +278,8 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
                 if fresh:
                     shutil.rmtree(os.path.join(folder, revision), ignore_errors=True)
                 raise
+    if preparing:
+        return {"changed": changed, **result}
     changed |= write_secrets(secrets_folder, options["secrets"], uid, gid)
     for path, item in options["host_files"].items():
         changed |= write_file(path, item["content"], int(item["mode"], 8))

@@ -34,6 +34,10 @@ options:
   deadline_seconds:
     description: The longest that the prober runs, a day at most. Required for O(state=started).
     type: float
+  wait:
+    description: Whether O(state=started) waits for the first answers or failures. The next mark waits for the prober, if not for these.
+    type: bool
+    default: true
   mark:
     description: Name of the moment; for O(state=read), the mark to count from. At most 40 marks are taken.
     type: str

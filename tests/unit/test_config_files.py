@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, switch
 from ansible_collections.slipway.stack.plugins.modules.config_revision import restore
-from ansible_collections.slipway.stack.plugins.modules.config_tree import prune
+from ansible_collections.slipway.stack.plugins.modules.config_tree import apply, prune
 
 
 class FakeEngine:
@@ -21,6 +21,9 @@ class FakeEngine:
 
     def __init__(self, bad: str = "") -> None:
         self.bad, self.ran = bad, []
+
+    def image_user(self, _image: str, _user: str) -> tuple[int, int]:
+        return os.getuid(), os.getgid()
 
     def execute(self, _container: str, argv: list[str]) -> tuple[int, str, str]:
         self.ran.append(argv)
@@ -74,4 +77,43 @@ def test_a_revision_that_was_not_read_yet_is_read(folder: Path):
 def test_what_is_not_there_or_not_valid_is_not_made_current(folder: Path, revision: str, bad: str):
     with pytest.raises(RefusedError):
         restore(options(folder, revision), FakeEngine(bad and f"/{bad}/"))
+    assert current(folder) == ("e", "e")
+
+
+def tree(folder: Path, phase: str, text: str = "new") -> dict[str, Any]:
+    """Return options that give the service a sixth configuration."""
+    rest = {"image": "nginx", "user": "", "non_root": False, "secrets": {}, "host_files": {}, "volumes": [], "config": {"nginx.conf": text}}
+    return {**options(folder, "f"), **rest, "phase": phase}
+
+
+def test_what_is_prepared_is_valid_and_not_in_use(folder: Path):
+    engine = FakeEngine()
+    assert apply(tree(folder, "prepare"), engine)["changed"]
+    assert engine.ran == [["check", "/etc/slipway/f/nginx.conf"]]
+    assert (folder / "config/f/nginx.conf").read_text() == "new"
+    assert current(folder) == ("e", "e")
+
+
+def test_what_is_committed_was_validated_before(folder: Path):
+    apply(tree(folder, "prepare"), FakeEngine())
+    engine = FakeEngine()
+    done = apply(tree(folder, "commit"), engine)
+    assert (done["previous"], done["reloaded"]) == ("e", True)
+    assert engine.ran == [["reload"]]
+    assert current(folder) == ("f", "f")
+
+
+def test_what_somebody_edited_in_between_is_put_right_and_validated_again(folder: Path):
+    apply(tree(folder, "prepare"), FakeEngine())
+    (folder / "config/f/nginx.conf").write_text("edited")
+    engine = FakeEngine()
+    apply(tree(folder, "commit"), engine)
+    assert engine.ran == [["check", "/etc/slipway/f/nginx.conf"], ["reload"]]
+    assert (folder / "config/f/nginx.conf").read_text() == "new"
+
+
+def test_what_cannot_be_prepared_leaves_nothing(folder: Path):
+    with pytest.raises(RefusedError):
+        apply(tree(folder, "prepare"), FakeEngine("/f/"))
+    assert not (folder / "config/f").exists()
     assert current(folder) == ("e", "e")
