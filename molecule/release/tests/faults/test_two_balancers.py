@@ -38,14 +38,27 @@ def test_both_balancers_move(fleet: Fleet, second: LabHost):
     assert answers(second) == {version}
 
 
-def test_a_balancer_that_fails_puts_the_other_back(fleet: Fleet, second: LabHost):
-    """Its configuration does not validate when the other has switched already."""
+def taken_over(host: LabHost) -> str:
+    """Return when a balancer has last taken a configuration over."""
+    return host.run("stat --format %y /etc/slipway/slipway/nginx/config/loaded")
+
+
+@pytest.mark.parametrize("canary", [0, 10])
+def test_a_balancer_whose_configuration_is_not_valid_keeps_both_where_they_are(fleet: Fleet, second: LabHost, canary: int):
+    """Before any of them switches; with a canary one has begun, and is put back."""
+    first = fleet.lab.groups["balancers"][0]
     before, wanted = fleet.version, fleet.other()
+    moment = taken_over(first)
     broken = "{{ 'no_such_directive on;' if inventory_hostname == '" + second.name + "' else '' }}"
-    run = fleet.refused(wanted, **QUICK, nginx_server_extra=broken)
+    run = fleet.refused(wanted, **QUICK, nginx_server_extra=broken, app_canary_weight=canary, app_canary_seconds=1)
     assert run.report["outcome"] == "rolled_back", run.output[-6000:]
     assert "no_such_directive" in run.output
     fleet.check(before, run)
     assert answers(second) == {before}
+    assert (taken_over(first) == moment) is (canary == 0)
+
+
+def test_both_move_after_that(fleet: Fleet, second: LabHost):
+    wanted = fleet.other()
     fleet.check(wanted, fleet.deploy(wanted, **QUICK))
     assert answers(second) == {wanted}
