@@ -15,9 +15,17 @@ import pytest
 from conftest import role_task, role_variable
 
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
-GATE = "slot | Wait until the new slot is healthy, and its backends are ready and of the version asked for"
+GATE = "gate | Wait until the new slot is healthy, and its backends are ready and of the version asked for"
 THROUGH = "switch | Ask through every balancer for the new version"
-PRODUCT = {"app_version": "1.1", "app_backend_port": 8000, "app_backend_replicas": 2, "release_slot": "green", "release_plan": PLAN}
+HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
+PRODUCT = {
+    "app_version": "1.1",
+    "app_backend_port": 8000,
+    "app_backend_replicas": 2,
+    "release_slot": "green",
+    "release_plan": PLAN,
+    **HOSTS,
+}
 
 
 def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
@@ -28,20 +36,20 @@ def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
 
 
 def test_the_gate_asks_each_backend_for_its_readiness_and_its_version() -> None:
-    given = asked("slot.yml", GATE)
+    given = asked("gate.yml", GATE)
     assert given["containers"] == ["slipway-backend-green-1", "slipway-backend-green-2"]
     assert given["healthy"] == {"slipway-backend-green-1": 90, "slipway-backend-green-2": 90}
     assert (given["path"], given["version"], given["version_field"]) == ("/ready", "1.1", "version")
 
 
 def test_a_product_without_readiness_is_left_to_its_health_check() -> None:
-    given = asked("slot.yml", GATE, release_ready_path="")
+    given = asked("gate.yml", GATE, release_ready_path="")
     assert given["containers"] == []
     assert len(given["healthy"]) == 2
 
 
 def test_a_product_that_reports_no_version_is_taken_with_any() -> None:
-    for file, name in (("slot.yml", GATE), ("switch.yml", THROUGH)):
+    for file, name in (("gate.yml", GATE), ("switch.yml", THROUGH)):
         assert asked(file, name)["version"] == "1.1"
         assert asked(file, name, release_version_field="")["version"] == ""
 
@@ -56,9 +64,9 @@ def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str)
     ("probe", "waits"),
     [
         # What the prober has watched since the switch is a part of it.
-        ({"state_file": "/x", "since": {"failed": 0}}, 4),
+        ({"state_file": "/x", "probe": {"failed": 0}}, 4),
         # It could not reach the balancers.
-        ({"state_file": "/x", "since": {"failed": 3}}, 6),
+        ({"state_file": "/x", "probe": {"failed": 3}}, 6),
         ({"skipped": True}, 6),
     ],
 )
@@ -66,6 +74,15 @@ def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_pro
     inputs = {**PRODUCT, "release_probe_targets": [{"address": "x"}], "__release_probe": probe}
     given = role_task("release", "end.yml", "end | Let the old slot's last requests come in", "vars", inputs)
     assert int(given["release_wait_seconds"]) == waits
+
+
+@pytest.mark.parametrize(
+    ("switched", "probing"), [({}, True), ({"probe": {"failed": 0}}, True), ({"probe": {"failed": 2}}, False), ({"skipped": True}, True)]
+)
+def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch(switched: dict[str, Any], probing: bool) -> None:
+    inputs = {**PRODUCT, "release_plan": {**PLAN, "kept": ["one", "two"]}, "release_strategy": "blue_green"}
+    inputs |= {"__release_probe": {"state_file": "/x", "probe": {}}, "__release_switched": switched}
+    assert role_variable("release", "__release_probing", inputs) is probing
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -85,7 +102,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
             },
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/said", "mode": "0600"}},
         ]
-        variables = {"app_version": "1.1", "release_probe": wanted, "release_probe_targets": [target]}
+        variables = {**HOSTS, "app_version": "1.1", "release_plan": PLAN, "release_probe": wanted, "release_probe_targets": [target]}
         play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
         (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
         run = play("release")
@@ -112,7 +129,7 @@ def test_a_version_that_is_to_be_had_nowhere_is_refused(checkout: Path, play: An
     variables = {
         "app_version": "1.1",
         "app_backend_image": "desk/backend:{{ app_version }}", "app_frontend_image": "desk/frontend:{{ app_version }}",
-        "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, "release_app_hosts": ["one", "two"],
+        "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
         "container_service_host_state": state,
     }  # fmt: skip
     included = {"name": "slipway.stack.release", "tasks_from": "available.yml", "rolespec_validate": False}
