@@ -8,8 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -318,14 +322,72 @@ def test_base_backups_made_with_a_wrong_clock_are_out_of_order():
     assert postgres.in_order([first, second | {"begin_wal": "None"}, third])
 
 
-@pytest.mark.parametrize(("busy", "options"), [(18, ["--bwlimit", "40000"]), (4, [])])
-def test_only_a_busy_server_is_read_slowly(config: common.Config, monkeypatch: pytest.MonkeyPatch, busy: int, options: list[str]):
+@pytest.mark.parametrize(("busy", "rate"), [(18, 20_000_000), (4, 0)])
+def test_only_a_busy_server_is_read_slowly(config: common.Config, monkeypatch: pytest.MonkeyPatch, busy: int, rate: int):
     looks = iter([True] * busy + [False] * postgres.LOOKS)
     monkeypatch.setattr(postgres, "connect", lambda _: Server("1"))
     monkeypatch.setattr(postgres, "ask", lambda *_: [(next(looks),)])
     monkeypatch.setattr(postgres.time, "sleep", lambda _: None)
-    assert postgres.pace(dataclasses.replace(config, postgres={"busy_rate_mb": 40})) == options
-    assert postgres.pace(dataclasses.replace(config, postgres={"busy_rate_mb": 0})) == []
+    assert postgres.busy_rate(dataclasses.replace(config, postgres={"busy_rate_mb": 20})) == rate
+    assert postgres.busy_rate(dataclasses.replace(config, postgres={"busy_rate_mb": 0})) == 0
+
+
+def test_a_copy_goes_off_site_at_full_speed_where_the_database_is_away(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    def away(_: common.Config) -> int:
+        raise common.StepError("PostgreSQL does not let us in")
+
+    monkeypatch.setattr(postgres, "busy_rate", away)
+    assert offsite.reading_rate(dataclasses.replace(config, postgres={"busy_rate_mb": 20})) == 0
+    assert offsite.reading_rate(dataclasses.replace(config, postgres={})) == 0
+
+
+#: Reads megabytes, each within a hundredth of a second or a bit more.
+READER = "import time\nfile = open('/dev/zero', 'rb')\nfor _ in range({}): file.read(10**6), time.sleep(0.01)\nprint('read')"
+
+
+def test_a_program_reads_no_faster_than_it_is_let():
+    began = time.monotonic()
+    done = common.execute([sys.executable, "-c", READER.format(40)], "read", rate=2 * 10**7)
+    assert done.stdout == "read\n"
+    # 40 MB at 20 MB/s, less what it read since it was last looked at.
+    assert time.monotonic() - began > 1.5
+
+
+def test_a_program_that_is_held_up_is_told_of_and_ended_as_any_other():
+    with pytest.raises(common.StepError, match=r"read: .* ended with 3: no"):
+        common.execute([sys.executable, "-c", "import sys; sys.exit(print('no', file=sys.stderr) or 3)"], "read", rate=1)
+    began = time.monotonic()
+    with pytest.raises(common.StepError, match=r"read: .* was stopped after 0\.5 s"):
+        common.execute([sys.executable, "-c", READER.format(1000)], "read", rate=1, timeout=0.5)
+    assert time.monotonic() - began < 5
+
+
+def test_what_is_held_up_ends_with_a_run_that_is_killed():
+    folder = Path(common.__file__).parents[1]
+    script = f"from slipway_backup import common; common.execute([{sys.executable!r}, '-c', {READER.format(1000)!r}], 'read', rate=1)"
+    run = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(folder)})
+    deadline = time.monotonic() + 20
+
+    def wait_until(what: str, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.05)
+
+    def state(pid: str) -> str:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except OSError:
+            return "gone"
+
+    try:
+        wait_until("it was not started", lambda: bool(Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text()))
+        child = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().strip()
+        wait_until("it was not held up", lambda: state(child) == "T")
+    finally:
+        run.kill()
+        run.wait()
+    # A zombie, where nothing collects them, has ended.
+    wait_until("it goes on, or stands still", lambda: state(child) in {"gone", "Z"})
 
 
 def test_connection_strings_take_any_text_and_no_password(config: common.Config):

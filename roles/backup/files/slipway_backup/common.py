@@ -19,6 +19,8 @@ import typing as t
 from datetime import datetime, timezone
 from pathlib import Path
 
+from slipway_backup import pace
+
 CONFIG = Path(__file__).resolve().parents[1] / "backup.json"
 SECRETS = Path("/run/secrets")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
@@ -140,7 +142,12 @@ def tail(text: str, lines: int = OUTPUT_LINES) -> str:
 
 
 def execute(
-    command: t.Sequence[str], what: str, env: dict[str, str] | None = None, timeout: float | None = None, codes: t.Container[int] = (0,)
+    command: t.Sequence[str],
+    what: str,
+    env: dict[str, str] | None = None,
+    timeout: float | None = None,
+    codes: t.Container[int] = (0,),
+    rate: float = 0,
 ) -> subprocess.CompletedProcess[str]:
     """Run another program to its end.
 
@@ -150,14 +157,25 @@ def execute(
         env: variables beside those of this process.
         timeout: seconds, after which it is killed.
         codes: exit codes that are no failure.
+        rate: bytes a second that it may read at most; 0 for no limit.
 
     Raises:
         StepError: it could not be started, took too long, or failed; with the last lines that it wrote.
     """
     try:
-        done = subprocess.run(
-            list(command), capture_output=True, text=True, errors="replace", check=False, timeout=timeout, env={**os.environ, **(env or {})}
-        )
+        process = subprocess.Popen(
+            list(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", env={**os.environ, **(env or {})},
+            # Stopped when we are killed, it would hold what it has locked for ever. A run has no other threads at that moment.
+            preexec_fn=pace.die_with_parent if rate else None,  # noqa: PLW1509
+        )  # fmt: skip
+        with process:
+            try:
+                with pace.limited(process.pid, rate):
+                    written, told = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(process.args, process.returncode, written, told)
     except subprocess.TimeoutExpired as error:
         # Bytes, whatever was asked for.
         said = tail(error.stderr.decode(errors="replace") if isinstance(error.stderr, bytes) else error.stderr or "", 2)

@@ -52,7 +52,9 @@ def options(config: Config) -> list[str]:
     return ["-o", f"sftp.args={arguments}"]
 
 
-def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] = (0,), timeout: float | None = None) -> str:
+def restic(
+    config: Config, *arguments: str, what: str, codes: t.Container[int] = (0,), timeout: float | None = None, rate: float = 0
+) -> str:
     """Run restic and return what it printed.
 
     Raises:
@@ -60,7 +62,7 @@ def restic(config: Config, *arguments: str, what: str, codes: t.Container[int] =
     """
     command = ["restic", "--retry-lock", LOCK_WAIT, *options(config), *arguments]
     what = f"{what}: {config.offsite['repository']}"
-    done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout)
+    done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
     if done.returncode in codes:
         return done.stdout
     reason = {
@@ -110,6 +112,16 @@ def parts(config: Config, point: Point) -> list[str]:
     return [name for name in found if (config.data / name).exists()]
 
 
+def reading_rate(config: Config) -> int:
+    """Return how many bytes a second a copy may read beside busy clients of the database; 0 for no limit, as where that is away."""
+    if not config.postgres:
+        return 0
+    try:
+        return postgres.busy_rate(config)
+    except StepError:
+        return 0
+
+
 def ship(config: Config) -> list[str]:
     """Copy to the repository all points that it lacks; return their names.
 
@@ -122,7 +134,8 @@ def ship(config: Config) -> list[str]:
     for point in read_points(config):
         if point.name in there:
             continue
-        say(f"offsite: copying {point.name}")
+        rate = reading_rate(config)
+        say(f"offsite: copying {point.name}{f', reading at most {rate / 10**6:g} MB/s as the server is busy' if rate else ''}")
         listing = config.state / "offsite-files"
         # Read verbatim, one name a line; our names hold no line ends.
         write_atomically(listing, "".join(f"{name}\n" for name in parts(config, point)))
@@ -131,7 +144,7 @@ def ship(config: Config) -> list[str]:
         try:
             output = restic(
                 config, "backup", "--json", "--host", config.stack, "--tag", f"point={point.name}", "--group-by", "host",
-                "--files-from-verbatim", str(listing), what=f"copy {point.name} off-site",
+                "--files-from-verbatim", str(listing), what=f"copy {point.name} off-site", rate=rate,
             )  # fmt: skip
         finally:
             os.chdir(previous)

@@ -292,10 +292,13 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     if not full and not gap and summaries == "on":
         parent = parent_for(before, int(config.postgres["full_days"]), system_id, time.strftime("%Y%m%dT%H%M%S"))
     prepare_wal(config)
-    paced = pace(config)
+    rate = busy_rate(config)
+    # pg_basebackup knows kB.
+    paced = ["--bwlimit", str(rate // 1000)] if rate else []
+    slowly = f", at most {rate / 10**6:g} MB/s as the server is busy" if rate else ""
     began = time.monotonic()
     if parent:
-        say(f"postgres: base backup, the blocks changed since {parent}")
+        say(f"postgres: base backup, the blocks changed since {parent}{slowly}")
         try:
             barman(config, "backup", SERVER, *paced, "--incremental", parent, what="take an incremental base backup")
         except StepError as error:
@@ -304,7 +307,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
             remove_unknown(config, {backup["id"] for backup in before})
             parent = ""
     if not parent:
-        say("postgres: full base backup")
+        say(f"postgres: full base backup{slowly}")
         try:
             barman(config, "backup", SERVER, *paced, what="take a base backup")
         except StepError:
@@ -353,19 +356,16 @@ def is_busy(connection: t.Any) -> bool:
     return busy > LOOKS * BUSY_SHARE
 
 
-def pace(config: Config) -> list[str]:
-    """Return Barman's options that keep a base backup from taking the server's disk and processors from busy clients."""
-    rate = int(config.postgres.get("busy_rate_mb", 0))
+def busy_rate(config: Config) -> int:
+    """Return how many bytes a second may be read at most so that busy clients keep the server's disk and processors; 0 for no limit."""
+    rate = int(config.postgres.get("busy_rate_mb", 0)) * 10**6
     if not rate:
-        return []
+        return 0
     connection = connect(config)
     try:
-        busy = is_busy(connection)
+        return rate if is_busy(connection) else 0
     finally:
         connection.close()
-    if busy:
-        say(f"postgres: the server is busy: at most {rate} MB/s")
-    return ["--bwlimit", str(rate * 1000)] if busy else []
 
 
 def prepare_wal(config: Config) -> None:
