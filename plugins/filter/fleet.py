@@ -11,7 +11,7 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights
+from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
@@ -202,6 +202,7 @@ class FilterModule:
             "firewall_rules": firewall_rules,
             "fleet_batches": fleet_batches,
             "images_of_versions": images_of_versions,
+            "images_that_run": images_that_run,
             "upstream_servers": upstream_servers,
             "slot_memory": slot_memory,
             "slot_ports": slot_ports,

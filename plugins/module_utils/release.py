@@ -62,6 +62,33 @@ def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, 
     return {host: dict(sorted(tiers.items())) for host, tiers in sorted(found.items())}
 
 
+def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[str, t.Any]:
+    """Return which version serves, and by service the digest of the image that runs, as its registry knows it, or else the image's id.
+
+    Args:
+        states: what hosts have, as host_state describes it.
+        folder: where the fleet's record lies on them.
+
+    Returns:
+        ``version``, empty where there is none, and ``image_digests``.
+    """
+    record = fleet_record(states, folder) or {}
+    found = {}
+    for state in states.values():
+        for container in state["containers"].values():
+            owner = container["owner"]
+            if not container["running"] or not owner or owner.startswith("backup-"):
+                continue
+            if owner.startswith("app-"):
+                if owner != f"app-{record.get('slot')}":
+                    continue
+                owner = str(container["labels"].get("slipway.service", "")).partition("-")[0]
+            image = state["images"].get(container["image"], {})
+            known = image.get("digests") if image.get("id") == container["image_id"] else []
+            found[owner] = (known or [container["image_id"]])[0]
+    return {"version": str(record.get("version", "")), "image_digests": dict(sorted(found.items()))}
+
+
 def revisions_before(states: dict[str, dict[str, t.Any]], folder: str, lock: Record | None) -> dict[str, str]:
     """Return by host the revision that is current in a service's folder, or will be once an interrupted release was undone."""
     if recovery(lock) == "undo":

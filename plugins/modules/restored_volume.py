@@ -363,6 +363,7 @@ def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None
     journal = read_journal(journal_path)
     if journal.get("phase") == "return":
         finish_return(engine, live, journal_path, journal, options["last"])
+    if journal.get("phase") in {"return", "returned"}:
         journal = {}
     if placed_whole(live, journal):
         name, aside = make_aside(engine, options, kind=INTERRUPTED)
@@ -380,7 +381,8 @@ def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[
         aside = place_of(engine, journal["aside"]) if journal["aside"] != journal["source"] else None
         give_back(live, source, aside, journal_path, journal, last)
         engine.request("DELETE", f"/volumes/{journal['source']}")
-    remove(journal_path)
+    # Until all stores are whole: a run that comes again, as another store has failed, finds that this one is done.
+    write_journal(journal_path, {"phase": "returned"})
 
 
 def returnable(engine: Engine, options: dict[str, t.Any]) -> list[str]:
@@ -407,11 +409,13 @@ def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> 
     journal = read_journal(journal_path)
     if live is None:
         raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
+    if journal.get("phase") == "returned":
+        return
     if not journal or placed_whole(live, journal):
         refuse_nothing(options, names)
         journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
     # Of a restore that died: its old data is where it was moved to.
-    journal.setdefault("source", journal["aside"])
+    journal.setdefault("source", names[-1] if INTERRUPTED in journal["aside"] and names else journal["aside"])
     stop(engine, options["container"])
     finish_return(engine, live, journal_path, journal, options["last"])
 

@@ -473,6 +473,69 @@ def test_pruning_off_site_removes_what_the_retention_does_not_keep(config: commo
     assert len(asked) == 2, "nothing left to remove, nothing asked"
 
 
+def test_a_copy_that_lacks_something_does_not_stay_under_its_points_name(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    away = common.dataclasses.replace(config, offsite={"repository": "/offsite/restic"})
+    point = make_point(away, NOON)
+    there: dict[str, Any] = {}
+
+    def restic(_: common.Config, command: str, *arguments: str, **__: Any) -> str:
+        if command == "backup":
+            # As where a file cannot be read: exit code 3, and a snapshot all the same.
+            there[point.name] = {"id": "half"}
+            raise offsite.IncompleteError("copy it off-site: at least one source file could not be read")
+        if command == "forget":
+            assert arguments == ("half",)
+            there.clear()
+        return ""
+
+    monkeypatch.setattr(offsite, "restic", restic)
+    monkeypatch.setattr(offsite, "read_snapshots", lambda _: dict(there))
+    with pytest.raises(common.StepError, match="could not be read"):
+        offsite.ship(away)
+    assert there == {}
+    assert offsite.shipped(away) == {}
+
+
+def test_a_point_without_its_base_backup_is_not_copied(config: common.Config):
+    point = make_point(config, NOON)
+    manifest = point.manifest | {"stores": {"postgres": {"chain": ["20261101T000000"]}}}
+    with pytest.raises(common.StepError, match=r"20261101T000000.* is missing"):
+        offsite.parts(config, dataclasses.replace(point, manifest=manifest))
+
+
+def test_what_a_fetch_or_a_pruning_that_died_has_left_goes(config: common.Config):
+    whole = make_point(config, NOON)
+    (config.points / "20261101T000000Z/chroma").mkdir(parents=True)
+    assert points.remove_partial(config) == ["20261101T000000Z"]
+    assert [path.name for path in config.points.iterdir()] == [whole.name]
+
+
+def test_a_run_that_failed_holds_the_lock_no_more(config: common.Config):
+    with pytest.raises(common.StepError, match="so"), common.locked(config):
+        raise common.StepError("so")
+    assert (config.data / "lock").read_text() == ""
+
+
+def test_what_only_a_controller_sees_is_kept_by_the_runs_between(config: common.Config):
+    assert run.known_of_controller(config)["version"] is None
+    point = make_point(config, NOON)
+    settings = {"version": "1.1.0", "inventory_sha256": "a" * 64, "image_digests": {"backend": "sha256:b"}}
+    common.write_json(point.folder / points.MANIFEST, point.manifest | {"settings": settings})
+    assert run.known_of_controller(config) == {**settings, "inventory_read": None}
+
+
+def test_the_segment_that_was_arriving_when_a_history_ended_is_of_use(tmp_path: Path):
+    source, target = tmp_path / "superseded", tmp_path / "wal"
+    for folder in (source, target):
+        folder.mkdir()
+    for name in ("000000010000000000000007.partial", "000000010000000000000008.partial", "000000020000000000000008.partial"):
+        (source / name).write_text("arriving")
+    (target / "000000010000000000000007").write_text("whole")
+    restore.copy_superseded(source, target, 1)
+    found = {path.name: path.read_text() for path in target.iterdir()}
+    assert found == {"000000010000000000000007": "whole", "000000010000000000000008": "arriving"}
+
+
 # Histories and clusters
 
 
@@ -569,7 +632,7 @@ def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: com
     assert postgres.other_cluster(kept, Server("1")) == ""
 
 
-@pytest.mark.parametrize(("theirs", "set_aside"), [("1", False), ("2", True)])
+@pytest.mark.parametrize(("theirs", "set_aside"), [("1", False), ("2", True), ("2", False)])
 def test_a_point_of_another_cluster_is_not_fetched_among_those_here(
     cluster: common.Config, monkeypatch: pytest.MonkeyPatch, theirs: str, set_aside: bool
 ):
@@ -580,14 +643,23 @@ def test_a_point_of_another_cluster_is_not_fetched_among_those_here(
     monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
     monkeypatch.setattr(offsite, "read_snapshots", lambda _: {there["name"]: {"id": "s"}})
 
+    refused = theirs == "2" and not set_aside
+
     def restic(config: common.Config, command: str, *_: str, what: str) -> str:
         if command == "restore":
+            assert not refused
             # What is here has gone before anything comes.
             assert [point.name for point in points.read_points(config)] == ([] if set_aside else [here.name])
         return json.dumps(there) if command == "dump" else what
 
     monkeypatch.setattr(offsite, "restic", restic)
-    program.do_fetch(cluster, program.parser().parse_args(["fetch", there["name"]]))
+    arguments = program.parser().parse_args(["fetch", there["name"], *(["--set-aside"] if set_aside else [])])
+    if refused:
+        with pytest.raises(common.StepError, match=f"another database cluster .* -e restore_confirm={cluster.stack}"):
+            program.do_fetch(cluster, arguments)
+        assert [point.name for point in points.read_points(cluster)] == [here.name]
+        return
+    program.do_fetch(cluster, arguments)
     assert [point.name for point in points.read_points(cluster)] == [there["name"]] + ([] if set_aside else [here.name])
     kept = [path.name for path in cluster.data.glob("aside/*/points/*")]
     assert kept == ([here.name] if set_aside else [])

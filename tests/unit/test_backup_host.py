@@ -117,6 +117,11 @@ def test_the_newest_age_leaves_out_what_is_to_come() -> None:
     assert decide.newest_age([{"age_s": None}]) is None
 
 
+def test_chroma_gets_memory_for_all_vectors() -> None:
+    assert decide.chroma_memory_mb([]) == 1024
+    assert decide.chroma_memory_mb([{"records": 0, "dimension": None}, {"records": 1_000_000, "dimension": 1536}]) == 1024 + 17578
+
+
 def test_redis_counts_keys_whose_time_has_passed_too() -> None:
     assert decide.loaded_keys("rdb_last_load_keys_expired:2\r\nrdb_last_load_keys_loaded:40\r\n") == 42
     with pytest.raises(engine.PointError):

@@ -119,6 +119,31 @@ def test_a_slot_is_known_by_the_containers_that_run():
     assert release.serving_images({"app1": {"containers": containers}}, "green") == {}
 
 
+def test_a_recovery_point_keeps_what_serves():
+    def container(owner: str, service: str, image: str, running: bool = True) -> dict[str, Any]:
+        return {"owner": owner, "labels": {"slipway.service": service}, "running": running, "image": image, "image_id": f"id of {image}"}
+
+    app = {
+        "a": container("app-blue", "backend-blue-1", "desk/backend:1.1.0"),
+        "b": container("app-green", "backend-green-1", "desk/backend:1.0.0"),
+        "c": container("app-migrate", "migrate", "desk/backend:0.9.0"),
+        "d": container("backup-drill", "drill-redis", "redis:6"),
+        "e": container("nginx", "nginx", "nginx:1", running=False),
+    }
+    images = {"redis:7": {"id": "id of redis:7", "digests": ["redis@sha256:7"]}, "chroma:1": {"id": "of a newer one", "digests": ["x"]}}
+    stores = {"redis": container("redis", "redis", "redis:7"), "chroma": container("chroma", "chroma", "chroma:1")}
+    record = json.dumps({"serial": 2, "slot": "blue", "version": "1.1.0"})
+    states = {
+        "app1": {"containers": app, "images": {}, "files": {"/x/release/state.json": {"content": record}}},
+        "data1": {"containers": stores, "images": images, "files": {}},
+    }
+    assert release.images_that_run(states, "/x/release") == {
+        "version": "1.1.0",
+        "image_digests": {"backend": "id of desk/backend:1.1.0", "chroma": "id of chroma:1", "redis": "redis@sha256:7"},
+    }
+    assert release.images_that_run({}, "/x/release") == {"version": "", "image_digests": {}}
+
+
 def test_a_rollback_knows_what_was_kept():
     def backend(slot: str, version: str, number: int = 1) -> dict[str, Any]:
         labels = {"slipway.service": f"backend-{slot}-{number}", "slipway.version": version}

@@ -7,6 +7,8 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -156,9 +158,18 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
     assert set(made["stores"]) == {"postgres", "redis", "chroma"}
     assert made["stores"]["postgres"]["migration_head"]
     assert made["stores"]["chroma"]["collections"][0]["records"] > 0
-    assert made["stores"]["chroma"]["pause_seconds"] == 0
-    assert set(made["settings"]["image_digests"]) == {"postgres", "redis", "chroma", "backup", "nginx"}
-    assert all(len(digest) == 64 for digest in made["settings"]["certificates"].values())
+    assert told["last_point"]["pause_seconds"] == made["stores"]["chroma"]["pause_seconds"]
+    settings = made["settings"]
+    assert set(settings["image_digests"]) == {"postgres", "redis", "chroma", "backup", "nginx", "backend", "frontend"}
+    assert all(re.search(r"sha256:[0-9a-f]{64}$", digest) for digest in settings["image_digests"].values()), settings["image_digests"]
+    with lab.client() as client:
+        assert settings["version"] == client.get("/api/version").json()["version"]
+    assert re.fullmatch(r"[0-9a-f]{64}", settings["inventory_sha256"])
+    assert all(len(digest) == 64 for digest in settings["certificates"].values())
+    assert "user app " in host.run(f"docker exec slipway-backup cat /backup/points/{made['name']}/redis/users.acl")
+    # The magic number of zstd, little-endian.
+    wal = "find /backup/barman/postgres/wals/0* -type f | head -n 1 | xargs head -c 4 | od -An -tx4"
+    assert host.run(f"docker exec slipway-backup sh -c '{wal}'").strip() == "fd2fb528"
     metrics = host.run("docker exec slipway-backup cat /backup/metrics/slipway_backup.prom")
     assert 'slipway_backup_last_run_success{stack="slipway"} 1' in metrics
     assert host.succeeds(f"{PROGRAM} verify latest")
@@ -200,6 +211,85 @@ def test_a_point_holds_the_very_rows_that_it_counted(host: LabHost, restored: Ca
     assert sql(host, "select count(*) = max(id) from acked", container=server) == "t", "no row in between is missing"
 
 
+# Writes a record after the other to Chroma, and says of each when it was acknowledged.
+CHROMA_WRITER = """
+import json, time, urllib.request
+server = json.load(open("/etc/slipway/current/backup.json"))["chroma"]["url"]
+place = server + "/api/v2/tenants/default_tenant/databases/default_database/collections"
+def call(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.loads(urllib.request.urlopen(request, timeout=60).read() or b"null")
+url = place + "/" + call(place, {"name": "written", "get_or_create": True})["id"] + "/add"
+# So many that it takes a while to capture them.
+for first in range(0, 4000, 500):
+    call(url, {"ids": [f"before-{first + n}" for n in range(500)], "embeddings": [[float(first + n), 1.0] for n in range(500)]})
+for number in range(100000):
+    call(url, {"ids": [str(number)], "embeddings": [[float(number), 2.0]]})
+    print(number, time.time(), flush=True)
+"""
+REDIS_WRITER = (
+    "export REDISCLI_AUTH=$(cat /run/secrets/admin_password); n=0; while n=$((n + 1)); do "
+    "redis-cli -e --user admin --no-auth-warning SET written:$n 1 >/dev/null && echo $n $(date +%s.%N); done"
+)
+
+
+@pytest.fixture
+def writers(host: LabHost) -> Iterator[None]:
+    """Two that write to Chroma and to Redis all the time."""
+    commands = {
+        "chroma-writer": f"docker exec slipway-backup python3 -c {shlex.quote(CHROMA_WRITER)} >/tmp/chroma-written",
+        "redis-writer": f"docker exec slipway-redis sh -c {shlex.quote(REDIS_WRITER)} >/tmp/redis-written",
+    }
+    for unit, command in commands.items():
+        host.run(f"systemd-run --unit {unit} --collect --quiet sh -c {shlex.quote(command)}")
+    for store in ("chroma", "redis"):
+        wait_until(partial(host.succeeds, f"test $(wc -l </tmp/{store}-written) -gt 50"), 90, f"{store} is written to")
+    yield
+    host.run("systemctl stop chroma-writer redis-writer; pkill --full '[u]rllib.request'; pkill --full '[w]ritten:'", check=False)
+    remove = "import json,urllib.request as u; s=json.load(open('/etc/slipway/current/backup.json'))['chroma']['url']; "
+    remove += "p='/api/v2/tenants/default_tenant/databases/default_database/collections/written'; u.urlopen(u.Request(s+p,method='DELETE'))"
+    host.run(f"docker exec slipway-backup python3 -c {shlex.quote(remove)}")
+    purge = "export REDISCLI_AUTH=$(cat /run/secrets/admin_password); c='redis-cli --user admin --no-auth-warning'; "
+    purge += "$c --scan --pattern 'written:*' | xargs -n 500 $c DEL >/dev/null"
+    host.run(f"docker exec slipway-redis sh -c {shlex.quote(purge)}")
+    host.run("docker rm --force looked-at", check=False)
+
+
+def acknowledged_writes(host: LabHost, store: str) -> dict[str, float]:
+    return {number: float(at) for number, at in (line.split() for line in host.run(f"cat /tmp/{store}-written").splitlines()[:-1])}
+
+
+@pytest.mark.usefixtures("writers")
+def test_what_was_acknowledged_before_the_moment_is_in_a_point_that_is_taken_while_writes_go_on(host: LabHost):
+    code, said = run(host)
+    assert code == 0, said
+    time.sleep(1)
+    made = manifest(host)
+    moment, finished = (datetime.fromisoformat(made[name].replace("Z", "+00:00")).timestamp() for name in ("moment", "finished"))
+    written = {store: acknowledged_writes(host, store) for store in ("chroma", "redis")}
+    folder = f"/backup/points/{made['name']}"
+    (file,) = [item["file"] for item in made["stores"]["chroma"]["collections"] if item["name"] == "written"]
+    lines = host.run(f"docker exec slipway-backup zstd -dcq {folder}/chroma/{file}").splitlines()[1:]
+    host.run(
+        "docker run --detach --name looked-at --network none --user 10002 --volume backup_data:/backup:ro --entrypoint sh redis:7-alpine "
+        f"-c 'cp {folder}/redis/dump.rdb /tmp/ && exec redis-server --dir /tmp --save \"\" --appendonly no'"
+    )
+    wait_until(lambda: host.succeeds("docker exec looked-at redis-cli PING | grep -q PONG"), 30, "Redis has loaded the copy")
+    keys = host.run("docker exec looked-at redis-cli --raw KEYS 'written:*'").split()
+    captured = {
+        "chroma": {identifier for identifier in (json.loads(line)["id"] for line in lines) if identifier.isdigit()},
+        "redis": {key.partition(":")[2] for key in keys},
+    }
+    assert sum(1 for line in lines if '"before-' in line) == 4000
+    # The clock of the shell that writes to Redis may know seconds only.
+    slack = {"chroma": 0, "redis": 1}
+    for store, times in written.items():
+        assert any(moment - slack[store] < at < finished for at in times.values()), f"{store} took no writes while it was captured"
+        assert {number for number, at in times.items() if at < moment - slack[store]} <= captured[store], store
+        # One moment for all of a store: of writes in a row, none is missing before one that is there.
+        assert {int(number) for number in captured[store]} >= set(range(1, max(map(int, captured[store])))), store
+
+
 def test_a_logical_dump_can_be_loaded_elsewhere(host: LabHost):
     change = shlex.quote('s/"logical_dump": false/"logical_dump": true/')
     host.run(f"docker exec slipway-backup sh -c {shlex.quote(f'sed {change} /etc/slipway/current/backup.json >/tmp/dump.json')}")
@@ -223,7 +313,8 @@ def test_a_logical_dump_can_be_loaded_elsewhere(host: LabHost):
         sql(host, "drop database dumped")
 
 
-def test_the_timer_runs_the_same(host: LabHost):
+def test_the_timer_runs_the_same(host: LabHost, lab: Lab):
+    by_playbook = lab.playbook("backup").report["backup"]["last_point"]["name"]
     timer = host.run("systemctl show slipway-slipway-backup.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState")
     assert set(timer.split()) == {"Persistent=yes", "RandomizedDelayUSec=15min", "ActiveState=active", "UnitFileState=enabled"}
     unit = host.run("cat /etc/systemd/system/slipway-slipway-backup.service")
@@ -232,6 +323,26 @@ def test_the_timer_runs_the_same(host: LabHost):
     host.run("systemctl start slipway-slipway-backup.service")
     assert len(names(host)) == len(before) + 1
     assert manifest(host)["reason"] == "schedule"
+    # What only a controller sees is as it saw it last.
+    kept = ("inventory_sha256", "version", "image_digests")
+    ours, its = (manifest(host, name)["settings"] for name in ("latest", by_playbook))
+    assert [ours[key] for key in kept] == [its[key] for key in kept]
+
+
+def test_a_scheduled_run_that_was_missed_is_caught_up(host: LabHost):
+    timer = "slipway-slipway-backup.timer"
+    jitter = f"/run/systemd/system/{timer}.d/none.conf"
+    before = names(host)
+    host.run(f"mkdir -p $(dirname {jitter}) && printf '[Timer]\\nRandomizedDelaySec=0\\n' >{jitter} && systemctl daemon-reload")
+    try:
+        host.run(f"systemctl stop {timer} && touch --date '2 days ago' /var/lib/systemd/timers/stamp-{timer} && systemctl start {timer}")
+        wait_until(lambda: len(names(host)) == len(before) + 1, 60, "the run that was missed has been made up for")
+        assert manifest(host)["reason"] == "schedule"
+    finally:
+        host.run(f"rm -r $(dirname {jitter}) && systemctl daemon-reload && systemctl restart {timer}")
+        state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
+        wait_until(lambda: host.run(state).strip() in {"inactive", "failed"}, 120, "its drill has ended")
+    assert len(names(host)) == len(before) + 1
 
 
 # What must not break it
@@ -263,6 +374,36 @@ def test_a_run_that_is_killed_leaves_no_point_and_the_next_one_tidies_up(host: L
     assert code == 0, said
     assert len(names(host)) == len(before) + 1
     assert leftovers(host) == ([], set())
+
+
+def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_next_one(host: LabHost):
+    # Nothing that is known there yet, so that it takes a while.
+    sql(host, "drop table if exists bulk")
+    sql(host, "create table bulk as select g, sha512((g + random())::text::bytea) as noise from generate_series(1, 700000) as g")
+    before = names(host)
+    host.run(f"systemd-run --unit killed-run --collect --quiet --service-type=exec {HOST_PROGRAM} run --full")
+    wait_until(lambda: host.succeeds("pgrep --full '[r]estic .*--files-from-verbatim'"), 90, "the copying has begun")
+    # The run, and what it has started, which leaves its lock there and itself to the first process of the container.
+    host.run("pkill --signal KILL --full '[p]ython3 -P -m slipway_backup run|[r]estic .*--files-from-verbatim'")
+    wait_until(lambda: not host.succeeds("systemctl is-active killed-run"), 60, "the run has ended")
+    made = names(host)
+    assert len(made) == len(before) + 1, "the point itself is whole"
+    assert report(host)["offsite"]["pending"] == made[-1:]
+    code, said = run(host)
+    assert code == 0, said
+    assert report(host)["offsite"]["pending"] == []
+    # A lock beside which nobody else may be, as of a check that is killed.
+    locks = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_offsite").strip() + "/restic/locks"
+    assert host.run(f"ls {locks}") == ""
+    check = f"systemd-run --unit killed-check --collect --quiet --service-type=exec {PROGRAM} check --read-data 100"
+    kill = f"until ls {locks} | grep -q .; do sleep 0.02; done; pkill --signal KILL --full '[r]estic .*check'"
+    host.run(f"{check} && timeout 60 sh -c {shlex.quote(kill)}")
+    wait_until(lambda: not host.succeeds("systemctl is-active killed-check"), 60, "the check has ended")
+    assert host.run(f"ls {locks}") != ""
+    sql(host, "drop table bulk")
+    code, said = run(host)
+    assert code == 0, said
+    host.run(f"{PROGRAM} check --read-data 100")
 
 
 def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
@@ -394,6 +535,56 @@ def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
     host.run(f"{PROGRAM} verify {newest}")
     host.run(f"echo '{{}}' | docker exec --interactive slipway-backup slipway-backup mark {newest} verified")
     assert report(host)["last_verified"]["name"] == newest
+
+
+def test_pruning_takes_a_point_with_all_that_only_it_needed_and_nothing_else(host: LabHost, restored: Callable[..., str]):
+    rows = []
+    for _ in range(3):
+        sql(host, "insert into acked default values")
+        assert run(host, "--full")[0] == 0
+        rows.append(sql(host, "select count(*) from acked"))
+    # Two of one day, long ago: the newer of them is the month's newest, and is kept.
+    day = datetime.now(timezone.utc) - timedelta(days=40)
+    aged = [day.replace(hour=hour).strftime("%Y%m%dT%H0000Z") for hour in (1, 2)]
+    bases = [manifest(host, name)["stores"]["postgres"]["backup_id"] for name in names(host)[-3:]]
+    for name, older in zip(names(host)[-3:-1], aged, strict=True):
+        moment = f"{older[:4]}-{older[4:6]}-{older[6:8]}T{older[9:11]}:00:00.000Z"
+        age = (
+            f"import json, os; old, new = '/backup/points/{name}', '/backup/points/{older}'; os.rename(old, new); "
+            f"made = json.load(open(new + '/manifest.json')); made.update(name='{older}', moment='{moment}'); "
+            "open(new + '/manifest.json', 'w').write(json.dumps(made, indent=2) + '\\n')"
+        )
+        host.run(f"docker exec slipway-backup python3 -c {shlex.quote(age)}")
+    assert names(host)[:2] == aged
+    code, said = run(host)
+    assert code == 0, said
+    assert f"prune: removed {aged[0]}" in said
+    assert f"offsite: removing {aged[0]}" in said
+    assert names(host)[0] == aged[1]
+    left = set(host.run("docker exec slipway-backup ls /backup/barman/postgres/base").split())
+    assert left & set(bases) == set(bases[1:])
+    assert leftovers(host) == ([], set())
+    there = [point["name"] for point in json.loads(host.run(f"{PROGRAM} --json list --offsite"))]
+    assert aged[0] not in there
+    assert set(names(host)) <= set(there)
+    host.run(f"{PROGRAM} check --read-data 100")
+    # With the WAL that it needs.
+    host.run(f"{PROGRAM} verify {aged[1]}")
+    assert sql(host, "select count(*) from acked", container=restored(aged[1])) == rows[1]
+
+
+def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, restored: Callable[..., str]):
+    older = names(host)[-1]
+    rows = []
+    for _ in range(2):
+        sql(host, "insert into acked default values", "select pg_switch_wal()")
+        assert run(host)[0] == 0
+        rows.append(sql(host, "select count(*) from acked"))
+    host.run(f"docker exec slipway-backup rm -r /backup/points/{older}")
+    host.run(f"{PROGRAM} fetch {older}")
+    host.run(f"{PROGRAM} verify {older}")
+    for name, count in zip(names(host)[-2:], rows, strict=True):
+        assert sql(host, "select count(*) from acked", container=restored(name)) == count
 
 
 def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_full_one(host: LabHost):

@@ -13,9 +13,11 @@ from slipway_lab import Lab, LabHost
 
 PROGRAM = "docker exec slipway-backup slipway-backup"
 FOLDER = "/root/offsite"
-# Redis alone is enough of a point, so that each kind takes a few seconds. As root of the container, as the folders are root's.
+# Redis alone is enough of a point, so that each kind takes a few seconds. With the user and the rights that the role gives.
+USER = "10002:10002"
 TOOLS = (
-    f"docker run --rm --network host --user 0 --cap-drop ALL --volume {FOLDER}/data:/backup --volume {FOLDER}/config:/config:ro "
+    f"docker run --rm --network host --user {USER} --cap-drop ALL --env HOME=/tmp --volume {FOLDER}/data:/backup "
+    f"--volume {FOLDER}/config:/config:ro "
     f"--volume {FOLDER}/secrets:/run/secrets:ro --volume /etc/slipway/slipway/backup/config:/etc/slipway:ro slipway/backup-tools:1 "
     "--config /config/backup.json"
 )
@@ -41,11 +43,11 @@ def program(host: LabHost) -> Iterator[Callable[..., Any]]:
         if offsite:
             host.run(f"rm -rf {FOLDER} && mkdir -p {FOLDER}/data/points {FOLDER}/config")
             host.run(f"cp -r /etc/slipway/slipway/backup/secrets {FOLDER}/secrets")
-            host.run(f"chown -R 0:0 {FOLDER}")
             host.run(f"echo {shlex.quote(json.dumps(config | {'offsite': offsite}))} >{FOLDER}/config/backup.json")
             host.run(f"echo {shlex.quote(json.dumps(environment or {}))} >{FOLDER}/secrets/offsite_environment")
             if key:
                 host.run(f"cp {key} {FOLDER}/secrets/offsite_ssh_key && chmod 0400 {FOLDER}/secrets/offsite_ssh_key")
+            host.run(f"chown -R {USER} {FOLDER}")
         done = host.testinfra.run(f"{TOOLS} --json {shlex.join(arguments)}")
         assert done.rc == code, f"{shlex.join(arguments)} ended with {done.rc}:\n{done.stdout}{done.stderr}"
         return str(done.stdout + done.stderr)
@@ -60,7 +62,7 @@ def goes_there_and_comes_back(host: LabHost, program: Callable[..., Any], reposi
     (there,) = json.loads(program("list", "--offsite"))
     program("check", "--read-data", "100")
     host.run(f"rm -r {FOLDER}/data")
-    host.run(f"mkdir -p {FOLDER}/data/points")
+    host.run(f"install -d -o 10002 -g 10002 {FOLDER}/data {FOLDER}/data/points")
     assert json.loads(program("fetch", "latest")) == there["name"]
     program("verify", there["name"])
 

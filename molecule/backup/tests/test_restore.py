@@ -33,9 +33,9 @@ def points(host: LabHost) -> list[dict[str, Any]]:
     return list(json.loads(host.run(f"{PROGRAM} --json list")))
 
 
-def restore(lab: Lab, **variables: str) -> Run:
+def restore(lab: Lab, *arguments: str, **variables: str) -> Run:
     """Run restore.yml as an operator who has typed the name of the stack."""
-    return lab.playbook("restore", variables={"restore_confirm": "slipway", **variables})
+    return lab.playbook("restore", *arguments, variables={"restore_confirm": "slipway", **variables})
 
 
 def typed(lab: Lab, answer: str, **variables: str) -> tuple[int, str]:
@@ -101,19 +101,121 @@ def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host:
     assert (drill["point"], drill["result"]) == (newest["name"], "verified")
     passed = {check["name"]: check["detail"] for check in drill["checks"] if check["result"] == "passed"}
     assert {"files", "postgres starts", "pg_amcheck", "rows of app", "migration head", "redis keys", "chroma answers"} <= set(passed)
+    assert passed["the schema has one version"] == "true"
     assert drill["seconds"] >= drill["restore_seconds"] > 0
-    assert 0 <= drill["newest_age_s"] < 3600
+    # The row that this module wrote last, unless there is a newer one of the product's.
+    age = float(sql(host, "select extract(epoch from clock_timestamp() - max(at)) from kept"))
+    assert 0 <= drill["newest_age_s"] <= age
     assert points(host)[-1]["verified"] == "verified"
     assert nothing_thrown_away_is_left(host)
 
 
 def test_a_drill_waits_for_one_that_is_going_on(host: LabHost, lab: Lab, newest: dict[str, Any]):
     host.run(f"systemd-run --unit other-drill --collect --quiet --service-type=exec {HOST_PROGRAM} drill {newest['name']}")
-    wait_until(lambda: not nothing_thrown_away_is_left(host), 60, "the other drill has begun")
+    wait_until(lambda: host.succeeds("docker container inspect slipway-drill-postgres"), 60, "the other drill has begun")
+    networks = json.loads(host.run("docker container inspect --format '{{json .NetworkSettings.Networks}}' slipway-drill-postgres"))
+    assert list(networks) == ["slipway-drill"]
+    assert host.run("docker network inspect --format '{{.Internal}}' slipway-drill").strip() == "true"
     run = lab.playbook("drill")
     assert run.returncode == 0, run.output[-4000:]
     assert "another drill runs on this host" in run.output
     assert run.report["drill"]["result"] == "verified"
+
+
+@contextlib.contextmanager
+def changed(host: LabHost, path: str, program: str) -> Iterator[None]:
+    """A JSON file of the host, the dict ``it``, as a program has changed it meanwhile."""
+    script = f"import json; path = {path!r}; it = json.load(open(path)); {program}; json.dump(it, open(path, 'w'))"
+    host.run(f"cp --preserve {path} /root/kept.json && python3 -c {shlex.quote(script)}")
+    try:
+        yield
+    finally:
+        host.run(f"cp --preserve /root/kept.json {path}")
+
+
+def failed_checks(lab: Lab) -> dict[str, str]:
+    """Drill the newest point, which is to fail; return what failed, and why."""
+    drill = lab.playbook("drill")
+    assert drill.returncode != 0
+    told = drill.report["drill"]
+    assert told["result"] == "failed"
+    found = {check["name"]: check["detail"] for check in told["checks"] if check["result"] == "failed"}
+    assert all(name in told["reason"] for name in found if name != "restore"), told["reason"]
+    return found
+
+
+def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: Lab, newest: dict[str, Any]):
+    volume = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip()
+    manifest = f"{volume}/points/{newest['name']}/manifest.json"
+    edits = (
+        "stores = it['stores']; stores['redis']['keys'] += 1; stores['postgres']['migration_head'] = '9999'; "
+        "tables = stores['postgres']['databases']['app']; tables['public.kept']['rows'] += 1; "
+        "stores['postgres'].update(exact=True, in_flight=0)"
+    )
+    with changed(host, manifest, edits):
+        found = failed_checks(lab)
+    assert set(found) == {"rows of app", "migration head", "redis keys"}
+    assert "public.kept has" in found["rows of app"]
+    with changed(host, manifest, "it['stores']['chroma']['collections'][0]['records'] += 1"):
+        assert "records instead of" in failed_checks(lab)["restore"]
+    checks = [
+        {"name": "a wrong answer", "sql": "select count(*) from alembic_version", "expect": "2"},
+        {"name": "no answer", "sql": "select * from nowhere"},
+    ]
+    with changed(host, "/etc/slipway/slipway/backup/config/current/backup.json", f"it['drill']['checks'] = {checks!r}"):
+        found = failed_checks(lab)
+    assert found["a wrong answer"] == "'1' instead of '2'"
+    assert 'relation "nowhere" does not exist' in found["no answer"]
+    drill = lab.playbook("drill")
+    assert drill.report["drill"]["result"] == "verified", drill.output[-4000:]
+
+
+def test_a_drill_finds_an_index_that_leads_to_the_wrong_rows(host: LabHost, lab: Lab):
+    # An order that turns round when the index is made: as of a library whose rules for sorting text have changed.
+    order = "create or replace function turned(a int, b int) returns int language sql immutable as 'select {}'"
+    operators = ", ".join(f"operator {number} {sign} (int4, int4)" for number, sign in enumerate(("<", "<=", "=", ">=", ">"), start=1))
+    for statement in (
+        order.format("case when a < b then -1 when a > b then 1 else 0 end"),
+        f"create operator class turning for type int4 using btree as {operators}, function 1 turned(int4, int4)",
+        "create table turned_round as select g from generate_series(1, 1000) as g",
+        "create index on turned_round (g turning)",
+        order.format("case when a < b then 1 when a > b then -1 else 0 end"),
+    ):
+        sql(host, statement)
+    try:
+        host.run(f"{HOST_PROGRAM} run --wait 300")
+        assert "item order invariant violated" in failed_checks(lab)["pg_amcheck"]
+    finally:
+        sql(host, "drop table turned_round; drop operator family turning using btree cascade; drop function turned")
+    host.run(f"{HOST_PROGRAM} run --wait 300")
+    assert lab.playbook("drill").report["drill"]["result"] == "verified"
+
+
+def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
+    sql(host, "insert into kept default values")
+    host.run(f"{HOST_PROGRAM} run --wait 300")
+    chain = json.loads(host.run(f"{PROGRAM} --json show {points(host)[-1]['name']}"))["stores"]["postgres"]["chain"]
+    # What recovery begins with.
+    wal = host.run(f"docker exec slipway-backup sed -n s/^begin_wal=//p /backup/barman/postgres/meta/{chain[-1]}-backup.info").strip()
+    path = f"/backup/barman/postgres/wals/{wal[:16]}/{wal}"
+    host.run(f"docker exec slipway-backup cp -p {path} /backup/kept.wal")
+    try:
+        host.run(f"docker exec slipway-backup sh -c 'dd if=/dev/urandom of={path} bs=1 seek=30 count=400 conv=notrunc status=none'")
+        assert "restore" in failed_checks(lab)
+    finally:
+        host.run(f"docker exec slipway-backup mv /backup/kept.wal {path}")
+    assert lab.playbook("drill").report["drill"]["result"] == "verified"
+
+
+def test_all_points_are_listed(host: LabHost, lab: Lab):
+    listed = lab.playbook("restore", variables={"list": "true"})
+    assert listed.returncode == 0, listed.output[-4000:]
+    assert listed.changed == []
+    here, there = listed.output.split("Off-site: ", 1)
+    for point in points(host):
+        assert point["name"] in here
+        assert point["name"] in there
+    assert "verified" in here
 
 
 def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_offered(host: LabHost, lab: Lab, damaged: str):
@@ -162,6 +264,17 @@ def test_nothing_is_touched_without_the_name_of_the_stack(host: LabHost, lab: La
     assert host.service("postgres").inspect["State"]["StartedAt"] == started
 
 
+def test_nothing_is_touched_by_a_run_that_passes_by_where_it_is_asked_for(host: LabHost, lab: Lab):
+    started = host.service("postgres").inspect["State"]["StartedAt"]
+    limited = restore(lab, "--limit", host.name, point="latest")
+    assert limited.returncode != 0
+    assert "run it without --limit" in limited.output
+    forgotten = restore(lab, point="latest", remove="true")
+    assert forgotten.changed == []
+    assert host.service("postgres").inspect["State"]["StartedAt"] == started
+    lab.wait_until_healthy()
+
+
 def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):
     rows = sql(host, "select count(*) from kept")
     sql(host, "insert into kept default values")
@@ -179,11 +292,11 @@ def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):
 
 def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: LabHost, lab: Lab):
     sql(host, "insert into kept select from generate_series(1, 20)")
-    wanted = sql(host, "select count(*) from kept")
-    time.sleep(1.5)
-    moment = sql(host, "select clock_timestamp()")
-    time.sleep(1.5)
-    sql(host, "insert into kept select from generate_series(1, 30)")
+    # In one session, without a pause: what is committed before it is wanted, and what comes next is not.
+    statements = ["insert into kept default values", "select clock_timestamp()", *["insert into kept default values"] * 30]
+    commands = shlex.join(f"--command={statement}" for statement in statements)
+    moment = host.run(f"docker exec slipway-postgres psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app {commands}").strip()
+    wanted = sql(host, "select count(*) - 30 from kept")
     now = sql(host, "select count(*) from kept")
     arguments = ["-i", str(lab.inventory), "--extra-vars", json.dumps({"target_time": moment, "restore_confirm": "slipway"})]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
@@ -222,6 +335,62 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
     assert not host.run("docker volume ls --quiet --filter label=slipway.owner=restore-aside").strip()
     wait_until(lambda: json.loads(host.run(f"{PROGRAM} --json report"))["wal"]["streaming"], 120, "WAL streams again")
+
+
+def wait_for_the_run_after_it(host: LabHost) -> None:
+    """Wait for the end of the run, and its drill, that a restore begins."""
+    state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
+    wait_until(lambda: host.run(state).strip() in {"inactive", "failed"}, 300, "that run has ended")
+
+
+def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_there(host: LabHost, lab: Lab):
+    wait_for_the_run_after_it(host)
+    host.run(f"{HOST_PROGRAM} run --wait 300")
+    older = points(host)[-1]["name"]
+    rows = int(sql(host, "select count(*) from kept"))
+    as_admin = "REDISCLI_AUTH=$(cat /run/secrets/admin_password) redis-cli --no-auth-warning --user admin"
+
+    def key_since_then() -> str:
+        return lab.service("redis").execute("sh", "-c", f"{as_admin} GET since:older").strip()
+
+    lab.service("redis").execute("sh", "-c", f"{as_admin} SET since:older 1")
+    sql(host, "insert into kept default values")
+    host.run(f"{HOST_PROGRAM} run --wait 300")
+    # In no point, and in no segment that is whole.
+    sql(host, "insert into kept default values")
+    run = restore(lab, point=older, stores="postgres")
+    assert run.returncode == 0, run.output[-6000:]
+    assert f"holds postgres of recovery point {older}" in run.output
+    assert run.report["restore"]["point"] == older
+    assert run.report["restore"]["moment"] in run.output
+    assert int(sql(host, "select count(*) from kept")) == rows
+    assert key_since_then() == "1", "the other stores are as they were"
+    lab.wait_until_healthy()
+    wait_for_the_run_after_it(host)
+    # What was there before it: the end of a history that was given up.
+    run = restore(lab, point=older, target_time="end", stores="postgres,redis")
+    assert run.returncode == 0, run.output[-6000:]
+    assert int(sql(host, "select count(*) from kept")) == rows + 2
+    assert key_since_then() == ""
+    lab.wait_until_healthy()
+    wait_for_the_run_after_it(host)
+    assert json.loads(host.run(f"{PROGRAM} --json report"))["alerts"] == []
+    # Twice set aside: the last is what was there before the second one. It goes back in two runs, as the first ends at the second store.
+    obstacle = "/etc/slipway/slipway/restore/redis.new"
+    host.run(f"mkdir -p {obstacle}")
+    undone = restore(lab, restore_undo="true", stores="postgres, redis")
+    host.run(f"rmdir {obstacle}")
+    assert undone.returncode != 0
+    assert "run the same again" in undone.output
+    refused = restore(lab, restore_undo="true", stores="redis")
+    assert refused.returncode != 0
+    assert "it had begun with postgres" in " ".join(refused.output.split())
+    undone = restore(lab, restore_undo="true", stores="postgres, redis")
+    assert undone.returncode == 0, undone.output[-6000:]
+    assert (int(sql(host, "select count(*) from kept")), key_since_then()) == (rows, "1")
+    lab.wait_until_healthy()
+    assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
+    wait_for_the_run_after_it(host)
 
 
 def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):

@@ -16,7 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,24 +48,36 @@ def certificate(address: str) -> dict[str, str]:
     return {"pem": pem, "sha256": hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()}
 
 
-def digests(images: dict[str, str]) -> dict[str, str]:
-    """Return the digests, in their registry, of those images that this host has; the engine's own id where there is none."""
+def inspected(*arguments: str) -> dict[str, Any]:
+    """Return what the engine says of a thing; empty where it is not there."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    return dict(json.loads(done.stdout)[0]) if done.returncode == 0 else {}
+
+
+def digests(stack: str, services: Iterable[str]) -> dict[str, str]:
+    """Return the digests, in their registry, of the images that services run on this host; the engine's own id where there is none."""
     found = {}
-    for name, image in images.items():
-        done = subprocess.run(["docker", "image", "inspect", image], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            told = json.loads(done.stdout)[0]
-            found[name] = (told.get("RepoDigests") or [told["Id"]])[0]
+    for name in services:
+        # Not by the image's name: drills have images here of stores that run elsewhere.
+        if container := inspected("container", "inspect", f"{stack}-{name}"):
+            image = inspected("image", "inspect", container["Image"])
+            found[name] = (image.get("RepoDigests") or [container["Image"]])[0]
     return found
 
 
-def facts(config: dict[str, Any], inventory_sha256: str) -> dict[str, Any]:
-    """Return what a recovery point says of the stack and the container cannot see."""
-    # Not part of the role's configuration: each edit of the inventory would change the backups' too.
-    known = {"inventory_sha256": inventory_sha256, "inventory_read": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+def facts(config: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
+    """Return what a recovery point says of the stack and the container cannot see.
+
+    Args:
+        config: backup.json.
+        seen: what a controller says, where one began the run: ``inventory_sha256``, ``version`` and ``image_digests``.
+    """
+    # Not part of the role's configuration: each edit of the inventory, and each release, would change the backups' too.
+    read = {"inventory_read": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())} if seen else {}
     return {
-        **(known if inventory_sha256 else {}),
-        "image_digests": digests(config["settings"].get("images", {})),
+        **seen,
+        **read,
+        "image_digests": {**digests(config["stack"], config["settings"].get("images", {})), **seen.get("image_digests", {})},
         "certificates": {address: certificate(address) for address in config["certificates"]},
     }
 
@@ -83,7 +95,7 @@ def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
         f"{arguments.wait:g}",
         "--facts",
         *full,
-        given=json.dumps(facts(config, arguments.inventory_sha256)),
+        given=json.dumps(facts(config, json.loads(arguments.seen))),
     )
     # A point that is not off-site yet can be proven all the same.
     if not arguments.drill or code not in {0, MADE_BUT_NOT_OFFSITE}:
@@ -146,7 +158,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
     made.add_argument("--drill", action="store_true", help="restore it afterwards to prove it")
-    made.add_argument("--inventory-sha256", default="", help="what the inventory is now, which only the controller knows")
+    made.add_argument("--seen", default="{}", help="what only the controller knows, as JSON: inventory_sha256, version and image_digests")
     made.add_argument("--wait", type=float, default=0, help="seconds to wait for another run to end, and then for another drill")
     made = add("drill", do_drill)
     made.add_argument("point", nargs="?", default="latest", help="name, or latest")

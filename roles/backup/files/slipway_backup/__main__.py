@@ -147,6 +147,11 @@ def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
         wanted = manifest["stores"].get("postgres", {}).get("system_identifier")
         here = {point.manifest["stores"]["postgres"]["system_identifier"] for point in points.read_points(config) if point.chain}
         if wanted and here - {wanted}:
+            if not arguments.set_aside:
+                raise StepError(
+                    f"{manifest['name']} is of another database cluster than the points here. To restore it in place, with these set "
+                    f"aside, name the stack: -e restore_confirm={config.stack}, without -e into=inspect"
+                )
             say(f"fetch: {manifest['name']} is of another database cluster than the points here; those go to {set_aside(config)}")
 
     with locked(config, wait=arguments.wait):
@@ -238,7 +243,9 @@ def parser() -> argparse.ArgumentParser:
     add("check", do_check).add_argument("--read-data", type=int, default=0, help="percent of the off-site data to read (default: 0)")
     add("prune", do_prune)
     add("ship", do_ship)
-    add("fetch", do_fetch).add_argument("point", help="name, or latest")
+    made = add("fetch", do_fetch)
+    made.add_argument("point", help="name, or latest")
+    made.add_argument("--set-aside", action="store_true", help="set aside what is here where the point is of another database cluster")
     add("verify", do_verify).add_argument("point", help="name, or latest")
     add("show", do_show).add_argument("point", help="name, or latest")
     made = add("extract", do_extract)

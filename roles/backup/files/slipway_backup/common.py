@@ -281,6 +281,8 @@ def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[
             # For whoever is refused; the lock itself ends with the process, and a full disk is no reason to not begin.
             with contextlib.suppress(OSError):
                 path.write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
-        yield
-        if not shared:
-            path.write_text("")
+        try:
+            yield
+        finally:
+            if not shared:
+                path.write_text("")

@@ -15,12 +15,16 @@ from slipway_backup.common import JSON, Config, StepError, execute, now, read_js
 from slipway_backup.points import MANIFEST, Point, read_points
 
 #: restic's exit codes: docs of restic, "Exit codes".
-NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
+NOT_ALL_READ, NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 3, 10, 11, 12
 NO_REPOSITORY_TEXT = "there is no repository at this place"
 STATE = "offsite.json"
 LOCK_WAIT = "10m"
 #: Seconds, where the inventory does not say. restic asks a server that is away, or a bucket that is not there, for a quarter of an hour.
 TIMEOUT = 180
+
+
+class IncompleteError(StepError):
+    """A point lacks something, or cannot be read whole; others can be copied all the same."""
 
 
 def enabled(config: Config) -> bool:
@@ -68,9 +72,9 @@ def restic(
     reason = {
         WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
         NO_REPOSITORY: NO_REPOSITORY_TEXT,
-        LOCKED: "another program holds the repository's lock",
+        LOCKED: "another program holds the repository's lock (one that died on another host, or in another container, for half an hour)",
     }.get(done.returncode, (done.stderr.strip() or done.stdout.strip())[-600:])
-    raise StepError(f"{what}: {reason}")
+    raise (IncompleteError if done.returncode == NOT_ALL_READ else StepError)(f"{what}: {reason}")
 
 
 def patience(config: Config) -> float:
@@ -102,14 +106,26 @@ def open_repository(config: Config) -> dict[str, JSON]:
 
 
 def parts(config: Config, point: Point) -> list[str]:
-    """Return what a point is restored from, relative to the data's folder."""
+    """Return what a point is restored from, relative to the data's folder.
+
+    Raises:
+        IncompleteError: a part of it is missing.
+    """
     home = f"{config.barman.name}/{postgres.SERVER}"
     found = [f"points/{point.name}"]
     if point.chain:
         found += [f"{home}/base/{backup}" for backup in point.chain]
         found += [f"{home}/meta/{backup}-backup.info" for backup in point.chain]
         found += [f"{home}/wals", f"{home}/identity.json"]
-    return [name for name in found if (config.data / name).exists()]
+    missing = [name for name in found if not (config.data / name).exists()]
+    if missing:
+        raise IncompleteError(f"the point {point.name} cannot be copied off-site: {' and '.join(missing)} is missing in {config.data}")
+    return found
+
+
+def unlock(config: Config) -> None:
+    """Remove the stale locks of the repository, such as one that was killed has left: nothing else can be done there before."""
+    restic(config, "unlock", what="unlock the off-site repository")
 
 
 def reading_rate(config: Config) -> int:
@@ -129,8 +145,9 @@ def ship(config: Config) -> list[str]:
         StepError: the repository is out of reach or refuses; what was copied before counts.
     """
     there = {name: snapshot["short_id"] for name, snapshot in open_repository(config).items()}
+    unlock(config)
     remember(config, repository=config.offsite["repository"], shipped=there, error="")
-    new = []
+    new, incomplete = [], []
     for point in read_points(config):
         if point.name in there:
             continue
@@ -138,20 +155,29 @@ def ship(config: Config) -> list[str]:
         say(f"offsite: copying {point.name}{f', reading at most {rate / 10**6:g} MB/s as the server is busy' if rate else ''}")
         listing = config.state / "offsite-files"
         # Read verbatim, one name a line; our names hold no line ends.
-        write_atomically(listing, "".join(f"{name}\n" for name in parts(config, point)))
         previous = os.getcwd()
         os.chdir(config.data)
         try:
+            write_atomically(listing, "".join(f"{name}\n" for name in parts(config, point)))
             output = restic(
                 config, "backup", "--json", "--host", config.stack, "--tag", f"point={point.name}", "--group-by", "host",
                 "--files-from-verbatim", str(listing), what=f"copy {point.name} off-site", rate=rate,
             )  # fmt: skip
+        except IncompleteError as error:
+            say(f"offsite: {error}")
+            incomplete.append(str(error))
+            # restic keeps a copy that lacks what it could not read, under the point's name.
+            if snapshot := read_snapshots(config).get(point.name):
+                restic(config, "forget", str(snapshot["id"]), what=f"remove the half copy of {point.name}")
+            continue
         finally:
             os.chdir(previous)
         told = json.loads(output.strip().splitlines()[-1])
         there[point.name] = told.get("snapshot_id", "")[:8]
         new.append(point.name)
         remember(config, shipped=there, added_bytes=told.get("data_added_packed", told.get("data_added")), at=stamp(now()))
+    if incomplete:
+        raise StepError("; ".join(incomplete))
     return new
 
 
@@ -191,8 +217,7 @@ def forget(config: Config, keep: t.Container[str]) -> list[str]:
     gone = sorted(name for name in there if name not in keep)
     if gone:
         say(f"offsite: removing {', '.join(gone)}")
-        # Of locks it removes the stale ones only, such as a run that was killed leaves.
-        restic(config, "unlock", what="unlock the off-site repository")
+        unlock(config)
         restic(config, "forget", "--prune", *(there[name] for name in gone), what="prune the off-site repository")
         remember(config, shipped={name: snapshot for name, snapshot in there.items() if name in keep})
     return gone
@@ -224,6 +249,7 @@ def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda
         name = max(snapshots)
     if name not in snapshots:
         raise StepError(f"the off-site repository has no point {name}; it has {', '.join(sorted(snapshots)[-10:]) or 'none'}")
+    unlock(config)
     snapshot = str(snapshots[name]["id"])
     manifest = f"points/{name}/{MANIFEST}"
     config.data.mkdir(parents=True, exist_ok=True)
@@ -233,6 +259,12 @@ def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda
         raise StepError(f"the manifest of {name} in the off-site repository is another point's")
     make_way(content)
     # The names in a snapshot are relative to the data's folder. The manifest comes last: a fetch that was interrupted leaves no point.
-    restic(config, "restore", snapshot, "--target", str(config.data), "--exclude", f"/{manifest}", what=f"fetch {name}")
+    home = f"{config.barman.name}/{postgres.SERVER}"
+    left_out = [f"/{manifest}", f"/{home}/wals/{postgres.WAL_LIST}"]
+    excludes = [argument for path in left_out for argument in ("--exclude", path)]
+    restic(config, "restore", snapshot, "--target", str(config.data), *excludes, what=f"fetch {name}")
+    if (config.data / home / "wals").is_dir():
+        # The list that was copied may be older than the WAL that is here, and newer than the WAL that was copied with it.
+        postgres.barman(config, "rebuild-xlogdb", postgres.SERVER, what="list the WAL that is here")
     write_atomically(config.data / manifest, text)
     return name

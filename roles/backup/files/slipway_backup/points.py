@@ -113,9 +113,10 @@ def record_verdict(config: Config, name: str, result: str, detail: JSON) -> None
 
 
 def remove_partial(config: Config) -> list[str]:
-    """Remove what runs that died left behind; return the names."""
+    """Remove what runs, and fetches, that died left behind; return the names."""
     names = []
-    for folder in config.points.glob(f"{PARTIAL}*"):
+    fetched = [folder for folder in config.points.glob("[0-9]*") if not (folder / MANIFEST).exists()]
+    for folder in [*config.points.glob(f"{PARTIAL}*"), *fetched]:
         shutil.rmtree(folder)
         names.append(folder.name.removeprefix(PARTIAL))
     return sorted(names)
@@ -147,11 +148,11 @@ def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> s
 def to_keep(points: t.Sequence[Point], retention: t.Mapping[str, int]) -> set[str]:
     """Return the names of the points that the retention keeps, the last verified one always among them.
 
-    Points that a drill has failed push out no other; the newest of all is kept to be looked at.
+    Points that a drill has failed push out no other, and stay as long as they would if it had not: the fault may be the drill's.
     """
-    keep = kept({point.name: point.moment for point in points if point.verdict != "failed"}, retention)
+    good = kept({point.name: point.moment for point in points if point.verdict != "failed"}, retention)
     verified = [point.name for point in points if point.verdict == "verified"]
-    return keep | set(verified[-1:]) | {point.name for point in points[-1:]}
+    return good | kept({point.name: point.moment for point in points}, retention) | set(verified[-1:])
 
 
 def summary(point: Point) -> JSON:
@@ -164,6 +165,8 @@ def summary(point: Point) -> JSON:
         "age_s": round((now() - point.moment).total_seconds()),
         "bytes": size_of(point.folder) + int(postgres.get("bytes", 0)),
         "stores": sorted(point.manifest["stores"]),
+        # For how long a store took no writes while it was captured.
+        "pause_seconds": max((store.get("pause_seconds", 0) for store in point.manifest["stores"].values()), default=0),
         "verified": newest.get("result", ""),
         "verified_at": newest.get("at", ""),
         "reason": newest.get("reason", ""),

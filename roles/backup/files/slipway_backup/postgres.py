@@ -22,6 +22,8 @@ RECEIVER = "slipway_backup"
 SLOT = "slipway_backup"
 #: Folder beside Barman's own, for segments that were still arriving when their history was given up.
 SUPERSEDED = "superseded"
+#: Barman's list of the WAL that is archived, in the folder of the WAL.
+WAL_LIST = f"{SERVER}-xlog.db"
 #: How Barman names the description of a backup, behind its identifier.
 INFO = "-backup.info"
 CONNECT_SECONDS = 10

@@ -124,9 +124,19 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
         (folder / "recovery.signal").touch()
         with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
             file.write(f"restore_command = 'false'\nrecovery_target_timeline = '{timeline}'\n")
+    if target_time:
+        copy_superseded(config.barman / postgres.SERVER / postgres.SUPERSEDED, wal, int(timeline))
     copy_histories(config.barman / postgres.SERVER / "wals", wal)
     folder.chmod(0o700)
     return target
+
+
+def copy_superseded(source: Path, target: Path, timeline: int) -> None:
+    """Give the restored server the segment that was arriving when a restore ended that timeline: Barman knows what arrives now only."""
+    for path in source.glob(f"{timeline:08X}*.partial"):
+        segment = target / path.name.removesuffix(".partial")
+        if not segment.exists():
+            shutil.copyfile(path, segment)
 
 
 def copy_histories(source: Path, target: Path) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import typing as t
@@ -100,10 +99,10 @@ def make_room(config: Config) -> None:
         )
 
 
-def inventory_known(config: Config) -> JSON:
-    """Return what the inventory was when a controller said so last, for runs of the timer."""
+def known_of_controller(config: Config) -> JSON:
+    """Return what a controller said last of the inventory and of what runs, for runs of the timer."""
     newest: JSON = max(read_points(config), key=lambda point: point.name).manifest["settings"] if read_points(config) else {}
-    return {key: newest.get(key) for key in ("inventory_sha256", "inventory_read")}
+    return {key: newest.get(key) for key in ("inventory_sha256", "inventory_read", "version", "image_digests")}
 
 
 def capture(config: Config, name: str, partial: Path, full: bool, reason: str, facts: JSON) -> JSON:
@@ -128,7 +127,10 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         postgres.collect_wal(config, stores["postgres"]["wal"], base["backup_id"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
         postgres.remember_gap(config, None)
-    settings = {**config.settings, **inventory_known(config), **facts}
+    known = known_of_controller(config)
+    # This host sees its own images only; a controller sees those of all.
+    digests = {**(known["image_digests"] or {}), **facts.get("image_digests", {})}
+    settings = {**config.settings, **known, **{key: value for key, value in facts.items() if value}, "image_digests": digests}
     write_json(partial / "settings" / "settings.json", settings)
     files = describe_files(partial)
     sync_tree(partial)
@@ -142,7 +144,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         "finished": stamp(now()),
         "stores": stores,
         "settings": {
-            **{key: settings.get(key) for key in ("inventory_sha256", "inventory_read", "images", "image_digests")},
+            **{key: settings.get(key) for key in ("inventory_sha256", "inventory_read", "version", "images", "image_digests")},
             "certificates": {address: found.get("sha256", "") for address, found in settings.get("certificates", {}).items()},
         },
         "files": files,
@@ -197,7 +199,7 @@ def run(config: Config, reason: str, full: bool = False, facts: JSON | None = No
         say(f"run: recovery point {name}")
         try:
             after(config)
-        except StepError as error:
+        except (StepError, OSError) as error:
             result.update(result="failed", reason=f"the point {name} is there, but: {error}")
             raise OffsiteError(result["reason"]) from error
     except OffsiteError:
@@ -251,9 +253,10 @@ def prune_here(config: Config) -> list[str]:
     keep = to_keep(points, config.retention)
     gone = [point for point in points if point.name not in keep]
     for point in gone:
-        # Without its manifest it is none, should the rest take a while or fail.
-        os.unlink(point.folder / MANIFEST)
-        shutil.rmtree(point.folder)
+        # None any more at once, should the rest take a while or fail.
+        going = config.points / f"{PARTIAL}{point.name}"
+        point.folder.rename(going)
+        shutil.rmtree(going)
         say(f"prune: removed {point.name}")
     kept_points = [point for point in points if point.name in keep]
     if config.postgres and gone:

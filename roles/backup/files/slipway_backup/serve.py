@@ -182,10 +182,20 @@ class Supervisor:
         except StepError as error:
             say(f"wal: {error}")
 
+    def bury(self) -> None:
+        """Take leave of what a killed run has left to the first process: to restic, a lock is held as long as its process is there."""
+        with contextlib.suppress(ChildProcessError):
+            while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if self.receiver and ended.si_pid == self.receiver.pid:
+                    return
+                os.waitpid(ended.si_pid, 0)
+
     def loop(self) -> None:
         """Run until told to stop."""
         due = report_due = 0.0
         while not self.stopping.is_set():
+            if os.getpid() == 1:
+                self.bury()
             if self.config.postgres:
                 self.obey()
                 self.look()

@@ -109,10 +109,12 @@ def count_query(tables: JSON) -> str:
         schema, _, table = name.partition(".")
         column = identifier(expected["column"]) if expected["column"] else ""
         newest = f"max({column})" if column else "null::timestamptz"
+        # An endless moment has no age.
+        age = f"case when isfinite({newest}) then extract(epoch from now() - {newest}) end"
         same = f"coalesce({newest} = {literal(expected['newest'])}, false)" if column and expected["newest"] else f"{newest} is null"
         queries.append(
             f"select json_build_object('table', {literal(name)}, 'rows', count(*), 'newest', ({newest})::text, 'same', {same}, "  # noqa: S608 - quoted above
-            f"'age_s', extract(epoch from now() - {newest})) from {identifier(schema)}.{identifier(table)};"
+            f"'age_s', {age}) from {identifier(schema)}.{identifier(table)};"
         )
     return "\n".join(queries)
 
@@ -163,6 +165,15 @@ def newest_age(found: t.Iterable[JSON]) -> float | None:
     """Return the age in seconds of the newest row of all tables; moments to come, such as an expiry, do not count."""
     ages = [line["age_s"] for line in found if line["age_s"] is not None and line["age_s"] >= 0]
     return round(min(ages), 1) if ages else None
+
+
+def chroma_memory_mb(collections: t.Iterable[JSON]) -> int:
+    """Return the memory in MB for a Chroma that takes in the collections of a manifest.
+
+    It holds all vectors, four bytes a dimension, and their neighbours in memory: thrice their size, and a gigabyte for the rest.
+    """
+    vectors = sum(int(collection["records"]) * int(collection["dimension"] or 0) * 4 for collection in collections)
+    return 1024 + 3 * vectors // 2**20
 
 
 def loaded_keys(info: str) -> int:

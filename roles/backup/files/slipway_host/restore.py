@@ -110,7 +110,7 @@ class Restored:
             self.redis.start(memory_mb=max(1024, int(self.parts["redis"]["bytes"]) * 4 // 2**20))
             self.checks.add("redis starts")
         if "chroma" in self.wanted:
-            self.chroma.start()
+            self.chroma.start(memory_mb=decide.chroma_memory_mb(self.parts["chroma"]["collections"]))
             loaded = self.chroma.load(self.point)
             # The loader counts the records, and asks for the neighbour that was known when the point was made.
             self.checks.add("chroma answers", ", ".join(f"{name}: {count} records" for name, count in sorted(loaded.items())) or "empty")

@@ -204,11 +204,11 @@ class Chroma:
         self.bench, self.volume, self.image = bench, volume, image
         self.container = f"{bench.prefix}-chroma"
 
-    def start(self) -> None:
+    def start(self, memory_mb: int) -> None:
         """Start an empty server."""
         self.bench.volume(self.volume, "chroma")
         command = ["run", "--host", "0.0.0.0", "--port", str(CHROMA_PORT), "--path", "/data"]  # noqa: S104 - inside an isolated network
-        self.bench.start("chroma", self.image, command, entrypoint="chroma", volumes={self.volume: "/data"})
+        self.bench.start("chroma", self.image, command, entrypoint="chroma", volumes={self.volume: "/data"}, memory_mb=memory_mb)
         wait_for(self.bench, self.container, self.answers, START_SECONDS)
 
     def answers(self) -> bool:
@@ -221,15 +221,22 @@ class Chroma:
         return done.returncode == 0
 
     def load(self, point: str) -> JSON:
-        """Write a point's collections into it; return the records by collection."""
-        return t.cast(
-            "JSON",
-            answer(
-                self.bench.tools(
-                    "load-chroma", point, f"http://chroma:{CHROMA_PORT}", network=self.bench.prefix, what=f"load Chroma of {point}"
-                ).stdout
-            ),
-        )
+        """Write a point's collections into it; return the records by collection.
+
+        Raises:
+            HostError: its container had too little memory, which says nothing of the point.
+            PointError: the point does not hold what its manifest says.
+        """
+        try:
+            done = self.bench.tools(
+                "load-chroma", point, f"http://chroma:{CHROMA_PORT}", network=self.bench.prefix, what=f"load Chroma of {point}"
+            )
+        except PointError as error:
+            killed = docker("inspect", "--format", "{{.State.OOMKilled}}", self.container, what="look at Chroma's container").stdout
+            if killed.strip() == "true":
+                raise HostError(f"{self.container} was killed at its memory limit; the point is not judged by that") from error
+            raise
+        return t.cast("JSON", answer(done.stdout))
 
     def settle(self) -> None:
         """Stop it."""
