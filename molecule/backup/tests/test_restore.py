@@ -270,6 +270,8 @@ def test_nothing_is_touched_by_a_run_that_passes_by_where_it_is_asked_for(host: 
     assert limited.returncode != 0
     assert "run it without --limit" in limited.output
     forgotten = restore(lab, point="latest", remove="true")
+    assert forgotten.returncode != 0
+    assert "Nothing was touched. Say which" in " ".join(forgotten.output.split())
     assert forgotten.changed == []
     assert host.service("postgres").inspect["State"]["StartedAt"] == started
     lab.wait_until_healthy()
