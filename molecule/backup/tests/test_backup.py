@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from slipway_lab import Lab, LabHost, wait_until
+from slipway_lab import ROOT, Lab, LabHost, wait_until
 
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 PROGRAM = "docker exec slipway-backup slipway-backup"
@@ -730,3 +730,66 @@ def test_the_loss_of_a_database_that_waits_for_nobody_loses_the_last_second_at_m
     lost = sorted(max(acknowledged.values()) - at for row, at in acknowledged.items() if row not in found)
     assert all(age < 1 for age in lost), f"{len(lost)} rows are lost, of up to {lost[-1]:.3f} s before the end"
     wait_until(lambda: report(host)["wal"]["streaming"], 120, "WAL streams again")
+
+
+# Where nothing of ours has set the server up
+
+
+@pytest.fixture
+def foreign(host: LabHost) -> Iterator[str]:
+    """A server as a provider runs one: we may log in, read and replicate. Returns the command of its backups' program."""
+    folder = "/root/foreign"
+    remove = f"docker rm --force --volumes foreign foreign-backup; docker volume rm --force foreign_backup; rm -rf {folder}"
+    host.run(remove, check=False)
+    host.run(
+        "docker run --detach --name foreign --network slipway-database --env POSTGRES_PASSWORD=foreign-password-1 --env POSTGRES_DB=shop "
+        "postgres:17-alpine"
+    )
+    as_owner = (
+        "docker exec foreign psql --username=postgres --dbname=shop --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1"
+    )
+    # The server that the image starts to set itself up listens on no address.
+    over_tcp = as_owner.replace("exec", "exec --env PGPASSWORD=foreign-password-1")
+    wait_until(lambda: host.succeeds(f"{over_tcp} --host=127.0.0.1 --command='select 1'"), 60, "the server is up")
+    (grants,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/backup.md").read_text(encoding="utf-8"), re.DOTALL)
+    host.run(f"{as_owner} --command={shlex.quote(grants.replace('…', 'backup-password-1'))}")
+    host.run("docker exec --user postgres foreign sh -c 'echo host replication backup all scram-sha-256 >>$PGDATA/pg_hba.conf'")
+    host.run(f"{as_owner} --command='select pg_reload_conf()' --command='create table kept as select g from generate_series(1, 1000) as g'")
+    config = json.loads(host.run("cat /etc/slipway/slipway/backup/config/current/backup.json"))
+    config |= {"redis": {}, "chroma": {}, "offsite": {"repository": ""}, "minimum_free_percent": 0}
+    config["postgres"] |= {"host": "foreign", "database": "shop", "user": "backup", "migration_query": "", "synchronous": False}
+    host.run(f"mkdir -p {folder}/secrets && echo {shlex.quote(json.dumps(config))} >{folder}/backup.json")
+    login = f"{folder}/secrets/pgpass"
+    host.run(f"echo '*:*:*:backup:backup-password-1' >{login} && chmod 0400 {login} && chown -R 10002:10002 {folder}")
+    host.run(
+        "docker volume create foreign_backup && chown 10002:10002 $(docker volume inspect --format '{{.Mountpoint}}' foreign_backup) && "
+        "docker run --detach --name foreign-backup --network slipway-database --user 10002 --cap-drop ALL "
+        f"--volume foreign_backup:/backup --volume {folder}/backup.json:/config/backup.json:ro --volume {folder}/secrets:/run/secrets:ro "
+        "--volume /etc/slipway/slipway/backup/config:/etc/slipway:ro --env HOME=/tmp "
+        "slipway/backup-tools:1 --config /config/backup.json serve"
+    )
+    yield "docker exec foreign-backup slipway-backup --config /config/backup.json"
+    host.run(remove, check=False)
+
+
+def test_a_server_that_is_none_of_ours_is_restored_to_the_last_row(host: LabHost, foreign: str):
+    rows = "docker exec {} psql --username=postgres --dbname=shop --no-psqlrc --quiet --tuples-only --no-align --command={}"
+    wait_until(lambda: host.succeeds(f"{foreign} --json report | grep -q '\"streaming\": true'"), 90, "WAL streams")
+    host.run(f"{foreign} run")
+    host.run(rows.format("foreign", shlex.quote("insert into kept select g from generate_series(1001, 1500) as g")))
+    host.run(f"{foreign} run")
+    chain = json.loads(host.run(f"{foreign} --json show latest"))["stores"]["postgres"]["chain"]
+    # The blocks that changed only where the provider has set summarize_wal.
+    assert len(chain) == 1
+    host.run(rows.format("foreign", shlex.quote("insert into kept select g from generate_series(1501, 1600) as g")))
+    time.sleep(1)
+    host.run("docker kill foreign")
+    host.run(f"{foreign} extract postgres latest /backup/restored --target-time end")
+    folder = host.run("docker volume inspect --format '{{.Mountpoint}}' foreign_backup").strip() + "/restored"
+    # At the place it was put together for, where its WAL lies too.
+    host.run(
+        f"chown -R 70:70 {folder} && docker rm --force foreign && docker run --detach --name foreign --network none --user postgres "
+        f"--volume {folder}:/backup/restored --entrypoint postgres postgres:17-alpine -D /backup/restored"
+    )
+    count = rows.format("foreign", shlex.quote("select count(*) from kept where not pg_is_in_recovery()"))
+    wait_until(lambda: host.succeeds(f"{count} | grep -q 1600"), 60, "all rows are there")
