@@ -11,13 +11,15 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
 from slipway_lab import NETWORK, ROOT, Lab, wait_until
 
 REST_PORT = 8791
+SFTP_PORT = 8794
 
 
 @dataclass
@@ -30,6 +32,9 @@ class Repository:
     come_back: Callable[[], object]
     #: What a run says of it meanwhile.
     says: str
+    #: What it is told beside the address, and the file of its key, on the backup host.
+    settings: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
@@ -62,6 +67,35 @@ def rest_server(lab: Lab) -> Iterator[Repository]:
         "connection refused",
     )
     host.run("systemctl stop rest-server; rm -rf /root/rest /root/htpasswd", check=False)
+
+
+@pytest.fixture
+def sftp_server(lab: Lab) -> Iterator[Repository]:
+    """An account behind an SSH server of its own on the backup host; while it is away, connections are refused."""
+    (host,) = lab.groups["backup"]
+    host.run("test -e /root/key || ssh-keygen -q -t ed25519 -N '' -f /root/key")
+    host.run("id keeper >/dev/null 2>&1 || useradd --create-home keeper")
+    # Where the lab's sshd looks for them.
+    host.run("install -m 0644 /root/key.pub /etc/ssh/authorized_keys/keeper")
+    theirs = host.run("cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub").strip()
+
+    def start() -> None:
+        host.run(
+            f"systemd-run --unit sftp-server --collect --quiet /usr/sbin/sshd -D -o ListenAddress=127.0.0.1:{SFTP_PORT} -o PidFile=none"
+        )
+        wait_until(lambda: host.can_connect("127.0.0.1", SFTP_PORT), 20, "the SSH server listens")
+
+    start()
+    yield Repository(
+        f"sftp://keeper@127.0.0.1:{SFTP_PORT}/restic",
+        {},
+        lambda: host.run("systemctl stop sftp-server"),
+        start,
+        "Connection refused",
+        {"known_hosts": f"[127.0.0.1]:{SFTP_PORT} {theirs}"},
+        "/root/key",
+    )
+    host.run("systemctl stop sftp-server; userdel --remove keeper; rm /root/key /root/key.pub", check=False)
 
 
 @pytest.fixture

@@ -680,3 +680,36 @@ def test_another_place_than_the_last_one_may_be_empty_and_the_same_may_not(confi
         offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:there"}))
     assert offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:elsewhere", "timeout": 7})) == {}
     assert made == [7]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Fatal: wrong\nsecond\n", "Fatal: wrong\nsecond"),
+        ('{"message_type":"exit_error","code":1,"message":"Fatal: no server"}\n', "Fatal: no server"),
+        ('{"message_type":"error","error":{"message":"permission denied"},"item":"/f"}\nFatal: end', "permission denied\nFatal: end"),
+        ('{"message_type":"other"}', '{"message_type":"other"}'),
+        ("7", "7"),
+        ("", ""),
+    ],
+)
+def test_the_reason_that_restic_gives_is_told_in_its_words(text: str, words: str) -> None:
+    assert offsite.words(text) == words
+
+
+def test_what_ssh_says_is_told(config: common.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def execute(command: list[str], *_: Any, **__: Any) -> subprocess.CompletedProcess[str]:
+        arguments = command[command.index("-o") + 1].removeprefix("sftp.args=").split()
+        log = Path(arguments[arguments.index("-E") + 1])
+        log.write_text("Host key verification failed.\n", encoding="utf-8")
+        seen.append((log.parent / "known_hosts").read_text(encoding="utf-8"))
+        return subprocess.CompletedProcess(command, 1, "", "Fatal: unexpected EOF")
+
+    monkeypatch.setattr(offsite, "execute", execute)
+    monkeypatch.setattr(offsite, "environment", lambda _: {})
+    behind = dataclasses.replace(config, offsite={"repository": "sftp:keeper@there:restic", "known_hosts": "there ssh-ed25519 AAAA"})
+    with pytest.raises(common.StepError, match=r"restic: Fatal: unexpected EOF; ssh says: Host key verification failed\.$"):
+        offsite.restic(behind, "snapshots", what="list")
+    assert seen == ["there ssh-ed25519 AAAA\n"]

@@ -67,21 +67,13 @@ def goes_there_and_comes_back(host: LabHost, program: Callable[..., Any], reposi
     program("verify", there["name"])
 
 
-def test_a_repository_behind_ssh(host: LabHost, program: Callable[..., Any]):
-    host.run("test -e /root/key || ssh-keygen -q -t ed25519 -N '' -f /root/key")
-    host.run("id keeper >/dev/null 2>&1 || useradd --create-home keeper")
-    # Where the lab's sshd looks for them.
-    host.run("install -m 0644 /root/key.pub /etc/ssh/authorized_keys/keeper")
-    theirs, ours = (host.run(f"cut -d' ' -f1,2 {key}.pub").strip() for key in ("/etc/ssh/ssh_host_ed25519_key", "/root/key"))
-    try:
-        goes_there_and_comes_back(
-            host, program, "sftp:keeper@127.0.0.1:restic", offsite={"known_hosts": f"127.0.0.1 {theirs}"}, key="/root/key"
-        )
-        # Never with a host that is not the one that was named.
-        with pytest.raises(AssertionError, match=r"(?i)host key"):
-            program("run", offsite={"repository": "sftp:keeper@127.0.0.1:other", "known_hosts": f"127.0.0.1 {ours}"}, key="/root/key")
-    finally:
-        host.run("userdel --remove keeper", check=False)
+def test_a_repository_behind_ssh(host: LabHost, program: Callable[..., Any], sftp_server: Repository):
+    goes_there_and_comes_back(host, program, sftp_server.address, offsite=sftp_server.settings, key=sftp_server.key)
+    # Never with a host that is not the one that was named.
+    another = host.run("cut -d' ' -f1,2 /root/key.pub").strip()
+    named = {"known_hosts": f"{sftp_server.settings['known_hosts'].split()[0]} {another}"}
+    with pytest.raises(AssertionError, match="Host key verification failed"):
+        program("run", offsite={"repository": sftp_server.address, **named}, key=sftp_server.key)
 
 
 def test_a_repository_of_the_rest_server(host: LabHost, program: Callable[..., Any], rest_server: Repository):
@@ -105,10 +97,11 @@ def folder(host: LabHost) -> Repository:
     )
 
 
-@pytest.mark.parametrize("kind", ["folder", "rest_server", "s3"])
+@pytest.mark.parametrize("kind", ["folder", "rest_server", "s3", "sftp_server"])
 def test_a_repository_that_was_away_gets_what_it_lacks(program: Callable[..., Any], request: pytest.FixtureRequest, kind: str):
     place: Repository = request.getfixturevalue(kind)
-    program("run", "--quiet", offsite={"repository": place.address, "timeout": 8}, environment=place.environment)
+    settings = {"repository": place.address, "timeout": 8, **place.settings}
+    program("run", "--quiet", offsite=settings, environment=place.environment, key=place.key)
     with place.away():
         said = program("run", "--quiet", code=2)
         assert place.says in said, "no second repository is made in its place"

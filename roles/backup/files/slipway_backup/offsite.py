@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import typing as t
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from slipway_backup.points import MANIFEST, Point, read_points
 NOT_ALL_READ, NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 3, 10, 11, 12
 NO_REPOSITORY_TEXT = "there is no repository at this place"
 STATE = "offsite.json"
+LOG = "ssh.log"
 LOCK_WAIT = "10m"
 #: Seconds, where the inventory does not say. restic asks a server that is away, or a bucket that is not there, for a quarter of an hour.
 TIMEOUT = 180
@@ -45,15 +47,31 @@ def environment(config: Config) -> dict[str, str]:
     }
 
 
-def options(config: Config) -> list[str]:
-    """Return restic's options for a repository behind SSH: our key, and host keys that were given."""
+def options(config: Config, ssh: Path) -> list[str]:
+    """Return restic's options for a repository behind SSH: our key, host keys that were given, and a folder for ssh's files."""
     if not str(config.offsite["repository"]).startswith("sftp:"):
         return []
     # ssh refuses a key that others could read, and one in a folder that it cannot look into; ours is read-only and its own.
-    known = Path("/tmp/known_hosts")  # noqa: S108 - as above
-    write_atomically(known, str(config.offsite.get("known_hosts", "")) + "\n")
-    arguments = f"-i {config.secrets / 'offsite_ssh_key'} -o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o BatchMode=yes"
-    return ["-o", f"sftp.args={arguments}"]
+    known = ssh / "known_hosts"
+    known.write_text(str(config.offsite.get("known_hosts", "")) + "\n", encoding="utf-8")
+    # What ssh says goes to a file: restic often ends before it has passed that on, and then says no more than that ssh has ended.
+    settings = {"UserKnownHostsFile": known, "StrictHostKeyChecking": "yes", "BatchMode": "yes"}
+    arguments = [f"-i {config.secrets / 'offsite_ssh_key'}", f"-E {ssh / LOG}", *(f"-o {name}={value}" for name, value in settings.items())]
+    return ["-o", f"sftp.args={' '.join(arguments)}"]
+
+
+def words(text: str) -> str:
+    """Return what restic wrote as its reason, which is JSON where it was asked for JSON."""
+    found = []
+    for line in text.strip().splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            told = line
+        if isinstance(told, dict):
+            told = told.get("message") or (told.get("error") or {}).get("message") or line
+        found.append(str(told))
+    return "\n".join(found)[-600:]
 
 
 def restic(
@@ -64,16 +82,19 @@ def restic(
     Raises:
         StepError: it failed; says what to do about the known reasons.
     """
-    command = ["restic", "--retry-lock", LOCK_WAIT, *options(config), *arguments]
     what = f"{what}: {config.offsite['repository']}"
-    done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
+    with tempfile.TemporaryDirectory() as folder:
+        ssh = Path(folder)
+        command = ["restic", "--retry-lock", LOCK_WAIT, *options(config, ssh), *arguments]
+        done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
+        said = (ssh / LOG).read_text(encoding="utf-8", errors="replace").strip() if (ssh / LOG).exists() else ""
     if done.returncode in codes:
         return done.stdout
     reason = {
         WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
         NO_REPOSITORY: NO_REPOSITORY_TEXT,
         LOCKED: "another program holds the repository's lock (one that died on another host, or in another container, for half an hour)",
-    }.get(done.returncode, (done.stderr.strip() or done.stdout.strip())[-600:])
+    }.get(done.returncode, words(done.stderr) or words(done.stdout)) + (f"; ssh says: {said[-600:]}" if said else "")
     raise (IncompleteError if done.returncode == NOT_ALL_READ else StepError)(f"{what}: {reason}")
 
 
