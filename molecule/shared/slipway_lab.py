@@ -122,6 +122,12 @@ class LabHost:
         program = f"import socket; socket.create_connection(({address!r}, {port}), 2).close()"
         return self.succeeds(f"{inside}python3 -c {shlex.quote(program)}")
 
+    def wait_for_backups(self) -> str:
+        """Wait for the end of the scheduled run, and its drill, that the timer or a restore has begun; return systemd's word for it."""
+        state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
+        wait_until(lambda: self.run(state).strip() in {"inactive", "failed"}, 300, "that run has ended")
+        return self.run(state).strip()
+
     def reboot(self) -> None:
         subprocess.run(["docker", "restart", "--time", "60", f"{self.lab.name}-{self.name}"], check=True, capture_output=True)
         wait_until(self._answers, 90, f"{self.name} answers after its reboot")

@@ -51,14 +51,18 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
     return None
 
 
+def tier_of(container: dict[str, t.Any]) -> str:
+    """Return the tier of an application's container: its service without slot and number."""
+    return str(container["labels"].get("slipway.service", "")).partition("-")[0]
+
+
 def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, dict[str, str]]:
     """Return by app host the image's id of each tier that a slot runs; hosts without a container of the slot are left out."""
     found: dict[str, dict[str, str]] = {}
     for host, state in states.items():
         for container in state.get("containers", {}).values():
             if container["owner"] == f"app-{slot}" and container["running"]:
-                tier = str(container["labels"].get("slipway.service", "")).partition("-")[0]
-                found.setdefault(host, {})[tier] = container["image_id"]
+                found.setdefault(host, {})[tier_of(container)] = container["image_id"]
     return {host: dict(sorted(tiers.items())) for host, tiers in sorted(found.items())}
 
 
@@ -82,7 +86,7 @@ def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[st
             if owner.startswith("app-"):
                 if owner != f"app-{record.get('slot')}":
                     continue
-                owner = str(container["labels"].get("slipway.service", "")).partition("-")[0]
+                owner = tier_of(container)
             image = state["images"].get(container["image"], {})
             known = image.get("digests") if image.get("id") == container["image_id"] else []
             found[owner] = (known or [container["image_id"]])[0]

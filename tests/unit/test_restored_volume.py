@@ -197,6 +197,7 @@ def test_an_undo_of_a_restore_that_died_loses_nothing_that_was_written_since(vol
     module.take_back(volumes, OPTIONS, journal)
     assert read(live) == OLD
     assert [read(volumes.top / name) for name in volumes.made] == [{**NEW, "base": "acknowledged"}]
+    assert module.read_journal(journal) == {"phase": "returned"}
 
 
 @pytest.mark.parametrize("number", range(3, 6))
@@ -263,6 +264,7 @@ def test_an_undo_of_a_restore_that_died_before_its_first_move_changes_nothing(vo
             module.place(volumes, OPTIONS, journal)
     module.take_back(volumes, OPTIONS, journal)
     assert read(volumes.top / "data") == OLD
+    assert module.read_journal(journal) == {"phase": "returned"}
 
 
 # From another host

@@ -10,7 +10,7 @@ from typing import Any
 import slipway_marks as marks
 import yaml
 from slipway_elsewhere import Repository
-from slipway_lab import ROOT, Lab, LabHost, wait_until
+from slipway_lab import ROOT, Lab, LabHost
 
 PROGRAM = "docker exec slipway-backup slipway-backup"
 
@@ -65,8 +65,7 @@ def test_everything_comes_back_onto_a_new_host_from_what_is_off_site(lab: Lab, s
         assert client.get(f"/api/sessions/{session['id']}/messages").json() == said
         assert client.get("/api/search", params={"q": "password"}).json() == articles
     # And is kept again: the run that the restore has begun makes a point, which is proven and off-site.
-    state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
-    wait_until(lambda: host.run(state).strip() in {"inactive", "failed"}, 300, "that run has ended")
+    host.wait_for_backups()
     told = report(host)
     assert told["alerts"] == []
     assert told["last_verified"]["name"] == told["last_point"]["name"] > point

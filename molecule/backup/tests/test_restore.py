@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import slipway_marks as marks
 from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
 
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
@@ -339,23 +340,21 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
     wait_until(lambda: json.loads(host.run(f"{PROGRAM} --json report"))["wal"]["streaming"], 120, "WAL streams again")
 
 
-def wait_for_the_run_after_it(host: LabHost) -> None:
-    """Wait for the end of the run, and its drill, that a restore begins."""
-    state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
-    wait_until(lambda: host.run(state).strip() in {"inactive", "failed"}, 300, "that run has ended")
+@contextlib.contextmanager
+def journal_of_redis_in_the_way(host: LabHost) -> Iterator[None]:
+    """Where the journal of Redis is written first is none to write to: a fault as of a disk."""
+    obstacle = "/etc/slipway/slipway/restore/redis.new"
+    host.run(f"mkdir -p {obstacle}")
+    yield
+    host.run(f"rmdir {obstacle}")
 
 
 def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_there(host: LabHost, lab: Lab):
-    wait_for_the_run_after_it(host)
+    host.wait_for_backups()
     host.run(f"{HOST_PROGRAM} run --wait 300")
     older = points(host)[-1]["name"]
     rows = int(sql(host, "select count(*) from kept"))
-    as_admin = "REDISCLI_AUTH=$(cat /run/secrets/admin_password) redis-cli --no-auth-warning --user admin"
-
-    def key_since_then() -> str:
-        return lab.service("redis").execute("sh", "-c", f"{as_admin} GET since:older").strip()
-
-    lab.service("redis").execute("sh", "-c", f"{as_admin} SET since:older 1")
+    marks.redis(lab, "SET", "since:older", "1")
     sql(host, "insert into kept default values")
     host.run(f"{HOST_PROGRAM} run --wait 300")
     # In no point, and in no segment that is whole.
@@ -366,22 +365,20 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     assert run.report["restore"]["point"] == older
     assert run.report["restore"]["moment"] in run.output
     assert int(sql(host, "select count(*) from kept")) == rows
-    assert key_since_then() == "1", "the other stores are as they were"
+    assert marks.redis(lab, "GET", "since:older") == "1", "the other stores are as they were"
     lab.wait_until_healthy()
-    wait_for_the_run_after_it(host)
+    host.wait_for_backups()
     # What was there before it: the end of a history that was given up.
     run = restore(lab, point=older, target_time="end", stores="postgres,redis")
     assert run.returncode == 0, run.output[-6000:]
     assert int(sql(host, "select count(*) from kept")) == rows + 2
-    assert key_since_then() == ""
+    assert marks.redis(lab, "GET", "since:older") == ""
     lab.wait_until_healthy()
-    wait_for_the_run_after_it(host)
+    host.wait_for_backups()
     assert json.loads(host.run(f"{PROGRAM} --json report"))["alerts"] == []
     # Twice set aside: the last is what was there before the second one. It goes back in two runs, as the first ends at the second store.
-    obstacle = "/etc/slipway/slipway/restore/redis.new"
-    host.run(f"mkdir -p {obstacle}")
-    undone = restore(lab, restore_undo="true", stores="postgres, redis")
-    host.run(f"rmdir {obstacle}")
+    with journal_of_redis_in_the_way(host):
+        undone = restore(lab, restore_undo="true", stores="postgres, redis")
     assert undone.returncode != 0
     assert "run the same again" in undone.output
     refused = restore(lab, restore_undo="true", stores="redis")
@@ -389,19 +386,16 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     assert "it had begun with postgres" in " ".join(refused.output.split())
     undone = restore(lab, restore_undo="true", stores="postgres, redis")
     assert undone.returncode == 0, undone.output[-6000:]
-    assert (int(sql(host, "select count(*) from kept")), key_since_then()) == (rows, "1")
+    assert (int(sql(host, "select count(*) from kept")), marks.redis(lab, "GET", "since:older")) == (rows, "1")
     lab.wait_until_healthy()
     assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
-    wait_for_the_run_after_it(host)
+    host.wait_for_backups()
 
 
 def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):
     rows = sql(host, "select count(*) from kept")
-    # Where the journal is written first: a fault as of a disk that cannot be written to.
-    obstacle = "/etc/slipway/slipway/restore/redis.new"
-    host.run(f"mkdir -p {obstacle}")
-    run = restore(lab, point="latest", stores="redis")
-    host.run(f"rmdir {obstacle}")
+    with journal_of_redis_in_the_way(host):
+        run = restore(lab, point="latest", stores="redis")
     assert run.returncode != 0
     assert "Is a directory" in run.output
     assert "-e restore_undo=true -e stores=redis" in run.output

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import slipway_marks as marks
-from slipway_lab import Lab, LabHost, Stranger, wait_until
+from slipway_lab import Lab, LabHost, Stranger
 
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 REDIS_PORT = 8791
@@ -80,8 +80,7 @@ def test_a_restore_in_place_brings_each_store_its_data(lab: Lab, point: str):
     assert marks.found(lab) == left
     lab.wait_until_healthy()
     # With its drill, whose containers are no part of the stack.
-    state = "systemctl show --property ActiveState --value slipway-slipway-backup.service"
-    wait_until(lambda: lab.hosts["backup1"].run(state).strip() == "inactive", 300, "the run that a restore begins is over")
+    assert lab.hosts["backup1"].wait_for_backups() == "inactive"
     assert kinds_of_volumes(lab) == before, "no host has another's data, and nothing that was on its way is left"
     for port in range(8790, 8793):
         assert not lab.hosts["db1"].can_connect(lab.hosts["backup1"].address, port)

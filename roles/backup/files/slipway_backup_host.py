@@ -48,21 +48,19 @@ def certificate(address: str) -> dict[str, str]:
     return {"pem": pem, "sha256": hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()}
 
 
-def inspected(*arguments: str) -> dict[str, Any]:
-    """Return what the engine says of a thing; empty where it is not there."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    return dict(json.loads(done.stdout)[0]) if done.returncode == 0 else {}
+def inspected(kind: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return what the engine says of those containers or images that are there."""
+    done = subprocess.run(["docker", kind, "inspect", *names], capture_output=True, text=True, check=False)
+    return list(json.loads(done.stdout or "[]"))
 
 
 def digests(stack: str, services: Iterable[str]) -> dict[str, str]:
     """Return the digests, in their registry, of the images that services run on this host; the engine's own id where there is none."""
-    found = {}
-    for name in services:
-        # Not by the image's name: drills have images here of stores that run elsewhere.
-        if container := inspected("container", "inspect", f"{stack}-{name}"):
-            image = inspected("image", "inspect", container["Image"])
-            found[name] = (image.get("RepoDigests") or [container["Image"]])[0]
-    return found
+    # Not by the images' names: drills have images here of stores that run elsewhere.
+    containers = inspected("container", [f"{stack}-{name}" for name in services])
+    used = {container["Name"].removeprefix(f"/{stack}-"): container["Image"] for container in containers}
+    known = {image["Id"]: image.get("RepoDigests") for image in inspected("image", sorted(set(used.values())))} if used else {}
+    return {name: (known.get(image) or [image])[0] for name, image in used.items()}
 
 
 def facts(config: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
