@@ -133,6 +133,18 @@ def place_of(engine: Engine, name: str) -> Path | None:
     return Path(volume["Mountpoint"])
 
 
+def place_of_live(engine: Engine, options: dict[str, t.Any]) -> Path:
+    """Return where the volume of the store lies.
+
+    Raises:
+        RestoreError: it is not there, or its data cannot be exchanged.
+    """
+    place = place_of(engine, options["volume"])
+    if place is None:
+        raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
+    return place
+
+
 def move(source: Path, target: Path) -> None:
     """Move an entry; copy it where it goes to another file system. What a copy that was interrupted has left is replaced."""
     try:
@@ -353,10 +365,9 @@ def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None
     """Put the restored data into place."""
     if options["source"]:
         fetch(engine, options)
-    live, staged = place_of(engine, options["volume"]), place_of(engine, options["staged"])
-    if live is None or staged is None:
-        missing = options["volume"] if live is None else options["staged"]
-        raise RestoreError(f"there is no volume {missing} on this host: {'run site.yml' if live is None else 'stage the point'} first")
+    live, staged = place_of_live(engine, options), place_of(engine, options["staged"])
+    if staged is None:
+        raise RestoreError(f"there is no volume {options['staged']} on this host: stage the point first")
     # While the store still runs: it may take a while.
     give(staged, live.stat().st_uid, live.stat().st_gid)
     stop(engine, options["container"])
@@ -404,11 +415,9 @@ def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
 
 def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
     """Take the data that was set aside last back into its place, and set aside what has been live since."""
-    live = place_of(engine, options["volume"])
+    live = place_of_live(engine, options)
     names = returnable(engine, options)
     journal = read_journal(journal_path)
-    if live is None:
-        raise RestoreError(f"there is no volume {options['volume']} on this host: run site.yml first")
     if journal.get("phase") == "returned":
         return
     if not journal or placed_whole(live, journal):
@@ -456,6 +465,8 @@ def main() -> None:
     try:
         names = set_aside(engine, options["stack"], options["volume"])
         changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
+        if state in {"placed", "returned"}:
+            place_of_live(engine, options)
         if state == "returned" and not journal_path.exists():
             refuse_nothing(options, returnable(engine, options))
         if changed and not module.check_mode:

@@ -273,6 +273,19 @@ def test_two_runs_at_once_are_kept_apart(config: common.Config):
         pass
 
 
+def test_others_may_read_while_a_run_only_adds(config: common.Config):
+    with common.locked(config) as sharing:
+        with sharing():
+            with common.locked(config, shared=True):
+                pass
+            with pytest.raises(common.BusyError, match=r"locked by .*, since 20"), common.locked(config):
+                pass
+        with pytest.raises(common.BusyError), common.locked(config, shared=True):
+            pass
+    with common.locked(config):
+        pass
+
+
 # PostgreSQL
 
 
@@ -513,7 +526,7 @@ def test_what_a_fetch_or_a_pruning_that_died_has_left_goes(config: common.Config
 def test_a_run_that_failed_holds_the_lock_no_more(config: common.Config):
     with pytest.raises(common.StepError, match="so"), common.locked(config):
         raise common.StepError("so")
-    assert (config.data / "lock").read_text() == ""
+    assert (config.data / common.WRITER).read_text() == ""
 
 
 def test_what_only_a_controller_sees_is_kept_by_the_runs_between(config: common.Config):
@@ -524,16 +537,116 @@ def test_what_only_a_controller_sees_is_kept_by_the_runs_between(config: common.
     assert run.known_of_controller(config) == {**settings, "inventory_read": None}
 
 
-def test_the_segment_that_was_arriving_when_a_history_ended_is_of_use(tmp_path: Path):
-    source, target = tmp_path / "superseded", tmp_path / "wal"
-    for folder in (source, target):
+# WAL of a restore
+
+
+@pytest.fixture
+def archive(config: common.Config) -> Callable[[str, str], Path]:
+    """A function that writes a file below Barman's folder, compressed where it is archived."""
+
+    def write(place: str, content: str) -> Path:
+        path = config.barman / postgres.SERVER / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        if place.startswith("wals/") and not place.endswith(".history"):
+            path.write_bytes(subprocess.run(["zstd", "-q", "-c", str(path)], capture_output=True, check=True).stdout)
+        return path
+
+    return write
+
+
+def segment(number: int, timeline: int = 1) -> str:
+    return f"{timeline:08X}{number:016X}"
+
+
+def archived(number: int, timeline: int = 1) -> str:
+    return f"wals/{segment(number, timeline)[:16]}/{segment(number, timeline)}"
+
+
+@pytest.fixture
+def laid(config: common.Config, tmp_path: Path) -> Callable[..., tuple[str, dict[str, str]]]:
+    """A function that gives a server its WAL: the newest segment that there is, and what the server gets."""
+
+    def lay(first: int, last: str = "", strict: bool = False, timeline: int = 1) -> tuple[str, dict[str, str]]:
+        folder = tmp_path / "wal"
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-    for name in ("000000010000000000000007.partial", "000000010000000000000008.partial", "000000020000000000000008.partial"):
-        (source / name).write_text("arriving")
-    (target / "000000010000000000000007").write_text("whole")
-    restore.copy_superseded(source, target, 1)
-    found = {path.name: path.read_text() for path in target.iterdir()}
-    assert found == {"000000010000000000000007": "whole", "000000010000000000000008": "arriving"}
+        base = {"begin_wal": segment(first), "segment_bytes": len("whole 1")}
+        newest = restore.lay_wal(config, folder, timeline, base, last, strict)
+        return newest, {path.name: path.read_text() for path in folder.iterdir()}
+
+    return lay
+
+
+def test_a_server_gets_all_wal_that_has_arrived_archived_or_not(archive: Any, laid: Any):
+    for number in (3, 4, 5):
+        archive(archived(number), f"whole {number}")
+    # What was arriving when a history ended; complete, and not archived yet; arriving; on a timeline that was begun later.
+    archive(f"superseded/{segment(5)}.partial", "piece 5")
+    archive(f"streaming/{segment(6)}", "whole 6")
+    archive(f"streaming/{segment(7)}.partial", "piece 7")
+    archive(f"streaming/{segment(8, 2)}.partial", "piece 8")
+    archive("wals/00000002.history", "1")
+    assert laid(4) == (segment(7), {segment(number): f"{'piece' if number == 7 else 'whole'} {number}" for number in (4, 5, 6, 7)})
+    assert laid(4, last=segment(5)) == (segment(5), {segment(4): "whole 4", segment(5): "whole 5"})
+
+
+def test_the_segment_that_was_arriving_when_a_history_ended_is_of_use(archive: Any, laid: Any):
+    archive(archived(7), "whole 7")
+    for timeline in (1, 2):
+        archive(f"superseded/{segment(8, timeline)}.partial", f"piece {timeline}")
+    assert laid(7) == (segment(8), {segment(7): "whole 7", segment(8): "piece 1"})
+
+
+@pytest.mark.parametrize("damage", ["rubbish", "shorter"])
+def test_a_segment_that_cannot_be_read_is_left_out_unless_the_point_needs_it(archive: Any, laid: Any, damage: str):
+    for number in (3, 4, 5):
+        archive(archived(number), f"whole {number}")
+    path = archive(archived(4), "4")
+    if damage == "rubbish":
+        path.write_bytes(path.read_bytes()[:8])
+    assert laid(3) == (segment(5), {segment(3): "whole 3", segment(5): "whole 5"}), "the server stops before it"
+    assert laid(3, last=segment(3), strict=True) == (segment(3), {segment(3): "whole 3"}), "a point before it does not need it"
+    with pytest.raises(common.StepError, match=f"the WAL segment {segment(4)} is damaged: "):
+        laid(3, last=segment(5), strict=True)
+    with pytest.raises(common.StepError, match=f"the WAL segment {segment(4)} is damaged: "):
+        laid(4)
+    with pytest.raises(common.StepError, match=f"the WAL segment {segment(2)} is damaged: it is not there"):
+        laid(2)
+
+
+def test_a_segment_that_has_just_begun_to_arrive_is_none(archive: Any, laid: Any):
+    archive(archived(3), "whole 3")
+    archive(f"streaming/{segment(4)}.partial", "")
+    assert laid(3)[1] == {segment(3): "whole 3"}
+
+
+def test_a_segment_that_is_archived_meanwhile_is_found_again(archive: Any, laid: Any, monkeypatch: pytest.MonkeyPatch):
+    archive(archived(3), "whole 3")
+    arriving = archive(f"streaming/{segment(4)}.partial", "piece 4")
+    copy = restore.copy_segment
+
+    def move_before(source: Path, folder: Path) -> str:
+        if source == arriving and arriving.exists():
+            arriving.unlink()
+            archive(archived(4), "whole 4")
+        return copy(source, folder)
+
+    monkeypatch.setattr(restore, "copy_segment", move_before)
+    assert laid(3) == (segment(4), {segment(3): "whole 3", segment(4): "whole 4"})
+
+
+def test_a_point_after_a_moment_says_which_wal_leads_there(config: common.Config):
+    found = []
+    for hour, timeline in ((0, 1), (1, 1), (2, 2)):
+        point = make_point(config, NOON + timedelta(hours=hour))
+        part = {"chain": ["a"], "timeline": timeline, "wal": segment(hour, timeline)}
+        common.write_json(point.folder / points.MANIFEST, point.manifest | {"stores": {"postgres": part}})
+        found.append(points.find_point(config, point.name))
+    half = timedelta(minutes=30)
+    assert restore.last_segment(found, 1, NOON + half) == segment(1)
+    assert restore.last_segment(found, 1, NOON + half * 3) == "", "the next point is of another history"
+    assert restore.last_segment(found, 2, NOON + half) == segment(2, 2)
 
 
 # Histories and clusters
@@ -713,3 +826,43 @@ def test_what_ssh_says_is_told(config: common.Config, monkeypatch: pytest.Monkey
     with pytest.raises(common.StepError, match=r"restic: Fatal: unexpected EOF; ssh says: Host key verification failed\.$"):
         offsite.restic(behind, "snapshots", what="list")
     assert seen == ["there ssh-ed25519 AAAA\n"]
+
+
+@pytest.mark.parametrize(("before", "fetched"), [(None, 14), (13.5, 13), (13.0, 12), (11.0, None)])
+def test_the_point_that_leads_to_a_moment_is_fetched(
+    config: common.Config, monkeypatch: pytest.MonkeyPatch, before: float | None, fetched: int | None
+):
+    # Begun on the hour, and of a moment that is ten seconds later.
+    there = {f"20261123T{hour}0000Z": {"id": str(hour)} for hour in (12, 13, 14)}
+    monkeypatch.setattr(offsite, "read_snapshots", lambda _: there)
+
+    def restic(_: common.Config, command: str, *arguments: str, what: str) -> str:
+        if command != "dump":
+            return what
+        name = Path(arguments[1]).parent.name
+        return json.dumps({"name": name, "moment": f"2026-11-23T{arguments[0]}:00:10.000Z"})
+
+    monkeypatch.setattr(offsite, "restic", restic)
+    moment = NOON + timedelta(hours=before - 12) if before else None
+    if fetched is None:
+        with pytest.raises(common.StepError, match=r"no point that leads to 2026-11-23 11:00:00\+00:00; it has 2026.*, 20261123T140000Z"):
+            offsite.fetch(config, "latest", before=moment)
+    else:
+        assert offsite.fetch(config, "latest", before=moment) == f"20261123T{fetched}0000Z"
+
+
+def test_a_copy_that_is_made_up_for_ends_the_alert_of_the_run(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    away = dataclasses.replace(config, offsite={"repository": "/offsite/restic"})
+    away.state.mkdir(parents=True, exist_ok=True)
+    failed = {"name": "p", "result": "failed", "reason": "the point p is there, but: the disk is away"}
+
+    def ship(config: common.Config) -> list[str]:
+        offsite.remember(config, error="")
+        return ["p"]
+
+    monkeypatch.setattr(offsite, "ship", ship)
+    for remembered, result in (("the disk is away", "ok"), ("", "failed")):
+        offsite.remember(away, error=remembered)
+        common.write_json(away.state / "run.json", failed)
+        assert run.make_up(away) == ["p"]
+        assert common.read_json(away.state / "run.json")["result"] == result

@@ -69,6 +69,9 @@ def test_a_day_is_no_moment() -> None:
 def test_what_is_offered_instead_can_be_typed_as_it_stands() -> None:
     with pytest.raises(engine.HostError, match=r"-e point=20261123T010000Z -e target_time=2026-11-23T02:30:00\+00:00$"):
         decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z")
+    # Named with a point, a moment would concern all stores.
+    with pytest.raises(engine.HostError, match=r"-e target_time=2026-11-23T02:30:00\+00:00 -e stores=postgres$"):
+        decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z", ["postgres"])
 
 
 def test_an_unknown_point_is_refused_with_those_there_are() -> None:
@@ -168,6 +171,20 @@ def test_a_drill_waits_for_another_one_and_says_so(
 
 
 def test_drills_step_back_where_processors_are_short_and_restores_do_not() -> None:
-    config = {"stack": "shop", "drill": {"cpu_shares": 128}}
+    config = {"stack": "shop", "user": "10002", "drill": {"cpu_shares": 128}}
     assert "--cpu-shares 128" in " ".join(engine.Bench(config, "drill").options("redis", {}, 64))
     assert "--cpu-shares" not in engine.Bench(config, "restore").options("redis", {}, 64)
+
+
+@pytest.mark.parametrize(
+    ("newest", "reached", "warned"),
+    [
+        ("000000010000000000000005", "000000020000000000000005", False),
+        ("000000010000000000000005", "000000020000000000000006", False),
+        ("000000010000000000000007", "000000020000000000000005", True),
+        ("000000010000000100000000", "0000000200000000000000FF", True),
+    ],
+)
+def test_wal_that_could_not_be_read_is_told(newest: str, reached: str, warned: bool) -> None:
+    told = decide.unread_wal(newest, reached, "2026-11-23T02:15:00.000Z")
+    assert [("up to segment 00000001" in line, "committed after 2026-11-23T02:15" in line) for line in told] == [(True, True)] * warned

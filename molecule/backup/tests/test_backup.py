@@ -382,6 +382,12 @@ def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_nex
     before = names(host)
     host.run(f"systemd-run --unit killed-run --collect --quiet --service-type=exec {HOST_PROGRAM} run --full")
     wait_until(lambda: host.succeeds("pgrep --full '[r]estic .*--files-from-verbatim'"), 90, "the copying has begun")
+    # A copy that takes hours keeps nobody from reading, as for a restore; who changes the data is told who does so now.
+    host.run("pkill --signal STOP --full '[r]estic .*--files-from-verbatim'")
+    host.run(f"{PROGRAM} verify latest")
+    busy = host.run(f"{PROGRAM} prune 2>&1; echo code=$?", check=False)
+    assert "code=3" in busy
+    assert "locked by run" in busy
     # The run, and what it has started, which leaves its lock there and itself to the first process of the container.
     host.run("pkill --signal KILL --full '[p]ython3 -P -m slipway_backup run|[r]estic .*--files-from-verbatim'")
     wait_until(lambda: not host.succeeds("systemctl is-active killed-run"), 60, "the run has ended")
@@ -514,6 +520,7 @@ def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
         host.run(f"cat /root/kept >{SECRETS}/offsite_password && rm /root/kept")
     host.run(f"{PROGRAM} ship")
     assert report(host)["offsite"]["pending"] == []
+    assert report(host)["alerts"] == []
 
 
 def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):

@@ -208,6 +208,38 @@ def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
     assert lab.playbook("drill").report["drill"]["result"] == "verified"
 
 
+@pytest.mark.parametrize("spoilt", ["head -c 16777216 /dev/zero | zstd -q", "head -c 5000 /dev/urandom"])
+def test_wal_that_cannot_be_read_up_to_its_end_is_told(host: LabHost, lab: Lab, spoilt: str):
+    """Of a segment that can be decompressed and is not what was written, and of one that cannot."""
+    point = points(host)[-1]["name"]
+    rows = int(sql(host, "select count(*) from kept"))
+    written = []
+    for _ in range(3):
+        written.append(sql(host, "insert into kept default values; select pg_walfile_name(pg_current_wal_lsn())"))
+        sql(host, "select pg_switch_wal()")
+    path = f"/backup/barman/postgres/wals/{written[1][:16]}/{written[1]}"
+    wait_until(lambda: host.succeeds(f"docker exec slipway-backup test -e {path}"), 90, "Barman has the segment")
+    host.run(f"docker exec slipway-backup sh -c 'cp -p {path} /backup/kept.wal && {spoilt} >{path}'")
+    inspect = {"target_time": "end", "into": "inspect"}
+    count = "docker exec slipway-inspect-postgres psql -h /tmp -U postgres -qAt app -c 'select count(*) from kept'"
+    try:
+        run = restore(lab, **inspect)
+        assert run.returncode == 0, run.output[-4000:]
+        assert f"WARNING: PostgreSQL could read its WAL up to segment {written[1]} only" in " ".join(run.output.split())
+        assert int(host.run(count)) == rows + 1
+        # Points before it need nothing of it.
+        host.run(f"{HOST_PROGRAM} drill {point}")
+    finally:
+        host.run(f"docker exec slipway-backup mv /backup/kept.wal {path}")
+    run = restore(lab, **inspect)
+    assert "WARNING: PostgreSQL" not in run.output
+    # The last of them in a segment that no other follows, which Barman does not archive yet.
+    assert int(host.run(count)) == rows + 3
+    assert restore(lab, into="inspect", remove="true").returncode == 0
+    # As the newest point has it.
+    sql(host, "delete from kept where id in (select id from kept order by id desc limit 3)")
+
+
 def test_all_points_are_listed(host: LabHost, lab: Lab):
     listed = lab.playbook("restore", variables={"list": "true"})
     assert listed.returncode == 0, listed.output[-4000:]
@@ -270,12 +302,27 @@ def test_nothing_is_touched_by_a_run_that_passes_by_where_it_is_asked_for(host: 
     limited = restore(lab, "--limit", host.name, point="latest")
     assert limited.returncode != 0
     assert "run it without --limit" in limited.output
-    forgotten = restore(lab, point="latest", remove="true")
-    assert forgotten.returncode != 0
-    assert "Nothing was touched. Say which" in " ".join(forgotten.output.split())
-    assert forgotten.changed == []
     assert host.service("postgres").inspect["State"]["StartedAt"] == started
     lab.wait_until_healthy()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"point": "latest", "remove": "true"},
+        # What it would set aside it would remove.
+        {"point": "latest", "restore_discard_old": "true"},
+        {"stores": "postgres", "restore_undo": "true", "restore_discard_old": "true"},
+        {"stores": "postgres", "restore_undo": "true", "into": "inspect"},
+        {"stores": "postgres", "restore_undo": "true", "list": "true"},
+        {"stores": "redis", "target_time": "end"},
+    ],
+)
+def test_what_does_not_go_together_is_refused(lab: Lab, variables: dict[str, str]):
+    run = restore(lab, **variables)
+    assert run.returncode != 0
+    assert "Nothing was touched. Say which" in " ".join(run.output.split())
+    assert run.changed == []
 
 
 def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):

@@ -111,7 +111,7 @@ def do_drill(config: dict[str, Any], arguments: argparse.Namespace) -> int:
 
 def do_choose(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Say which point a restore would take, or why none."""
-    print(json.dumps(restore.choose(config, arguments.point, arguments.target_time)))
+    print(json.dumps(restore.choose(config, arguments.point, arguments.stores.split(","), arguments.target_time)))
     return 0
 
 
@@ -184,7 +184,7 @@ def main() -> int:
     except engine.HostError as error:
         # For people, and for playbooks.
         engine.say(str(error))
-        print(json.dumps({"error": str(error)}))
+        print(json.dumps({"error": str(error), "absent": isinstance(error, engine.AbsentError)}))
         return 3 if isinstance(error, engine.BusyError) else 1
 
 

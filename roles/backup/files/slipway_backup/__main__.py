@@ -97,8 +97,8 @@ def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
     # Behind the receiver in the same container: commits may wait for that one.
     os.nice(RUN_NICENESS)
     facts = json.loads(sys.stdin.read() or "{}") if arguments.facts else {}
-    with locked(config, wait=arguments.wait):
-        manifest = run.run(config, arguments.reason, arguments.full, facts)
+    with locked(config, wait=arguments.wait) as sharing:
+        manifest = run.run(config, arguments.reason, arguments.full, facts, sharing)
     return None if arguments.quiet else manifest
 
 
@@ -121,20 +121,18 @@ def do_check(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 def do_prune(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Apply the retention."""
-    with locked(config, wait=arguments.wait):
-        gone = run.prune(config)
+    with locked(config, wait=arguments.wait) as sharing:
+        gone = run.prune(config, sharing)
         report.write(config)
         return gone
 
 
 def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Copy off-site what is not there."""
-    with locked(config, wait=arguments.wait):
+    with locked(config, wait=arguments.wait) as sharing:
         try:
-            return offsite.ship(config)
-        except StepError as error:
-            offsite.remember(config, error=str(error))
-            raise
+            with sharing():
+                return run.make_up(config)
         finally:
             report.write(config)
 
@@ -152,10 +150,11 @@ def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
                     f"{manifest['name']} is of another database cluster than the points here. To restore it in place, with these set "
                     f"aside, name the stack: -e restore_confirm={config.stack}, without -e into=inspect"
                 )
-            say(f"fetch: {manifest['name']} is of another database cluster than the points here; those go to {set_aside(config)}")
+            say(f"fetch: {manifest['name']} is of another database cluster than the points here, which are in {set_aside(config)} now")
 
+    before = None if arguments.target_time in {"", restore.END} else restore.parse_time(arguments.target_time)
     with locked(config, wait=arguments.wait):
-        return offsite.fetch(config, arguments.point, make_way)
+        return offsite.fetch(config, arguments.point, make_way, before)
 
 
 def do_verify(config: Config, arguments: argparse.Namespace) -> None:
@@ -245,6 +244,7 @@ def parser() -> argparse.ArgumentParser:
     add("ship", do_ship)
     made = add("fetch", do_fetch)
     made.add_argument("point", help="name, or latest")
+    made.add_argument("--target-time", default="", help="with latest: the newest point that leads to this moment")
     made.add_argument("--set-aside", action="store_true", help="set aside what is here where the point is of another database cluster")
     add("verify", do_verify).add_argument("point", help="name, or latest")
     add("show", do_show).add_argument("point", help="name, or latest")

@@ -252,8 +252,38 @@ def size_of(path: Path) -> int:
     return sum(Path(place, name).lstat().st_size for place, _, files in os.walk(path) for name in files)
 
 
+#: Of whoever changes the data, for as long as it is at it: one at a time.
+WRITER = "writer.lock"
+#: Shared by all that read the data; whoever changes what they may read holds it alone, for just that.
+DATA = "lock"
+
+
+def take(config: Config, path: Path, kind: int, deadline: float) -> t.IO[str]:
+    """Return an open file that holds a lock.
+
+    Raises:
+        BusyError: another run holds it; says which.
+    """
+    file = path.open("a+", encoding="utf-8")
+    try:
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= deadline:
+                    writer = config.data / WRITER
+                    holder = (writer.read_text().strip() if writer.exists() else "") or "another run"
+                    raise BusyError(f"the backups are locked by {holder}; wait for it to end") from error
+                time.sleep(0.2)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
 @contextlib.contextmanager
-def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[None]:
+def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[t.Callable[[], t.ContextManager[None]]]:
     """Hold the lock of the data.
 
     Args:
@@ -261,28 +291,28 @@ def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[
         shared: several may hold it together, as long as no one holds it alone.
         wait: seconds to wait for it.
 
+    Yields:
+        A context in which others may read meanwhile, for whoever only adds to the data; its end waits for them.
+
     Raises:
         BusyError: another run holds it; says which.
     """
     config.data.mkdir(parents=True, exist_ok=True)
-    path = config.data / "lock"
     deadline = time.monotonic() + wait
-    with path.open("a+", encoding="utf-8") as file:
-        while True:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    holder = path.read_text().strip() or "another run"
-                    raise BusyError(f"the backups are locked by {holder}; wait for it to end") from error
-                time.sleep(0.2)
+    with contextlib.ExitStack() as held:
         if not shared:
+            writer = held.enter_context(take(config, config.data / WRITER, fcntl.LOCK_EX, deadline))
             # For whoever is refused; the lock itself ends with the process, and a full disk is no reason to not begin.
             with contextlib.suppress(OSError):
-                path.write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
-        try:
+                (config.data / WRITER).write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
+            held.callback(writer.truncate, 0)
+        data = held.enter_context(take(config, config.data / DATA, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, deadline))
+
+        @contextlib.contextmanager
+        def sharing() -> t.Iterator[None]:
+            # In between it is nobody's for a moment; readers may have it, and writers wait for the other lock.
+            fcntl.flock(data, fcntl.LOCK_SH)
             yield
-        finally:
-            if not shared:
-                path.write_text("")
+            fcntl.flock(data, fcntl.LOCK_EX)
+
+        yield sharing

@@ -9,10 +9,24 @@ import json
 import os
 import tempfile
 import typing as t
+from datetime import datetime
 from pathlib import Path
 
 from slipway_backup import postgres
-from slipway_backup.common import JSON, Config, StepError, execute, now, read_json, say, stamp, write_atomically, write_json
+from slipway_backup.common import (
+    JSON,
+    Config,
+    StepError,
+    execute,
+    now,
+    parse_stamp,
+    point_name,
+    read_json,
+    say,
+    stamp,
+    write_atomically,
+    write_json,
+)
 from slipway_backup.points import MANIFEST, Point, read_points
 
 #: restic's exit codes: docs of restic, "Exit codes".
@@ -60,6 +74,13 @@ def options(config: Config, ssh: Path) -> list[str]:
     return ["-o", f"sftp.args={' '.join(arguments)}"]
 
 
+def said_by_ssh(folder: Path) -> str:
+    """Return what ssh said, to be put behind an error; empty where it said nothing."""
+    log = folder / LOG
+    said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
+    return f"; ssh says: {said[-600:]}" if said else ""
+
+
 def words(text: str) -> str:
     """Return what restic wrote as its reason, which is JSON where it was asked for JSON."""
     found = []
@@ -86,15 +107,18 @@ def restic(
     with tempfile.TemporaryDirectory() as folder:
         ssh = Path(folder)
         command = ["restic", "--retry-lock", LOCK_WAIT, *options(config, ssh), *arguments]
-        done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
-        said = (ssh / LOG).read_text(encoding="utf-8", errors="replace").strip() if (ssh / LOG).exists() else ""
+        try:
+            done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
+        except StepError as error:
+            raise StepError(f"{error}{said_by_ssh(ssh)}") from error
+        said = said_by_ssh(ssh)
     if done.returncode in codes:
         return done.stdout
     reason = {
         WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
         NO_REPOSITORY: NO_REPOSITORY_TEXT,
         LOCKED: "another program holds the repository's lock (one that died on another host, or in another container, for half an hour)",
-    }.get(done.returncode, words(done.stderr) or words(done.stdout)) + (f"; ssh says: {said[-600:]}" if said else "")
+    }.get(done.returncode, words(done.stderr) or words(done.stdout)) + said
     raise (IncompleteError if done.returncode == NOT_ALL_READ else StepError)(f"{what}: {reason}")
 
 
@@ -221,6 +245,11 @@ def shipped(config: Config) -> dict[str, str]:
     return dict(read_json(config.state / STATE, {}).get("shipped", {}))
 
 
+def last_error(config: Config) -> str:
+    """Return why the last copying failed; empty where it did not."""
+    return str(read_json(config.state / STATE, {}).get("error", ""))
+
+
 def remember(config: Config, **values: t.Any) -> None:
     """Keep what the report says about the repository."""
     write_json(config.state / STATE, {**read_json(config.state / STATE, {}), **values})
@@ -254,30 +283,38 @@ def check(config: Config, percent: int = 0) -> None:
     restic(config, "check", *share, what="check the off-site repository")
 
 
-def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda _: None) -> str:
+def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda _: None, before: datetime | None = None) -> str:
     """Bring a point back with all that it is restored from; return its name.
 
     Args:
         config: names the repository.
         name: of the point; ``latest`` for the newest there.
         make_way: given the point's manifest, before anything is written.
+        before: with ``latest``: the newest whose moment is not after this one.
 
     Raises:
         StepError: there is no such point, or the repository is out of reach or damaged.
     """
     snapshots = read_snapshots(config)
-    if name == "latest" and snapshots:
-        name = max(snapshots)
-    if name not in snapshots:
-        raise StepError(f"the off-site repository has no point {name}; it has {', '.join(sorted(snapshots)[-10:]) or 'none'}")
-    unlock(config)
-    snapshot = str(snapshots[name]["id"])
-    manifest = f"points/{name}/{MANIFEST}"
+    latest = name == "latest"
+    # A point is named when it is begun, and its moment is a little later.
+    names = sorted((known for known in snapshots if not before or known <= point_name(before)), reverse=True) if latest else [name]
     config.data.mkdir(parents=True, exist_ok=True)
-    text = restic(config, "dump", snapshot, f"/{manifest}", what=f"fetch the manifest of {name}")
-    content = json.loads(text)
+    text, content = "", {}
+    while names and names[0] in snapshots:
+        text = restic(config, "dump", str(snapshots[names[0]]["id"]), f"/points/{names[0]}/{MANIFEST}", what="fetch a manifest")
+        content = json.loads(text)
+        if not latest or not before or parse_stamp(content["moment"]) <= before:
+            break
+        del names[0]
+    if not names or names[0] not in snapshots:
+        wanted = f"that leads to {before}" if latest and before else name
+        raise StepError(f"the off-site repository has no point {wanted}; it has {', '.join(sorted(snapshots)[-10:]) or 'none'}")
+    name = names[0]
     if content.get("name") != name:
         raise StepError(f"the manifest of {name} in the off-site repository is another point's")
+    snapshot, manifest = str(snapshots[name]["id"]), f"points/{name}/{MANIFEST}"
+    unlock(config)
     make_way(content)
     # The names in a snapshot are relative to the data's folder. The manifest comes last: a fetch that was interrupted leaves no point.
     home = f"{config.barman.name}/{postgres.SERVER}"

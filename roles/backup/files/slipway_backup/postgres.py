@@ -22,6 +22,8 @@ RECEIVER = "slipway_backup"
 SLOT = "slipway_backup"
 #: Folder beside Barman's own, for segments that were still arriving when their history was given up.
 SUPERSEDED = "superseded"
+#: As initdb makes it, unless told otherwise.
+SEGMENT_BYTES = 16 * 2**20
 #: Barman's list of the WAL that is archived, in the folder of the WAL.
 WAL_LIST = f"{SERVER}-xlog.db"
 #: How Barman names the description of a backup, behind its identifier.
@@ -174,7 +176,7 @@ def ask(connection: t.Any, query: t.Any, parameters: t.Sequence[t.Any] | None = 
 def backups(config: Config) -> list[JSON]:
     """Return Barman's backups, oldest first.
 
-    Each has ``id``, ``status``, ``parent`` (empty for a full one), ``system_id``, ``bytes`` and ``begin_wal``.
+    Each has ``id``, ``status``, ``parent`` (empty for a full one), ``system_id``, ``bytes``, ``begin_wal`` and ``segment_bytes``.
     Read from Barman's own descriptions, as asking it starts a program for each.
     """
     found = []
@@ -189,6 +191,7 @@ def backups(config: Config) -> list[JSON]:
                 "system_id": info.get("systemid", ""),
                 "bytes": size_of(config.barman / SERVER / "base" / backup_id),
                 "begin_wal": info.get("begin_wal", ""),
+                "segment_bytes": int(info.get("xlog_segment_size", SEGMENT_BYTES)),
             }
         )
     return found

@@ -107,7 +107,7 @@ def metrics(report: JSON) -> str:
     """Return the figures for Prometheus' text file collector."""
     last, run = report["last_point"], report["last_run"]
     values: list[tuple[str, str, t.Any]] = [
-        ("last_run_success", "Whether the last run made a point: 1 or 0.", int(run.get("result") == "ok") if run else None),
+        ("last_run_success", "Whether the last run did all it had to: 1 or 0.", int(run.get("result") == "ok") if run else None),
         ("last_run_duration_seconds", "Seconds that the last run took.", run.get("seconds")),
         ("last_run_timestamp_seconds", "When the last run ended.", epoch(run.get("finished"))),
         ("last_point_timestamp_seconds", "The moment that the newest recovery point holds.", epoch(last["moment"]) if last else None),

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
+import typing as t
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
@@ -18,6 +21,11 @@ from slipway_backup.points import Point, file_faults, find_point, read_points
 
 STORES = ("postgres", "redis", "chroma", "settings")
 END = "end"
+#: Name of a segment: its timeline, and its number, which counts on from one timeline to the next.
+SEGMENT = re.compile(r"[0-9A-F]{24}")
+#: In the data folder, while it recovers.
+WAL = "recovery_wal"
+ARCHIVE_TRIES = 5
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -69,7 +77,7 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
         owner: number of the user and the group that get it, as 70:70.
 
     Returns:
-        ``point``, ``seconds``, and for PostgreSQL ``target``.
+        ``point``, ``seconds``; for PostgreSQL ``target``, and for the target ``end`` ``newest_wal``: the last segment that there is.
 
     Raises:
         StepError: the point is damaged, or something is in the way.
@@ -85,7 +93,7 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
     folder.mkdir(parents=True, exist_ok=True)
     told: JSON = {"point": point.name}
     if store == "postgres":
-        told["target"] = extract_postgres(config, point, folder, target_time)
+        told |= extract_postgres(config, point, folder, target_time)
     else:
         faults = [fault for fault in file_faults(point) if fault.startswith(f"{store}/")]
         if faults:
@@ -97,67 +105,149 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
     return told
 
 
-def extract_postgres(config: Config, point: Point, folder: Path, target_time: str) -> str:
-    """Write a data folder that recovers to its target when a server starts on it; return the target in words."""
+def extract_postgres(config: Config, point: Point, folder: Path, target_time: str) -> JSON:
+    """Write a data folder that recovers to its target when a server starts on it; return ``target`` in words and ``newest_wal``."""
     manifest = point.manifest["stores"]["postgres"]
-    arguments = ["--no-get-wal", "--partial-wal", "--jobs", str(max(1, len(os.sched_getaffinity(0))))]
     # The point's own history: others, begun by restores to a moment before it, may have been given up again.
-    timeline = str(manifest["timeline"])
+    timeline = int(manifest["timeline"])
+    arguments = ["--jobs", str(processors()), "--target-tli", str(timeline)]
+    # Barman would copy, and decompress, all WAL since the base backup, and stumble over a segment that the target does not need.
+    arguments += ["--get-wal", "--restore-command", f"cp {WAL}/%f %p"]
     if target_time == END:
-        # Named here too: Barman looks for the segment that is still arriving on the newest timeline otherwise, and leaves it out.
-        arguments += ["--target-tli", timeline]
-        target = "all that has arrived"
+        target, last = "all that has arrived", ""
     elif target_time:
         moment = parse_time(target_time)
-        arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote", "--target-tli", timeline]
-        target = moment.isoformat(sep=" ")
+        arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote"]
+        target, last = moment.isoformat(), last_segment(read_points(config), timeline, moment)
     else:
-        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote", "--target-tli", timeline]
-        target = manifest["restore_point"]
+        arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote"]
+        target, last = manifest["restore_point"], manifest["wal"]
     say(f"postgres: putting {point.name} together, up to {target}")
     postgres.barman(config, "restore", *arguments, postgres.SERVER, manifest["backup_id"], str(folder), what=f"restore {point.name}")
-    wal = folder / "barman_wal"
-    if not wal.is_dir():
-        # Without a target Barman leaves a server that goes on where the old one was; on a timeline of its own, what follows cannot be
-        # taken for what was there.
-        wal = folder / "pg_wal"
-        (folder / "recovery.signal").touch()
-        with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
-            file.write(f"restore_command = 'false'\nrecovery_target_timeline = '{timeline}'\n")
-    if target_time:
-        copy_superseded(config.barman / postgres.SERVER / postgres.SUPERSEDED, wal, int(timeline))
+    with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+        file.write(f"recovery_end_command = 'rm -rf {WAL}'\n")
+    wal = folder / WAL
+    wal.mkdir()
+    base = next(backup for backup in postgres.backups(config) if backup["id"] == manifest["backup_id"])
+    newest = lay_wal(config, wal, timeline, base, last, strict=not target_time)
     copy_histories(config.barman / postgres.SERVER / "wals", wal)
     folder.chmod(0o700)
-    return target
+    return {"target": target, **({"newest_wal": newest} if target_time == END else {})}
 
 
-def copy_superseded(source: Path, target: Path, timeline: int) -> None:
-    """Give the restored server the segment that was arriving when a restore ended that timeline: Barman knows what arrives now only."""
-    for path in source.glob(f"{timeline:08X}*.partial"):
-        segment = target / path.name.removesuffix(".partial")
-        if not segment.exists():
-            shutil.copyfile(path, segment)
+def processors() -> int:
+    """Return how many processors we may use."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def last_segment(points: t.Iterable[Point], timeline: int, moment: datetime) -> str:
+    """Return the segment by whose end a moment has passed, as a point after it says; empty where there is none."""
+    for point in points:
+        manifest = point.manifest["stores"].get("postgres", {})
+        if point.chain and manifest["timeline"] == timeline and parse_stamp(point.manifest["moment"]) > moment:
+            return str(manifest["wal"])
+    return ""
+
+
+def known_segments(config: Config, timeline: int) -> dict[str, Path]:
+    """Return where the segments of a timeline, and of those before it, are; those too that Barman has not archived."""
+    home = config.barman / postgres.SERVER
+    # What a later one has of a segment is more. Those that still arrive have room for all, and zeros after what is there.
+    places = [
+        (home / postgres.SUPERSEDED, f"{timeline:08X}*"),
+        (home / "streaming", "*"),
+        (home / "wals", "*/*"),
+    ]
+    found = {}
+    for place, pattern in places:
+        for path in place.glob(pattern):
+            name = path.name.removesuffix(".partial")
+            if SEGMENT.fullmatch(name) and int(name[:8], 16) <= timeline:
+                found[name] = path
+    return found
+
+
+def lay_wal(config: Config, folder: Path, timeline: int, base: JSON, last: str, strict: bool) -> str:
+    """Give a server the WAL that it recovers from.
+
+    Args:
+        config: names the data.
+        folder: gets the segments, under their names.
+        timeline: the newest that they may be of.
+        base: the backup that it continues: ``begin_wal`` and ``segment_bytes``.
+        last: the last that may be needed; empty for all that has arrived.
+        strict: whether all up to there are needed; else one that cannot be read is left out, and the server goes as far as it comes.
+
+    Returns:
+        The newest segment that there is up to there.
+
+    Raises:
+        StepError: one that is needed cannot be read, or is gone.
+    """
+    first, size = base["begin_wal"], base["segment_bytes"]
+    known: dict[str, Path] = {}
+    faults: dict[str, str] = {}
+    for _ in range(ARCHIVE_TRIES):
+        known = {
+            name: path for name, path in known_segments(config, timeline).items() if name >= first and (not last or name[8:] <= last[8:])
+        }
+        missing = {name: path for name, path in sorted(known.items()) if not (folder / name).exists()}
+        with ThreadPoolExecutor(processors()) as pool:
+            told = dict(zip(missing, pool.map(copy_segment, missing.values(), [folder] * len(missing)), strict=True))
+        faults = {name: fault for name, fault in told.items() if fault}
+        # One that was being archived meanwhile is somewhere else now.
+        if all(known[name].exists() for name in faults):
+            break
+    for name, path in known.items():
+        laid = folder / name
+        if laid.exists() and laid.stat().st_size != size:
+            laid.unlink()
+            # One whose transfer has just begun is empty.
+            if not path.name.endswith(".partial"):
+                faults[name] = f"it has not the {size} bytes of a segment"
+    needed = sorted(name for name in faults if strict or name == first)
+    if needed or first not in known:
+        bad = needed[0] if needed else first
+        raise StepError(f"the WAL segment {bad} is damaged: {faults.get(bad, 'it is not there')}")
+    for name, fault in faults.items():
+        say(f"postgres: the WAL segment {name} is left out: {fault}")
+    return max(known, key=lambda name: (name[8:], name))
+
+
+def copy_segment(source: Path, folder: Path) -> str:
+    """Copy a segment or a history, decompressed, under its own name; return what is wrong with it, or nothing."""
+    scratch = folder / f".{source.name}"
+    try:
+        with source.open("rb") as file:
+            compressed = file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
+        if compressed:
+            with scratch.open("wb") as file:
+                decompress(source, file)
+        else:
+            shutil.copyfile(source, scratch)
+        scratch.rename(folder / source.name.removesuffix(".partial"))
+    except (StepError, FileNotFoundError) as error:
+        scratch.unlink(missing_ok=True)
+        return str(error)
+    return ""
 
 
 def copy_histories(source: Path, target: Path) -> None:
     """Tell the restored server which timelines there are, so that it takes a number of its own."""
     for path in source.glob("*.history"):
-        content = path.read_bytes()
-        if content.startswith(ZSTD_MAGIC):
-            content = execute_bytes(["zstd", "-q", "-d", "-c", str(path)])
-        (target / path.name).write_bytes(content)
+        if fault := copy_segment(path, target):
+            raise StepError(fault)
 
 
-def execute_bytes(command: list[str]) -> bytes:
-    """Run a program and return the bytes that it printed.
+def decompress(source: Path, target: t.IO[bytes]) -> None:
+    """Write what a file of zstd holds.
 
     Raises:
-        StepError: it failed.
+        StepError: it is damaged, or there is no room.
     """
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = subprocess.run(["zstd", "-q", "-d", "-c", str(source)], stdout=target, stderr=subprocess.PIPE, check=False)
     if done.returncode != 0:
-        raise StepError(f"{command[-1]} cannot be read: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+        raise StepError(f"{source} cannot be read: {done.stderr.decode(errors='replace').strip()}")
 
 
 def give(folder: Path, owner: str) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 import typing as t
@@ -21,6 +22,7 @@ from slipway_backup.common import (
     execute,
     now,
     point_name,
+    read_json,
     say,
     size_of,
     stamp,
@@ -43,6 +45,8 @@ from slipway_backup.points import (
 #: What the disk must hold beyond the database's own size for a full base backup.
 ROOM_FACTOR = 1.2
 ROOM_MINIMUM = 64 * 2**20
+
+Sharing = t.Callable[[], t.ContextManager[None]]
 
 
 class OffsiteError(StepError):
@@ -165,7 +169,13 @@ def free_name(config: Config) -> str:
     return name
 
 
-def run(config: Config, reason: str, full: bool = False, facts: JSON | None = None) -> JSON:
+def run(
+    config: Config,
+    reason: str,
+    full: bool = False,
+    facts: JSON | None = None,
+    sharing: Sharing = contextlib.nullcontext,
+) -> JSON:
     """Make a recovery point, copy it off-site, prune, and write the report; the lock is held by the caller.
 
     Args:
@@ -173,6 +183,7 @@ def run(config: Config, reason: str, full: bool = False, facts: JSON | None = No
         reason: kept in the manifest.
         full: whether to take a full base backup.
         facts: further settings to keep.
+        sharing: a context in which others may read the data: a restore does not wait for a base backup, or for a copy, of hours.
 
     Returns:
         The manifest.
@@ -191,15 +202,19 @@ def run(config: Config, reason: str, full: bool = False, facts: JSON | None = No
         result["name"] = name
         partial = config.points / f"{PARTIAL}{name}"
         partial.mkdir(parents=True)
-        manifest = capture(config, name, partial, full, reason, facts or {})
-        partial.rename(config.points / name)
-        sync_folder(config.points)
-        result["stores"] = {store: told.get("seconds") for store, told in manifest["stores"].items()}
-        result["result"] = "ok"
-        say(f"run: recovery point {name}")
         try:
-            after(config)
+            with sharing():
+                manifest = capture(config, name, partial, full, reason, facts or {})
+                partial.rename(config.points / name)
+                sync_folder(config.points)
+                result["stores"] = {store: told.get("seconds") for store, told in manifest["stores"].items()}
+                result["result"] = "ok"
+                say(f"run: recovery point {name}")
+                ship(config)
+            prune(config, sharing)
         except (StepError, OSError) as error:
+            if result["result"] != "ok":
+                raise
             result.update(result="failed", reason=f"the point {name} is there, but: {error}")
             raise OffsiteError(result["reason"]) from error
     except OffsiteError:
@@ -236,15 +251,29 @@ def finish(config: Config, result: JSON) -> None:
         say(f"run: the report cannot be written: {error}")
 
 
-def after(config: Config) -> None:
-    """Copy off-site and prune."""
-    if offsite.enabled(config):
-        try:
-            offsite.ship(config)
-        except StepError as error:
-            offsite.remember(config, error=str(error))
-            raise
-    prune(config)
+def ship(config: Config) -> list[str]:
+    """Copy off-site what is not there, where there is a repository; return the points' names.
+
+    Raises:
+        StepError: it is out of reach or refuses; the report says so from now on.
+    """
+    if not offsite.enabled(config):
+        return []
+    try:
+        return offsite.ship(config)
+    except StepError as error:
+        offsite.remember(config, error=str(error))
+        raise
+
+
+def make_up(config: Config) -> list[str]:
+    """Copy off-site what the last run could not, which is then all it had to do; return the points' names."""
+    lacked = offsite.last_error(config)
+    new = ship(config)
+    last = read_json(config.state / "run.json", {})
+    if lacked and lacked in last.get("reason", ""):
+        write_json(config.state / "run.json", {**last, "result": "ok", "reason": ""})
+    return new
 
 
 def prune_here(config: Config) -> list[str]:
@@ -273,14 +302,15 @@ def moment_of(name: str) -> datetime:
     return datetime.strptime(name, NAME_FORMAT).replace(tzinfo=timezone.utc)
 
 
-def prune(config: Config) -> list[str]:
-    """Apply the retention, here and off-site; return what is gone here."""
+def prune(config: Config, sharing: Sharing = contextlib.nullcontext) -> list[str]:
+    """Apply the retention, here and off-site; return what is gone here. Others may read while what is off-site goes."""
     gone = prune_here(config)
     if offsite.enabled(config):
         here = {point.name for point in read_points(config)}
         # What is only there, as after the loss of this host, is judged by the same rule.
         moments = {name: moment_of(name) for name in {*offsite.shipped(config), *here}}
-        offsite.forget(config, here | kept(moments, config.retention))
+        with sharing():
+            offsite.forget(config, here | kept(moments, config.retention))
     return gone
 
 

@@ -15,7 +15,7 @@ import time
 import typing as t
 from pathlib import Path
 
-from slipway_backup import postgres, report
+from slipway_backup import offsite, postgres, report
 from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
 
 ARCHIVE_SECONDS = 10
@@ -235,6 +235,8 @@ def set_aside(config: Config, name: str) -> None:
             place = target / source.relative_to(config.data)
             place.parent.mkdir(parents=True, exist_ok=True)
             source.rename(place)
+    # Which of them are off-site.
+    write_json(target / "state" / offsite.STATE, read_json(config.state / offsite.STATE, {}))
     # What it says of a gap is of the old one.
     postgres.remember_gap(config, None)
     say(f"wal: the points there were are in {target}; beginning anew")

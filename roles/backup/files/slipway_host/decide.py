@@ -10,7 +10,7 @@ import re
 import typing as t
 from datetime import datetime
 
-from slipway_host.engine import JSON, HostError, PointError
+from slipway_host.engine import JSON, AbsentError, HostError, PointError
 
 END = "end"
 STORES = ("postgres", "redis", "chroma")
@@ -37,7 +37,7 @@ def parse_time(text: str) -> datetime:
     return moment
 
 
-def offer(points: t.Sequence[JSON], name: str, target_time: str) -> str:
+def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Sequence[str] = STORES) -> str:
     """Return what to restore instead of a point: the newest one before it that no drill has failed, as an operator types it."""
     before = [point for point in points if point["name"] < name and point["verified"] != "failed"]
     if not before:
@@ -46,34 +46,38 @@ def offer(points: t.Sequence[JSON], name: str, target_time: str) -> str:
     # One word: of a date, a space and a time, -e passes on the date alone.
     target = target_time if target_time in {"", END} else parse_time(target_time).isoformat()
     how = f"-e point={best['name']}" + (f" -e target_time={target}" if target else "")
+    # Named with a point, a moment concerns all stores.
+    how += f" -e stores={','.join(wanted)}" if set(wanted) != set(STORES) else ""
     return f"The one before, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
 
 
-def choose(points: t.Sequence[JSON], name: str, target_time: str = "") -> JSON:
+def choose(points: t.Sequence[JSON], name: str, target_time: str = "", wanted: t.Sequence[str] = STORES) -> JSON:
     """Return the point to restore from.
 
     Args:
         points: as ``slipway-backup --json list`` prints them, oldest first.
         name: of the point, or latest: the newest, or with a target time the newest that is not after it.
         target_time: a moment, or ``end`` for all that has arrived.
+        wanted: stores, for what is offered instead.
 
     Raises:
-        HostError: there is none, or the newest drill failed it; says which one could be taken instead.
+        AbsentError: there is none.
+        HostError: the newest drill failed it; says which one could be taken instead.
     """
     found = [point for point in points if name in {"latest", point["name"]}]
     if target_time and target_time != END:
-        wanted = parse_time(target_time)
-        reachable = [point for point in found if parse_time(point["moment"]) <= wanted]
+        moment = parse_time(target_time)
+        reachable = [point for point in found if parse_time(point["moment"]) <= moment]
         if found and not reachable:
-            raise HostError(f"{target_time} is before {found[0]['name']}, whose moment is {found[0]['moment']}: WAL leads forward only")
+            raise AbsentError(f"{target_time} is before {found[0]['name']}, whose moment is {found[0]['moment']}: WAL leads forward only")
         found = reachable
     if not found:
         names = ", ".join(point["name"] for point in points[-10:])
         there = f"there are {names}" if names else "there are none here: playbooks/backup.yml makes one"
-        raise HostError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; {there}")
+        raise AbsentError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; {there}")
     point = found[-1]
     if point["verified"] == "failed":
-        raise HostError(f"the drill of {point['name']} failed: {point['reason']}. {offer(points, point['name'], target_time)}")
+        raise HostError(f"the drill of {point['name']} failed: {point['reason']}. {offer(points, point['name'], target_time, wanted)}")
     return point
 
 
@@ -98,8 +102,26 @@ def refuse_major(point: str, major: int, image: str, image_major: int) -> None:
     if major != image_major:
         raise HostError(
             f"the point {point} holds data of PostgreSQL {major}, which the image {image} with PostgreSQL {image_major} cannot read: "
-            f"set postgres_image to version {major} for the restore, or load a logical dump (backup_postgres_logical_dump)"
+            f"set postgres_image to version {major} and postgres_volume to a new name, run site.yml, and restore into that; "
+            "or load a logical dump (docs/backup.md)"
         )
+
+
+def unread_wal(newest: str, reached: str, last_write: str) -> list[str]:
+    """Return a warning where a recovery ended before the WAL that there is: PostgreSQL takes what it cannot read for the end.
+
+    Args:
+        newest: the last segment that the server was given.
+        reached: the one that it goes on in, on a timeline of its own.
+        last_write: of the last transaction that it has; may be empty.
+    """
+    # Without the timeline.
+    if newest[8:] <= reached[8:]:
+        return []
+    end = f"{newest[:8]}{reached[8:]}"
+    said = f"PostgreSQL could read its WAL up to segment {end} only, and there is more, up to {newest}: a segment is missing or damaged, "
+    said += "or a transaction was on its way when the server died. "
+    return [said + f"What was committed after {last_write or 'the base backup'} is not there"]
 
 
 def count_query(tables: JSON) -> str:

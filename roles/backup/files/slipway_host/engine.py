@@ -17,8 +17,6 @@ from pathlib import Path
 
 JSON = dict[str, t.Any]
 
-#: Number of the user that runs all of them: the one that the backups belong to.
-USER = "10002:10002"
 OUTPUT_LINES = 12
 #: How long a restore waits for a run that changes the data.
 LOCK_SECONDS = 600
@@ -38,6 +36,10 @@ class PointError(HostError):
 
 class BusyError(HostError):
     """Another run is doing the same."""
+
+
+class AbsentError(HostError):
+    """What is wanted is not on this host; it may be off-site."""
 
 
 def say(text: str) -> None:
@@ -123,6 +125,8 @@ class Bench:
         self.kind = kind
         self.stack = str(config["stack"])
         self.prefix = f"{self.stack}-{kind}"
+        #: Number of the user and the group that run all of them: the ones that the backups belong to.
+        self.user = f"{config['user']}:{config['user']}"
         self.filter = ("--filter", f"label=slipway.stack={self.stack}", "--filter", f"label=slipway.owner=backup-{kind}")
 
     def labels(self, service: str) -> list[str]:
@@ -162,7 +166,7 @@ class Bench:
         self.run_once(
             f"{service}-owner",
             self.tools_image(),
-            ["-c", f"chown {USER} /target && chmod 0700 /target"],
+            ["-c", f"chown {self.user} /target && chmod 0700 /target"],
             volumes={name: "/target"},
             extra=["--entrypoint", "sh", "--user", "0:0", "--cap-add", "CHOWN", "--cap-add", "FOWNER", "--network", "none"],
             what=f"prepare the volume {name}",
@@ -201,7 +205,8 @@ class Bench:
             HostError: the image is not there and cannot be pulled, or the engine refuses.
         """
         docker(
-            "run", "--detach", *self.options(name, volumes, memory_mb), "--user", USER, "--network", self.prefix, "--network-alias", name,
+            "run", "--detach", *self.options(name, volumes, memory_mb), "--user", self.user,
+            "--network", self.prefix, "--network-alias", name,
             "--stop-timeout", "120", "--stop-signal", stop_signal, "--shm-size", "128m",
             "--entrypoint", entrypoint, image, *command, what=f"start {name}",
         )  # fmt: skip
@@ -242,7 +247,7 @@ class Bench:
             self.tools_image(),
             ["--json", *arguments, "--wait", str(LOCK_SECONDS)],
             volumes={str(self.config["volume"]): "/backup", **(volumes or {})},
-            extra=["--user", USER, "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
+            extra=["--user", self.user, "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
             what=what,
             codes=range(256),
         )

@@ -11,7 +11,7 @@ import typing as t
 from pathlib import Path
 
 from slipway_host import decide, stores
-from slipway_host.engine import JSON, USER, Bench, HostError, PointError, alone, answer, docker, say
+from slipway_host.engine import JSON, Bench, HostError, PointError, alone, answer, docker, say
 
 START_SECONDS = 60
 #: In the container.
@@ -68,6 +68,7 @@ class Restored:
         self.chroma = stores.Chroma(bench, self.volumes.get("chroma", ""), self.image("chroma"))
         self.checks = Checks()
         self.target = self.last_write = ""
+        self.warnings: list[str] = []
         self.newest_age: float | None = None
 
     def image(self, store: str) -> str:
@@ -98,13 +99,18 @@ class Restored:
         self.bench.network()
         if "postgres" in self.wanted:
             began = time.monotonic()
-            self.target = self.postgres.extract(self.point, self.target_time)
+            told = self.postgres.extract(self.point, self.target_time)
+            self.target = told["target"]
             say(f"postgres: recovering to {self.target}")
             self.postgres.start(durable)
             self.last_write = self.postgres.last_write()
             self.checks.add(
                 "postgres starts", f"recovered to {self.target} in {time.monotonic() - began:.1f} s, last write {self.last_write}"
             )
+            if newest := told.get("newest_wal"):
+                self.warnings += decide.unread_wal(newest, self.postgres.reached(), self.last_write)
+            for warning in self.warnings:
+                say(f"postgres: {warning}")
         if "redis" in self.wanted:
             self.redis.extract(self.point)
             self.redis.start(memory_mb=max(1024, int(self.parts["redis"]["bytes"]) * 4 // 2**20))
@@ -247,8 +253,8 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         target_time: PostgreSQL only.
 
     Returns:
-        ``point``, ``moment`` and ``last_write`` (when the last transaction was committed that it holds), ``target``, ``volumes``
-        and ``containers`` by store, ``migration_head``, ``checks``, ``seconds``.
+        ``point``, ``moment`` and ``last_write`` (when the last transaction was committed that it holds), ``target``, ``warnings``,
+        ``volumes`` and ``containers`` by store, ``migration_head``, ``checks``, ``seconds``.
 
     Raises:
         HostError: the point is refused, or something is in the way; nothing is left then.
@@ -258,7 +264,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         for left in bench.clean():
             say(f"{kind}: removed {left} of a run before")
         points = known_points(config)
-        point = decide.choose(points, name, target_time)
+        point = decide.choose(points, name, target_time, wanted)
         restored = Restored(bench, point["name"], wanted, target_time)
         missing = sorted(set(wanted) - set(restored.wanted))
         if missing:
@@ -280,10 +286,11 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             if target_time and TARGET_NOT_REACHED in str(error):
                 # Nothing is wrong with the point: PostgreSQL knows a moment by the first commit after it only.
                 raise HostError(
-                    f"nothing that was written after {target_time} has arrived on the backup host; -e target_time={decide.END} restores"
-                    " all that has"
+                    f"nothing that was written after {target_time} has arrived on the backup host, or can be read there;"
+                    f" -e target_time={decide.END} restores all that can"
                 ) from error
-            raise HostError(f"the point {point['name']} is refused: {error}. {decide.offer(points, point['name'], target_time)}") from error
+            instead = decide.offer(points, point["name"], target_time, wanted)
+            raise HostError(f"the point {point['name']} is refused: {error}. {instead}") from error
         finally:
             if not done:
                 bench.clean()
@@ -292,6 +299,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             "moment": restored.manifest["moment"],
             "last_write": restored.last_write,
             "target": restored.target,
+            "warnings": restored.warnings,
             "migration_head": (restored.parts.get("postgres") or {}).get("migration_head", ""),
             "volumes": restored.volumes,
             "containers": {store: f"{bench.prefix}-{store}" for store in restored.wanted} if kind == "inspect" else {},
@@ -300,13 +308,14 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         }
 
 
-def choose(config: JSON, name: str, target_time: str) -> JSON:
+def choose(config: JSON, name: str, wanted: t.Sequence[str], target_time: str) -> JSON:
     """Return the point that a restore would take, as ``list`` shows it.
 
     Raises:
-        HostError: there is none, or it is refused.
+        AbsentError: there is none on this host.
+        HostError: it is refused.
     """
-    return decide.choose(known_points(config), name, target_time)
+    return decide.choose(known_points(config), name, target_time, wanted)
 
 
 def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
@@ -326,7 +335,7 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
     docker("rm", "--force", "--volumes", name, what=f"remove {name}", codes=range(256))
     # The network with a way out is the one whose ports can be published.
     docker(
-        "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), "--user", USER,
+        "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), "--user", bench.user,
         "--network", f"{bench.stack}-backup", "--publish", f"{address}:{port}:{SEND_PORT}",
         "--volume", f"{Path(__file__).resolve().parents[2]}:/etc/slipway:ro",
         bench.tools_image(), "send", "/source", "--port", str(SEND_PORT), what=f"offer {store} to its host",

@@ -69,8 +69,8 @@ class Postgres:
         self.bench, self.volume, self.image = bench, volume, image
         self.container = f"{bench.prefix}-postgres"
 
-    def extract(self, point: str, target_time: str) -> str:
-        """Put the data together; return the target in words."""
+    def extract(self, point: str, target_time: str) -> JSON:
+        """Put the data together; return ``target`` in words, and ``newest_wal`` for all that has arrived."""
         self.bench.volume(self.volume, "postgres")
         target = ["--target-time", target_time] if target_time else []
         # At the path that the server sees it at: the recovery's commands name it.
@@ -83,7 +83,7 @@ class Postgres:
             volumes={self.volume: POSTGRES_DATA},
             what=f"put PostgreSQL of {point} together",
         )
-        return str(answer(done.stdout)["target"])
+        return dict(answer(done.stdout))
 
     def start(self, durable: bool) -> None:
         """Start the server, and wait until it has replayed its WAL up to the target.
@@ -142,6 +142,15 @@ class Postgres:
         return self.sql(
             "postgres",
             "select coalesce(to_char(pg_last_xact_replay_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), '')",
+        )
+
+    def reached(self) -> str:
+        """Return the segment in which the server's recovery has ended, as the history of its new timeline says."""
+        # Its last line: the timeline before, where it ended, why.
+        return self.sql(
+            "postgres",
+            "with history (content) as (select pg_read_file('pg_wal/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '.history')) "
+            "select pg_walfile_name(substring(content from E'.*\\t([0-9A-F]+/[0-9A-F]+)\\t')::pg_lsn) from history",
         )
 
     def amcheck(self) -> str:
@@ -246,7 +255,7 @@ class Chroma:
 def image_major(bench: Bench, image: str) -> int:
     """Return the major version of an image's PostgreSQL."""
     done = bench.run_once(
-        "version", image, ["--version"], volumes={}, extra=["--entrypoint", "postgres", "--user", "10002:10002", "--network", "none"],
+        "version", image, ["--version"], volumes={}, extra=["--entrypoint", "postgres", "--user", bench.user, "--network", "none"],
         what=f"look which PostgreSQL {image} has",
     )  # fmt: skip
     return decide.major_of(done.stdout)
