@@ -593,6 +593,25 @@ def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, re
         assert sql(host, "select count(*) from acked", container=restored(name)) == count
 
 
+def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_that_does(host: LabHost, lab: Lab):
+    *older, newest = names(host)
+    wanted = older[-1]
+    moment = manifest(host, wanted)["moment"]
+    # As after the loss of the host, whose timer has made a point since.
+    move = "mkdir -p /backup/hidden && cd /backup/points && mv {} /backup/hidden"
+    host.run(f"docker exec slipway-backup sh -c '{move.format(' '.join(older))}'")
+    try:
+        assert names(host) == [newest]
+        run = lab.playbook("restore", variables={"target_time": moment, "into": "inspect"})
+        assert run.returncode == 0, run.output[-4000:]
+        assert f"Recovery point {wanted} of" in run.output
+        assert names(host) == [wanted, newest]
+        assert lab.playbook("restore", variables={"into": "inspect", "remove": "true"}).returncode == 0
+    finally:
+        back = f"rm -rf /backup/points/{wanted} && mv /backup/hidden/* /backup/points/ && rmdir /backup/hidden"
+        host.run(f"docker exec slipway-backup sh -c '{back}'")
+
+
 def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_full_one(host: LabHost):
     host.run("docker stop slipway-backup")
     try:
