@@ -615,6 +615,11 @@ def test_a_segment_that_cannot_be_read_is_left_out_unless_the_point_needs_it(arc
         laid(2)
 
 
+def test_a_disk_without_room_is_no_damage(archive: Any):
+    with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left on device"):
+        restore.decompress(archive(archived(3), "whole 3"), full)
+
+
 def test_a_segment_that_has_just_begun_to_arrive_is_none(archive: Any, laid: Any):
     archive(archived(3), "whole 3")
     archive(f"streaming/{segment(4)}.partial", "")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -243,9 +244,13 @@ def decompress(source: Path, target: t.IO[bytes]) -> None:
     """Write what a file of zstd holds.
 
     Raises:
-        StepError: it is damaged, or there is no room.
+        OSError: there is no room for it.
+        StepError: it is damaged.
     """
     done = subprocess.run(["zstd", "-q", "-d", "-c", str(source)], stdout=target, stderr=subprocess.PIPE, check=False)
+    if os.strerror(errno.ENOSPC).encode() in done.stderr:
+        # Nothing is wrong with it, and nothing may be left out for that.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), target.name)
     if done.returncode != 0:
         raise StepError(f"{source} cannot be read: {done.stderr.decode(errors='replace').strip()}")
 
