@@ -740,13 +740,14 @@ def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: com
     # What the first process of the container does at its next turn.
     monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
     arguments = program.parser().parse_args(["begin-anew", "--cluster", "shop"])
+    offsite.remember(cluster, shipped={point.name: "1a2b3c4d"})
     aside = Path(program.do_begin_anew(cluster, arguments)["aside"])
     assert not points.read_points(cluster)
     assert postgres.other_cluster(cluster, Server("2")) == ""
     assert not (cluster.state / serve.ANEW).exists()
     # Still a folder of data that the program can be pointed at.
     kept = dataclasses.replace(cluster, data=aside)
-    assert [found.name for found in points.read_points(kept)] == [point.name]
+    assert [(found["name"], found["offsite"]) for found in map(points.summary, points.read_points(kept))] == [(point.name, True)]
     assert postgres.other_cluster(kept, Server("1")) == ""
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.slipway.stack.plugins.modules import restored_volume as module
 
@@ -265,6 +266,21 @@ def test_an_undo_of_a_restore_that_died_before_its_first_move_changes_nothing(vo
     module.take_back(volumes, OPTIONS, journal)
     assert read(volumes.top / "data") == OLD
     assert module.read_journal(journal) == {"phase": "returned"}
+
+
+@pytest.mark.parametrize("state", ["placed", "returned"])
+def test_a_volume_whose_data_cannot_be_exchanged_is_refused_in_check_mode(volumes, monkeypatch, capsys, state):
+    """That is how restore.yml asks, before it takes the product out of service."""
+    monkeypatch.setattr(module, "Engine", lambda **_: volumes)
+    plain = volumes.get
+    elsewhere = {"Driver": "local", "Options": {"type": "nfs", "device": ":/export"}, "Mountpoint": "/data"}
+    for found, said in ((elsewhere, "mounted from elsewhere"), (None, "there is no volume data on this host: run site.yml first")):
+        if found is None:
+            module.remove(volumes.top / "data")
+        monkeypatch.setattr(volumes, "get", lambda path, found=found, **_: found if found and path == "/volumes/data" else plain(path))
+        with patch_module_args({**OPTIONS, "state": state, "_ansible_check_mode": True}), pytest.raises(SystemExit):
+            module.main()
+        assert said in json.loads(capsys.readouterr().out)["msg"]
 
 
 # From another host
