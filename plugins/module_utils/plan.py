@@ -16,6 +16,7 @@ import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 
 Declaration = dict[str, t.Any]
 State = dict[str, t.Any]
@@ -355,6 +356,16 @@ def foreign_objects(service: Declaration, container: str, stack: str, state: Sta
             )
 
 
+def between_restarts(actual: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
+    """Return a container as it is between two starts, where its restart policy starts it again and again and this was a short life of it.
+
+    Nothing can be asked of such a one: it ends at any moment.
+    """
+    if actual and actual["running"] and actual["health"] == "starting" and actual.get("restarts", 0) >= RESTARTS_MEANING_FAILURE:
+        return {**actual, "running": False, "status": "restarting"}
+    return actual
+
+
 def plan_service(
     declared: Declaration, state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool = False
 ) -> dict[str, t.Any]:
@@ -373,7 +384,7 @@ def plan_service(
     options = container_options(service, stack, root, owner, state["engine"]["api_version"])
     container, folder = options["name"], f"{root}/{stack}/{service['name']}"
     foreign_objects(service, container, stack, state, adopt)
-    actual = state["containers"].get(container)
+    actual: t.Any = between_restarts(state["containers"].get(container))
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
     uid = int(uid_label) if uid_label else None
     differing = file_differences(service, folder, state, key, uid)

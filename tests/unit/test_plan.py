@@ -119,6 +119,8 @@ def test_an_empty_host_gets_everything(state: dict[str, Any]) -> None:
 CONTAINER_CHANGES = [
     ({"running": False, "status": "exited"}, "the container is exited", {"resume": True, "make": False, "wait": True}),
     ({"health": "unhealthy"}, "the container is unhealthy", {"restart": True, "recreate": False}),
+    # Caught alive between two ends.
+    ({"health": "starting", "restarts": 3}, "the container is restarting", {"restart": True, "reload": False, "wait": True}),
     ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"make": True, "recreate": False}),
     ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"make": True, "recreate": False}),
     ({"cpu_shares": 512}, "CPU shares 512 become 1024", {"make": True, "recreate": False}),

@@ -290,7 +290,7 @@ def main() -> int:
         say(f"slipway-backup: {error.filename or error}: {error.strerror}")
         return 1
     if arguments.command == "list" and not arguments.json and not arguments.offsite:
-        print(table(answer))
+        print(table(answer) if answer else "there is no recovery point yet: playbooks/backup.yml makes one")
     elif answer is not None:
         print(json.dumps(answer, indent=None if arguments.json else 2))
     return 0

@@ -104,9 +104,8 @@ class Restored:
             say(f"postgres: recovering to {self.target}")
             self.postgres.start(durable)
             self.last_write = self.postgres.last_write()
-            self.checks.add(
-                "postgres starts", f"recovered to {self.target} in {time.monotonic() - began:.1f} s, last write {self.last_write}"
-            )
+            last_write = self.last_write or "before the base backup"
+            self.checks.add("postgres starts", f"recovered to {self.target} in {time.monotonic() - began:.1f} s, last write {last_write}")
             if newest := told.get("newest_wal"):
                 self.warnings += decide.unread_wal(newest, self.postgres.reached(), self.last_write)
             for warning in self.warnings:
