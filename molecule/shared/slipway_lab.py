@@ -52,6 +52,12 @@ class Run:
         """Return `host: task` of all that changed, or would."""
         return [f"{item['host']}: {item['task']}" for item in self.report.get("changed", [])]
 
+    @property
+    def told(self) -> str:
+        """Return what an assertion shows: what has failed comes first, as the end of a long text is what gets lost."""
+        failed = [f"{item['host']}: {item['task']}: {item['message']}" for item in self.report.get("failed", [])]
+        return "\n".join([*failed, self.output[-6000:]])
+
 
 class LabHost:
     """A host of the lab, as root over SSH."""
@@ -260,7 +266,7 @@ class Lab:
     def site(self, *arguments: str, **options: Any) -> Run:
         """Run site.yml, which must succeed."""
         run = self.playbook("site", *arguments, **options)
-        assert run.returncode == 0, run.output[-6000:]
+        assert run.returncode == 0, run.told
         return run
 
     def wait_until_healthy(self, seconds: float = 180) -> None:

@@ -94,19 +94,19 @@ class Fleet:
     def deploy(self, version: str, **variables: Any) -> Run:
         """Release a version, which must succeed."""
         run = self.start("deploy", version, **variables).end()
-        assert run.returncode == 0, run.output[-8000:]
+        assert run.returncode == 0, run.told
         return run
 
     def rollback(self, version: str = "", **variables: Any) -> Run:
         """Go back, which must succeed."""
         run = self.start("rollback", version, **variables).end()
-        assert run.returncode == 0, run.output[-8000:]
+        assert run.returncode == 0, run.told
         return run
 
     def refused(self, version: str, playbook: str = "deploy", **variables: Any) -> Run:
         """Release a version, which must fail."""
         run = self.start(playbook, version, **variables).end()
-        assert run.returncode != 0, run.output[-8000:]
+        assert run.returncode != 0, run.told
         return run
 
     def records(self) -> list[dict[str, Any]]:

@@ -51,8 +51,11 @@ SCHEMA_VERSION = 1
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
+SHOWN_CHARACTERS = 400
 TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
+# They look at which version serves, and move none.
+NO_RELEASES = ("maintenance", "restore")
 # Handled by the strategy itself; there is no action plugin to ask.
 NO_ACTION = ("include_role", "include_tasks", "import_role", "import_tasks", "include", "meta", "group_by", "add_host")
 
@@ -120,7 +123,9 @@ def changed_labels(result: dict[str, Any]) -> list[str]:
 def message_of(results: list[dict[str, Any]]) -> str:
     """Return why a task, or those of its loop's items that failed, did so."""
     texts = [str(result.get(key) or "").strip() for result in results for key in ("msg", "stderr", "module_stderr")]
-    text = "\n".join(dict.fromkeys(text for text in texts if text))
+    found = list(dict.fromkeys(text for text in texts if text))
+    # Of a command that printed why, this says nothing.
+    text = "\n".join([text for text in found if not text.rstrip(".").endswith("non-zero return code")] or found)
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
 
 
@@ -278,7 +283,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _follow_release(self, action: str, result: Any) -> None:
         """Keep what a release says of itself: what was there before it began, then that it moves, then how it ended."""
-        if not self._playbook or action not in ("release_plan", "release_step", "release_lock"):
+        if self._playbook in ("", *NO_RELEASES) or action not in ("release_plan", "release_step", "release_lock"):
             return
         if action == "release_lock":
             # One that is refused says no lock.
@@ -372,5 +377,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
-        lines += [f"  failed {entry['host']}: {entry['task']}" for entry in report["failed"][:SHOWN_LIMIT]]
+        for entry in report["failed"][:SHOWN_LIMIT]:
+            lines.append(f"  failed {entry['host']}: {entry['task']}")
+            # All of it was printed where the task failed, which may be far above.
+            lines += [f"    {line}" for line in entry["message"][:SHOWN_CHARACTERS].splitlines()[:1]]
         return lines

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 
 class RefusedError(Exception):
@@ -66,13 +67,35 @@ def switch(folder: str, revision: str) -> str:
     return previous
 
 
-def run_in_container(engine: Engine, container: str, argv: list[str], what: str) -> None:
-    """Run a command in the container.
+def run_in_container(engine: Engine, container: str, argv: list[str], what: str, tries: int = 1) -> None:
+    """Run a command in the container, up to so many times, a second apart.
 
     Raises:
         RefusedError: it fails; the message holds what it printed.
+        EngineError: it cannot be run.
     """
-    code, out, err = engine.execute(container, argv)
-    if code != 0:
-        printed = (err.strip() or out.strip())[-2000:]
-        raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
+    for left in reversed(range(tries)):
+        try:
+            code, out, err = engine.execute(container, argv)
+        except EngineError:
+            if not left:
+                raise
+        else:
+            if code == 0:
+                return
+            if not left:
+                printed = (err.strip() or out.strip())[-2000:]
+                raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
+        time.sleep(1)
+
+
+def reload(engine: Engine, container: str, argv: list[str]) -> None:
+    """Have the service take over what is current.
+
+    Raises:
+        RefusedError: it does not; the message holds what it printed.
+        EngineError: it cannot be told.
+    """
+    # What is current was checked, so a refusal passes: one that is starting cannot be told yet. nginx names its process in a file that is
+    # empty until then, as its check makes it.
+    run_in_container(engine, container, argv, "The reload", tries=3)

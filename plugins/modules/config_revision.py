@@ -71,6 +71,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     RefusedError,
     read_text,
+    reload,
     run_in_container,
     switch,
     write_file,
@@ -95,7 +96,7 @@ def restore(options: dict[str, t.Any], engine: Engine) -> bool:
     argv = [part.replace("{revision}", revision) for part in options["validate"]]
     run_in_container(engine, options["container"], argv, "The check of the configuration before")
     switch(folder, revision)
-    run_in_container(engine, options["container"], options["reload"], "The reload")
+    reload(engine, options["container"], options["reload"])
     write_file(loaded, revision + "\n", 0o644)
     return True
 

@@ -126,6 +126,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     RefusedError,
     read_text,
+    reload,
     run_in_container,
     switch,
     write_file,
@@ -290,7 +291,7 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
         changed |= result["previous"] != revision
         prune(folder, {revision, result["previous"]})
     if options["reload"]:
-        run_in_container(engine, options["container"], options["reload"], "The reload")
+        reload(engine, options["container"], options["reload"])
         result["reloaded"] = changed = True
     # Without a reload the container is about to be made or started, and reads what is current then.
     if revision:

@@ -81,6 +81,11 @@ aside:
   returned: always
   type: list
   elements: str
+removed:
+  description: Volumes that O(state=discarded) removed, or would remove in check mode.
+  returned: always
+  type: list
+  elements: str
 """
 
 import contextlib
@@ -464,6 +469,7 @@ def main() -> None:
     state = options["state"]
     try:
         names = set_aside(engine, options["stack"], options["volume"])
+        removed = names if state == "discarded" else []
         changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
         if state in {"placed", "returned"}:
             place_of_live(engine, options)
@@ -481,7 +487,7 @@ def main() -> None:
             names = set_aside(engine, options["stack"], options["volume"])
     except (RestoreError, EngineError, OSError, subprocess.SubprocessError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, aside=names)
+    module.exit_json(changed=changed, aside=names, removed=removed)
 
 
 if __name__ == "__main__":

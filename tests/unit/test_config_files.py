@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ from ansible_collections.slipway.stack.plugins.modules.config_tree import apply,
 
 
 class FakeEngine:
-    """Takes commands; those that speak of a revision named here fail."""
+    """Takes commands; those that speak of a revision named here fail, and so many reloads."""
 
-    def __init__(self, bad: str = "") -> None:
-        self.bad, self.ran = bad, []
+    def __init__(self, bad: str = "", refused: int = 0) -> None:
+        self.bad, self.refused, self.ran = bad, refused, []
 
     def image_user(self, _image: str, _user: str) -> tuple[int, int]:
         return os.getuid(), os.getgid()
 
     def execute(self, _container: str, argv: list[str]) -> tuple[int, str, str]:
         self.ran.append(argv)
+        if argv == ["reload"] and self.refused:
+            self.refused -= 1
+            return 1, "", "invalid PID number"
         return (1, "", "unknown directive") if self.bad and any(self.bad in part for part in argv) else (0, "", "")
 
 
@@ -64,6 +68,21 @@ def test_a_revision_becomes_current_again(folder: Path):
     assert engine.ran == [["check", "/etc/slipway/b/nginx.conf"], ["reload"]]
     assert restore(options(folder, "b"), engine) is False
     assert len(engine.ran) == 2
+
+
+def test_a_reload_that_comes_too_early_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    engine = FakeEngine(refused=2)
+    assert restore(options(folder, "b"), engine) is True
+    assert engine.ran[1:] == [["reload"]] * 3
+    assert current(folder) == ("b", "b")
+
+
+def test_a_reload_that_is_refused_again_and_again_is_still_to_be_done(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    with pytest.raises(RefusedError, match=r"^The reload .* invalid PID number$"):
+        restore(options(folder, "b"), FakeEngine(refused=9))
+    assert current(folder) == ("b", "e")
 
 
 def test_a_revision_that_was_not_read_yet_is_read(folder: Path):

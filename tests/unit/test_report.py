@@ -107,7 +107,13 @@ def test_failures_have_their_messages_without_secrets(report):
     assert {"host": "two", "task": "Fail", "role": "", "message": "user has (secret)"} in found["failed"]
     assert {entry["host"] for entry in found["failed"]} == {"two"}
     assert SECRET not in json.dumps(found)
-    assert "  failed two: Fail" in printed
+    assert "  failed two: Fail\n    user has (secret)\n" in printed
+
+
+def test_a_command_that_failed_says_what_it_printed(report):
+    found, printed = report([{"name": "Run", "ansible.builtin.command": {"argv": ["sh", "-c", "echo it is full >&2; exit 3"]}}])
+    assert {entry["message"] for entry in found["failed"]} == {"it is full"}
+    assert "  failed two: Run\n    it is full\n" in printed
 
 
 def test_hidden_failures_stay_hidden(report):

@@ -603,7 +603,7 @@ def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_
     try:
         assert names(host) == [newest]
         run = lab.playbook("restore", variables={"target_time": moment, "into": "inspect"})
-        assert run.returncode == 0, run.output[-4000:]
+        assert run.returncode == 0, run.told
         assert f"Recovery point {wanted} of" in run.output
         assert names(host) == [wanted, newest]
         assert lab.playbook("restore", variables={"into": "inspect", "remove": "true"}).returncode == 0
@@ -689,7 +689,7 @@ def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_nam
     assert "name the stack" in host.run(f"{PROGRAM} begin-anew --cluster another", check=False)
     assert names(host) == before
     done = lab.playbook("backup", variables={"backup_begin_anew": "slipway"})
-    assert done.returncode == 0, done.output[-4000:]
+    assert done.returncode == 0, done.told
     assert done.report["backup"]["alerts"] == []
     assert names(host) == [done.report["backup"]["last_point"]["name"]]
     assert len(manifest(host)["stores"]["postgres"]["chain"]) == 1

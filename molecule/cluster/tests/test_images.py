@@ -96,7 +96,7 @@ class Product:
 
     def build(self, version: str, *arguments: str, **variables: Any) -> Run:
         run = self.run("build", version, *arguments, **variables)
-        assert run.returncode == 0, run.output[-6000:]
+        assert run.returncode == 0, run.told
         return run
 
     def recorded(self, version: str) -> dict[str, dict[str, str]]:
@@ -159,14 +159,14 @@ def test_without_the_authority_the_build_says_why_it_fails(product: Product):
     run = product.run("build", "1.1.0", image_ca_file=str(shutil.copy("/dev/null", product.folder.parent / "none.pem")))
     assert run.returncode != 0
     assert "the backend cannot be built from" in run.output
-    assert re.search(r"SSL|CERTIFICATE", run.output), run.output[-4000:]
+    assert re.search(r"SSL|CERTIFICATE", run.output), run.told
     assert not (product.lab.inventory / "group_vars/all/30_images.yml").exists()
 
 
 def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx.Client):
     product.build("1.1.0")
     run = product.run("deploy", "1.1.0", "-v")
-    assert run.returncode == 0, run.output[-6000:]
+    assert run.returncode == 0, run.told
     product.check_hosts("1.1.0")
     assert len(bytes_sent(run)) == 2
     answers = [client.get("/api/version").json() for _ in range(20)]
@@ -185,7 +185,7 @@ def test_of_the_next_version_only_its_own_layer_travels(product: Product):
     sent = bytes_sent(run)
     assert len(sent) == 2
     assert all(100_000 < number < 160_000 for number in sent), sent
-    assert re.findall(r"layers_moved: (\d+)", run.output).count("1") == 2, run.output[-3000:]
+    assert re.findall(r"layers_moved: (\d+)", run.output).count("1") == 2, run.told
 
 
 def test_a_version_names_one_image_for_good(product: Product):

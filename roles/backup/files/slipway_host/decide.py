@@ -112,7 +112,7 @@ def unread_wal(newest: str, reached: str, last_write: str) -> list[str]:
 
     Args:
         newest: the last segment that the server was given.
-        reached: the one that it goes on in, on a timeline of its own.
+        reached: the one that its recovery ended in, with the timeline that it goes on in.
         last_write: of the last transaction that it has; may be empty.
     """
     # Without the timeline.
