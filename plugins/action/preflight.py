@@ -87,13 +87,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at the inventory alone."""
         problems = preflight.check_groups(groups, arguments["required_groups"])
-        set_nowhere = {name for name in arguments["secrets"] if not any(name in view for view in views.values())}
+        set_on_no_host = {name for name in arguments["secrets"] if not any(name in view for view in views.values())}
         # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
-        told = set_nowhere | ({"groups"} if problems else set())
+        told = set_on_no_host | ({"groups"} if problems else set())
         for host, view in views.items():
             problems += preflight.check_stack(host, view.value("slipway_stack", "slipway")[0], view.place("slipway_stack"))
         problems += self._check_connections(views)
-        problems += [self._missing_secret(host, name) for host in views for name in arguments["secrets"] if name in set_nowhere]
+        problems += [self._missing_secret(host, name) for host in views for name in arguments["secrets"] if name in set_on_no_host]
         known = self._files.known_names()
         for host, view in views.items():
             set_here = [name for name in view.raw if name not in (view.raw.get("ansible_facts") or {})]

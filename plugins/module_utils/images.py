@@ -89,7 +89,9 @@ def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: di
     return [{**item, "other": normal_reference(item["name"]) in images} for item in found]
 
 
-def nowhere(missing: dict[str, str], variables: t.Mapping[str, str], version: str = "", recorded: t.Iterable[str] = ()) -> list[str]:
+def unavailable_images(
+    missing: dict[str, str], variables: t.Mapping[str, str], version: str = "", recorded: t.Iterable[str] = ()
+) -> list[str]:
     """Return a sentence for each image that a host has not and no registry gives it, with what to do.
 
     Args:

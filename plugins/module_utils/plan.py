@@ -52,10 +52,10 @@ FIELDS: dict[str, t.Any] = {
     "reload": [],
     "converge": {},
     "one_shot": False,
-    "loosened": [],
+    "hardening_exceptions": [],
 }
 #: Defaults of the house that a declaration may do without, if it says why.
-LOOSENABLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
+EXEMPTIBLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
 #: The engine takes start_interval, which makes a first health check quick, from this API version on.
 START_INTERVAL_API = (1, 44)
@@ -91,9 +91,9 @@ def normalize(declared: Declaration) -> Declaration:
                 raise DeclarationError(f"service {name}: {kind} {file}: on_change must be restart, reload or none")
             if item["on_change"] == "reload" and not full["reload"]:
                 raise DeclarationError(f"service {name}: {kind} {file} asks for a reload, but reload has no command")
-    for item in full["loosened"]:
-        if item.get("what") not in LOOSENABLE or not item.get("why"):
-            raise DeclarationError(f"service {name}: loosened needs what (one of {', '.join(sorted(LOOSENABLE))}) and why")
+    for item in full["hardening_exceptions"]:
+        if item.get("what") not in EXEMPTIBLE or not item.get("why"):
+            raise DeclarationError(f"service {name}: hardening_exceptions needs what (one of {', '.join(sorted(EXEMPTIBLE))}) and why")
     if not full["healthcheck"].get("test") and not full["one_shot"]:
         raise DeclarationError(f"service {name}: field healthcheck needs a test")
     return full
@@ -121,7 +121,7 @@ def create_time_files(service: Declaration) -> dict[str, str]:
 
 def container_options(service: Declaration, stack: str, root: str, owner: str, api_version: str) -> dict[str, t.Any]:
     """Return the options of community.docker.docker_container for a service, hash label included."""
-    loosened = {item["what"] for item in service["loosened"]}
+    exempt = {item["what"] for item in service["hardening_exceptions"]}
     folder = f"{root}/{stack}/{service['name']}"
     check = service["healthcheck"]
     # nocopy: the engine would otherwise give an empty volume to the owner of the image's folder, often root.
@@ -142,8 +142,8 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         "stop_timeout": int(service["stop_timeout"]),
         "cap_drop": ["ALL"],
         "capabilities": sorted(service["capabilities"]),
-        "security_opts": [] if "no_new_privileges" in loosened else ["no-new-privileges:true"],
-        "read_only": "read_only" not in loosened,
+        "security_opts": [] if "no_new_privileges" in exempt else ["no-new-privileges:true"],
+        "read_only": "read_only" not in exempt,
         "log_driver": "json-file",
         "log_options": LOG_OPTIONS,
         "networks_cli_compatible": True,
@@ -468,7 +468,7 @@ def plan_service(
         "options": options,
         "user": str(service["user"]),
         "image": options["image"],
-        "non_root": "non_root" not in {item["what"] for item in service["loosened"]},
+        "non_root": "non_root" not in {item["what"] for item in service["hardening_exceptions"]},
         "networks": [
             {"name": f"{stack}-{name}", **networks[name]} for name in service["networks"] if f"{stack}-{name}" not in state["networks"]
         ],

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.slipway.stack.plugins.module_utils.images import nowhere
+from ansible_collections.slipway.stack.plugins.module_utils.images import unavailable_images
 
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -471,7 +471,7 @@ def check_images(
         version: The product's version that is wanted.
         recorded: Versions that builds have recorded.
     """
-    return [Problem(host, text) for text in nowhere(state.get("missing_images") or {}, variables, version, recorded)]
+    return [Problem(host, text) for text in unavailable_images(state.get("missing_images") or {}, variables, version, recorded)]
 
 
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:

@@ -256,7 +256,8 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     uid, gid = engine.image_user(options["image"], options["user"])
     if uid == 0 and options["non_root"]:
         raise RefusedError(
-            f"image {options['image']} would run as root: give the service a user (its input …_user), or loosen non_root by name and reason"
+            f"image {options['image']} would run as root: give the service a user (its input …_user), "
+            "or add non_root to its hardening exceptions, with the reason"
         )
     os.makedirs(options["folder"], mode=0o755, exist_ok=True)
     folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]

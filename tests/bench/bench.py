@@ -162,7 +162,7 @@ class OneHost:
         before = self.untouched()
         if self.limit_is(megabytes):
             raise BenchError(f"bodies above {megabytes} MB are refused before the setting was made")
-        self.settings.write_text(f"---\nnginx_body_limit_mb: {megabytes}\n", encoding="utf-8")
+        self.settings.write_text(f"---\nnginx_client_max_body_size_mb: {megabytes}\n", encoding="utf-8")
         began, seen, ended = time.monotonic(), threading.Event(), threading.Event()
         moment: list[float] = []
 

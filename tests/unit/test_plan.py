@@ -254,7 +254,7 @@ def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
         ({"networks": ["lan"]}, "unknown network lan"),
         ({"networks": "database"}, "field networks must be a list"),
         ({"healthcheck": {}}, "healthcheck needs a test"),
-        ({"loosened": [{"what": "read_only"}]}, "loosened needs what"),
+        ({"hardening_exceptions": [{"what": "read_only"}]}, "hardening_exceptions needs what"),
         ({"reload": []}, "asks for a reload"),
     ],
 )
@@ -301,8 +301,8 @@ def test_every_container_is_hardened() -> None:
     assert options["pids_limit"] == 256
     assert options["memory"] == options["memory_swap"] == "128M"
     assert options["log_options"]["max-size"] == "10m"
-    loosened = {**DECLARED, "loosened": [{"what": "read_only", "why": "writes beside its program"}]}
-    assert not container_options(plan_module.normalize(loosened), "slipway", "/etc/slipway", "redis", "1.45")["read_only"]
+    exempt = {**DECLARED, "hardening_exceptions": [{"what": "read_only", "why": "writes beside its program"}]}
+    assert not container_options(plan_module.normalize(exempt), "slipway", "/etc/slipway", "redis", "1.45")["read_only"]
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
-def test_a_version_that_is_to_be_had_nowhere_is_named_with_all_places():
+def test_a_version_that_is_not_available_is_named_with_all_places():
     missing = state(missing_images={"desk/backend:1.9": "pull access denied", "nginx:1.9": "unknown"})
     variables = {"desk/backend:1.9": "app_backend_image", "nginx:1.9": "nginx_image"}
     product, other = (problem.text for problem in preflight.check_images("one", missing, variables, "1.9", {"1.10": {}, "1.8": {}}))

@@ -125,7 +125,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
         ({"images": {"desk/backend:1.9": {"id": "a"}, "desk/frontend:1.9": {"id": "b"}}}, ""),
     ],
 )
-def test_a_version_that_is_to_be_had_nowhere_is_refused(checkout: Path, play: Any, state: dict[str, Any], said: str) -> None:
+def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, state: dict[str, Any], said: str) -> None:
     variables = {
         "app_version": "1.1",
         "app_backend_image": "desk/backend:{{ app_version }}", "app_frontend_image": "desk/frontend:{{ app_version }}",

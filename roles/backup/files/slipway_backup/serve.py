@@ -182,7 +182,7 @@ class Supervisor:
         except StepError as error:
             say(f"wal: {error}")
 
-    def bury(self) -> None:
+    def reap_zombies(self) -> None:
         """Take leave of what a killed run has left to the first process: to restic, a lock is held as long as its process is there."""
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -195,7 +195,7 @@ class Supervisor:
         due = report_due = 0.0
         while not self.stopping.is_set():
             if os.getpid() == 1:
-                self.bury()
+                self.reap_zombies()
             if self.config.postgres:
                 self.obey()
                 self.look()

@@ -1,12 +1,12 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter images_nowhere."""
+"""The filter unavailable_images."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: images_nowhere
+name: unavailable_images
 author: The Slipway authors
 version_added: 0.1.0
 short_description: Say which images a host has not and cannot pull
@@ -39,7 +39,7 @@ EXAMPLES = r"""
     fail_msg: "{{ __wrong | join('; ') }}"
   vars:
     __variables: "{{ {app_backend_image: 'app_backend_image'} }}"
-    __wrong: "{{ container_service_host_state.missing_images | slipway.stack.images_nowhere(__variables, app_version, image_digests) }}"
+    __wrong: "{{ container_service_host_state.missing_images | slipway.stack.unavailable_images(__variables, app_version, image_digests) }}"
 """
 
 RETURN = r"""
@@ -51,12 +51,12 @@ _value:
 
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.images import nowhere
+from ansible_collections.slipway.stack.plugins.module_utils.images import unavailable_images as unavailable
 
 
-def images_nowhere(missing: dict[str, str], variables: dict[str, str], version: t.Any, recorded: t.Iterable[str]) -> list[str]:
-    """Return what :func:`nowhere` says of a version."""
-    return nowhere(missing, variables, str(version), recorded or ())
+def unavailable_images(missing: dict[str, str], variables: dict[str, str], version: t.Any, recorded: t.Iterable[str]) -> list[str]:
+    """Return what the function of that name in images.py says of a version."""
+    return unavailable(missing, variables, str(version), recorded or ())
 
 
 class FilterModule:
@@ -64,4 +64,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filter by name."""
-        return {"images_nowhere": images_nowhere}
+        return {"unavailable_images": unavailable_images}
