@@ -1,14 +1,21 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of a service on its host: written atomically, in revisions of which one is current, and checked in the running container."""
+"""Files of a service on its host: written atomically, in revisions of which one is current, and checked in the running container.
+
+What a change replaces is kept until the service has accepted the change: in the folder ``undo`` of the service, with a copy of its
+secrets and a note of the revision that was current. A run that dies leaves it there, for the next one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import tempfile
 import time
+import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
@@ -19,26 +26,58 @@ class RefusedError(Exception):
 
 def read_text(path: str) -> str | None:
     """Return a file's text, or None when there is none."""
+    data = read_bytes(path)
+    return None if data is None else data.decode("utf-8", "replace")
+
+
+def read_bytes(path: str) -> bytes | None:
+    """Return what a file holds as it is, or None when there is none."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         return None
 
 
-def write_file(path: str, content: str, mode: int, uid: int = 0, gid: int = 0) -> bool:
+#: Mode of a folder that a container's user reads.
+FOLDER_MODE = 0o755
+#: What the names of files begin with that are not written to their end yet.
+TEMPORARY = ".slipway-"
+
+
+def make_folder(path: str, mode: int = FOLDER_MODE, uid: int = 0, gid: int = 0) -> bool:
+    """Make a folder, and those above it that are missing, with this mode whatever the umask; return whether it was missing.
+
+    Those above it are root's, for everybody to read.
+    """
+    if os.path.isdir(path):
+        return False
+    parent = os.path.dirname(path.rstrip("/"))
+    if parent and parent != path:
+        make_folder(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path)
+    if (uid, gid) != (0, 0):
+        os.chown(path, uid, gid)
+    # Not the mode of mkdir, from which the umask takes away: a container's user may not read its files where root's is 077.
+    os.chmod(path, mode)
+    return True
+
+
+def write_file(path: str, content: str | bytes, mode: int, uid: int = 0, gid: int = 0) -> bool:
     """Make a file what is asked for, atomically; return whether anything changed."""
+    data = content.encode() if isinstance(content, str) else content
     with contextlib.suppress(OSError):
         info = os.lstat(path)
         same = (info.st_mode & 0o7777, info.st_uid, info.st_gid) == (mode, uid, gid)
-        if same and not os.path.islink(path) and read_text(path) == content:
+        if same and not os.path.islink(path) and read_bytes(path) == data:
             return False
     folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".slipway-")
+    make_folder(folder)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=TEMPORARY)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chown(temporary, uid, gid)
@@ -65,6 +104,74 @@ def switch(folder: str, revision: str) -> str:
         os.symlink(revision, temporary)
         os.replace(temporary, link)
     return previous
+
+
+def undo_folder(folder: str) -> str:
+    """Return the place of what a change of a service's files replaces."""
+    return os.path.join(folder, "undo")
+
+
+def keep_files(folder: str) -> None:
+    """Keep what the files of a service are, until ``forget_files`` or ``restore_files``.
+
+    What a run that died has kept stays: the service has accepted that, and nothing since.
+    """
+    place, partial = undo_folder(folder), undo_folder(folder) + ".new"
+    if os.path.isdir(place):
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    secrets, link = os.path.join(folder, "secrets"), os.path.join(folder, "config", "current")
+    make_folder(os.path.join(partial, "secrets"), 0o700)
+    os.chmod(partial, 0o700)
+    journal: dict[str, t.Any] = {"current": os.readlink(link) if os.path.islink(link) else "", "secrets": {}, "folder": []}
+    if os.path.isdir(secrets):
+        info = os.lstat(secrets)
+        journal["folder"] = [info.st_mode & 0o7777, info.st_uid, info.st_gid]
+        for name in sorted(name for name in os.listdir(secrets) if not name.startswith(TEMPORARY)):
+            info = os.lstat(os.path.join(secrets, name))
+            journal["secrets"][name] = [info.st_mode & 0o7777, info.st_uid, info.st_gid]
+            write_file(os.path.join(partial, "secrets", name), read_bytes(os.path.join(secrets, name)) or b"", 0o400)
+    write_file(os.path.join(partial, "journal.json"), json.dumps(journal), 0o600)
+    os.rename(partial, place)
+
+
+def restore_files(folder: str) -> bool:
+    """Make the files of a service what ``keep_files`` has kept; return whether there was any."""
+    place, secrets, config = undo_folder(folder), os.path.join(folder, "secrets"), os.path.join(folder, "config")
+    if not os.path.isdir(place):
+        return False
+    journal = json.loads(read_text(os.path.join(place, "journal.json")) or "{}")
+    for name, (mode, uid, gid) in journal["secrets"].items():
+        write_file(os.path.join(secrets, name), read_bytes(os.path.join(place, "secrets", name)) or b"", mode, uid, gid)
+    if os.path.isdir(secrets):
+        for name in set(os.listdir(secrets)) - set(journal["secrets"]):
+            os.unlink(os.path.join(secrets, name))
+        if journal["folder"]:
+            mode, uid, gid = journal["folder"]
+            os.chown(secrets, uid, gid)
+            os.chmod(secrets, mode)
+        else:
+            os.rmdir(secrets)
+    if journal["current"]:
+        switch(config, journal["current"])
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(config, "current"))
+    forget_files(folder)
+    return True
+
+
+def forget_files(folder: str) -> bool:
+    """Drop what ``keep_files`` has kept, as the service has accepted what took its place; return whether there was any."""
+    place, dropped = undo_folder(folder), undo_folder(folder) + ".old"
+    for path in (dropped, place + ".new"):
+        shutil.rmtree(path, ignore_errors=True)
+    if not os.path.isdir(place):
+        return False
+    # In one step, as half of it is no way back.
+    os.rename(place, dropped)
+    shutil.rmtree(dropped, ignore_errors=True)
+    return True
 
 
 def run_in_container(engine: Engine, container: str, argv: list[str], what: str, tries: int = 1) -> None:

@@ -356,6 +356,15 @@ def foreign_objects(service: Declaration, container: str, stack: str, state: Sta
             )
 
 
+def another_owner(volume: str, owner: int, uid: int) -> str:
+    """Return what to say of a volume whose data is another user's than that of the container that is to have it."""
+    return (
+        f"volume {volume} holds data of user {owner}, but the image runs as user {uid}. Images of another family give their users other "
+        "numbers (and sort text in another order, which corrupts indexes): go back to the image that made the data, or dump it and restore "
+        "the dump into a new volume"
+    )
+
+
 def between_restarts(actual: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
     """Return a container as it is between two starts, where its restart policy starts it again and again and this was a short life of it.
 
@@ -419,9 +428,13 @@ def plan_service(
     revision = revision_of(service) if service["config"] else ""
     loaded = state["files"].get(f"{folder}/config/loaded", {}).get("content", "").strip()
     reload_wanted = bool(service["reload"]) and not replaced and not start
-    reload = reload_wanted and ("reload" in changed_kinds or (bool(revision) and loaded != revision))
-    if reload and not differing:
+    # What config_tree keeps until the service has taken a change over.
+    interrupted = f"{folder}/undo/journal.json" in state["files"]
+    reload = reload_wanted and ("reload" in changed_kinds or interrupted or (bool(revision) and loaded != revision))
+    if reload and not differing and loaded != revision:
         reasons.append("its configuration was not loaded yet")
+    if interrupted:
+        reasons.append("a change of its files was interrupted")
     inner = converge_difference(service, container, state) if not replaced and not start else ""
     secrets_differ = any(item["kind"] == "secrets" for item in differing)
     converge = bool(service["converge"]) and (
@@ -451,7 +464,7 @@ def plan_service(
         # A reload leaves the health as it is.
         "wait": not service["one_shot"] and (replaced or start or restart or failing or starting),
         "pull": normal_reference(options["image"]) not in state["images"],
-        "files": bool(differing) or reload or replaced or bool(foreign_volumes),
+        "files": bool(differing) or reload or replaced or interrupted or bool(foreign_volumes),
         "reload": reload,
         "converge": converge,
         "revision": revision,

@@ -13,6 +13,8 @@ version_added: 0.1.0
 description:
   - Writes the whole configuration as a new revision beside the live one, has the running container validate it, replaces the
     link C(current) atomically, and has the container reload. A revision that does not validate is removed and nothing changes.
+  - What a reload refuses does not stay, configuration and secrets alike, or the next restart of the container would meet it. A run that
+    dies in between leaves a copy of what was there, in the folder C(undo), to which the next one goes back if its reload is refused.
   - Writes secrets as files that only the container's user can read, and gives that user the root of its volumes.
   - A person's edit of a file, its mode or owner is put right.
 options:
@@ -117,6 +119,7 @@ reloaded:
   type: bool
 """
 
+import contextlib
 import os
 import shutil
 import typing as t
@@ -124,36 +127,49 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
+    FOLDER_MODE,
+    TEMPORARY,
     RefusedError,
+    forget_files,
+    keep_files,
+    make_folder,
     read_text,
     reload,
+    restore_files,
     run_in_container,
     switch,
     write_file,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.plan import another_owner
 
 #: Revisions that are kept besides the live one and the one before: a release that fails after its canary goes back by two.
 OLDER_KEPT = 2
 
 
-def add_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
-    """Write the secrets whose names are new, as a new configuration may speak of them; return whether there were any."""
+def add_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> list[str]:
+    """Write the secrets whose names are new, as a new configuration may speak of them; return their names."""
     new = sorted(set(secrets) - set(os.listdir(folder) if os.path.isdir(folder) else []))
-    if new and not os.path.isdir(folder):
-        os.makedirs(folder, mode=0o700)
-        os.chown(folder, uid, gid)
+    if new:
+        make_folder(folder, 0o500, uid, gid)
     for name in new:
         write_file(os.path.join(folder, name), secrets[name], 0o400, uid, gid)
-    return bool(new)
+    return new
+
+
+def remove_secrets(folder: str, names: list[str]) -> None:
+    """Take away secrets that ``add_secrets`` has written, and their folder if it held no others."""
+    for name in names:
+        os.unlink(os.path.join(folder, name))
+    if names and not os.listdir(folder):
+        os.rmdir(folder)
 
 
 def write_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> bool:
     """Make the folder of secrets hold these files and no others, readable by one user; return whether anything changed."""
     if not secrets and not os.path.isdir(folder):
         return False
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    changed = False
+    changed = make_folder(folder, 0o500, uid, gid)
     for name, content in secrets.items():
         changed |= write_file(os.path.join(folder, name), content, 0o400, uid, gid)
     for name in sorted(set(os.listdir(folder)) - set(secrets)):
@@ -170,9 +186,14 @@ def write_secrets(folder: str, secrets: dict[str, str], uid: int, gid: int) -> b
 def write_revision(folder: str, revision: str, config: dict[str, str]) -> bool:
     """Make a revision's folder hold exactly these files; return whether anything changed."""
     target = os.path.join(folder, revision)
-    changed = False
+    changed = make_folder(target)
     for name, content in config.items():
         changed |= write_file(os.path.join(target, name), content, 0o644)
+    # An earlier version left folders to the umask, and with 077 the container's user could not read them.
+    for place in [folder, *(place for place, _folders, _names in os.walk(target))]:
+        if os.stat(place).st_mode & 0o7777 != FOLDER_MODE:
+            os.chmod(place, FOLDER_MODE)
+            changed = True
     for place, _folders, names in os.walk(target):
         for name in names:
             path = os.path.join(place, name)
@@ -183,36 +204,33 @@ def write_revision(folder: str, revision: str, config: dict[str, str]) -> bool:
 
 
 def prune(folder: str, keep: set[str]) -> None:
-    """Remove revisions but those named and the OLDER_KEPT that were current last."""
+    """Remove revisions but those named and the OLDER_KEPT that were current last, and what a run that died was writing."""
     found = [os.path.join(folder, name) for name in os.listdir(folder) if name not in keep]
     revisions = [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
+    for path in found:
+        if os.path.basename(path).startswith(TEMPORARY):
+            os.unlink(path)
     for path in sorted(revisions, key=os.path.getmtime, reverse=True)[OLDER_KEPT:]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def own_volume(engine: Engine, name: str, uid: int, gid: int) -> bool:
-    """Give a volume's root to a user; return whether anything changed.
+def volume_to_give(engine: Engine, name: str, uid: int) -> str:
+    """Return the folder of an empty volume whose root another user owns, or nothing where it is right as it is.
 
     Raises:
         RefusedError: the volume holds data of another user, which a change of image variant brings about.
     """
     try:
-        place = engine.get(f"/volumes/{name}")["Mountpoint"]
+        place = str(engine.get(f"/volumes/{name}")["Mountpoint"])
         info = os.stat(place)
     except (EngineError, OSError):
         # Made by the engine at the container's start, or kept by a driver elsewhere.
-        return False
+        return ""
     if info.st_uid == uid:
-        return False
-    entries = [entry for entry in os.listdir(place) if entry != "lost+found"]
-    if entries:
-        raise RefusedError(
-            f"volume {name} holds data of user {info.st_uid}, but the image runs as user {uid}. Images of another family number "
-            "their users otherwise (and sort text otherwise, which corrupts indexes): go back to the image the data was made with, "
-            "or dump and restore into a new volume"
-        )
-    os.chown(place, uid, gid)
-    return True
+        return ""
+    if [entry for entry in os.listdir(place) if entry != "lost+found"]:
+        raise RefusedError(another_owner(name, info.st_uid, uid))
+    return place
 
 
 def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:
@@ -259,15 +277,18 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
             f"image {options['image']} would run as root: give the service a user (its input …_user), "
             "or add non_root to its hardening exceptions, with the reason"
         )
-    os.makedirs(options["folder"], mode=0o755, exist_ok=True)
-    folder, revision, config = os.path.join(options["folder"], "config"), options["revision"], options["config"]
-    secrets_folder = os.path.join(options["folder"], "secrets")
+    # Whatever may refuse comes before whatever writes: secrets that another user owns already would be lost to the running container.
+    given = [place for place in (volume_to_give(engine, volume, uid) for volume in options["volumes"]) if place]
+    top, revision, config = options["folder"], options["revision"], options["config"]
+    folder, secrets_folder = os.path.join(top, "config"), os.path.join(top, "secrets")
     result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False}
     preparing = options["phase"] == "prepare"
     result["diff"] = [] if preparing else differences(os.path.join(folder, "current"), config)
-    # A revision that fails its validation must leave nothing behind, so all else waits for it.
-    changed = False
-    changed |= add_secrets(secrets_folder, options["secrets"], uid, gid)
+    changed = make_folder(top)
+    if not preparing and (options["reload"] or options["validate"]):
+        keep_files(top)
+    added = add_secrets(secrets_folder, options["secrets"], uid, gid)
+    changed |= bool(added)
     if revision:
         fresh = not os.path.isdir(os.path.join(folder, revision))
         written = write_revision(folder, revision, config)
@@ -277,27 +298,60 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
             try:
                 run_in_container(engine, options["container"], argv, "The check of the new configuration")
             except (RefusedError, EngineError):
+                # What was refused leaves nothing behind.
                 if fresh:
                     shutil.rmtree(os.path.join(folder, revision), ignore_errors=True)
+                if preparing:
+                    remove_secrets(secrets_folder, added)
+                restore_files(top)
                 raise
     if preparing:
         return {"changed": changed, **result}
-    changed |= write_secrets(secrets_folder, options["secrets"], uid, gid)
+    changed |= take_over(options, engine, result, given)
     for path, item in options["host_files"].items():
         changed |= write_file(path, item["content"], int(item["mode"], 8))
-    for volume in options["volumes"]:
-        changed |= own_volume(engine, volume, uid, gid)
-    if revision:
-        result["previous"] = switch(folder, revision)
-        changed |= result["previous"] != revision
-        prune(folder, {revision, result["previous"]})
-    if options["reload"]:
-        reload(engine, options["container"], options["reload"])
-        result["reloaded"] = changed = True
+    return {"changed": changed, **result}
+
+
+def take_over(options: dict[str, t.Any], engine: Engine, result: dict[str, t.Any], given: list[str]) -> bool:
+    """Make configuration and secrets the current ones and have the service read them; return whether anything changed.
+
+    Args:
+        options: the module's options.
+        engine: the host's engine.
+        result: the module's result, of which ``uid`` and ``gid`` are read, and ``previous`` and ``reloaded`` are set.
+        given: folders of volumes that become the container's user's.
+
+    Raises:
+        RefusedError: the service refuses them, and has those of before again.
+        EngineError: the service cannot be told; it has those of before again.
+    """
+    top, revision = options["folder"], options["revision"]
+    folder, uid, gid = os.path.join(top, "config"), result["uid"], result["gid"]
+    try:
+        changed = write_secrets(os.path.join(top, "secrets"), options["secrets"], uid, gid)
+        if revision:
+            result["previous"] = switch(folder, revision)
+            changed |= result["previous"] != revision
+        if options["reload"]:
+            reload(engine, options["container"], options["reload"])
+            result["reloaded"] = changed = True
+    except (RefusedError, EngineError, OSError) as error:
+        if not restore_files(top):
+            raise
+        if options["reload"]:
+            # It may have read a part of them. Where it cannot be told of the files of before either, it has read nothing.
+            with contextlib.suppress(RefusedError, EngineError):
+                run_in_container(engine, options["container"], options["reload"], "The reload of the files before")
+        raise RefusedError(f"{error}\nThe files of before are in place again, and {options['container']} goes on with them.") from error
+    for place in given:
+        os.chown(place, uid, gid)
+        changed = True
     # Without a reload the container is about to be made or started, and reads what is current then.
     if revision:
         changed |= write_file(os.path.join(folder, "loaded"), revision + "\n", 0o644)
-    return {"changed": changed, **result}
+        prune(folder, {revision, result["previous"]})
+    return changed | forget_files(top)
 
 
 if __name__ == "__main__":

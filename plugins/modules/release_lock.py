@@ -84,6 +84,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import make_folder, write_file
+
 
 def read_lock(path: str) -> dict[str, t.Any] | None:
     """Return the lock's content, or None where nobody holds it; a torn file is nobody's."""
@@ -96,13 +98,7 @@ def read_lock(path: str) -> dict[str, t.Any] | None:
 
 def write_lock(path: str, lock: dict[str, t.Any]) -> None:
     """Replace the lock atomically."""
-    temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(lock, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    write_file(path, json.dumps(lock, indent=1, sort_keys=True), 0o644)
 
 
 def refusal(lock: dict[str, t.Any]) -> str:
@@ -136,7 +132,7 @@ def main() -> None:
         }
     )
     options = module.params
-    os.makedirs(os.path.dirname(options["path"]), mode=0o755, exist_ok=True)
+    make_folder(os.path.dirname(options["path"]))
     # Two runs that come at once are told apart by the kernel, not by the order of their reads.
     with open(f"{options['path']}.guard", "w", encoding="ascii") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)

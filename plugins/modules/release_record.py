@@ -38,9 +38,10 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 import json
-import os
 
 from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import write_file
 
 
 def main() -> None:
@@ -56,12 +57,7 @@ def main() -> None:
     except OSError:
         before = ""
     if before != text and not module.check_mode:
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{path}.new", path)
+        write_file(path, text, 0o644)
     module.exit_json(changed=before != text)
 
 

@@ -105,6 +105,7 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 #: Stands in the volume while its data changes: a store that is started then finds something that is no data of its, and refuses.
@@ -193,14 +194,8 @@ def give(folder: Path, uid: int, gid: int) -> None:
 
 def write_journal(path: Path, journal: dict[str, t.Any]) -> None:
     """Replace the journal, so that a crash leaves the old or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     os.sync()
-    new = path.with_suffix(".new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(journal, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    write_file(str(path), json.dumps(journal), 0o644)
 
 
 def empty_into(live: Path, aside: Path, last: str) -> None:

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +140,194 @@ def test_what_cannot_be_prepared_leaves_nothing(folder: Path):
         apply(tree(folder, "prepare"), FakeEngine("/f/"))
     assert not (folder / "config/f").exists()
     assert current(folder) == ("e", "e")
+
+
+class Store:
+    """A service that reads its files when it is told to, and refuses some; what it has read lies in a file, which outlives a killed run."""
+
+    def __init__(self, top: Path, bad: str = "bad") -> None:
+        self.top, self.bad, self.place = top, bad, top.parent / "read.json"
+
+    def files(self) -> dict[str, str]:
+        config = self.top / "config" / "current"
+        found = {path.name: path.read_text() for path in config.resolve().rglob("*") if path.is_file()}
+        return found | {path.name: path.read_text() for path in (self.top / "secrets").iterdir()}
+
+    def read(self) -> dict[str, str]:
+        return json.loads(self.place.read_text()) if self.place.exists() else {}
+
+    def image_user(self, _image: str, _user: str) -> tuple[int, int]:
+        return 1234, 1234
+
+    def get(self, _path: str) -> dict[str, str]:
+        return {"Mountpoint": str(self.top.parent / "volume")}
+
+    def execute(self, _container: str, argv: list[str]) -> tuple[int, str, str]:
+        files = self.files()
+        if argv == ["reload"] and self.bad in "".join(files.values()):
+            return 1, "", "line 1: what is bad"
+        if argv == ["reload"]:
+            self.place.write_text(json.dumps(files))
+        return 0, "", ""
+
+
+def both(top: Path, text: str, revision: str, **more: Any) -> dict[str, Any]:
+    """Return options that give a service a configuration and secrets, and have it read them."""
+    rest = {"image": "redis", "user": "", "non_root": True, "host_files": {}, "volumes": [], "validate": [], "phase": "whole"}
+    secrets = {"users.acl": f"user {text}", f"{text}.key": text}
+    new = {"config": {"runtime.conf": text, "parts/more.conf": "more"}, "secrets": secrets, "revision": revision}
+    return {"folder": str(top), "container": "slipway-redis", "reload": ["reload"], **rest, **new, **more}
+
+
+def everything(top: Path) -> dict[str, Any]:
+    """Return all files and links of a service, with their modes and owners, but revisions that are not current."""
+    found: dict[str, Any] = {}
+    for path in sorted(top.rglob("*")):
+        info, name = path.lstat(), str(path.relative_to(top))
+        kept = name.split("/")[:2]
+        if kept[0] == "config" and len(kept) > 1 and kept[1] not in {"loaded", "current", os.readlink(top / "config/current")}:
+            continue
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (oct(info.st_mode), info.st_uid, content)
+    return found
+
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="gives files to other users")
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A service that has read its first configuration."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    apply(both(tmp_path / "redis", "good", "a"), Store(tmp_path / "redis"))
+    return tmp_path / "redis"
+
+
+@as_root
+def test_files_that_a_reload_refuses_do_not_stay(service: Path):
+    before = everything(service)
+    with pytest.raises(RefusedError, match=r"(?s)what is bad.*files of before are in place again"):
+        apply(both(service, "bad", "b"), Store(service))
+    assert everything(service) == before
+    assert Store(service).read() == Store(service).files()
+
+
+@as_root
+def test_secrets_that_a_reload_refuses_do_not_stay_where_the_configuration_is_the_same(service: Path):
+    before = everything(service)
+    with pytest.raises(RefusedError):
+        apply(both(service, "good", "a", secrets={"users.acl": "bad"}), Store(service))
+    assert everything(service) == before
+
+
+@as_root
+def test_new_secrets_go_with_the_configuration_that_its_check_refuses(service: Path):
+    before = everything(service)
+    with pytest.raises(RefusedError):
+        apply(both(service, "new", "b", validate=["check", "{revision}"]), FakeEngine("b"))
+    assert everything(service) == before
+
+
+@as_root
+def test_a_volume_of_another_user_is_refused_before_a_secret_is_given_away(service: Path):
+    volume = service.parent / "volume"
+    volume.mkdir()
+    (volume / "PG_VERSION").write_text("17")
+    before = everything(service)
+    with pytest.raises(RefusedError, match="volume data holds data of user 0, but the image runs as user 1234"):
+        apply(both(service, "new", "b", volumes=["data"], reload=[]), Store(service))
+    assert everything(service) == before
+
+
+STEPS = ("replace", "rename", "symlink", "unlink", "chown", "chmod", "mkdir", "rmdir", "utime")
+
+
+def killed_at(step: int, change: Callable[[], object]) -> bool:
+    """Carry out a change in a process that ends, as by SIGKILL, when it is about to touch the file system for the nth time.
+
+    Returns:
+        Whether it was killed; it had fewer steps otherwise.
+    """
+    process = os.fork()
+    if not process:
+        left = [step]
+
+        def counted(real: Callable[..., Any]) -> Callable[..., Any]:
+            def run(*arguments: Any, **more: Any) -> Any:
+                left[0] -= 1
+                if left[0] == 0:
+                    os._exit(9)
+                return real(*arguments, **more)
+
+            return run
+
+        for name in STEPS:
+            setattr(os, name, counted(getattr(os, name)))
+        with contextlib.suppress(RefusedError):
+            change()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+
+
+@as_root
+@pytest.mark.parametrize("text", ["new", "bad"])
+def test_a_run_that_is_killed_at_any_step_is_mended_by_the_next(service: Path, text: str):
+    top, step = service.parent / "copy", 0
+    while True:
+        step += 1
+        shutil.rmtree(top, ignore_errors=True)
+        shutil.copytree(service, top, symlinks=True)
+        for name in ("secrets", *(f"secrets/{path.name}" for path in (service / "secrets").iterdir())):
+            os.chown(top / name, 1234, 1234)
+        apply(both(top, "good", "a"), Store(top))
+        before = everything(top)
+        if not killed_at(step, lambda: apply(both(top, text, "b"), Store(top))):
+            break
+        # The same again: what is good comes in, and what is not goes.
+        if text == "bad":
+            with pytest.raises(RefusedError):
+                apply(both(top, text, "b"), Store(top))
+            assert everything(top) == before, step
+        else:
+            apply(both(top, text, "b"), Store(top))
+            assert {"runtime.conf": "new", "users.acl": "user new"}.items() <= Store(top).files().items(), step
+            assert "good.key" not in Store(top).files()
+            assert current(top) == ("b", "b")
+        assert Store(top).files() == Store(top).read(), step
+        assert sorted(path.name for path in top.iterdir()) == ["config", "secrets"], step
+        # Going back instead works as well.
+        shutil.rmtree(top)
+    assert step > 20
+
+
+@as_root
+@pytest.mark.parametrize("step", range(1, 60, 3))
+def test_a_run_that_is_killed_can_be_followed_by_one_that_goes_back(service: Path, step: int):
+    before = everything(service)
+    killed_at(step, lambda: apply(both(service, "new", "b"), Store(service)))
+    apply(both(service, "good", "a"), Store(service))
+    assert everything(service) == before
+    assert Store(service).files() == Store(service).read()
+
+
+@as_root
+def test_a_container_s_user_can_read_what_is_written_under_any_umask(tmp_path: Path):
+    before = os.umask(0o077)
+    try:
+        top, unit = tmp_path / "etc/slipway/redis", tmp_path / "etc/units/slipway.timer"
+        apply(both(top, "good", "a", host_files={str(unit): {"content": "x", "mode": "0644"}}), Store(top))
+    finally:
+        os.umask(before)
+    for folder in (top, top.parent, top / "config", top / "config/a", top / "config/a/parts", unit.parent):
+        assert oct(folder.stat().st_mode & 0o7777) == "0o755", folder
+    assert [oct(path.stat().st_mode & 0o7777) for path in (top / "config/a/parts/more.conf", unit)] == ["0o644", "0o644"]
+    secret = (top / "secrets/users.acl").stat()
+    assert [oct((top / "secrets").stat().st_mode & 0o7777), oct(secret.st_mode & 0o7777), secret.st_uid] == ["0o500", "0o400", 1234]
+
+
+@as_root
+def test_folders_that_an_earlier_version_left_to_the_umask_are_opened(service: Path):
+    for name in ("config", "config/a", "config/a/parts"):
+        (service / name).chmod(0o700)
+    assert apply(both(service, "good", "a", reload=[]), Store(service))["changed"]
+    assert {oct((service / name).stat().st_mode & 0o7777) for name in ("config", "config/a", "config/a/parts")} == {"0o755"}

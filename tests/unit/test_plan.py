@@ -98,6 +98,14 @@ def state() -> dict[str, Any]:
     return copy.deepcopy(agreeing_state(DECLARED))
 
 
+def test_a_change_of_files_that_was_interrupted_is_finished(state: dict[str, Any]) -> None:
+    # Of secrets nothing else tells: their files may be the new ones, and what the process has read the old ones.
+    state["files"]["/etc/slipway/slipway/redis/undo/journal.json"] = {"mode": "0600", "uid": 0, "gid": 0, "digest": ""}
+    (needed,) = plan(state)["needed"]
+    assert needed["reasons"] == ["a change of its files was interrupted"]
+    assert (needed["files"], needed["reload"]) == (True, True)
+
+
 def test_nothing_is_needed_where_all_agrees(state: dict[str, Any]) -> None:
     assert plan(state)["needed"] == []
     assert plan(state)["stale"] == []
