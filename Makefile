@@ -5,11 +5,11 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image images lab demo test lint unit molecule e2e bench clean
+.PHONY: help tools image images lab demo check test test-all lint unit scenario molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo '  Settings: LAB=lab TOPOLOGY=one|fleet|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab'
+	@echo '  Settings: LAB=lab TOPOLOGY=one|fleet|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab S=scenario K=test'
 
 demo: ## Deploy the support desk to lab hosts: from nothing to https://localhost:8443
 	@lab/demo
@@ -33,16 +33,26 @@ images: ## Build or pull the images that the lab needs
 tools: ## Install Ansible, Molecule and the linters into .venv
 	@lab/step tools lab/tools
 
-test: ## Run lint, unit tests, and every Molecule scenario (with the browser)
+check: ## Before each commit, in a minute: lint, types, and the unit tests that start no program
+	@lab/test check
+
+test: ## Lint, all unit tests, the product's, and the main lane of every Molecule scenario
 	@lab/test lint unit product molecule
+
+test-all: ## The same with every test of every scenario, which takes hours
+	@SLIPWAY_LANE=all lab/test lint unit product molecule
 
 lint: ## Check style, types and rules
 	@lab/test lint
 
-unit: ## Test plugins and the rules of the repository, and the product
-	@lab/test unit product
+unit: ## Run all unit tests, without Docker
+	@lab/test unit
 
-molecule: ## Run every Molecule scenario
+scenario: ## One scenario's tests against a lab that stays up: make scenario S=release K=test_two_releases
+	@lab/step tools lab/tools
+	@lab/scenario '$(S)' '$(K)'
+
+molecule: ## Run the Molecule scenarios: SLIPWAY_LANE=main, all, or shards; SCENARIOS="default cluster"
 	@lab/test molecule
 
 e2e: ## Test the product of a lab that is up through a browser

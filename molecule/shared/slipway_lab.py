@@ -24,6 +24,7 @@ import pytest
 import testinfra
 import yaml
 
+pytest_plugins = ["slipway_lanes"]
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 NETWORK = "slipway-lab"

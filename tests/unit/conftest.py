@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,45 @@ init_plugin_loader([str(ROOT / "collections")])
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+# What starts a program, as Python's audit hooks name it.
+STARTS = {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.forkpty"}
+in_test = False
+
+
+def refuse_programs(event: str, arguments: tuple[Any, ...]) -> None:
+    """Skip a test that is about to start a program: `make check` runs those that start none, `make unit` all of them."""
+    # Python itself asks ldconfig for the name of a library, which Ansible's filters load.
+    if in_test and event in STARTS and not str(arguments[0]).endswith("ldconfig"):
+        pytest.skip(f"starts a program: {arguments[0]}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-programs", action="store_true", help="skip tests that start a program")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--no-programs"):
+        sys.addaudithook(refuse_programs)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    global in_test  # noqa: PLW0603 - an audit hook cannot be removed
+    in_test = True
+    yield
+    in_test = False
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture
+def programs(pytestconfig: pytest.Config) -> None:
+    """Of a test whose programs are started by a thread, where a skip is lost."""
+    if pytestconfig.getoption("--no-programs"):
+        pytest.skip("starts programs")
 
 
 def tracked_files() -> list[Path]:

@@ -287,7 +287,7 @@ def test_a_volume_whose_data_cannot_be_exchanged_is_refused_in_check_mode(volume
 
 
 @pytest.fixture
-def offered(tmp_path, capsys):
+def offered(programs, tmp_path, capsys):  # noqa: ARG001
     """The address of a folder that is offered as the backup host does."""
     folder = tmp_path / "data"
     (folder / "base").mkdir(parents=True)

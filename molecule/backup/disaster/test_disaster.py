@@ -7,10 +7,13 @@ import os
 import subprocess
 from typing import Any
 
+import pytest
 import slipway_marks as marks
 import yaml
 from slipway_elsewhere import Repository
 from slipway_lab import ROOT, Lab, LabHost
+
+pytestmark = pytest.mark.extended("backup-losses")
 
 PROGRAM = "docker exec slipway-backup slipway-backup"
 

@@ -175,6 +175,7 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
     assert host.succeeds(f"{PROGRAM} verify latest")
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_second_backup_of_unchanged_data_adds_little_off_site(host: LabHost):
     sql(host, "drop table if exists bulk")
     sql(host, "create table bulk as select g, md5(g::text) as text from generate_series(1, 400000) as g")
@@ -260,6 +261,7 @@ def acknowledged_writes(host: LabHost, store: str) -> dict[str, float]:
 
 
 @pytest.mark.usefixtures("writers")
+@pytest.mark.extended("backup-runs")
 def test_what_was_acknowledged_before_the_moment_is_in_a_point_that_is_taken_while_writes_go_on(host: LabHost):
     code, said = run(host)
     assert code == 0, said
@@ -290,6 +292,7 @@ def test_what_was_acknowledged_before_the_moment_is_in_a_point_that_is_taken_whi
         assert {int(number) for number in captured[store]} >= set(range(1, max(map(int, captured[store])))), store
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_logical_dump_can_be_loaded_elsewhere(host: LabHost):
     change = shlex.quote('s/"logical_dump": false/"logical_dump": true/')
     host.run(f"docker exec slipway-backup sh -c {shlex.quote(f'sed {change} /etc/slipway/current/backup.json >/tmp/dump.json')}")
@@ -313,6 +316,7 @@ def test_a_logical_dump_can_be_loaded_elsewhere(host: LabHost):
         sql(host, "drop database dumped")
 
 
+@pytest.mark.extended("backup-runs")
 def test_the_timer_runs_the_same(host: LabHost, lab: Lab):
     by_playbook = lab.playbook("backup").report["backup"]["last_point"]["name"]
     timer = host.run("systemctl show slipway-slipway-backup.timer --property=Persistent,RandomizedDelayUSec,ActiveState,UnitFileState")
@@ -329,6 +333,7 @@ def test_the_timer_runs_the_same(host: LabHost, lab: Lab):
     assert [ours[key] for key in kept] == [its[key] for key in kept]
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_scheduled_run_that_was_missed_is_caught_up(host: LabHost):
     timer = "slipway-slipway-backup.timer"
     jitter = f"/run/systemd/system/{timer}.d/none.conf"
@@ -375,6 +380,7 @@ def test_a_run_that_is_killed_leaves_no_point_and_the_next_one_tidies_up(host: L
     assert leftovers(host) == ([], set())
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_next_one(host: LabHost):
     # Nothing that is known there yet, so that it takes a while.
     sql(host, "drop table if exists bulk")
@@ -411,6 +417,7 @@ def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_nex
     host.run(f"{PROGRAM} check --read-data 100")
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
     before = names(host)
     host.run("docker stop slipway-postgres")
@@ -427,6 +434,7 @@ def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
     assert not [state for state in states if state.startswith("Z")], "what the receiver left is taken leave of"
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_run_on_a_full_disk_fails_and_leaves_nothing(host: LabHost):
     config = json.loads(host.run("cat /etc/slipway/slipway/backup/config/current/backup.json"))
     # Of PostgreSQL there is one receiver only; the stores that remain are written by programs of their own.
@@ -470,6 +478,7 @@ def leave_free(disk: str, megabytes: int) -> str:
     return f"mount -o remount,size=$(($(df --output=used --block-size=1 {disk} | tail -n 1) + {megabytes * 2**20})) {disk}"
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_base_backup_that_meets_a_full_disk_leaves_nothing_and_wal_streams_on_when_there_is_room(
     host: LabHost, small_disk: str, restored: Callable[..., str]
 ):
@@ -506,6 +515,7 @@ def test_a_base_backup_that_meets_a_full_disk_leaves_nothing_and_wal_streams_on_
     assert leftovers(host) == ([], set())
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
     host.run(f"cp --preserve {SECRETS}/offsite_password /root/kept && echo some-other-secret-1 >{SECRETS}/offsite_password")
     try:
@@ -543,6 +553,7 @@ def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
     assert report(host)["last_verified"]["name"] == newest
 
 
+@pytest.mark.extended("backup-runs")
 def test_pruning_takes_a_point_with_all_that_only_it_needed_and_nothing_else(host: LabHost, restored: Callable[..., str]):
     rows = []
     for _ in range(3):
@@ -579,6 +590,7 @@ def test_pruning_takes_a_point_with_all_that_only_it_needed_and_nothing_else(hos
     assert sql(host, "select count(*) from acked", container=restored(aged[1])) == rows[1]
 
 
+@pytest.mark.extended("backup-runs")
 def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, restored: Callable[..., str]):
     older = names(host)[-1]
     rows = []
@@ -593,6 +605,7 @@ def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, re
         assert sql(host, "select count(*) from acked", container=restored(name)) == count
 
 
+@pytest.mark.extended("backup-losses")
 def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_that_does(host: LabHost, lab: Lab):
     *older, newest = names(host)
     wanted = older[-1]
@@ -612,6 +625,7 @@ def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_
         host.run(f"docker exec slipway-backup sh -c '{back}'")
 
 
+@pytest.mark.extended("backup-losses")
 def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_full_one(host: LabHost):
     host.run("docker stop slipway-backup")
     try:
@@ -638,6 +652,7 @@ def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_ful
     assert report(host)["alerts"] == []
 
 
+@pytest.mark.extended("backup-losses")
 def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: LabHost, restored: Callable[..., str]):
     folder = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip() + "/wrong"
     host.run(f"mkdir -p {folder} && cp /usr/lib/*/faketime/libfaketime.so.1 {folder}/")
@@ -679,6 +694,7 @@ def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: 
     assert sql(host, "select count(*) from acked", container=server) == "3"
 
 
+@pytest.mark.extended("backup-losses")
 def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_name(host: LabHost, lab: Lab):
     identity = "/backup/barman/postgres/identity.json"
     before = names(host)
@@ -743,6 +759,7 @@ def unsynchronised(host: LabHost, lab: Lab) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("unsynchronised")
+@pytest.mark.extended("backup-losses")
 def test_the_loss_of_a_database_that_waits_for_nobody_loses_the_last_second_at_most(host: LabHost, restored: Callable[..., str]):
     assert sql(host, "select sync_state from pg_stat_replication") == "async"
     assert report(host)["alerts"] == []
@@ -797,6 +814,7 @@ def foreign(host: LabHost) -> Iterator[str]:
     host.run(remove, check=False)
 
 
+@pytest.mark.extended("backup-losses")
 def test_a_server_that_is_none_of_ours_is_restored_to_the_last_row(host: LabHost, foreign: str):
     rows = "docker exec {} psql --username=postgres --dbname=shop --no-psqlrc --quiet --tuples-only --no-align --command={}"
     wait_until(lambda: host.succeeds(f"{foreign} --json report | grep -q '\"streaming\": true'"), 90, "WAL streams")

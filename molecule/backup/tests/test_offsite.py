@@ -11,6 +11,8 @@ import pytest
 from slipway_elsewhere import Repository
 from slipway_lab import Lab, LabHost
 
+pytestmark = pytest.mark.extended("backup-losses")
+
 PROGRAM = "docker exec slipway-backup slipway-backup"
 FOLDER = "/root/offsite"
 # Redis alone is enough of a point, so that each kind takes a few seconds. With the user and the rights that the role gives.

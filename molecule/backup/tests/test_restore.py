@@ -112,6 +112,7 @@ def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host:
     assert nothing_thrown_away_is_left(host)
 
 
+@pytest.mark.extended("restore")
 def test_a_drill_waits_for_one_that_is_going_on(host: LabHost, lab: Lab, newest: dict[str, Any]):
     host.run(f"systemd-run --unit other-drill --collect --quiet --service-type=exec {HOST_PROGRAM} drill {newest['name']}")
     wait_until(lambda: host.succeeds("docker container inspect slipway-drill-postgres"), 60, "the other drill has begun")
@@ -146,6 +147,7 @@ def failed_checks(lab: Lab) -> dict[str, str]:
     return found
 
 
+@pytest.mark.extended("restore")
 def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: Lab, newest: dict[str, Any]):
     volume = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip()
     manifest = f"{volume}/points/{newest['name']}/manifest.json"
@@ -172,6 +174,7 @@ def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: 
     assert drill.report["drill"]["result"] == "verified", drill.told
 
 
+@pytest.mark.extended("restore")
 def test_a_drill_finds_an_index_that_leads_to_the_wrong_rows(host: LabHost, lab: Lab):
     # An order that turns round when the index is made: as of a library whose rules for sorting text have changed.
     order = "create or replace function turned(a int, b int) returns int language sql immutable as 'select {}'"
@@ -193,6 +196,7 @@ def test_a_drill_finds_an_index_that_leads_to_the_wrong_rows(host: LabHost, lab:
     assert lab.playbook("drill").report["drill"]["result"] == "verified"
 
 
+@pytest.mark.extended("restore")
 def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
     sql(host, "insert into kept default values")
     host.run(f"{HOST_PROGRAM} run --wait 300")
@@ -210,6 +214,7 @@ def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
 
 
 @pytest.mark.parametrize("spoilt", ["head -c 16777216 /dev/zero | zstd -q", "head -c 5000 /dev/urandom"])
+@pytest.mark.extended("restore")
 def test_wal_that_cannot_be_read_up_to_its_end_is_told(host: LabHost, lab: Lab, spoilt: str):
     """Of a segment that can be decompressed and is not what was written, and of one that cannot."""
     point = points(host)[-1]["name"]
@@ -272,6 +277,7 @@ def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_o
     lab.wait_until_healthy()
 
 
+@pytest.mark.extended("restore")
 def test_another_major_version_is_refused(host: LabHost, lab: Lab, newest: dict[str, Any]):
     path = f"/backup/points/{newest['name']}/manifest.json"
     edit = f'docker exec slipway-backup sed -i \'s/"major": {{}}/"major": {{}}/\' {path}'
@@ -326,6 +332,7 @@ def test_what_does_not_go_together_is_refused(lab: Lab, variables: dict[str, str
     assert run.changed == []
 
 
+@pytest.mark.extended("restore")
 def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):
     rows = sql(host, "select count(*) from kept")
     sql(host, "insert into kept default values")
@@ -397,6 +404,7 @@ def journal_of_redis_in_the_way(host: LabHost) -> Iterator[None]:
     host.run(f"rmdir {obstacle}")
 
 
+@pytest.mark.extended("restore")
 def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_there(host: LabHost, lab: Lab):
     host.wait_for_backups()
     host.run(f"{HOST_PROGRAM} run --wait 300")
@@ -442,6 +450,7 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     host.wait_for_backups()
 
 
+@pytest.mark.extended("restore")
 def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):
     rows = sql(host, "select count(*) from kept")
     with journal_of_redis_in_the_way(host):

@@ -96,6 +96,7 @@ def test_app_hosts_answer_alone(lab: Lab, client: httpx.Client):
     lab.wait_until_healthy(120)
 
 
+@pytest.mark.extended("cluster")
 def test_doors_stay_shut_after_an_engine_restart(lab: Lab, stranger: Stranger):
     host = lab.hosts["db1"]
     host.run("systemctl restart docker")
@@ -106,6 +107,7 @@ def test_doors_stay_shut_after_an_engine_restart(lab: Lab, stranger: Stranger):
     assert lab.site().changed == []
 
 
+@pytest.mark.extended("cluster")
 def test_doors_that_the_next_boot_would_open_are_a_difference(lab: Lab, stranger: Stranger):
     host = lab.hosts["db1"]
     host.run("systemctl disable slipway-slipway-firewall.service")

@@ -94,6 +94,7 @@ def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host
     assert again.changed == []
 
 
+@pytest.mark.extended("default")
 def test_containers_made_anew_by_hand_are_replaced_and_nothing_is_lost(lab: Lab, host: LabHost):
     """As somebody in a hurry does it: no label of ours, the default network, another image's command, the port of the front door taken."""
     said = question(lab)
@@ -127,6 +128,7 @@ def served_certificate(lab: Lab) -> bytes:
         return line.getpeercert(binary_form=True) or b""
 
 
+@pytest.mark.extended("default")
 def test_new_key_and_log_format_reach_clients_by_a_reload(lab: Lab):
     """As the page on operating says: the key's files are removed, and a run makes new ones. No connection is cut for it."""
     before, certificate = ids(lab), served_certificate(lab)
@@ -163,6 +165,7 @@ def test_new_key_and_log_format_reach_clients_by_a_reload(lab: Lab):
     assert ids(lab) == before, "a container was made anew for a setting of nginx"
 
 
+@pytest.mark.extended("default")
 def test_rotation_whose_release_fails_is_mended_by_running_again(lab: Lab, host: LabHost):
     """The stores have the new passwords by then, and the version that goes on serving the old ones: what is connected stays so."""
     said = question(lab)
@@ -244,6 +247,7 @@ def test_without_redis_the_product_answers(lab: Lab, host: LabHost):
         wait_until(lambda: client.get("/api/ready").json()["status"] == "ready", 30, "the product has Redis again")
 
 
+@pytest.mark.extended("default")
 def test_all_come_back_after_the_engine_restarts(lab: Lab, host: LabHost):
     before = ids(lab)
     host.run("systemctl restart docker")

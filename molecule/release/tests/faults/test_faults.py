@@ -1,7 +1,8 @@
 """What must not break a release: after each fault all hosts serve one version, nothing is left over, and the next release works.
 
-The tests run in this order. One whose release fails is followed by one whose release succeeds, which is the next release. The product is a
-small one, and nothing is under load, so nothing has to be drained: tests/load is about that.
+Each test begins with the fleet as begin_small leaves it, whichever ran before; in their order one whose release fails is mostly followed by
+one whose release succeeds, which is the next release. The product is a small one, and nothing is under load, so nothing has to be drained:
+tests/load is about that.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
     fleet.check(version)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_host_without_room_for_a_second_slot(fleet: Fleet):
     run = fails_and_goes_back(fleet, fleet.other(), release_minimum_memory_mb=99_999_999)
     assert "but a second slot needs" in message(run)
@@ -97,6 +99,7 @@ def test_two_releases_started_together(fleet: Fleet):
     fleet.check(other, done)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_disk_that_fills_during_the_pull(fleet: Fleet):
     """An engine collects layers in a folder before it unpacks them; that folder is made too small for one."""
     host = fleet.app[1]
@@ -111,6 +114,7 @@ def test_a_disk_that_fills_during_the_pull(fleet: Fleet):
     assert "start" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-faults")
 def test_a_lock_whose_holder_is_gone_is_taken_on_demand(fleet: Fleet):
     strand(fleet, 600)
     version, other = fleet.version, fleet.other()
@@ -127,18 +131,21 @@ def test_a_migration_that_fails(fleet: Fleet):
     assert "start" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-faults")
 def test_a_lock_whose_holder_is_gone_expires(fleet: Fleet):
     strand(fleet, -1)
     other = fleet.other()
     fleet.check(other, fleet.deploy(other, **QUICK))
 
 
+@pytest.mark.extended("release-faults")
 def test_a_migration_that_hangs(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-migration-hangs", app_migrate_seconds=3)
     assert "has not ended within 3 s" in message(run)
     assert "waiting for a lock on customers" in message(run)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_canary_gets_its_share(fleet: Fleet):
     before, version = fleet.version, fleet.other()
     run = fleet.start("deploy", version, app_canary_weight=25, app_canary_seconds=10, **QUICK)
@@ -155,12 +162,14 @@ def test_a_canary_gets_its_share(fleet: Fleet):
     fleet.check(version, done)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_container_that_never_becomes_healthy(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-never-healthy", app_backend_start_seconds=6)
     assert "did not become healthy within 6 s" in message(run)
     assert "switch" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-faults")
 def test_images_of_versions_that_are_not_kept_go(fleet: Fleet):
     record, version = fleet.records()[0], fleet.other()
     gone = set(record["history"]) - {record["version"], version}
@@ -174,12 +183,14 @@ def test_images_of_versions_that_are_not_kept_go(fleet: Fleet):
             assert not {f"support-desk/{tier}:{old}" for old in gone} & there, host
 
 
+@pytest.mark.extended("release-faults")
 def test_a_version_that_is_healthy_and_never_ready(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-unready", release_gate_seconds=5)
     assert "/ready answers 503" in message(run)
     assert "switch" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-kills")
 def test_killed_in_each_step_then_the_same_command_again(fleet: Fleet):
     """Each run is killed in a later step than the one before, so each puts right what that one left, and gets further."""
     before, version = fleet.version, fleet.other()
@@ -193,11 +204,13 @@ def test_killed_in_each_step_then_the_same_command_again(fleet: Fleet):
     fleet.check(version, run)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_container_that_is_healthy_and_dies_before_the_switch(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-dies")
     assert "has died since it was ready" in message(run) or "does not answer" in message(run)
 
 
+@pytest.mark.extended("release-kills")
 def test_killed_in_retire_then_the_same_command_again(fleet: Fleet):
     killed_once_committed(fleet, "retire")
 
@@ -208,16 +221,19 @@ def test_a_version_that_answers_errors_after_the_switch(fleet: Fleet):
     assert "probe" in run.report["steps"]
 
 
+@pytest.mark.extended("release-kills")
 def test_killed_in_record_then_the_same_command_again(fleet: Fleet):
     killed_once_committed(fleet, "record")
 
 
+@pytest.mark.extended("release-faults")
 def test_a_version_that_answers_errors_to_its_canary(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-errors", app_canary_weight=50, app_canary_seconds=2)
     assert "switch" not in run.report["steps"]
     assert run.report["prober"]["failed"] > 0
 
 
+@pytest.mark.extended("release-kills")
 def test_a_rollback_that_died_is_done_by_the_same_command(fleet: Fleet):
     version = fleet.other()
     fleet.deploy(version, **QUICK)
@@ -235,6 +251,7 @@ def test_a_balancer_whose_configuration_does_not_validate(fleet: Fleet):
     assert "probe" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-faults")
 def test_the_version_that_runs_is_not_released_again(fleet: Fleet):
     version = fleet.other()
     fleet.check(version, fleet.deploy(version, **QUICK))
@@ -247,6 +264,7 @@ def test_the_version_that_runs_is_not_released_again(fleet: Fleet):
     fleet.check(version, run)
 
 
+@pytest.mark.extended("release-faults")
 def test_an_image_that_reports_another_version_than_its_name(fleet: Fleet):
     run = fails_and_goes_back(fleet, "5.0.0-other-version", release_gate_seconds=5)
     assert "reports version 0.0.0 instead of 5.0.0-other-version" in message(run)
@@ -255,6 +273,7 @@ def test_an_image_that_reports_another_version_than_its_name(fleet: Fleet):
 
 # One step for each state that a run leaves which dies: the lock, a migration, a slot, a share of the requests, all of them, a new version.
 @pytest.mark.parametrize("step", ["preflight", "migrate", "start", "canary", "probe", "retire"])
+@pytest.mark.extended("release-kills")
 def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
     """Whoever takes back a release that died wants what served before it, however far it came."""
     before, version = fleet.version, fleet.other()
@@ -264,6 +283,7 @@ def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
     fleet.check(before, run)
 
 
+@pytest.mark.extended("release-faults")
 def test_a_version_that_turns_bad_once_it_serves(fleet: Fleet):
     """The probe finds it good; it is the prober that counts what clients lose then."""
     run = fails_and_goes_back(fleet, "5.0.0-sours", release_probe_seconds=15)

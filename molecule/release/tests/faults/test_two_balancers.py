@@ -10,6 +10,8 @@ import pytest
 from slipway_lab import LabHost
 from slipway_release import QUICK, SMALL, Fleet
 
+pytestmark = pytest.mark.extended("release-ways")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def second(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHost]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from slipway_release import QUICK, Fleet
 
+pytestmark = pytest.mark.extended("release-ways")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def small(fleet: Fleet) -> None:

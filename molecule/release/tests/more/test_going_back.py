@@ -34,6 +34,7 @@ def test_a_rollback_starts_what_was_kept(fleet: Fleet):
         assert backend["State"]["StartedAt"] > started
 
 
+@pytest.mark.extended("release-ways")
 def test_a_rollback_that_fails_leaves_what_was_kept(fleet: Fleet):
     """So that the next one, once its cause is mended, finds it."""
     serving, before, to = fleet.version, kept(fleet), fleet.other()
@@ -46,6 +47,7 @@ def test_a_rollback_that_fails_leaves_what_was_kept(fleet: Fleet):
     fleet.check(to, fleet.rollback(**QUICK))
 
 
+@pytest.mark.extended("release-ways")
 def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
     before, wanted = fleet.version, fleet.other()
     run = fleet.deploy(wanted, **QUICK, app_standby=True)

@@ -42,6 +42,7 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
         assert moment(before["FinishedAt"]) <= moment(live["StartedAt"]), f"{host}: {before}, {live}"
 
 
+@pytest.mark.extended("release-ways")
 def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
     before, wanted = fleet.version, fleet.other()
     ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[-1].name + "' else [] }}"
@@ -51,6 +52,7 @@ def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
     assert run.report["prober"]["failed"] == 0, run.report["prober"]
 
 
+@pytest.mark.extended("release-ways")
 def test_a_run_killed_between_two_hosts_is_put_right(fleet: Fleet):
     before, wanted = fleet.version, fleet.other()
     running = fleet.start("deploy", wanted, **ROLLING)
@@ -64,6 +66,7 @@ def test_a_run_killed_between_two_hosts_is_put_right(fleet: Fleet):
     fleet.check(wanted, fleet.rollback(**ROLLING))
 
 
+@pytest.mark.extended("release-ways")
 def test_somebody_must_serve_meanwhile(fleet: Fleet):
     before = fleet.records()
     run = fleet.refused(fleet.other(), **{**ROLLING, "app_release_batch": len(fleet.app)})
