@@ -8,18 +8,27 @@ from __future__ import annotations
 import typing as t
 
 from ansible import constants as C
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Run the module with what only the controller knows."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Return the module's result."""
+        """Return the module's result.
+
+        Raises:
+            AnsibleActionFail: the stack cannot be named so.
+        """
         super().run(tmp, task_vars)
+        # Here, as all playbooks read their hosts first: paths and names are built of it from now on.
+        if problem := stack_problem(self._task.args.get("stack")):
+            raise AnsibleActionFail(f"Nothing was touched. {problem}")
         options = {
             "files": [
                 "/etc/docker/daemon.json",

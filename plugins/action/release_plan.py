@@ -47,16 +47,29 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             argument_spec={
                 "members": {"type": "list", "elements": "str", "required": True},
                 "folder": {"type": "str", "required": True},
-                "version": {"type": "str", "required": True},
+                "version": {"type": "str", "default": ""},
+                "lock_only": {"type": "bool", "default": False},
                 "rollback": {"type": "bool", "default": False},
+                "first": {"type": "bool", "default": True},
                 "kept": {"type": "int", "default": 3},
             }
         )
         hostvars = task_vars["hostvars"]
         raw = {host: hostvars.raw_get(host).get("container_service_host_state") for host in options["members"]}
         states = {host: state for host, state in raw.items() if state and "files" in state}
-        explicit = "app_version" in load_extra_vars(self._loader)
         lock = release.fleet_lock(states, options["folder"])
+        # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
+        parent = os.getppid()
+        result.update(
+            changed=False,
+            run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{parent}",
+            holder={"user": getpass.getuser(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
+            stale=lock["run"] if lock and holder_is_gone(lock.get("holder") or {}) else "",
+            lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
+        )
+        if options["lock_only"]:
+            return result
+        explicit = "app_version" in load_extra_vars(self._loader)
         record = release.after_recovery(release.fleet_record(states, options["folder"]), lock)
         live_slot = record["slot"] if record else release.SLOTS[0]
         images = release.serving_images(states, live_slot)
@@ -69,17 +82,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "slots": dict.fromkeys(images, live_slot),
             "digests": images,
         }
+        if record is None and not options["first"] and not options["rollback"]:
+            hosts = ", ".join(sorted(states)) or ", ".join(options["members"])
+            why = f"Nothing was touched: no version was ever released on {hosts}, so stores may not run yet. Run site.yml first"
+            return {**result, "failed": True, "msg": why, "report": report}
         try:
             version = release.wanted_version(record, options["version"], lock, explicit=explicit, rollback=options["rollback"])
         except ReleaseError as error:
             return {**result, "failed": True, "msg": str(error), "report": report}
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
-        # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
-        parent = os.getppid()
         result.update(
-            changed=False,
-            run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{parent}",
-            holder={"user": getpass.getuser(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
             record=record,
             live={"slot": live_slot, "version": record["version"] if record else ""},
             idle={"slot": release.other(live_slot), "version": version},
@@ -87,8 +99,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             declared=declared,
             recover=release.recovery(lock),
             interrupted=(lock or {}).get("journal") or {},
-            stale=lock["run"] if lock and holder_is_gone(lock.get("holder") or {}) else "",
-            lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
             next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for the way back.

@@ -311,7 +311,8 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
         name = short["Names"][0].lstrip("/") if short["Names"] else short["Id"][:12]
         if not of_the_stack(name, short.get("Labels") or {}, stack, folder):
             ports = sorted({port["PublicPort"] for port in short.get("Ports") or [] if port.get("PublicPort")})
-            state["foreign_containers"][name] = {"ports": ports, "image": short.get("Image", "")}
+            volumes = sorted(mount["Name"] for mount in short.get("Mounts") or [] if mount.get("Type") == "volume" and mount.get("Name"))
+            state["foreign_containers"][name] = {"ports": ports, "image": short.get("Image", ""), "volumes": volumes}
             continue
         inspected = engine.inspect(short["Id"])
         if inspected is not None:

@@ -24,8 +24,9 @@ options:
     description:
       - V(held) takes the lock, or notes a further O(step) where this run has it.
       - V(absent) gives it back; one that another run holds stays.
+      - V(checked) takes nothing, and fails where V(held) would.
     type: str
-    choices: [held, absent]
+    choices: [held, absent, checked]
     default: held
   run:
     description: Name of this run, the same in all its calls.
@@ -39,6 +40,12 @@ options:
     description: What the next run must know of this one.
     type: dict
     default: {}
+  purpose:
+    description:
+      - What the lock is held for where it is not for a release, as messages name it.
+      - What an interrupted release has left in the lock is kept meanwhile, and stands there again once the lock is given back.
+    type: str
+    default: ""
   step:
     description: How far the release has come.
     type: str
@@ -102,13 +109,52 @@ def write_lock(path: str, lock: dict[str, t.Any]) -> None:
 
 
 def refusal(lock: dict[str, t.Any]) -> str:
-    """Say who holds the lock, since when, and what to do."""
+    """Say who holds the lock, for what, since when, and what to do."""
+    what = lock.get("purpose") or "A release"
     holder = lock.get("holder", {})
     who = f"{holder.get('user', 'somebody')} on {holder.get('controller', 'another machine')} (process {holder.get('pid', '?')})"
     return (
-        f"A release is under way: {who} has held the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
-        f"{lock.get('expires_at')}. Wait for it, or, when you know that nobody releases, take it with -e release_lock_takeover=true"
+        f"{what} is under way: {who} has held the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
+        f"{lock.get('expires_at')}. Wait for it, or, when you know that it is not running any more, take it with "
+        "-e release_lock_takeover=true"
     )
+
+
+def free(lock: dict[str, t.Any] | None, options: dict[str, t.Any], now: float) -> bool:
+    """Tell whether a run may take the lock."""
+    held_by = (lock or {}).get("run", "")
+    return held_by in {"", options["run"], options["stale"]} or options["takeover"] or (lock or {}).get("expires", 0) < now
+
+
+def interrupted(lock: dict[str, t.Any] | None) -> dict[str, t.Any]:
+    """Return the lock of a release that died, which the next release needs; empty where there is none."""
+    kept = (lock or {}).get("interrupted") or lock or {}
+    return kept if (kept.get("journal") or {}).get("to") else {}
+
+
+def taken(lock: dict[str, t.Any] | None, options: dict[str, t.Any], now: float) -> dict[str, t.Any]:
+    """Return the lock as this run holds it.
+
+    Args:
+        lock: the lock as it is.
+        options: the module's.
+        now: the time, in seconds since the epoch.
+    """
+    ours = bool(lock) and lock is not None and lock.get("run") == options["run"]
+    left = interrupted(lock) if options["purpose"] else {}
+    new = {
+        "run": options["run"],
+        "since": lock["since"] if ours and lock else stamp(now),
+        "holder": options["holder"] or (lock or {}).get("holder", {}),
+        "journal": options["journal"] or (lock or {}).get("journal", {}),
+        "step": left.get("step", options["step"]),
+        "expires": now + options["lifetime"],
+        "expires_at": stamp(now + options["lifetime"]),
+    }
+    if options["purpose"]:
+        # Should this run die too, a release finds the journal where it looks for it.
+        new |= {"purpose": options["purpose"], "journal": left.get("journal", {}), "interrupted": left}
+    return new
 
 
 def stamp(seconds: float) -> str:
@@ -121,10 +167,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["held", "absent"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "absent", "checked"], "default": "held"},
             "run": {"type": "str", "required": True},
             "holder": {"type": "dict", "default": {}},
             "journal": {"type": "dict", "default": {}},
+            "purpose": {"type": "str", "default": ""},
             "step": {"type": "str", "default": ""},
             "lifetime": {"type": "int", "default": 900},
             "stale": {"type": "str", "default": ""},
@@ -137,27 +184,22 @@ def main() -> None:
     with open(f"{options['path']}.guard", "w", encoding="ascii") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         lock, now = read_lock(options["path"]), time.time()
-        held_by = (lock or {}).get("run", "")
-        ours = held_by == options["run"]
+        ours = (lock or {}).get("run", "") == options["run"]
         if options["state"] == "absent":
-            if ours:
+            left = (lock or {}).get("interrupted")
+            if ours and left:
+                write_lock(options["path"], left)
+            elif ours:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(options["path"])
             module.exit_json(changed=ours, lock={})
-        free = held_by in {"", options["run"], options["stale"]} or options["takeover"] or (lock or {}).get("expires", 0) < now
-        if lock and not free:
+        if lock and not free(lock, options, now):
             module.fail_json(msg=refusal(lock))
-        taken = {
-            "run": options["run"],
-            "since": lock["since"] if ours and lock else stamp(now),
-            "holder": options["holder"] or (lock or {}).get("holder", {}),
-            "journal": options["journal"] or (lock or {}).get("journal", {}),
-            "step": options["step"],
-            "expires": now + options["lifetime"],
-            "expires_at": stamp(now + options["lifetime"]),
-        }
-        write_lock(options["path"], taken)
-    module.exit_json(changed=True, lock=taken)
+        if options["state"] == "checked":
+            module.exit_json(changed=False, lock=lock or {})
+        new = taken(lock, options, now)
+        write_lock(options["path"], new)
+    module.exit_json(changed=True, lock=new)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,17 @@ options:
     type: str
     required: true
   version:
-    description: Value of C(app_version) in this run, from the inventory or with C(-e).
+    description: Value of C(app_version) in this run, from the inventory or with C(-e). Required without O(lock_only).
     type: str
-    required: true
+    default: ""
+  first:
+    description: Whether hosts of which none has a recorded version may get their first one. Otherwise the task fails.
+    type: bool
+    default: true
+  lock_only:
+    description: Whether to say no more than who holds the fleet's lock, for playbooks that are not a release.
+    type: bool
+    default: false
   rollback:
     description: Whether the version before is asked for.
     type: bool

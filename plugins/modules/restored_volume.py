@@ -107,6 +107,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
 
 #: Stands in the volume while its data changes: a store that is started then finds something that is no data of its, and refuses.
 GUARD = ".slipway-restoring"
@@ -460,6 +461,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     options, engine = module.params, Engine(timeout=600)
+    problem = stack_problem(options["stack"])
+    if problem:
+        module.fail_json(msg=problem)
     journal_path = Path("/etc/slipway") / options["stack"] / "restore" / f"{options['store']}.json"
     state = options["state"]
     try:

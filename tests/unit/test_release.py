@@ -216,6 +216,43 @@ def test_a_lock_whose_holder_is_gone_is_taken(tmp_path: Path, how: dict[str, Any
     assert lock_module(tmp_path, run="b", **how)["lock"]["run"] == "b"
 
 
+@pytest.mark.parametrize("state", ["held", "checked"])
+def test_a_playbook_that_is_no_release_is_kept_out_by_one(tmp_path: Path, state: str):
+    """With who holds the lock and what to do; looking alone takes nothing."""
+    assert not lock_module(tmp_path, run="m", state="checked").get("failed")
+    lock_module(tmp_path, run="a", holder={"user": "ada", "controller": "ci-7", "pid": 4711}, step="switch")
+    refused = lock_module(tmp_path, run="m", state=state, purpose="maintenance.yml")
+    assert refused["failed"]
+    for part in ("A release is under way", "ada on ci-7 (process 4711)", "step switch", "release_lock_takeover=true"):
+        assert part in refused["msg"]
+    assert json.loads((tmp_path / "lock.json").read_text())["run"] == "a"
+
+
+def test_a_release_is_kept_out_by_a_playbook_that_changes_the_fleet(tmp_path: Path):
+    lock_module(tmp_path, run="m", purpose="maintenance.yml")
+    assert "maintenance.yml is under way" in lock_module(tmp_path, run="a")["msg"]
+    lock_module(tmp_path, run="m", state="absent")
+    assert not lock_module(tmp_path, run="a").get("failed")
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_what_an_interrupted_release_has_left_is_kept_for_the_next(tmp_path: Path, died: bool):
+    """Whether the playbook that held the lock meanwhile ends or dies: a release finds the journal and the step."""
+    journal = {"from": {"slot": "blue"}, "to": {"slot": "green"}}
+    lock_module(tmp_path, run="a", step="commit", journal=journal)
+    lock_module(tmp_path, run="m", purpose="maintenance.yml", stale="a")
+    if died:
+        # And another one comes before a release does.
+        lock_module(tmp_path, run="n", purpose="destroy.yml", stale="m")
+        lock_module(tmp_path, run="n", state="absent")
+    else:
+        assert release.recovery(json.loads((tmp_path / "lock.json").read_text())) == "finish"
+        lock_module(tmp_path, run="m", state="absent")
+    left = json.loads((tmp_path / "lock.json").read_text())
+    assert (left["run"], left["step"], left["journal"]) == ("a", "commit", journal)
+    assert release.recovery(left) == "finish"
+
+
 def test_a_lock_expires(tmp_path: Path):
     lock_module(tmp_path, run="a", lifetime=1)
     time.sleep(1.1)
