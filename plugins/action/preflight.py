@@ -48,6 +48,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             {
                 "roles": ROLES_OPTION,
                 "required_groups": {"type": "list", "elements": "str", "default": []},
+                "optional_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                 "states": {"type": "bool", "default": False},
                 "ports": {"type": "str", "default": ""},
@@ -86,7 +87,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at the inventory alone."""
-        problems = preflight.check_groups(groups, arguments["required_groups"])
+        problems = preflight.check_groups(groups, arguments["required_groups"], arguments["optional_groups"])
         set_on_no_host = {name for name in arguments["secrets"] if not any(name in view for view in views.values())}
         # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
         told = set_on_no_host | ({"groups"} if problems else set())
@@ -178,6 +179,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
+            problems += preflight.check_left_out(host, state, groups, arguments["optional_groups"])
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
             version, recorded = (view.value(name, "")[0] or "" for name in ("app_version", "image_digests"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "websocket_ping_seconds": {"type": "float"},
     "websocket_reconnect_seconds": {"type": "list", "elements": "float"},
 }
+
+
+def is_missing(settings: prober.Settings) -> bool:
+    """Tell whether the first target answers 404 to the path that is to be asked for; one that does not answer tells nothing."""
+    target = settings.targets[0]
+    try:
+        with socket.create_connection((target.address, target.port), settings.timeout_seconds) as plain:
+            context = settings.context()
+            asked = context.wrap_socket(plain, server_hostname=target.server_name) if context else plain
+            request = f"GET {settings.path} HTTP/1.1\r\nHost: {prober.host_header(settings, target)}\r\nConnection: close\r\n\r\n"
+            asked.sendall(request.encode())
+            return asked.makefile("rb").readline(1024).split()[1:2] == [b"404"]
+    except OSError:
+        return False
 
 
 class Run:
@@ -167,6 +182,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "state_file": {"type": "path"},
                 "deadline_seconds": {"type": "float"},
                 "wait": {"type": "bool", "default": True},
+                "path_if_missing": {"type": "str"},
                 "mark": {"type": "str"},
                 **SETTINGS,
             },
@@ -199,7 +215,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = {name: options[name] for name in SETTINGS if options[name] is not None}
         deadline = options["deadline_seconds"]
         try:
-            prober.Settings.parse(given).context()
+            settings = prober.Settings.parse(given)
+            if options["path_if_missing"] and is_missing(settings):
+                given["path"] = options["path_if_missing"]
+            settings.context()
         except prober.SettingsError as error:
             raise AnsibleActionFail(str(error)) from error
         if not 0 < deadline <= 86400:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import re
 import typing as t
+from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
 
@@ -145,6 +147,21 @@ def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[d
     ]
 
 
+def site_name(names: t.Sequence[str], url: str = "") -> str:
+    """Return the name by which clients ask for the site, or "" where none is known.
+
+    Args:
+        names: names as ``server_name`` of nginx takes them; those that stand for many, such as ``*.example.com``, are no name to ask for.
+        url: the site's address, whose host counts where no name does.
+    """
+    try:
+        host = urlsplit(str(url)).hostname or ""
+    except ValueError:
+        host = ""
+    named = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+    return next((str(name) for name in [*names, host] if named.fullmatch(str(name))), "")
+
+
 def images_of_versions(images: list[str], version: str, versions: list[str]) -> list[str]:
     """Return the names that images have for other versions: those whose tag holds the version, with the other in its place.
 
@@ -204,6 +221,7 @@ class FilterModule:
             "images_of_versions": images_of_versions,
             "images_that_run": images_that_run,
             "upstream_servers": upstream_servers,
+            "site_name": site_name,
             "slot_memory": slot_memory,
             "slot_ports": slot_ports,
             "probe_targets": probe_targets,

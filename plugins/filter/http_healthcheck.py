@@ -38,6 +38,10 @@ options:
     description: Seconds that an answer may take.
     type: int
     default: 4
+  host:
+    description: Name to send as C(Host), for a product that answers to its own names only; empty sends C(127.0.0.1).
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -59,6 +63,7 @@ from collections.abc import Callable
 from ansible.errors import AnsibleFilterError
 
 _PATH = re.compile(r"/[A-Za-z0-9._~/?&=%+,:@-]*")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 
 # Redirects are not followed, as the page that counts is the one asked for. wget always follows, so the first status line that it
 # prints is taken; some builds of BusyBox crash on its option -T. A container's proxy must not get a question to itself.
@@ -67,9 +72,9 @@ unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 has() {{ command -v "$1" >/dev/null 2>&1; }}
 if has timeout; then limit="timeout {timeout}"; else limit=; fi
 if has curl; then
-  status=$(curl -s -k -m {timeout} -o /dev/null -w '%{{http_code}}' '{url}')
+  status=$(curl -s -k -m {timeout} {curl}-o /dev/null -w '%{{http_code}}' '{url}')
 elif has wget; then
-  status=$(HOME=/nonexistent $limit wget -q -S -t 1 {insecure}-O /dev/null '{url}' 2>&1 |
+  status=$(HOME=/nonexistent $limit wget -q -S -t 1 {insecure}{wget}-O /dev/null '{url}' 2>&1 |
     sed -n 's/^ *HTTP\\/[0-9.]* *\\([0-9][0-9]*\\).*/\\1/p' | head -n 1)
 elif has python3; then
   status=$(python3 -IS -c '{python}')
@@ -90,21 +95,24 @@ _PYTHON = {
     "https": _PYTHON_OPEN + "c = ssl._create_unverified_context().wrap_socket(c); ",
 }
 _PYTHON_ASK = (
-    'c.sendall(b"GET {path} HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nConnection: close\\r\\n\\r\\n"); '
+    'c.sendall(b"GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n\\r\\n"); '
     'print(c.makefile("rb").readline().split()[1].decode())'
 )
 _NODE = (
-    'require("{scheme}").get({{host: "127.0.0.1", port: {port}, path: "{path}", timeout: {timeout}000, rejectUnauthorized: false}}, '
+    'require("{scheme}").get({{host: "127.0.0.1", port: {port}, path: "{path}", timeout: {timeout}000, '
+    "rejectUnauthorized: false{headers}}}, "
     "r => {{ console.log(r.statusCode); process.exit(0); }})"
     '.on("timeout", () => process.exit(1)).on("error", () => process.exit(1))'
 )
 _BASH = (
-    'exec 3<>/dev/tcp/127.0.0.1/{port} && printf "GET {escaped} HTTP/1.0\\r\\nHost: 127.0.0.1\\r\\n\\r\\n" >&3 && '
+    'exec 3<>/dev/tcp/127.0.0.1/{port} && printf "GET {escaped} HTTP/1.0\\r\\nHost: {host}\\r\\n\\r\\n" >&3 && '
     'read -r -t {timeout} version status rest <&3 && echo "$status"'
 )
 
 
-def http_healthcheck(port: int, path: str = "/health", expect_status: int = 0, scheme: str = "http", timeout: int = 4) -> list[str]:
+def http_healthcheck(
+    port: int, path: str = "/health", expect_status: int = 0, scheme: str = "http", timeout: int = 4, host: str = ""
+) -> list[str]:
     """Return the test of a container health check that asks 127.0.0.1 for a page.
 
     Args:
@@ -113,6 +121,7 @@ def http_healthcheck(port: int, path: str = "/health", expect_status: int = 0, s
         expect_status: The status that is healthy; 0 takes any from 200 to 299.
         scheme: "http" or "https".
         timeout: Seconds that an answer may take, 1 and more.
+        host: Name to send as Host, with a port if it has one; "" for 127.0.0.1.
 
     Raises:
         AnsibleFilterError: An argument is out of its range.
@@ -133,13 +142,19 @@ def http_healthcheck(port: int, path: str = "/health", expect_status: int = 0, s
         raise AnsibleFilterError(f"http_healthcheck: {expect_status} is no HTTP status")
     if timeout < 1:
         raise AnsibleFilterError(f"http_healthcheck: a timeout of {timeout} s never passes")
-    values = {"port": port, "path": path, "scheme": scheme, "timeout": timeout, "escaped": path.replace("%", "%%")}
+    if not isinstance(host, str) or (host and not _HOST.fullmatch(host)):
+        raise AnsibleFilterError(f"http_healthcheck: host {host!r} must be a name of letters, digits, dots and hyphens")
+    values = {"host": host or "127.0.0.1", "port": port, "path": path, "scheme": scheme, "timeout": timeout}
+    values["escaped"] = path.replace("%", "%%")
     script = _SCRIPT.format(
         **values,
         url=f"{scheme}://127.0.0.1:{port}{path}",
         insecure="--no-check-certificate " if scheme == "https" else "",
+        # Without a name, what has always been sent: another check would make another container.
+        curl=f"-H 'Host: {host}' " if host else "",
+        wget=f"--header 'Host: {host}' " if host else "",
         python=(_PYTHON[scheme] + _PYTHON_ASK).format(**values),
-        node=_NODE.format(**values),
+        node=_NODE.format(**values, headers=f', headers: {{host: "{host}"}}' if host else ""),
         bash=_BASH.format(**values) if scheme == "http" else "echo bash cannot speak TLS",
         pattern=expect_status or "2[0-9][0-9]",
         wanted=expect_status or "200 to 299",

@@ -179,6 +179,24 @@ class Engine:
             position += 8 + length
         return text.decode("utf-8", "replace")
 
+    def image_id(self, image: str) -> str:
+        """Return the ID of the image of a name, or an empty string where there is none."""
+        try:
+            return str(self.get(f"/images/{quote(image, safe='')}/json")["Id"])
+        except EngineError as error:
+            if error.status == 404:
+                return ""
+            raise
+
+    def image_command(self, image: str) -> tuple[list[str], list[str]]:
+        """Return the entrypoint and the command that an image brings along; empty where it has none.
+
+        Raises:
+            EngineError: the image does not exist.
+        """
+        config = self.get(f"/images/{quote(image, safe='')}/json").get("Config") or {}
+        return list(config.get("Entrypoint") or []), list(config.get("Cmd") or [])
+
     def image_user(self, image: str, user: str) -> tuple[int, int]:
         """Resolve the user a container of ``image`` runs as to numbers.
 

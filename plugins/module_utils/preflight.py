@@ -39,6 +39,9 @@ SHARED_PREFIX = "slipway"
 #: The first nginx with keepalive_min_timeout, without which a reload loses POSTs.
 OLDEST_NGINX = (1, 27, 4)
 
+#: How like the name of one of our groups another's is that is taken for it, from 0 to 1.
+LIKE_ANOTHER_GROUP = 0.8
+
 #: A shorter one is told to be too short, and is part of too much that is none.
 SHORTEST_HIDDEN = 8
 
@@ -100,16 +103,67 @@ def redacted(text: str, secrets: Iterable[Any]) -> str:
 # Inventory
 
 
-def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str]) -> list[Problem]:
-    """Every required group needs a host."""
-    return [
+def _meant(name: str) -> str:
+    """Return what a group's name comes down to, for comparing: without case, plural, and what says no more than that hosts are in it."""
+    return re.sub(r"[-_]?(servers?|hosts?|nodes?|group)$|s$", "", name.lower())
+
+
+def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str], optional: Iterable[str] = ()) -> list[Problem]:
+    """Every required group needs a host, and none of those that may be left out may be there under a name like it.
+
+    Args:
+        groups: The inventory's groups with their hosts.
+        required: Groups without which nothing runs.
+        optional: Groups that an inventory may leave out, or have without a host.
+    """
+    required, optional = list(required), list(optional)
+    others = sorted(set(groups) - {*required, *optional, "all", "ungrouped"})
+    problems = [
         Problem(
             "",
-            f"group {name} has no host{nearest(name, set(groups) - set(required) - {'all', 'ungrouped'})}; "
+            f"group {name} has no host{nearest(name, others)}; "
             f"add one to it in the inventory's hosts file, a host may be in several groups",
         )
         for name in required
         if not list(groups.get(name, ()))
+    ]
+    for name in (name for name in optional if name not in groups):
+        like = [
+            other
+            for other in others
+            if list(groups[other])
+            and (_meant(other) == _meant(name) or difflib.SequenceMatcher(None, other.lower(), name).ratio() >= LIKE_ANOTHER_GROUP)
+        ]
+        problems += [
+            Problem(
+                "",
+                f"group {other} is none that Slipway knows (did you mean {name}?); rename it in the inventory's hosts file, "
+                f"or, where the stack is to run without {name}, say so by an empty group: `{name}:`",
+            )
+            for other in like
+        ]
+    return problems
+
+
+def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Iterable[str]], optional: Iterable[str]) -> list[Problem]:
+    """What runs for a group that has no host any more would go on running with nobody to look after it.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        groups: The inventory's groups with their hosts.
+        optional: Groups that an inventory may leave out, each with the containers of the owner of the same name.
+    """
+    return [
+        Problem(
+            host,
+            f"container {name} runs, but no host is in group {group}; add the host to the group, or, where the stack is to run without "
+            f"{group}, remove the container first: `docker rm --force {name}` (its volumes stay)",
+        )
+        for group in optional
+        if not list(groups.get(group, ()))
+        for name, container in sorted((state.get("containers") or {}).items())
+        if container.get("owner") == group and container.get("running")
     ]
 
 

@@ -30,7 +30,7 @@ options:
     elements: str
     default: []
   path:
-    description: Path to ask for; needed where anything is asked.
+    description: Path that must answer 2xx; needed where anything but a version is asked for.
     type: str
     default: ""
   host_header:
@@ -39,6 +39,12 @@ options:
     default: ""
   version:
     description: Version that the answer must report; empty takes any.
+    type: str
+    default: ""
+  version_path:
+    description:
+      - Path on which a container reports its version where its answer to O(path) does not. Where it answers 404 there too, or this is
+        empty, it reports none, and is judged by the image that it runs and by its label C(slipway.version).
     type: str
     default: ""
   version_field:
@@ -94,6 +100,11 @@ restarts:
   description: By container, how often its restart policy has started it again.
   returned: success
   type: dict
+unreported:
+  description: Containers that report no version, and run the image of the version that was asked for.
+  returned: success
+  type: list
+  elements: str
 """
 
 import http.client
@@ -177,11 +188,35 @@ def judge(status: int, body: str, version: str, field: str) -> str:
         return f"answers {status}: {body.strip()[:300]}"
     if not version:
         return ""
+    reported = reported_version(body, field)
+    if reported is None:
+        return f"reports no version: its answer is no JSON object with the field {field}"
+    return "" if reported == version else f"reports version {reported} instead of {version}"
+
+
+def reported_version(body: str, field: str) -> str | None:
+    """Return the version that an answer reports, or None where it reports none."""
     try:
         reported = json.loads(body).get(field)
     except (ValueError, AttributeError):
-        return f"reports no version: its answer is no JSON object with the field {field}"
-    return "" if str(reported) == version else f"reports version {reported} instead of {version}"
+        return None
+    return None if reported is None else str(reported)
+
+
+def image_problem(inspected: dict[str, t.Any], newest: str, version: str) -> str:
+    """Return what is wrong with the image that a container runs, or an empty string.
+
+    Args:
+        inspected: the container.
+        newest: ID of the image that its image's name stands for now, or "" where that name is gone.
+        version: the version that it must be of.
+    """
+    labelled = (inspected["Config"].get("Labels") or {}).get("slipway.version", "")
+    if labelled != version:
+        return f"reports no version, and its container was made for version {labelled or '(none)'} instead of {version}"
+    if newest and inspected["Image"] != newest:
+        return f"reports no version, and runs another image than {inspected['Config']['Image']} is now"
+    return ""
 
 
 class Asker:
@@ -192,6 +227,7 @@ class Asker:
         self.target = target
         self.watch = Watch(engine, target) if target in options["healthy"] else None
         self.restarts: int | None = None
+        self.unreported = False
         self._asked = target in options["containers"] + options["urls"]
         self._engine = engine
         self._options = options
@@ -205,20 +241,48 @@ class Asker:
         Raises:
             GoneError: the container has died since it was asked before.
         """
-        url = self.target
         try:
-            if self.target in self._options["containers"]:
-                inspected = self._engine.inspect(self.target)
-                if self.target in self._options["restarts"]:
-                    must_have_stayed(inspected, int(self._options["restarts"][self.target]))
-                self.restarts = (inspected or {}).get("RestartCount", 0)
-                url = container_url(inspected, self.target, self._options["port"])
-            answer = ask(url, self._options["path"], self._options["host_header"])
+            if self.target not in self._options["containers"]:
+                answer = ask(self.target, self._options["path"], self._options["host_header"])
+                return self._told(self._options["path"], judge(*answer, self._options["version"], self._options["version_field"]))
+            inspected = self._engine.inspect(self.target)
+            if self.target in self._options["restarts"]:
+                must_have_stayed(inspected, int(self._options["restarts"][self.target]))
+            self.restarts = (inspected or {}).get("RestartCount", 0)
+            return self._wrong_container(inspected or {}, container_url(inspected, self.target, self._options["port"]))
         except GoneError as error:
             raise GoneError(self.describe(str(error))) from error
         except (OSError, EngineError) as error:
-            return f"does not answer: {error}"
-        return judge(*answer, self._options["version"], self._options["version_field"])
+            return self._told(self._options["path"] or self._options["version_path"], f"does not answer: {error}")
+
+    @staticmethod
+    def _told(path: str, wrong: str) -> str:
+        return f"{path} {wrong}" if wrong else ""
+
+    def _wrong_container(self, inspected: dict[str, t.Any], url: str) -> str:
+        """Return what is wrong with a container's answers, or an empty string: to its path, and for its version."""
+        path, version, field = (self._options[name] for name in ("path", "version", "version_field"))
+        self.unreported = False
+        body = ""
+        if path:
+            status, body = ask(url, path, self._options["host_header"])
+            reports = reported_version(body, field) is not None
+            wrong = judge(status, body, version if reports else "", field)
+            if wrong or reports:
+                return self._told(path, wrong)
+        if not version:
+            return ""
+        if self._options["version_path"]:
+            status, body = ask(url, self._options["version_path"], self._options["host_header"])
+            if status != http.client.NOT_FOUND:
+                wrong = judge(status, body, version, field)
+                if wrong and reported_version(body, field) is None:
+                    wrong += (
+                        "; set app_backend_version_path to where the product reports its version, or to an empty string if it does not,"
+                    )
+                return self._told(self._options["version_path"], wrong)
+        self.unreported = True
+        return image_problem(inspected, self._engine.image_id(inspected["Config"]["Image"]), version)
 
     def done(self) -> bool:
         """Ask once more where that is left to do, and return whether the target is good.
@@ -242,7 +306,7 @@ class Asker:
             if never:
                 raise GoneError(self.watch.explain(never, self._options["log_lines"]))
         if wrong and self._healthy_at is not None and now - self._healthy_at > self._options["timeout"]:
-            raise GoneError(self.describe(f"{self._options['path']} {wrong} after {self._options['timeout']:g} s"))
+            raise GoneError(self.describe(f"{wrong} after {self._options['timeout']:g} s"))
         return self._healthy_at is not None and self._good >= (self._options["times"] if self._asked else 1)
 
     def describe(self, why: str) -> str:
@@ -263,6 +327,7 @@ def main() -> None:
             "path": {"type": "str", "default": ""},
             "host_header": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
+            "version_path": {"type": "str", "default": ""},
             "version_field": {"type": "str", "default": "version"},
             "times": {"type": "int", "default": 1},
             "healthy": {"type": "dict", "default": {}},
@@ -275,6 +340,7 @@ def main() -> None:
     options, engine = module.params, Engine()
     started = time.monotonic()
     restarts: dict[str, int] = {}
+    unreported: list[str] = []
     try:
         targets = dict.fromkeys([*options["containers"], *options["urls"], *options["healthy"]])
         for asker in [Asker(engine, target, options) for target in targets]:
@@ -282,9 +348,11 @@ def main() -> None:
                 time.sleep(INTERVAL)
             if asker.restarts is not None:
                 restarts[asker.target] = asker.restarts
+            if asker.unreported:
+                unreported.append(asker.target)
     except (GoneError, EngineError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, seconds=round(time.monotonic() - started, 2), restarts=restarts)
+    module.exit_json(changed=False, seconds=round(time.monotonic() - started, 2), restarts=restarts, unreported=unreported)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,13 @@ options:
     type: list
     elements: str
     default: []
+  optional_groups:
+    description:
+      - Groups that an inventory may leave out. One that is there under a name like it is refused, as it would be left out without a word,
+        and so is a container that runs on for a group without a host.
+    type: list
+    elements: str
+    default: []
   secrets:
     description: Variables that must hold a secret of at least 16 characters that is no placeholder. Values are never shown.
     type: list

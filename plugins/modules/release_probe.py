@@ -66,6 +66,9 @@ options:
   path:
     description: Path of GET requests. The default is V(/health).
     type: str
+  path_if_missing:
+    description: Path of GET requests instead, where the first target answers 404 to O(path) when the prober starts.
+    type: str
   post_share:
     description: Share of the requests that are POST, from 0 to 1. The default is V(0).
     type: float

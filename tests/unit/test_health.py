@@ -39,6 +39,9 @@ class Engine:
         self.commands += 1
         return (0 if self.passes else 1), "", ""
 
+    def image_id(self, _image: str) -> str:
+        return "sha256:new"
+
     def logs(self, _name: str, _lines: int) -> str:
         return "the last line"
 
@@ -135,12 +138,33 @@ def server(version: str) -> Iterator[int]:
         running.shutdown()
 
 
+@contextlib.contextmanager
+def pages(answers: dict[str, tuple[int, str]], name: str = "") -> Iterator[int]:
+    """Serve pages by path, and 404 otherwise; with a name, 400 to who asks for another one."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (404, "")) if not name or self.headers["Host"] == name else (400, "")
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_arguments: object) -> None:
+            """Be quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_port
+        running.shutdown()
+
+
 def gate(engine: Engine, port: int, **more: Any) -> Asker:
     """Return what a release asks a backend of its new slot, published on a port."""
     engine.container["NetworkSettings"]["Ports"] = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
     options = {
         "containers": ["a"], "urls": [], "healthy": {"a": 30}, "port": 8000, "path": "/ready", "host_header": "", "version": "2.0",
-        "version_field": "version", "times": 1, "restarts": {}, "timeout": 10.0, "log_lines": 20, **more,
+        "version_field": "version", "version_path": "", "times": 1, "restarts": {}, "timeout": 10.0, "log_lines": 20, **more,
     }  # fmt: skip
     return Asker(engine, "a", options)
 
@@ -182,6 +206,53 @@ def test_the_gate_says_what_was_missing(clock: list[float]):
     died.state.update(Status="exited", Running=False, ExitCode=1)
     with pytest.raises(GoneError, match="a is exited with exit status 1"):
         asker.done()
+
+
+@pytest.mark.parametrize(
+    ("answers", "path", "wrong"),
+    [
+        # Reported where it is ready, or on a path of its own.
+        ({"/ready": (200, '{"version": "2.0"}')}, "/version", ""),
+        ({"/ready": (200, "fine"), "/version": (200, '{"version": "2.0"}')}, "/version", ""),
+        ({"/ready": (200, '{"version": "1.0"}')}, "/version", "/ready reports version 1.0 instead of 2.0"),
+        ({"/ready": (200, "fine"), "/version": (200, '{"version": "1.0"}')}, "/version", "/version reports version 1.0 instead of 2.0"),
+        ({"/ready": (200, "fine"), "/version": (200, "<html>")}, "/version", "set app_backend_version_path to where"),
+        ({"/ready": (200, "fine"), "/version": (302, "")}, "/version", "/version answers 302"),
+        ({"/ready": (503, "")}, "/version", "/ready answers 503"),
+    ],
+)
+def test_a_version_is_taken_from_where_the_product_reports_it(answers: dict[str, tuple[int, str]], path: str, wrong: str):
+    with pages(answers) as port:
+        asker = gate(Engine("healthy"), port, version_path=path)
+        assert asker.done() is not bool(wrong)
+        assert wrong in asker._wrong()
+        assert not asker.unreported
+
+
+@pytest.mark.parametrize("path", ["", "/version"])
+@pytest.mark.parametrize(
+    ("label", "image", "wrong"),
+    [
+        ("2.0", "sha256:new", ""),
+        ("1.0", "sha256:new", "its container was made for version 1.0 instead of 2.0"),
+        ("2.0", "sha256:old", "runs another image than shop:2.0 is now"),
+    ],
+)
+def test_a_product_that_reports_no_version_is_judged_by_its_image(path: str, label: str, image: str, wrong: str):
+    with pages({"/ready": (200, "fine")}) as port:
+        engine = Engine("healthy")
+        engine.container["Image"] = image
+        engine.container["Config"] |= {"Image": "shop:2.0", "Labels": {"slipway.version": label}}
+        asker = gate(engine, port, version_path=path)
+        assert asker.done() is not bool(wrong)
+        assert asker.unreported
+        assert wrong in asker._wrong()
+
+
+def test_a_product_that_answers_to_its_own_name_only_is_asked_by_it():
+    with pages({"/ready": (200, '{"version": "2.0"}')}, name="shop.example") as port:
+        assert gate(Engine("healthy"), port, host_header="shop.example").done()
+        assert not gate(Engine("healthy"), port).done()
 
 
 def test_a_backend_that_has_died_since_is_told_at_once():

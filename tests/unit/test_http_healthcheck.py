@@ -22,7 +22,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
     """Answers /<status> with that status; a redirect leads to a page that is well."""
 
     def do_GET(self) -> None:
-        status = int(self.path.strip("/").partition("?")[0])
+        if self.path == "/named":
+            status = 200 if self.headers.get_all("Host") == ["shop.example"] else 400
+        else:
+            status = int(self.path.strip("/").partition("?")[0])
         self.send_response(status)
         if status in (301, 302):
             self.send_header("Location", "/200")
@@ -70,6 +73,18 @@ def check(port: int, path: str, page: str, folder: Path, **options: object) -> s
 @pytest.mark.parametrize("status", [200, 204, 299])
 def test_success_is_healthy(port: int, path: str, status: int, tmp_path: Path):
     assert check(port, path, f"/{status}", tmp_path).returncode == 0
+
+
+def test_the_name_of_the_site_is_sent(port: int, path: str, tmp_path: Path):
+    assert check(port, path, "/named", tmp_path, host="shop.example").returncode == 0
+    assert "answered '400'" in check(port, path, "/named", tmp_path).stdout
+    assert "answered '400'" in check(port, path, "/named", tmp_path, host="other.example:80").stdout
+
+
+@pytest.mark.parametrize("host", ["a b", "a'; id; '", "-a", "a\nb", '$(id)"', "*.example.com", 5])
+def test_a_name_cannot_become_a_part_of_the_script(host: object):
+    with pytest.raises(AnsibleFilterError, match="host"):
+        http_healthcheck(80, host=host)
 
 
 @pytest.mark.parametrize("status", [301, 404, 500, 503])

@@ -257,6 +257,39 @@ def test_an_empty_group_suggests_the_one_that_was_meant():
     assert problems[1].text.startswith("group app has no host;")
 
 
+@pytest.mark.parametrize("name", ["chrma", "chromas", "Chroma", "chroma_servers", "chroma-host", "chrome"])
+def test_a_group_that_may_be_left_out_is_not_left_out_by_a_slip(name: str):
+    groups = {"all": ["a"], "balancers": ["a"], "app": ["a"], "redis": ["a"], name: ["a"]}
+    problems = preflight.check_groups(groups, ["balancers", "app"], ["redis", "chroma"])
+    assert [problem.text.partition(";")[0] for problem in problems] == [f"group {name} is none that Slipway knows (did you mean chroma?)"]
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [{}, {"chroma": []}, {"chroma": [], "chrma": ["a"]}, {"chrma": []}, {"monitoring": ["a"]}, {"cache": ["a"]}, {"lab_hosts": ["a"]}],
+)
+def test_a_group_may_be_left_out_or_be_empty(groups: dict[str, list[str]]):
+    there = {"all": ["a"], "balancers": ["a"], "app": ["a"], **groups}
+    assert preflight.check_groups(there, ["balancers", "app"], ["postgres", "redis", "chroma", "backup"]) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "container", "said"),
+    [
+        ({}, {"owner": "chroma", "running": True}, True),
+        ({"chroma": []}, {"owner": "chroma", "running": True}, True),
+        ({"chroma": ["b"]}, {"owner": "chroma", "running": True}, False),
+        ({}, {"owner": "chroma", "running": False}, False),
+        ({}, {"owner": "app-blue", "running": True}, False),
+    ],
+)
+def test_what_runs_is_not_left_out_without_a_word(groups: dict[str, list[str]], container: dict[str, Any], said: bool):
+    problems = preflight.check_left_out("a", {"containers": {"slipway-chroma": container}}, groups, ["chroma"])
+    assert [problem.text.partition(";")[0] for problem in problems] == [
+        "container slipway-chroma runs, but no host is in group chroma"
+    ] * said
+
+
 def test_hosts_that_share_an_address_are_found():
     problems = preflight.check_connections(
         {"a": ("ssh", "10.0.0.1", "22"), "b": ("ssh", "10.0.0.1", "22"), "c": ("ssh", "10.0.0.1", "23")}, {"a": "10.1", "c": "10.1"}

@@ -40,12 +40,31 @@ def test_the_gate_asks_each_backend_for_its_readiness_and_its_version() -> None:
     assert given["containers"] == ["slipway-backend-green-1", "slipway-backend-green-2"]
     assert given["healthy"] == {"slipway-backend-green-1": 90, "slipway-backend-green-2": 90}
     assert (given["path"], given["version"], given["version_field"]) == ("/ready", "1.1", "version")
+    assert (given["version_path"], given["host_header"]) == ("/api/version", "")
 
 
-def test_a_product_without_readiness_is_left_to_its_health_check() -> None:
+def test_the_gate_sends_the_name_of_the_site() -> None:
+    assert asked("gate.yml", GATE, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
+    assert asked("switch.yml", THROUGH, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
+
+
+def test_a_product_without_readiness_is_asked_for_its_version_alone() -> None:
     given = asked("gate.yml", GATE, release_ready_path="")
+    assert (len(given["containers"]), given["path"], given["version_path"]) == (2, "", "/api/version")
+    assert len(given["healthy"]) == 2
+
+
+def test_a_product_without_readiness_and_version_is_left_to_its_health_check() -> None:
+    given = asked("gate.yml", GATE, release_ready_path="", app_backend_version_path="")
     assert given["containers"] == []
     assert len(given["healthy"]) == 2
+
+
+@pytest.mark.parametrize("hosts", [{}, {"one": ["a"]}, {"one": [], "two": ["b", "c"]}])
+def test_what_reports_no_version_to_the_gate_is_not_asked_for_it_through_the_balancers(hosts: dict[str, list[str]]) -> None:
+    seen = {host: {"__release_gate": {"unreported": names, "restarts": {}}} for host, names in hosts.items()}
+    inputs = {**PRODUCT, "hostvars": {"one": {}, "two": {}, **seen}, "ansible_play_hosts_all": ["one", "two", "lb"]}
+    assert role_variable("release", "__release_unreported", inputs) == [name for names in hosts.values() for name in names]
 
 
 def test_a_product_that_reports_no_version_is_taken_with_any() -> None:

@@ -1,0 +1,95 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What group_vars/all.yml makes of an inventory, with and without the groups that may be left out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.slipway.stack.plugins.filter.fleet import site_name
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
+from conftest import ROOT
+
+OPTIONAL = ("postgres", "redis", "chroma", "backup")
+#: What only a stack with the store has a value for.
+OF_STORES = {
+    "postgres": ("slipway_postgres_host", "slipway_database_url", "slipway_database_password", "slipway_sqlalchemy_owner_url"),
+    "redis": ("slipway_redis_host", "slipway_redis_url"),
+    "chroma": ("slipway_chroma_host", "slipway_chroma_url"),
+}
+#: What Slipway itself needs of every inventory.
+OURS = (
+    "slipway_secrets", "slipway_stores", "slipway_images", "slipway_published_ports", "slipway_restricted_ports",
+    "slipway_needed_addresses",
+    "slipway_store_peers", "slipway_site_name", "backup_postgres_host", "backup_postgres_password", "backup_redis_host",
+    "backup_redis_password", "backup_chroma_url", "backup_networks", "backup_settings", "postgres_backup_user", "redis_backup_user",
+    "release_restore_point_host", "postgres_synchronous_standby",
+)  # fmt: skip
+
+
+def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
+    """Return the variables of a host; secrets have a value where they are asked for and nowhere else."""
+    loader = DataLoader()
+    shared = loader.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
+    product = {"app_version": "1.0", "app_backend_image": "b:1.0", "app_frontend_image": "f:1.0"}
+    hosts = {name: {"slipway_address": f"10.0.0.{number}"} for number, name in enumerate(sorted({*itertools.chain(*groups.values())}), 1)}
+    extra = {"groups": groups, "inventory_hostname": host, "hostvars": hosts, **hosts[host], **product, **more}
+    secrets = HostView({**shared, **extra}, {}, {}, loader).resolve("slipway_secrets")
+    return HostView({**shared, **extra}, {name: f"{name}/+@:%" for name in secrets}, {}, loader)
+
+
+@pytest.mark.parametrize("one_host", [True, False], ids=["one host", "a host each"])
+@pytest.mark.parametrize("left", [set(left) for count in range(5) for left in itertools.combinations(OPTIONAL, count)], ids=str)
+def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_host: bool):
+    groups = {"balancers": ["web"], "app": ["web"], **{name: ["web" if one_host else name] for name in OPTIONAL if name not in left}}
+    for host in {*itertools.chain(*groups.values())}:
+        here = view(groups, host)
+        for name in OURS:
+            value, error = here.value(name)
+            assert not error, f"{name} on {host}: {error}"
+            if name in {"slipway_secrets", "slipway_images", "slipway_needed_addresses", "slipway_stores"}:
+                assert not [group for group in left if group != "backup" and group in str(value)], f"{name} on {host}: {value}"
+        for store, names in OF_STORES.items():
+            for name in names:
+                value, error = here.value(name)
+                assert bool(error) is (store in left), f"{name} on {host}: {value}"
+                assert not error or f"no host is in group {store}" in error
+    assert ("vault_backup_offsite_password" in here.value("slipway_secrets")[0]) is ("backup" not in left)
+
+
+def test_the_database_is_told_as_a_url_that_any_driver_takes_and_in_parts():
+    here = view({"balancers": ["web"], "app": ["web"], "postgres": ["db"]}, "web", postgres_app_name="us/er", postgres_database="a b")
+    value = {
+        name: here.value(f"slipway_{name}")[0]
+        for name in ("database_url", "database_host", "database_port", "database_name", "database_user", "database_password")
+    }
+    url = urlsplit(value["database_url"])
+    assert (url.scheme, url.hostname, url.port, unquote(url.path)) == ("postgresql", "10.0.0.1", 5432, "/a b")
+    assert (value["database_host"], value["database_port"], value["database_name"]) == ("10.0.0.1", 5432, "a b")
+    assert (unquote(url.username or ""), unquote(url.password or "")) == (value["database_user"], value["database_password"])
+    assert value["database_password"] == "vault_postgres_app_password/+@:%"
+    for kind in ("", "owner_"):
+        plain, sqlalchemy = (here.value(name)[0] for name in (f"slipway_database_{kind}url", f"slipway_sqlalchemy_{kind}url"))
+        assert sqlalchemy == plain.replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.mark.parametrize(
+    ("names", "url", "name"),
+    [
+        (["www.example.com", "example.com"], "https://other.example", "www.example.com"),
+        ([".example.com", "*.example.com", "www.example.*", "~^www", "_", "", "localhost"], "", "localhost"),
+        (["*.example.com"], "https://shop.example.com:8443/x", "shop.example.com"),
+        ([], "https://shop.example.com", "shop.example.com"),
+        ([], "", ""),
+        ([], "https://[::1]/", ""),
+        ([], "https://[", ""),
+    ],
+)
+def test_the_site_is_asked_by_a_name_of_its_own(names: list[str], url: str, name: str):
+    assert site_name(names, url) == name
