@@ -9,12 +9,12 @@ DOCUMENTATION = r"""
 name: unavailable_images
 author: The Slipway authors
 version_added: 0.1.0
-short_description: Say which images a host has not and cannot pull
+short_description: Describe images that are not on a host and cannot be pulled
 description:
-  - Says of each where it was looked for, and what to do about it.
+  - Each sentence says why the image is not available, and what to do.
 options:
   _input:
-    description: Images that the host has not, each with the reason why it cannot be pulled, as M(slipway.stack.host_state) says it.
+    description: Images that are not on the host, each with the reason why it cannot be pulled, as M(slipway.stack.host_state) reports it.
     type: dict
     required: true
   variables:
@@ -22,7 +22,7 @@ options:
     type: dict
     required: true
   version:
-    description: Version of the product that is wanted.
+    description: Requested version of the product.
     type: str
     required: true
   recorded:
@@ -33,7 +33,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Refuse what cannot be had here
+- name: Refuse images that are not available
   ansible.builtin.assert:
     that: __wrong | length == 0
     fail_msg: "{{ __wrong | join('; ') }}"
@@ -55,7 +55,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.images import unavai
 
 
 def unavailable_images(missing: dict[str, str], variables: dict[str, str], version: t.Any, recorded: t.Iterable[str]) -> list[str]:
-    """Return what the function of that name in images.py says of a version."""
+    """Return the sentences that the function of that name in images.py returns for a version."""
     return unavailable(missing, variables, str(version), recorded or ())
 
 

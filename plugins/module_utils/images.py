@@ -92,12 +92,12 @@ def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: di
 def unavailable_images(
     missing: dict[str, str], variables: t.Mapping[str, str], version: str = "", recorded: t.Iterable[str] = ()
 ) -> list[str]:
-    """Return a sentence for each image that a host has not and no registry gives it, with what to do.
+    """Return a sentence for each image that is neither on a host nor in a registry, with the remedy.
 
     Args:
-        missing: images that the host has not, each with the reason why it cannot be pulled, as ``host_state`` says it; "" where it can.
+        missing: images that are not on the host, each with the reason why it cannot be pulled, as ``host_state`` reports it; "" if it can.
         variables: for each image the variable that names it.
-        version: the product's version that is wanted, which the tags of its images hold.
+        version: the requested version of the product, which is part of the tags of its images.
         recorded: versions that builds have recorded.
     """
     found = []
@@ -111,9 +111,8 @@ def unavailable_images(
         if version and variable.startswith("app_") and version in image.rpartition(":")[2]:
             known = ", ".join(sorted(recorded, key=version_key)) or "none"
             found.append(
-                f"version {version} cannot be had here: its image {named} is not on the host, no build has recorded it "
-                f"(recorded: {known}), and it {why}; correct app_version, build the version (make image VERSION={version}), "
-                "or load its images on the host"
+                f"version {version} is not available: image {named} is not on the host, was never built (recorded versions: {known}), "
+                f"and {why}; correct app_version, build the version (make image VERSION={version}), or load its images on the host"
             )
         else:
             found.append(f"image {named} is not on the host and {why}; correct {variable or 'its name'}, or load the image on the host")

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What makes a good secret, how one is made, and how it joins the text of a vault file. No Ansible in here."""
+"""Check secrets, generate them, and add them to the text of a vault file. Independent of Ansible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MINIMUM_LENGTH = 16
 GENERATED_LENGTH = 40
 MINIMUM_DISTINCT = 6
 
-# Letters and digits only: safe in URLs, shells, ACL files and connection strings, and never taken for an option.
+# Letters and digits only: safe in URLs, shells, ACL files and connection strings, and never parsed as an option.
 _ALPHABET = string.ascii_letters + string.digits
 
 _PLACEHOLDER = re.compile(
@@ -27,10 +27,10 @@ _TOP_LEVEL_KEY = re.compile(r"""^(?P<quote>["']?)(?P<name>[A-Za-z_][A-Za-z0-9_]*
 
 
 def secret_problem(value: Any) -> str | None:
-    """Say what is wrong with a secret, without showing it.
+    """Return what is wrong with a secret, without showing it.
 
     Args:
-        value: What a variable holds; None stands for a variable that is not set.
+        value: The variable's value; None if it is not set.
 
     Returns:
         The end of a sentence that starts with the variable's name, or None for a good secret.
@@ -40,15 +40,15 @@ def secret_problem(value: Any) -> str | None:
     if not isinstance(value, str):
         # Ansible marks values with types of its own, which are made from Python's.
         kind = next(base.__name__ for base in type(value).__mro__ if base.__module__ == "builtins")
-        return f"is no text but {kind}; put it in quotes"
+        return f"must be a string, not {kind}: quote the value"
     if not value.strip():
         return "is empty"
     if _PLACEHOLDER.search(value):
         return "is a placeholder"
     if len(value) < MINIMUM_LENGTH:
-        return f"is too short: {len(value)} characters, and {MINIMUM_LENGTH} are the least"
+        return f"is too short: {len(value)} characters, at least {MINIMUM_LENGTH} are required"
     if len(set(value)) < MINIMUM_DISTINCT:
-        return f"is too simple: it uses {len(set(value))} different characters, and {MINIMUM_DISTINCT} are the least"
+        return f"is too simple: {len(set(value))} different characters, at least {MINIMUM_DISTINCT} are required"
     return None
 
 
@@ -66,15 +66,15 @@ def names_in(text: str) -> set[str]:
 
 
 def with_new_secrets(text: str, names: list[str]) -> str:
-    """Return the text of a vault file with a new secret for each name, all that stands there already kept as it is.
+    """Return the text of a vault file with a new secret for each name. The existing text is kept as it is.
 
     Raises:
-        ValueError: A name is no name of a variable, or is set in the text already.
+        ValueError: A name is not a valid name of a variable, or the text already sets it.
     """
     present = names_in(text)
     for name in names:
         if not _NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name of a variable")
+            raise ValueError(f"{name!r} is not a valid name of a variable")
         if name in present:
             raise ValueError(f"{name} is set already")
     head = text if text.strip() else "---\n"

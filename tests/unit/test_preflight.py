@@ -145,12 +145,12 @@ def test_a_version_that_is_not_available_is_named_with_all_places():
     variables = {"desk/backend:1.9": "app_backend_image", "nginx:1.9": "nginx_image"}
     product, other = (problem.text for problem in preflight.check_images("one", missing, variables, "1.9", {"1.10": {}, "1.8": {}}))
     assert product == (
-        "version 1.9 cannot be had here: its image desk/backend:1.9 (app_backend_image) is not on the host, no build has recorded it "
-        "(recorded: 1.8, 1.10), and it cannot be pulled: pull access denied; correct app_version, build the version "
+        "version 1.9 is not available: image desk/backend:1.9 (app_backend_image) is not on the host, was never built "
+        "(recorded versions: 1.8, 1.10), and cannot be pulled: pull access denied; correct app_version, build the version "
         "(make image VERSION=1.9), or load its images on the host"
     )
     assert other.startswith("image nginx:1.9 (nginx_image) is not on the host and cannot be pulled: unknown; correct nginx_image")
-    assert "(recorded: none)" in texts(preflight.check_images("one", missing, variables, "1.9"))
+    assert "(recorded versions: none)" in texts(preflight.check_images("one", missing, variables, "1.9"))
 
 
 @pytest.mark.parametrize(

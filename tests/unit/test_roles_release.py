@@ -138,7 +138,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ({"images": {}, "missing_images": {"desk/backend:1.9": "denied", "desk/frontend:1.9": "denied"}}, "(recorded: 1.0, 1.1)"),
+        ({"images": {}, "missing_images": {"desk/backend:1.9": "denied", "desk/frontend:1.9": "denied"}}, "(recorded versions: 1.0, 1.1)"),
         # A registry has them.
         ({"images": {}, "missing_images": {"desk/backend:1.9": "", "desk/frontend:1.9": ""}}, ""),
         ({"images": {"desk/backend:1.9": {"id": "a"}, "desk/frontend:1.9": {"id": "b"}}}, ""),
@@ -160,7 +160,7 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
     assert (run.returncode != 0) == bool(said), told
     if said:
         assert said in told
-        assert "Nothing was touched. two: version 1.9 cannot be had here: its image desk/backend:1.9 (app_backend_image)" in told
+        assert "Nothing was touched. two: version 1.9 is not available: image desk/backend:1.9 (app_backend_image)" in told
         assert "build the version (make image VERSION=1.9)" in told
 
 

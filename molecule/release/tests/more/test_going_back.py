@@ -71,7 +71,7 @@ def test_a_version_that_nobody_has_is_refused_before_anything_is_touched(fleet: 
     serving, before = fleet.version, kept(fleet)
     run = fleet.refused("9.9.9", playbook, **QUICK)
     said = " ".join(run.output.split())
-    assert "version 9.9.9 cannot be had here: its image support-desk/backend:9.9.9 (app_backend_image) is not on the host" in said
+    assert "version 9.9.9 is not available: image support-desk/backend:9.9.9 (app_backend_image) is not on the host" in said
     assert "build the version (make image VERSION=9.9.9)" in said
     assert "release: lock" not in run.output
     # A plan was made for a rollback only: a release is refused before that, by preflight.
