@@ -21,7 +21,7 @@ from slipway_lab import BIN, ROOT, Lab, LabHost, Run, wait_until
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 PROGRAM = "docker exec slipway-backup slipway-backup"
 JOURNAL = "/etc/slipway/slipway/restore/postgres.json"
-QUESTION = b"Type the name of the stack to go on"
+QUESTION = b"Type the name of the stack to continue"
 THROWN_AWAY = "docker {} --filter label=slipway.owner=backup-drill --filter label=slipway.stack=slipway --quiet"
 
 
@@ -299,7 +299,7 @@ def test_nothing_is_touched_without_the_name_of_the_stack(host: LabHost, lab: La
     assert "Nothing was touched" in run.output
     code, shown = typed(lab, "another", point="latest")
     assert code != 0
-    assert "of the stack slipway will be what" in shown, shown[-3000:]
+    assert "of the stack slipway will be replaced by" in shown, shown[-3000:]
     assert "Nothing was touched" in shown
     assert host.service("postgres").inspect["State"]["StartedAt"] == started
 
@@ -328,7 +328,7 @@ def test_nothing_is_touched_by_a_run_that_passes_by_where_it_is_asked_for(host: 
 def test_what_does_not_go_together_is_refused(lab: Lab, variables: dict[str, str]):
     run = restore(lab, **variables)
     assert run.returncode != 0
-    assert "Nothing was touched. Say which" in " ".join(run.output.split())
+    assert "Nothing was touched. Choose one of" in " ".join(run.output.split())
     assert run.changed == []
 
 
@@ -436,7 +436,7 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     with journal_of_redis_in_the_way(host):
         undone = restore(lab, restore_undo="true", stores="postgres, redis")
     assert undone.returncode != 0
-    assert "run the same again" in undone.output
+    assert "run the same command again" in undone.output
     refused = restore(lab, restore_undo="true", stores="redis")
     assert refused.returncode != 0
     assert "it had begun with postgres" in " ".join(refused.output.split())
