@@ -18,6 +18,7 @@ import time
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.plan import another_owner, root_refused
 
 
 class RefusedError(Exception):
@@ -124,6 +125,7 @@ def keep_files(folder: str) -> None:
     make_folder(os.path.join(partial, "secrets"), 0o700)
     os.chmod(partial, 0o700)
     journal: dict[str, t.Any] = {"current": os.readlink(link) if os.path.islink(link) else "", "secrets": {}, "folder": []}
+    journal["loaded"] = read_text(os.path.join(folder, "config", "loaded"))
     if os.path.isdir(secrets):
         info = os.lstat(secrets)
         journal["folder"] = [info.st_mode & 0o7777, info.st_uid, info.st_gid]
@@ -157,6 +159,8 @@ def restore_files(folder: str) -> bool:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(config, "current"))
+    if journal["loaded"] is not None:
+        write_file(os.path.join(config, "loaded"), journal["loaded"], 0o644)
     forget_files(folder)
     return True
 
@@ -172,6 +176,38 @@ def forget_files(folder: str) -> bool:
     os.rename(place, dropped)
     shutil.rmtree(dropped, ignore_errors=True)
     return True
+
+
+def container_user(engine: Engine, image: str, user: str, non_root: bool) -> tuple[int, int]:
+    """Return the numbers of user and group that a container of an image runs as.
+
+    Raises:
+        RefusedError: it is root, and must not be.
+        EngineError: the image or the user does not exist.
+    """
+    uid, gid = engine.image_user(image, user)
+    if uid == 0 and non_root:
+        raise RefusedError(root_refused(image))
+    return uid, gid
+
+
+def volume_to_give(engine: Engine, name: str, uid: int) -> str:
+    """Return the folder of an empty volume whose root another user owns, or nothing where it is right as it is.
+
+    Raises:
+        RefusedError: the volume holds data of another user, which a change of image variant brings about.
+    """
+    try:
+        place = str(engine.get(f"/volumes/{name}")["Mountpoint"])
+        info = os.stat(place)
+    except (EngineError, OSError):
+        # Made by the engine at the container's start, or kept by a driver elsewhere.
+        return ""
+    if info.st_uid == uid:
+        return ""
+    if [entry for entry in os.listdir(place) if entry != "lost+found"]:
+        raise RefusedError(another_owner(name, info.st_uid, uid))
+    return place
 
 
 def run_in_container(engine: Engine, container: str, argv: list[str], what: str, tries: int = 1) -> None:

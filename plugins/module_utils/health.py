@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 import typing as t
 
@@ -18,8 +20,28 @@ LONGEST_PAUSE = 1.0
 RESTARTS_MEANING_FAILURE = 3
 
 
+#: Where the logs of containers that failed are kept, and how many lines of each.
+LOG_FOLDER = "/var/log/slipway"
+KEPT_LINES = 2000
+
+
 class NeverError(Exception):
     """A container cannot become what is waited for."""
+
+
+def keep_log(engine: Engine, name: str) -> str:
+    """Write the end of a container's log to a file that only root can read; return its path, or nothing where it cannot be written.
+
+    Each container has one such file, of its last failure.
+    """
+    path = os.path.join(LOG_FOLDER, f"{name}.log")
+    with contextlib.suppress(OSError, EngineError):
+        text = engine.logs(name, KEPT_LINES)
+        os.makedirs(LOG_FOLDER, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+    return ""
 
 
 class Watch:
@@ -101,7 +123,10 @@ class Watch:
         return f": it restarted {inspected['RestartCount']} times, last after exit status {state.get('ExitCode')}"
 
     def explain(self, why: str, lines: int) -> str:
-        """Return what a person needs to mend a container that did not come up, with its last ``lines`` log lines."""
+        """Return what a person needs to mend a container that did not come up, with its last ``lines`` log lines.
+
+        Its log is kept in a file: whoever asks may remove the container, to go back to what ran before.
+        """
         parts = [f"{self.name} {why}."]
         inspected = self._engine.inspect(self.name)
         if inspected is not None:
@@ -109,5 +134,7 @@ class Watch:
             if checks:
                 parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
             parts.append(f"Last log lines:\n{self._engine.logs(self.name, lines).rstrip()}")
-        parts.append(f"Look further with: docker logs {self.name}; docker inspect {self.name}")
+            kept = keep_log(self._engine, self.name)
+            if kept:
+                parts.append(f"Its log is kept in {kept} on the host, also when the container is removed.")
         return "\n".join(parts)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
@@ -49,6 +50,7 @@ FIELDS: dict[str, t.Any] = {
     "capabilities": [],
     "labels": {},
     "validate": [],
+    "trial": [],
     "reload": [],
     "converge": {},
     "one_shot": False,
@@ -60,6 +62,8 @@ ON_CHANGE = {"restart", "reload", "none"}
 #: The engine takes start_interval, which makes a first health check quick, from this API version on.
 START_INTERVAL_API = (1, 44)
 STARTING = "the container is not healthy yet"
+#: Behind the name of a container: what is made to take its place, what it was while the new one is not up yet, and what is only tried.
+NEXT, BEFORE, TRIAL = "-next", "-before", "-trial"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -356,6 +360,26 @@ def foreign_objects(service: Declaration, container: str, stack: str, state: Sta
             )
 
 
+def absent_addresses(service: Declaration, state: State) -> None:
+    """Refuse to publish a port on an address that the host has not; the engine would say so when the former container is gone.
+
+    Raises:
+        DeclarationError: there is such a port.
+    """
+    host = state.get("host", {})
+    addresses = host.get("addresses")
+    if not addresses or host.get("nonlocal_bind"):
+        return
+    for port in service["ports"]:
+        address = str(port["address"])
+        # Of IPv6 the host does not say which it has.
+        if ":" not in address and address not in ("0.0.0.0", *addresses) and not address.startswith("127."):  # noqa: S104 - compared only
+            raise DeclarationError(
+                f"service {service['name']}: port {port['port']} is to be published on {address}, which is none of this host's addresses "
+                f"({', '.join(addresses)}): change {port.get('variable') or 'the address in the declaration'}"
+            )
+
+
 def another_owner(volume: str, owner: int, uid: int) -> str:
     """Return what to say of a volume whose data is another user's than that of the container that is to have it."""
     return (
@@ -363,6 +387,29 @@ def another_owner(volume: str, owner: int, uid: int) -> str:
         "numbers (and sort text in another order, which corrupts indexes): go back to the image that made the data, or dump it and restore "
         "the dump into a new volume"
     )
+
+
+def root_refused(image: str) -> str:
+    """Return what to say of an image that would run as root."""
+    return (
+        f"image {image} would run as root: give the service a user (its input …_user), "
+        "or add non_root to its hardening exceptions, with the reason"
+    )
+
+
+def same_major(one: str, other: str) -> bool:
+    """Tell whether two images, named as the engine lists them, are of the same repository and major version, as far as their tags say.
+
+    A version 0 changes with its second number, and a digest says nothing.
+    """
+    if "@" in one + other:
+        return one == other
+    majors = []
+    for image in (one, other):
+        repository, _colon, tag = image.rpartition(":")
+        found = re.match(r"v?(0\.\d+|[1-9]\d*)", tag)
+        majors.append((repository, found[1] if found else tag))
+    return majors[0] == majors[1]
 
 
 def between_restarts(actual: dict[str, t.Any] | None) -> dict[str, t.Any] | None:
@@ -393,11 +440,17 @@ def plan_service(
     options = container_options(service, stack, root, owner, state["engine"]["api_version"])
     container, folder = options["name"], f"{root}/{stack}/{service['name']}"
     foreign_objects(service, container, stack, state, adopt)
+    absent_addresses(service, state)
     actual: t.Any = between_restarts(state["containers"].get(container))
+    # A run that was killed has stopped it, and its successor has not got its name yet.
+    moved = None if actual else state["containers"].get(container + BEFORE)
+    actual = actual or moved
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
     uid = int(uid_label) if uid_label else None
     differing = file_differences(service, folder, state, key, uid)
     recreate, mend = container_differences(options, actual, state) if actual else ([], [])
+    if moved:
+        recreate, mend = ["its replacement was interrupted"], []
     # Where nothing was ever deployed, a list of all its files says no more than that.
     reasons = [f"{item['path']} {item['why']}" for item in differing if actual or item["why"] != "is missing"]
     start = bool(actual) and not actual["running"] and not recreate
@@ -454,6 +507,10 @@ def plan_service(
         "reasons": reasons,
         "exists": bool(actual),
         "recreate": bool(recreate),
+        # What runs goes on, or runs again, unless its successor is known to run.
+        "keep": not service["one_shot"] and bool(recreate) and (bool(moved) or (actual["running"] and not failing)),
+        "trial": service["trial"],
+        "returns": not service["volumes"] or (bool(actual) and same_major(actual["image"], normal_reference(options["image"]))),
         # What runs there is not what was released: there is nothing to keep alive while another takes its place.
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
@@ -493,6 +550,12 @@ def plan_service(
     }
 
 
+def stale_reason(container: str) -> str:
+    """Return why a container goes that is not declared."""
+    left = container.endswith((NEXT, BEFORE, TRIAL))
+    return f"{container}: " + ("is left of a run that was interrupted" if left else "is not declared any more")
+
+
 def plan_services(
     declared: list[Declaration],
     state: State,
@@ -523,6 +586,7 @@ def plan_services(
             plan["needed"] = bool(replaced) or run_one_shots
             plan["reasons"] = [f"{', '.join(replaced)} will be made" if replaced else "it was asked for"] if plan["needed"] else []
     containers = {plan["container"] for plan in plans}
+    containers |= {name + BEFORE for name in containers if name not in state["containers"]}
     stale = sorted(
         name
         for name, container in state["containers"].items()

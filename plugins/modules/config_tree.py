@@ -69,6 +69,12 @@ options:
     type: list
     elements: str
     default: []
+  keep:
+    description: >-
+      Whether to keep what configuration and secrets were, as M(slipway.stack.container_replace) goes back to them if the container that is
+      made for the new ones does not come up.
+    type: bool
+    default: false
   phase:
     description:
       - V(whole) does all of it.
@@ -130,6 +136,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     FOLDER_MODE,
     TEMPORARY,
     RefusedError,
+    container_user,
     forget_files,
     keep_files,
     make_folder,
@@ -138,10 +145,10 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     restore_files,
     run_in_container,
     switch,
+    volume_to_give,
     write_file,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.plan import another_owner
 
 #: Revisions that are kept besides the live one and the one before: a release that fails after its canary goes back by two.
 OLDER_KEPT = 2
@@ -214,25 +221,6 @@ def prune(folder: str, keep: set[str]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def volume_to_give(engine: Engine, name: str, uid: int) -> str:
-    """Return the folder of an empty volume whose root another user owns, or nothing where it is right as it is.
-
-    Raises:
-        RefusedError: the volume holds data of another user, which a change of image variant brings about.
-    """
-    try:
-        place = str(engine.get(f"/volumes/{name}")["Mountpoint"])
-        info = os.stat(place)
-    except (EngineError, OSError):
-        # Made by the engine at the container's start, or kept by a driver elsewhere.
-        return ""
-    if info.st_uid == uid:
-        return ""
-    if [entry for entry in os.listdir(place) if entry != "lost+found"]:
-        raise RefusedError(another_owner(name, info.st_uid, uid))
-    return place
-
-
 def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:
     """Return what changes in the live revision, as Ansible shows it with --diff."""
     found = []
@@ -260,6 +248,7 @@ def main() -> None:
             "container": {"type": "str", "required": True},
             "validate": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
+            "keep": {"type": "bool", "default": False},
             "phase": {"type": "str", "default": "whole", "choices": ["whole", "prepare", "commit"]},
         }
     )
@@ -271,12 +260,7 @@ def main() -> None:
 
 def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     """Do what the module's documentation says; return its result."""
-    uid, gid = engine.image_user(options["image"], options["user"])
-    if uid == 0 and options["non_root"]:
-        raise RefusedError(
-            f"image {options['image']} would run as root: give the service a user (its input …_user), "
-            "or add non_root to its hardening exceptions, with the reason"
-        )
+    uid, gid = container_user(engine, options["image"], options["user"], options["non_root"])
     # Whatever may refuse comes before whatever writes: secrets that another user owns already would be lost to the running container.
     given = [place for place in (volume_to_give(engine, volume, uid) for volume in options["volumes"]) if place]
     top, revision, config = options["folder"], options["revision"], options["config"]
@@ -285,7 +269,7 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     preparing = options["phase"] == "prepare"
     result["diff"] = [] if preparing else differences(os.path.join(folder, "current"), config)
     changed = make_folder(top)
-    if not preparing and (options["reload"] or options["validate"]):
+    if not preparing and (options["reload"] or options["validate"] or options["keep"]):
         keep_files(top)
     added = add_secrets(secrets_folder, options["secrets"], uid, gid)
     changed |= bool(added)
@@ -351,7 +335,8 @@ def take_over(options: dict[str, t.Any], engine: Engine, result: dict[str, t.Any
     if revision:
         changed |= write_file(os.path.join(folder, "loaded"), revision + "\n", 0o644)
         prune(folder, {revision, result["previous"]})
-    return changed | forget_files(top)
+    # Otherwise whoever replaces the container goes back to what is kept, or drops it.
+    return changed if options["keep"] else changed | forget_files(top)
 
 
 if __name__ == "__main__":

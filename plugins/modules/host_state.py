@@ -74,7 +74,7 @@ RETURN = r"""
 host:
   description: >-
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores),
-    C(addresses), and C(disks) with C(total_mb) and C(free_mb) by path.
+    C(addresses), C(nonlocal_bind), and C(disks) with C(total_mb) and C(free_mb) by path.
   returned: always
   type: dict
 engine:
@@ -209,6 +209,8 @@ def describe_host() -> dict[str, t.Any]:
         "memory_available_mb": memory.get("MemAvailable", 0),
         "cores": len(os.sched_getaffinity(0)),
         "addresses": own_addresses(),
+        # Addresses that another host may hand over can be bound before they are here.
+        "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",
         "disks": disks,
         "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
     }

@@ -105,7 +105,8 @@ def test_what_is_not_there_or_not_valid_is_not_made_current(folder: Path, revisi
 
 def tree(folder: Path, phase: str, text: str = "new") -> dict[str, Any]:
     """Return options that give the service a sixth configuration."""
-    rest = {"image": "nginx", "user": "", "non_root": False, "secrets": {}, "host_files": {}, "volumes": [], "config": {"nginx.conf": text}}
+    rest = {"image": "nginx", "user": "", "non_root": False, "secrets": {}, "host_files": {}, "volumes": [], "keep": False}
+    rest["config"] = {"nginx.conf": text}
     return {**options(folder, "f"), **rest, "phase": phase}
 
 
@@ -173,7 +174,16 @@ class Store:
 
 def both(top: Path, text: str, revision: str, **more: Any) -> dict[str, Any]:
     """Return options that give a service a configuration and secrets, and have it read them."""
-    rest = {"image": "redis", "user": "", "non_root": True, "host_files": {}, "volumes": [], "validate": [], "phase": "whole"}
+    rest = {
+        "image": "redis",
+        "user": "",
+        "non_root": True,
+        "host_files": {},
+        "volumes": [],
+        "validate": [],
+        "phase": "whole",
+        "keep": False,
+    }
     secrets = {"users.acl": f"user {text}", f"{text}.key": text}
     new = {"config": {"runtime.conf": text, "parts/more.conf": "more"}, "secrets": secrets, "revision": revision}
     return {"folder": str(top), "container": "slipway-redis", "reload": ["reload"], **rest, **new, **more}

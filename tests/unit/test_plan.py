@@ -325,3 +325,71 @@ def test_every_container_is_hardened() -> None:
 )
 def test_references_are_compared_as_the_engine_lists_them(reference: str, normal: str) -> None:
     assert normal_reference(reference) == normal
+
+
+def test_a_container_that_runs_is_kept_until_its_successor_is_known_to_run(state: dict[str, Any]) -> None:
+    (needed,) = plan(state, {**DECLARED, "pids": 300})["needed"]
+    assert (needed["keep"], needed["returns"]) == (True, True)
+    # There is nothing to go back to, or nothing that works.
+    for change in ({"running": False, "status": "exited"}, {"health": "unhealthy"}):
+        broken = copy.deepcopy(state)
+        broken["containers"]["slipway-redis"] |= change
+        assert not plan(broken, {**DECLARED, "pids": 300})["needed"][0]["keep"]
+    assert not plan({**state, "containers": {}})["needed"][0]["keep"]
+
+
+def test_a_replacement_that_was_killed_between_its_renames_goes_on(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis-before"] = {**state["containers"].pop("slipway-redis"), "running": False, "status": "exited"}
+    found = plan(state)
+    assert found["needed"][0]["reasons"] == ["its replacement was interrupted"]
+    assert (found["needed"][0]["keep"], found["needed"][0]["resume"], found["stale"]) == (True, False, [])
+
+
+@pytest.mark.parametrize("suffix", ["-next", "-before", "-trial"])
+def test_what_an_interrupted_replacement_has_left_goes(state: dict[str, Any], suffix: str) -> None:
+    state["containers"][f"slipway-redis{suffix}"] = copy.deepcopy(state["containers"]["slipway-redis"])
+    state["containers"][f"slipway-redis{suffix}"]["labels"]["slipway.owner"] = "redis"
+    found = plan(state)
+    assert (found["needed"], found["stale"]) == ([], [f"slipway-redis{suffix}"])
+    assert plan_module.stale_reason(found["stale"][0]).endswith("is left of a run that was interrupted")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("redis:7-alpine", "redis:7.4-alpine", True),
+        ("postgres:17.2", "postgres:17.4", True),
+        ("postgres:17-alpine", "postgres:18-alpine", False),
+        ("chromadb/chroma:0.5.20", "chromadb/chroma:0.6.1", False),
+        ("chromadb/chroma:1.0.0", "chromadb/chroma:1.5.9", True),
+        ("redis:7-alpine", "valkey:7-alpine", False),
+        ("registry:5000/redis:7", "registry:5000/redis:v7.1", True),
+        ("redis@sha256:1", "redis@sha256:2", False),
+        ("redis:latest", "redis:7", False),
+    ],
+)
+def test_the_former_container_returns_to_data_of_its_own_major_version_only(one: str, other: str, same: bool) -> None:
+    assert plan_module.same_major(one, other) is same
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "refused"),
+    [
+        ("1.2.3.4", {"addresses": ["127.0.0.1", "10.0.0.1"]}, True),
+        ("10.0.0.1", {"addresses": ["127.0.0.1", "10.0.0.1"]}, False),
+        ("0.0.0.0", {"addresses": ["10.0.0.1"]}, False),
+        ("127.0.0.2", {"addresses": ["10.0.0.1"]}, False),
+        ("::", {"addresses": ["10.0.0.1"]}, False),
+        # A virtual address that another host has now.
+        ("1.2.3.4", {"addresses": ["10.0.0.1"], "nonlocal_bind": True}, False),
+    ],
+)
+def test_a_port_on_an_address_that_the_host_has_not_is_refused(
+    state: dict[str, Any], address: str, host: dict[str, Any], refused: bool
+) -> None:
+    declared = {**DECLARED, "ports": [{"address": address, "port": 6379, "container_port": 6379, "variable": "redis_publish_address"}]}
+    if refused:
+        with pytest.raises(DeclarationError, match=r"on 1\.2\.3\.4, which is none of .*10\.0\.0\.1\): change redis_publish_address"):
+            plan({**state, "host": host}, declared)
+    else:
+        assert plan({**state, "host": host}, declared)["needed"]

@@ -143,7 +143,7 @@ def test_published_only_when_asked() -> None:
     assert (declaration()["networks"], declaration()["ports"]) == (["database"], [])
     published = declaration(postgres_publish_address="10.0.0.4", postgres_port=5433)
     assert published["networks"] == ["database", "peers"]
-    assert published["ports"] == [{"address": "10.0.0.4", "port": 5433, "container_port": 5433}]
+    assert published["ports"] == [{"address": "10.0.0.4", "port": 5433, "container_port": 5433, "variable": "postgres_publish_address"}]
 
 
 # From here on against a real server.

@@ -1,0 +1,261 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A container that takes the place of another: what runs after each way in which it can fail, and after a run that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.module_utils import health
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, keep_files, switch, undo_folder
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.plan import container_options, normalize
+from ansible_collections.slipway.stack.plugins.modules import container_replace, container_trial
+
+OLD, NEW = {"Id": "old", "Name": "s-redis"}, {"Id": "new", "Name": "s-redis-next"}
+
+
+class KilledError(BaseException):
+    """Ends a run as SIGKILL would, as far as nothing of the run's own takes note of it."""
+
+
+class FakeEngine:
+    """Holds containers by id, with their names and states; may refuse a start, and may kill the run at a request."""
+
+    def __init__(self, *containers: dict[str, Any], unstartable: str = "", states: list[str] | None = None, kill_at: int = 0) -> None:
+        self.containers = {item["Id"]: {"State": {"Status": "created"}, "Config": {}, **item} for item in containers}
+        self.unstartable, self.states, self.left = unstartable, states or ["healthy"], kill_at
+        if "old" in self.containers and self.containers["old"]["Name"] == "s-redis":
+            self.containers["old"]["State"] = {"Status": "running", "Health": {"Status": "healthy"}}
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        return next((item for item in self.containers.values() if name in (item["Name"], item["Id"])), None)
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        found = self.find(name)
+        if found and found["Id"] == "new" and found["State"]["Status"] == "running":
+            state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+            if state == "exited":
+                return {**found, "State": {"Status": "exited", "ExitCode": 78}}
+            if state == "restarting":
+                return {**found, "RestartCount": 3, "State": {"Status": "restarting", "ExitCode": 1}}
+            found["State"]["Health"] = {"Status": state}
+        return found
+
+    def act(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+    def stop(self, inspected: dict[str, Any]) -> None:
+        self.act()
+        self.containers[inspected["Id"]]["State"] = {"Status": "exited", "ExitCode": 0}
+
+    def request(self, method: str, path: str, query: dict[str, Any] | None = None, *_rest: Any) -> bytes:
+        self.act()
+        identity = path.split("/")[2]
+        found = self.find(identity)
+        if found is None:
+            raise EngineError(f"No such container: {identity}", 404)
+        if method == "DELETE":
+            del self.containers[found["Id"]]
+        elif path.endswith("/rename"):
+            assert self.find((query or {})["name"]) is None, "the name is taken"
+            found["Name"] = (query or {})["name"]
+        elif path.endswith("/start"):
+            if found["Id"] == self.unstartable:
+                raise EngineError("bind: cannot assign requested address", 500)
+            found["State"] = {"Status": "running", "Health": {"Status": "healthy"}}
+        return b""
+
+    def logs(self, _name: str, _lines: int) -> str:
+        return "what it wrote\n"
+
+    def running(self) -> dict[str, str]:
+        return {item["Name"]: item["Id"] for item in self.containers.values() if item["State"]["Status"] == "running"}
+
+
+@pytest.fixture
+def item(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A service whose files have changed for the container that is to come."""
+    monkeypatch.setattr(health, "LOG_FOLDER", str(tmp_path / "log"))
+    folder = tmp_path / "redis"
+    for name in ("a", "b"):
+        (folder / "config" / name).mkdir(parents=True)
+    switch(str(folder / "config"), "a")
+    keep_files(str(folder))
+    switch(str(folder / "config"), "b")
+    return {"name": "s-redis", "folder": str(folder), "ready": [], "timeout": 0.5, "returns": True}
+
+
+def live(item: dict[str, Any]) -> str:
+    return os.readlink(Path(item["folder"], "config/current"))
+
+
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="writes files as root")
+
+
+@as_root
+def test_a_container_that_comes_up_takes_the_place(item: dict[str, Any]):
+    engine = FakeEngine(OLD, NEW, states=["starting", "healthy"])
+    container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "new"}
+    assert list(engine.containers) == ["new"]
+    assert live(item) == "b"
+    assert not os.path.exists(undo_folder(item["folder"]))
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"unstartable": "new"}, "cannot be started: bind: cannot assign requested address"),
+        ({"states": ["starting", "exited"]}, r"(?s)is exited with exit status 78.*what it wrote"),
+        ({"states": ["starting", "restarting"]}, "restarts again and again, last with exit status 1"),
+        ({"states": ["starting", "unhealthy"]}, "is unhealthy"),
+        ({"states": ["starting"]}, r"did not come up within 0\.5 s"),
+    ],
+)
+def test_one_that_does_not_come_up_leaves_the_former_one_with_its_files(item: dict[str, Any], more: dict[str, Any], message: str):
+    engine = FakeEngine(OLD, NEW, **more)
+    with pytest.raises(RefusedError, match=message) as raised:
+        container_replace.replace(engine, item, 20)
+    assert "The former s-redis is back in its place and runs" in str(raised.value)
+    assert engine.running() == {"s-redis": "old"}
+    assert list(engine.containers) == ["old"]
+    assert live(item) == "a"
+
+
+@as_root
+def test_the_log_of_one_that_is_removed_is_kept(item: dict[str, Any], tmp_path: Path):
+    with pytest.raises(RefusedError, match=r"Its log is kept in .*/log/s-redis\.log on the host"):
+        container_replace.replace(FakeEngine(OLD, NEW, states=["exited"]), item, 20)
+    kept = tmp_path / "log/s-redis.log"
+    assert kept.read_text() == "what it wrote\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+@as_root
+def test_another_major_version_that_has_run_is_not_followed_by_the_former_one(item: dict[str, Any]):
+    engine = FakeEngine(OLD, NEW, states=["exited"])
+    with pytest.raises(RefusedError, match="may have changed its data"):
+        container_replace.replace(engine, {**item, "returns": False}, 20)
+    assert engine.find("s-redis-before")["Id"] == "old"
+    # One that never ran has changed nothing.
+    engine = FakeEngine(OLD, NEW, unstartable="new")
+    with pytest.raises(RefusedError, match="is back in its place"):
+        container_replace.replace(engine, {**item, "returns": False}, 20)
+    assert engine.running() == {"s-redis": "old"}
+
+
+@as_root
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_replacement_that_was_killed_is_finished_by_the_next(item: dict[str, Any], step: int):
+    engine = FakeEngine(OLD, NEW, kill_at=step)
+    with pytest.raises(KilledError):
+        container_replace.replace(engine, item, 20)
+    # The next run removes what is left under the name of the next one, and makes it again.
+    if engine.find("s-redis-next"):
+        engine.containers.pop("new")
+    engine.containers["newer"] = {"Id": "newer", "Name": "s-redis-next", "State": {"Status": "created"}, "Config": {}}
+    container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "newer"}
+    assert list(engine.containers) == ["newer"]
+
+
+def has_engine() -> bool:
+    """Tell whether the machine's engine has the image that the test of real containers needs."""
+    shown = subprocess.run(["docker", "image", "inspect", "redis:7-alpine"], capture_output=True, check=False)
+    return shown.returncode == 0 and os.getuid() == 0
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """Options that try a Redis; nothing of it must be left."""
+    name = f"trial{uuid.uuid4().hex[:8]}"
+    declared = {
+        "name": "redis",
+        "image": "redis:7-alpine",
+        "user": "redis",
+        "memory_mb": 64,
+        "cpus": 0.5,
+        "healthcheck": {"test": ["NONE"]},
+        "volumes": [{"name": "no_such_volume", "path": "/data"}],
+    }
+    script = "redis-server $0 --dir /data --port 0 --unixsocket /tmp/s & until redis-cli -s /tmp/s ping; do kill -0 $!; sleep 0.1; done"
+    options = {
+        "container": f"{name}-redis",
+        "folder": str(tmp_path / "redis"),
+        "image": "redis:7-alpine",
+        "user": "redis",
+        "non_root": True,
+        "revision": "abc",
+        "config": {"redis.conf": "aclfile /run/secrets/users.acl\n"},
+        "volumes": [],
+        "timeout": 30,
+        "log_lines": 20,
+        "secrets": {"users.acl": "user default on nopass ~* +@all\n"},
+        "options": container_options(normalize(declared), name, str(tmp_path), "redis", "1.45"),
+        "command": ["sh", "-ec", script, "/etc/slipway/current/redis.conf"],
+    }
+    yield options
+    left = subprocess.run(["docker", "ps", "-aq", "--filter", f"name={name}"], capture_output=True, text=True, check=True).stdout
+    assert left == ""
+    assert [path.name for path in tmp_path.rglob("*")] in ([], ["redis"])
+
+
+@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"secrets": {"users.acl": "user x +@nosuch\n"}}, r"(?s)ended with status 1:.*users\.acl:1.*Nothing was changed"),
+        ({"config": {"redis.conf": "nonsense\n"}}, "Bad directive"),
+        ({"command": ["nosuchprogram"]}, "cannot be started: .*nosuchprogram"),
+        ({"user": "nobody_knows"}, "has no user 'nobody_knows'"),
+        ({"user": "root"}, "would run as root"),
+        ({"command": ["sleep", "60"], "timeout": 0.5}, "has not ended within"),
+    ],
+)
+def test_a_trial_finds_what_a_start_would_meet(trial: dict[str, Any], change: dict[str, Any], message: str):
+    if not message:
+        assert container_trial.attempt({**trial, **change}, Engine()) == (999, 1000)
+        return
+    with pytest.raises((RefusedError, EngineError), match=message):
+        container_trial.attempt({**trial, **change}, Engine())
+
+
+@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@pytest.mark.parametrize("option", [{"tmpfs": ["/tmp:size=-5m"]}, {"capabilities": ["NO_SUCH"]}, {"security_opts": ["nonsense"]}])
+def test_a_trial_finds_options_that_the_engine_refuses(trial: dict[str, Any], option: dict[str, Any]):
+    with pytest.raises(RefusedError, match=r"(?s)cannot be (made|started): .*Nothing was changed"):
+        container_trial.attempt({**trial, "options": {**trial["options"], **option}}, Engine())
+
+
+@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+def test_a_trial_that_was_killed_is_in_nobody_s_way(trial: dict[str, Any]):
+    Path(trial["folder"], "trial/secrets").mkdir(parents=True)
+    Path(trial["folder"], "trial/secrets/old").write_text("left")
+    Engine().request("POST", "/containers/create", {"name": f"{trial['container']}-trial"}, {"Image": "redis:7-alpine"})
+    container_trial.attempt(trial, Engine())
+
+
+def test_what_is_tried_has_no_data_and_no_network():
+    declared = {"name": "redis", "image": "redis", "memory_mb": 64, "cpus": 0.5, "healthcheck": {"test": ["NONE"]}}
+    declared |= {"volumes": [{"name": "redis_data", "path": "/data"}], "ports": [{"address": "10.0.0.1", "port": 1, "container_port": 1}]}
+    options = container_options(normalize(declared), "s", "/etc/slipway", "redis", "1.45")
+    body = container_trial.request_body(options, ["true"], [], 999, 1000)
+    assert "redis_data" not in json.dumps(body)
+    assert body["HostConfig"]["NetworkMode"] == "none"
+    assert "PortBindings" not in body["HostConfig"]
+    assert "uid=999" in body["HostConfig"]["Tmpfs"]["/data"]
+    assert body["Labels"] == {"slipway.stack": "s", "slipway.owner": "redis"}
