@@ -43,6 +43,10 @@ def secret_problem(value: Any) -> str | None:
         return f"must be a string, not {kind}: quote the value"
     if not value.strip():
         return "is empty"
+    if value != value.strip():
+        return "begins or ends with a blank or the end of a line, which programs would cut off or not: remove it"
+    if not value.isprintable():
+        return "holds a control character or the end of a line: remove it"
     if _PLACEHOLDER.search(value):
         return "is a placeholder"
     if len(value) < MINIMUM_LENGTH:

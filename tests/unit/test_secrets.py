@@ -34,6 +34,10 @@ def password_of(vault: Path) -> str:
     [
         (None, "is not set"),
         (12345678901234567890, "must be a string, not int: quote the value"),
+        ("t7Hq2Lw9Zx4Nv6Bk8Mr3\n", "begins or ends with a blank"),
+        (" t7Hq2Lw9Zx4Nv6Bk8Mr3", "begins or ends with a blank"),
+        ("t7Hq2Lw9Zx4Nv\t6Bk8Mr3", "holds a control character"),
+        ("t7Hq2Lw9Zx4Nv\n6Bk8Mr3", "holds a control character"),
         ("", "is empty"),
         ("   ", "is empty"),
         ("CHANGE_ME", "is a placeholder"),

@@ -1,0 +1,628 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forms that inputs have: ports, counts, names, paths, addresses and so on, each with a range or pattern and one sentence.
+
+roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml those of variables that belong to no role:
+
+    app_backend_port: port
+    app_backend_replicas: count 1..100
+    app_publish_address: address or empty
+    backup_schedule: calendar or never
+    app_backend_volumes: {list: {fields: {name: volume, path: path, mode: one of rw ro}, required: [name, path]}}
+    app_backend_environment: {map: {keys: environment_name, values: environment_value}}
+
+A text is ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. Types, booleans and choices are the
+argument specification's. No Ansible in here.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import re
+import shutil
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
+
+HIGHEST_PORT = 65535
+#: Longest name that PostgreSQL keeps, in bytes.
+POSTGRES_NAME_BYTES = 63
+#: Names that PostgreSQL does not give to a role, quoted or not.
+POSTGRES_RESERVED = ("none", "public")
+REDIS_CATEGORIES = tuple(
+    name
+    for line in (
+        "admin all bitmap blocking bloom cms connection cuckoo dangerous fast geo hash hyperloglog json keyspace list pubsub read",
+        "scripting search set slow sortedset stream string tdigest timeseries topk transaction write",
+    )
+    for name in line.split()
+)
+CALENDAR_WORDS = ("minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
+DAYS = {day for name in ["mon", "tues", "wednes", "thurs", "fri", "satur", "sun"] for day in (name[:3], f"{name}day")}
+
+
+class Wrong(NamedTuple):
+    """What is wrong with a value: where in it ("" for all of it), the value there, and a sentence that begins with "must"."""
+
+    path: str
+    value: Any
+    sentence: str
+    secret: bool = False
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of values.
+
+    Attributes:
+        sentence: What a value must be, after "must be"; {low} and {high} stand for the limits.
+        test: Returns whether a text is one, or why it is none.
+        low: Least number, where it is one of numbers.
+        high: Highest number.
+        whole: Whether numbers are whole ones.
+        text: Whether values are strings.
+        secret: Whether values must not be shown.
+    """
+
+    sentence: str
+    test: Callable[[Any], bool | str] | None = None
+    low: float | None = None
+    high: float | None = None
+    whole: bool = True
+    text: bool = True
+    secret: bool = False
+
+    @property
+    def number(self) -> bool:
+        """Tell whether values are numbers."""
+        return self.low is not None
+
+
+def pattern(expression: str, longest: int = 4096) -> Callable[[Any], bool]:
+    """Return a test that compares all of a text with a regular expression."""
+    compiled = re.compile(expression)
+    return lambda text: len(text) <= longest and compiled.fullmatch(text) is not None
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL_OR_BREAK = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+def is_line(text: str) -> bool:
+    """Tell whether a text is one line without control characters."""
+    return not _CONTROL.search(text) and not _SURROGATE.search(text)
+
+
+def is_text(text: str) -> bool:
+    """Tell whether a text has no control characters but tabs and ends of lines."""
+    return not _CONTROL_OR_BREAK.search(text.replace("\r\n", "\n"))
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+def is_ipv4(text: str) -> bool:
+    """Tell whether a text is an IPv4 address."""
+    return ":" not in text and is_address(text)
+
+
+def is_network(text: str) -> bool:
+    """Tell whether a text is an IP address or a network in CIDR notation."""
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    address, slash, bits = text.partition("/")
+    return is_address(address) and (not slash or bits.isdecimal())
+
+
+def is_dns_name(text: str) -> bool:
+    """Tell whether a text is a DNS name in ASCII."""
+    labels = text.removesuffix(".").split(".")
+    # What looks like an IPv4 address is one, or a mistake.
+    return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdecimal()
+
+
+def is_host(text: str) -> bool:
+    """Tell whether a text is an IP address or a DNS name."""
+    return is_address(text) or is_dns_name(text)
+
+
+def is_server_name(text: str) -> bool | str:
+    """Tell whether nginx and a certificate can have a text as a server's name."""
+    if not text.isascii():
+        try:
+            return f"a server name in ASCII; write it as {text.encode('idna').decode()}"
+        except UnicodeError:
+            return False
+    if text.startswith("~"):
+        if re.search(r"[\s;{}\"'\\]", text.replace("\\.", "").replace("\\d", "").replace("\\w", "")):
+            return "a regular expression without blanks, quotes, ;, { and }"
+        try:
+            re.compile(text[1:])
+        except re.error as error:
+            return f"a valid regular expression after ~ ({error})"
+        return True
+    if text.startswith("*."):
+        return is_dns_name(text[2:])
+    if text.endswith(".*"):
+        return is_dns_name(text[:-2])
+    return is_host(text.removeprefix("."))
+
+
+def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
+    """Tell whether a text is an URL with a host, and a port that may be."""
+    if re.search(r"[\s\x00-\x1f\"'<>\\^`{}|]", text):
+        return False
+    try:
+        parts = urllib.parse.urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    host = parts.hostname or ""
+    return parts.scheme in schemes and is_host(host) and (port is None or 0 < port <= HIGHEST_PORT)
+
+
+def is_endpoint(text: str) -> bool:
+    """Tell whether a text is host:port."""
+    host, _, port = text.rpartition(":")
+    return port.isdecimal() and 0 < int(port) <= HIGHEST_PORT and is_host(host.removeprefix("[").removesuffix("]"))
+
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?P<name>(?:(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::\d+)?/)?"
+    rf"{_COMPONENT}(?:/{_COMPONENT})*)"
+    r"(?P<tag>:\w[\w.-]{0,127})?(?P<digest>@sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}))?",
+    re.ASCII,
+)
+
+
+def is_image(text: str) -> bool | str:
+    """Tell whether a text is a reference to an image with a version or digest, as Docker reads them."""
+    found = _IMAGE.fullmatch(text)
+    if found and not (found["tag"] or found["digest"]):
+        return "an image with its version, as repository:version"
+    if not found and "@" in text and _IMAGE.fullmatch(text.partition("@")[0]):
+        return "an image whose digest is sha256: and 64 hexadecimal digits"
+    if not found and _IMAGE.fullmatch(text.lower()):
+        return "an image whose name is in small letters"
+    return found is not None
+
+
+def is_path(text: str) -> bool:
+    """Tell whether a text is the absolute path of a file or folder in a container."""
+    return (
+        text.startswith("/")
+        and text.strip("/") != ""
+        and not re.search(r"[:,\x00-\x1f\x7f]", text)
+        and not {".", ".."}.intersection(text.split("/"))
+        and is_line(text)
+    )
+
+
+def is_relative(text: str) -> bool:
+    """Tell whether a text is a relative path that stays below where it begins."""
+    return is_line(text) and ".." not in text.split("/") and text[:1] not in ("/", "-")
+
+
+def is_header_value(text: str) -> bool:
+    """Tell whether nginx sends a text as the value of a header."""
+    return is_line(text) and text.isascii() and "$" not in text
+
+
+def is_postgres_name(text: str) -> bool | str:
+    """Tell whether PostgreSQL takes a text as a name, and clients as part of an URL."""
+    if text.lower() in POSTGRES_RESERVED:
+        return f"another name: PostgreSQL keeps {text.lower()} for itself"
+    if text.lower().startswith("pg_"):
+        return "another name: PostgreSQL keeps names that begin with pg_ for itself"
+    return len(text.encode(errors="replace")) <= POSTGRES_NAME_BYTES and re.fullmatch(r"\w[\w$.@-]*", text) is not None
+
+
+def is_redis_rule(text: str) -> bool | str:
+    """Tell whether a text is one rule of what a Redis user may do, and grants no password or further user."""
+    if text in ("allkeys", "allchannels", "allcommands", "nocommands", "resetkeys", "resetchannels"):
+        return True
+    if re.fullmatch(r"(?:%(?:R|W|RW)~|~|&)[^\s\"'\x00-\x1f\x7f]+", text):
+        return True
+    if re.fullmatch(r"\([^()\"'\x00-\x1f\x7f]+\)", text):
+        return all(is_redis_rule(part) is True for part in text[1:-1].split())
+    found = re.fullmatch(r"[+-](@?)([a-z0-9_.-]+(?:\|[a-z0-9_-]+)?)", text, re.IGNORECASE)
+    if found and found[1] and found[2].lower() not in REDIS_CATEGORIES:
+        return f"a rule of a category that Redis knows: {', '.join(REDIS_CATEGORIES)}"
+    return found is not None
+
+
+@functools.lru_cache(maxsize=64)
+def is_calendar(text: str) -> bool:
+    """Tell whether systemd takes a text for OnCalendar: by systemd where it is here, or else by a grammar that takes its usual forms."""
+    if not is_line(text) or text.startswith("-"):
+        return False
+    program = shutil.which("systemd-analyze")
+    plain = _is_plain_calendar(text)
+    # Starting a program takes longer than all other checks; the usual forms do without.
+    if not plain and program:
+        try:
+            done = subprocess.run([program, "calendar", "--", text], capture_output=True, timeout=5, check=False)
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return done.returncode == 0
+    return plain
+
+
+def _is_plain_calendar(text: str) -> bool:
+    """Tell whether a text is of the form that nearly all calendar events have: days of the week, a date and a time."""
+    if text.lower() in CALENDAR_WORDS:
+        return True
+    parts = text.split()
+    day, date, time = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*", r"(?:\*|\d{4})-(?:\*|\d{1,2})-(?:\*|\d{1,2})", r"\d{1,2}:\d{2}(?::\d{2})?"
+    if parts and re.fullmatch(rf"{day}(?:(?:\.\.|,){day})*", parts[0], re.IGNORECASE):
+        if not all(name.lower() in DAYS for name in re.split(r"\.\.|,", parts[0])):
+            return False
+        parts = parts[1:] or ["00:00"]
+    if parts and re.fullmatch(date, parts[0]):
+        _, month, number = (0 if part == "*" else int(part) for part in parts[0].split("-"))
+        if "0" in parts[0].split("-") or month > 12 or number > 31:
+            return False
+        parts = parts[1:] or ["00:00"]
+    if len(parts) > 1 and parts[-1] == "UTC":
+        parts = parts[:-1]
+    if len(parts) != 1 or not re.fullmatch(time, parts[0]):
+        return False
+    limits = (23, 59, 59)
+    return all(int(part) <= limit for part, limit in zip(parts[0].split(":"), limits, strict=False))
+
+
+def is_repository(text: str) -> bool | str:
+    """Tell whether restic takes a text for a repository, and our image reaches it."""
+    if not is_line(text) or " " in text:
+        return False
+    kind, colon, rest = text.partition(":")
+    if text.startswith("/"):
+        return (is_path(text) and text.startswith("/offsite/")) or "a folder below /offsite, where backup_offsite_volume is mounted"
+    if kind == "rest" and colon:
+        return is_url(rest) or "rest: with an URL, as rest:https://backup.example.com/stack"
+    if kind == "sftp" and colon:
+        plain = re.fullmatch(r"(?:[^@:/\s]+@)?[^@:/\s]+:\S+", rest) and is_host(rest.partition(":")[0].rpartition("@")[2])
+        return bool(plain) or is_url(text, ("sftp",)) or "sftp: with host and folder, as sftp:user@backup.example.com:/stack"
+    if kind == "s3" and colon:
+        url = rest if "://" in rest else f"https://{rest}"
+        return (
+            is_url(url) and urllib.parse.urlsplit(url).path.strip("/") != ""
+        ) or "s3: with host and bucket, as s3:https://s3.example.com/bucket"
+    return kind in ("b2", "azure", "gs", "swift", "rclone") and bool(rest)
+
+
+def is_postgres_extension(text: str) -> bool:
+    """Tell whether an extension of PostgreSQL may have this name."""
+    return re.fullmatch(r"[a-z_][a-z0-9_$-]*", text) is not None
+
+
+def is_tmpfs_options(text: str) -> bool:
+    """Tell whether a text is a list of mount options of a tmpfs."""
+    one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=\d+|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
+    return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
+
+
+def is_user(text: str) -> bool | str:
+    """Tell whether a text is a user of an image other than root, by name or number, with a group that may be."""
+    name, _, group = text.partition(":")
+    if name in ("root", "0"):
+        return "another user than root"
+    one = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|\d{1,10}"
+    return bool(re.fullmatch(one, name)) and (":" not in text or bool(re.fullmatch(one, group)))
+
+
+def is_moment(text: str) -> bool:
+    """Tell whether a text is a date and time that PostgreSQL reads without doubt about its zone."""
+    found = re.fullmatch(
+        r"\d{4}-(\d\d)-(\d\d)[T ]([0-2]\d):([0-5]\d)(?::([0-5]\d)(?:[.]\d{1,6})?)? ?(?:Z|UTC|[+-][01]\d(?::?[0-5]\d)?)?", text
+    )
+    return bool(found) and 1 <= int(found[1]) <= 12 and 1 <= int(found[2]) <= 31 and int(found[3]) <= 23  # type: ignore[index]
+
+
+def is_plain_value(value: Any) -> bool:
+    """Tell whether a value of a setting is one line, a number or a boolean."""
+    return isinstance(value, (bool, int, float)) or (isinstance(value, str) and is_line(value))
+
+
+def is_data(value: Any) -> bool:
+    """Tell whether a value can be written as JSON."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _count(what: str, low: float, high: float) -> Kind:
+    return Kind(f"{what}, a whole number from {{low}} to {{high}}", low=low, high=high)
+
+
+def _text(sentence: str, test: Callable[[Any], bool | str], *, secret: bool = False) -> Kind:
+    return Kind(sentence, test, secret=secret)
+
+
+KINDS: dict[str, Kind] = {
+    # Numbers
+    "port": _count("a port", 1, HIGHEST_PORT),
+    "count": Kind("a whole number from {low} to {high}", low=1, high=1_000_000),
+    "megabytes": _count("a size in MB", 1, 1_048_576),
+    "memory": _count("an amount of memory in MB", 6, 1_048_576),
+    "seconds": _count("a time in seconds", 0, 31_536_000),
+    "days": _count("a number of days", 0, 36_500),
+    "pids": _count("a limit of processes", 1, 4_194_304),
+    "percent": _count("a share in per cent", 0, 100),
+    "cpu_shares": _count("a weight", 2, 262_144),
+    "number": Kind("a number from {low} to {high}", low=0, high=1_000_000_000, whole=False),
+    "cores": Kind("a number of cores from {low} to {high}", low=0.01, high=1024, whole=False),
+    "share": Kind("a share from {low} to {high}", low=0.001, high=1, whole=False),
+    # Names
+    "stack": _text("a name of at most 41 small letters, digits, - and _, not beginning with - or _", pattern(r"[a-z0-9][a-z0-9_-]{0,40}")),
+    "volume": _text(
+        "the name of a volume, two letters, digits, _, . and - or more",
+        pattern(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", 200),
+    ),
+    "container_network": _text("the short name of a network, of small letters, digits, - and _", pattern(r"[a-z0-9][a-z0-9_-]{0,40}")),
+    "postgres_name": _text("a name of at most 63 letters, digits, _, -, . and $", is_postgres_name),
+    "postgres_role": _text("a role of PostgreSQL, of letters, digits and _", pattern(r"[A-Za-z_][\w$.-]{0,62}")),
+    "postgres_extension": _text("the name of an extension, of small letters, digits, _ and -", is_postgres_extension),
+    "postgres_setting": _text("the name of a setting, of letters, digits, _ and .", pattern(r"[A-Za-z_][A-Za-z0-9_.]{0,62}")),
+    "redis_user": _text("the name of a user, of letters, digits, _, ., - and @", pattern(r"[A-Za-z0-9_.@-]{1,64}")),
+    "redis_rule": _text("one rule of Redis' ACL such as ~key:*, &channel, +get, +@read or -@admin, without blanks", is_redis_rule),
+    "redis_setting": _text("the name of a setting, of letters, digits and -", pattern(r"[A-Za-z][A-Za-z0-9-]{0,63}")),
+    "setting_value": Kind("one line, a number or true or false", is_plain_value, text=False),
+    "user": _text("a user by name or number, root excepted", is_user),
+    "uid": _text("the number of a user above 0, in quotes", pattern(r"[1-9]\d{0,8}")),
+    "name": _text("a name of letters, digits, _, . and -", pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 255)),
+    "vault_name": _text("the name of a variable that begins with vault_, of letters, digits and _", pattern(r"vault_[A-Za-z0-9_]+", 255)),
+    "secret_name": _text("the name of a variable, of letters, digits and _", pattern(r"[A-Za-z_][A-Za-z0-9_]*", 200)),
+    "environment_name": _text("the name of a variable, of letters, digits, _, . and -", pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", 200)),
+    "environment_value": Kind("a string, a number, true or false, or a list or dictionary of them", is_data, text=False),
+    "inventory_host": _text("a host of the inventory", pattern(r"[^\s,:&!]+", 255)),
+    # Addresses
+    "address": _text("an IP address", is_address),
+    "ipv4": _text("an IPv4 address", is_ipv4),
+    "host": _text("an IP address or a DNS name", is_host),
+    "ipv4_host": _text("an IPv4 address or a DNS name", lambda text: is_ipv4(text) or is_dns_name(text)),
+    "endpoint": _text("an address and a port, as host:port", is_endpoint),
+    "network": _text("an IP address or a network as 10.0.0.0/8", is_network),
+    "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
+    "url": _text("an URL as https://www.example.com", is_url),
+    "route": _text("a path that begins with /, without blanks, quotes, $, ;, { and }", pattern(r"/[^\s\x00-\x1f\x7f\"'\\$;{}#]*", 1024)),
+    "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
+    # Files and images
+    "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
+    "file": _text("the path of a file", lambda text: bool(text.strip()) and is_line(text)),
+    "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
+    "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
+    "version": _text("a version of letters, digits, _, . and -, as the tag of an image", pattern(r"(?a:\w[\w.-]{0,127})")),
+    "git_ref": _text("a branch, tag or commit", pattern(r"(?!-)[^\s\x00-\x1f\x7f~^:?*\[\\]+", 255)),
+    "source": _text("a folder, or the address of a git repository", lambda text: is_line(text) and not text.startswith("-")),
+    "folder": _text("a relative folder or file without ..", is_relative),
+    # Text
+    "line": _text("one line of text", is_line),
+    "words": _text("one line of text that is not empty", lambda text: is_line(text) and bool(text.strip())),
+    "text": _text("text without control characters", is_text),
+    "argument": _text("a string without NUL", lambda text: "\x00" not in text),
+    "header_name": _text("the name of a header, of letters, digits and -", pattern(r"[A-Za-z0-9!#%&'*+.^_`|~-]+", 256)),
+    "header_value": _text(
+        "one line of text without $, which nginx would take for a variable",
+        is_header_value,
+    ),
+    "curves": _text("names of key exchange groups joined by colons, as X25519:prime256v1", pattern(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_-]+)*")),
+    "calendar": _text("a calendar event of systemd, as *-*-* 02:15:00; see `systemd-analyze calendar`", is_calendar),
+    "repository": _text(
+        "a repository of restic, as /offsite/stack, sftp:user@host:/folder, s3:https://host/bucket or rest:https://host", is_repository
+    ),
+    "sql": _text("a query", lambda text: bool(text.strip()) and is_text(text)),
+    "point": _text("the name of a recovery point, as 20261123T021500Z", pattern(r"\d{8}T\d{6}Z(?:-[a-z0-9-]+)?")),
+    "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
+    "stores": Kind("a list of stores joined by commas: postgres, redis, chroma", text=False),
+    "secret": Kind("a secret", text=True, secret=True),
+    "secret_text": _text("a text without NUL", lambda text: "\x00" not in text, secret=True),
+    "boolean": Kind("true or false", text=False),
+    "data": Kind("data that can be written as JSON", is_data, text=False),
+    # Not judged here, as another check does, or its form is a program's: the reason stands beside it in forms.yml.
+    "anything": Kind("", text=False),
+}
+
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+STORES = ("postgres", "redis", "chroma")
+
+
+def _stores_problem(value: Any) -> str | None:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or any(name not in STORES for name in names):
+        return "must be " + KINDS["stores"].sentence
+    return None
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of an input, or of a member of one.
+
+    Attributes:
+        kind: What KINDS calls it, or one of list, map, fields, choice.
+        low: Least number.
+        high: Highest number.
+        words: Further texts that are right; "" for an empty string.
+        members: Form of the members of a list, or of the values of a map.
+        keys: Form of the names of a map.
+        fields: Forms by name, of a dictionary with known members.
+        required: Members that it must have.
+    """
+
+    kind: str
+    low: float | None = None
+    high: float | None = None
+    words: tuple[str, ...] = ()
+    members: Form | None = None
+    keys: Form | None = None
+    fields: Mapping[str, Form] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What a value must be."""
+        if self.kind == "choice":
+            return "must be " + _joined(self.words)
+        known = KINDS[self.kind]
+        text = known.sentence.replace("{low}", _number(self.low)).replace("{high}", _number(self.high))
+        words = ["empty" if word == "" else f"'{word}'" for word in self.words]
+        return "must be " + ", or ".join([text, *words])
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}" if value < 1e6 and value != int(value) else str(int(value))
+
+
+def _joined(words: Iterable[str]) -> str:
+    return "one of " + ", ".join(words)
+
+
+def parsed(declared: Any) -> Form:
+    """Return the form that a declaration says.
+
+    Raises:
+        ValueError: It says none.
+    """
+    if isinstance(declared, str):
+        return _parsed_text(declared)
+    if not isinstance(declared, Mapping) or not set(declared) <= {"list", "map", "fields", "required"} or not declared:
+        raise ValueError(f"{declared!r} is not the form of an input")
+    if "list" in declared:
+        return Form("list", members=parsed(declared["list"]))
+    if "map" in declared:
+        return Form("map", keys=parsed(declared["map"]["keys"]), members=parsed(declared["map"]["values"]))
+    return Form(
+        "fields",
+        fields={name: parsed(member) for name, member in declared["fields"].items()},
+        required=tuple(declared.get("required", ())),
+    )
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed_text(declared: str) -> Form:
+    first, *words = declared.split(" or ")
+    further = tuple("" if word == "empty" else word for word in words)
+    if first.startswith("one of "):
+        return Form("choice", words=(*first.split()[2:], *further))
+    name, _, limits = first.partition(" ")
+    if name not in KINDS:
+        raise ValueError(f"{declared!r} names no form; known are {', '.join(KINDS)}")
+    low, high = KINDS[name].low, KINDS[name].high
+    if limits:
+        least, dots, most = limits.partition("..")
+        if not dots or low is None:
+            raise ValueError(f"{declared!r} must give limits as low..high, and of a number")
+        low, high = float(least) if least else low, float(most) if most else high
+    return Form(name, low, high, further)
+
+
+def problems(form: Form, value: Any, path: str = "") -> Iterator[Wrong]:
+    """Yield what is wrong with a value, each member of it alone."""
+    if form.kind == "list":
+        if not isinstance(value, (list, tuple)):
+            yield Wrong(path, value, "must be a list")
+        else:
+            for number, member in enumerate(value):
+                yield from problems(form.members, member, f"{path}[{number}]")  # type: ignore[arg-type]
+    elif form.kind in ("map", "fields"):
+        if not isinstance(value, Mapping):
+            yield Wrong(path, value, "must be a dictionary")
+        elif form.kind == "map":
+            yield from _map_problems(form, value, path)
+        else:
+            yield from _fields_problems(form, value, path)
+    else:
+        sentence = one_problem(form, value)
+        if sentence:
+            yield Wrong(path, value, sentence, form.kind != "choice" and KINDS[form.kind].secret)
+
+
+def _map_problems(form: Form, value: Mapping[Any, Any], path: str) -> Iterator[Wrong]:
+    for name, member in value.items():
+        for wrong in problems(form.keys, name, path):  # type: ignore[arg-type]
+            yield Wrong(path, name, f"is a name there, and {wrong.sentence}")
+        yield from problems(form.members, member, f"{path}.{name}")  # type: ignore[arg-type]
+
+
+def _fields_problems(form: Form, value: Mapping[Any, Any], path: str) -> Iterator[Wrong]:
+    for name, member in value.items():
+        if name not in form.fields:
+            yield Wrong(path, name, f"is not known there; known are {', '.join(form.fields)}")
+        elif member is not None or name in form.required:
+            yield from problems(form.fields[name], member, f"{path}.{name}")
+    for name in form.required:
+        if name not in value and value:
+            yield Wrong(path, None, f"lacks {name}")
+
+
+def one_problem(form: Form, value: Any) -> str | None:
+    """Return a sentence about a value without members that does not have a form, or None."""
+    if form.kind == "anything" or (isinstance(value, str) and value in form.words):
+        return None
+    if form.kind == "choice":
+        return form.sentence + ("" if isinstance(value, str) else quote_it(value))
+    kind = KINDS[form.kind]
+    if form.kind == "boolean":
+        right = isinstance(value, bool) or (isinstance(value, (int, str)) and str(value).lower() in _BOOLEANS)
+        return None if right else form.sentence
+    if form.kind == "stores":
+        return _stores_problem(value)
+    if kind.number:
+        return None if _is_number(value, form, whole=kind.whole) else form.sentence
+    if form.kind == "secret":
+        wrong = secret_problem(value)
+        return f"{wrong}" if wrong else None
+    # A whole number is the same text however it is read; what YAML may have changed is found by the caller, who knows the file.
+    if kind.text and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if kind.text and not isinstance(value, str):
+        return form.sentence + quote_it(value)
+    if value is None and form.kind != "environment_value":
+        return form.sentence
+    found = kind.test(value) if kind.test else True
+    if isinstance(found, str):
+        return f"must be {found}"
+    return None if found else form.sentence
+
+
+def quote_it(value: Any) -> str:
+    """Return what to do about a value that YAML does not read as a string."""
+    if value is None:
+        return "; it is null: remove the line, or give it a value"
+    if isinstance(value, bool):
+        return f"; YAML reads it as {str(value).lower()}: quote the value"
+    return "; it is a number: quote the value" if isinstance(value, (int, float)) else ", a string"
+
+
+def _is_number(value: Any, form: Form, *, whole: bool) -> bool:
+    """Tell whether a value is a number within a form's limits, or a text that is nothing else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return False
+    if isinstance(value, str):
+        if not re.fullmatch(r"-?(?:0|[1-9][0-9]*)" + ("" if whole else r"(?:\.[0-9]+)?"), value):
+            return False
+        value = float(value)
+    elif whole and not isinstance(value, int):
+        return False
+    low, high = form.low, form.high
+    return (low is None or value >= low) and (high is None or value <= high)

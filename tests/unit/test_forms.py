@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import functools
+import shutil
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import forms
+from conftest import ROOT
+
+ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+PLAYBOOKS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())["playbooks"]
+SHARED = yaml.safe_load((ROOT / "meta/forms.yml").read_text())["shared"]
+# The version that an image's name may hold, where a product is released by versions.
+EMPTY_BY_DEFAULT = {"app_version", "nginx_hsts", "backup_offsite_known_hosts", "image_no_proxy", "nginx_server_extra"}
+
+
+@functools.cache
+def specs(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f"roles/{role}/meta/argument_specs.yml").read_text())["argument_specs"]["main"][
+        "options"
+    ]
+    return found
+
+
+@functools.cache
+def declared(role: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / f"roles/{role}/meta/forms.yml").read_text())
+    return found
+
+
+def said(form: Any, value: Any) -> str:
+    """What is wrong with a value, or an empty text."""
+    return "; ".join(f"{wrong.path}: {wrong.sentence}" for wrong in forms.problems(forms.parsed(form), value))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_input_of_a_role_has_a_form(role: str):
+    by_specification = {name for name, spec in specs(role).items() if spec["type"] == "bool" or "choices" in spec}
+    assert set(declared(role)) == set(specs(role)) - by_specification
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_members_of_an_input_have_forms(role: str):
+    for name, spec in specs(role).items():
+        form = forms.parsed(declared(role).get(name, "boolean"))
+        form = form.members if form.kind == "list" and form.members else form
+        if "options" in spec:
+            assert set(form.fields) == set(spec["options"]), name
+            needed = {key for key, member in spec["options"].items() if member.get("required")}
+            needed |= {key for keys in spec.get("required_together", ()) for key in keys}
+            assert set(form.required) == needed, name
+        elif spec["type"] == "dict":
+            assert form.kind in ("map", "fields", "data", "anything"), name
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_defaults_of_a_role_have_their_form(role: str):
+    defaults = yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()) or {}
+    wrong = {
+        name: said(declared(role)[name], value)
+        for name, value in defaults.items()
+        if name in declared(role) and "{{" not in str(value) and not (value == "" and name in EMPTY_BY_DEFAULT)
+    }
+    assert {name: text for name, text in wrong.items() if text} == {}
+
+
+def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
+    ours = yaml.safe_load((ROOT / "group_vars/all.yml").read_text())
+    inputs = {name for role in ROLES for name in specs(role)}
+    assert set(ours) - inputs <= set(SHARED)
+    for declaration in [*SHARED.values(), *(form for names in PLAYBOOKS.values() for form in names.values())]:
+        forms.parsed(declaration)
+    # rollback.yml is deploy.yml with another direction.
+    assert set(PLAYBOOKS) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
+
+
+#: For forms: values that are right, and values that are wrong.
+EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
+    ("port", [1, 443, 65535, "443"], [0, -1, 65536, "1e3", "0443", 44.3, True, None, "", "80a", " 80", [80], "\uff18\uff10"]),
+    ("count 1..100", [1, 100, "7"], [0, 101, 1000, "x", 1.5]),
+    ("count 10..262143", [10], [-5, 0]),
+    ("memory 256..1048576", [256], [-1, 255, 2000000]),
+    ("cores", [0.5, 2, "1.5"], [0, -1, "many", float("nan"), float("inf")]),
+    ("share", [0.25, 1], [0, 1.5, "half"]),
+    ("volume", ["postgres_data", "a.b-c"], ["", None, "x", "/srv/pgdata", "/etc", "a b", "ü1", "data:ro"]),
+    ("stack", ["shop", "shop-2_b"], ["", "..", "Shop", "-x", "a" * 42, 1.5, "a/b", "a\n"]),
+    (
+        "image",
+        ["redis:7-alpine", "chromadb/chroma:1.5.9", "r.example.com:5000/a/b_c:1", "a@sha256:" + "0" * 64, "a:1@sha256:" + "f" * 64],
+        ["", None, "redis", "postgres:17@sha256:abc", "ü🚀", "a/b:", "a/b:../1.0.0", "a/B:1", "a b:1", "support-desk/backend:a/b", "-x:1"],
+    ),
+    ("version", ["1.0.0", "1.1.0-rc.1", "v2", 2], ["", None, "a/b", "../1.0.0", 1.1, True, "1.0 ", "-1", "1:2", "1.0\n", "ü"]),
+    ("address or empty", ["", "10.0.0.1", "::1"], ["localhost", "999.0.0.1", "10.0.0", "10.0.0.1/8", None]),
+    ("ipv4_host", ["10.0.0.1", "db1.example.com", "lab1"], ["::1", "my host", "not an address", None, "999.1.1.1", ""]),
+    (
+        "network",
+        ["10.0.0.1", "10.0.0.0/8", "fd00::/8"],
+        ["x", "300.1.1.1", "999.0.0.1", "10.0.0.1/33", "10.0.0.1/32 trust\nhost all all 0.0.0.0/0", ""],
+    ),
+    ("endpoint", ["a:443", "10.0.0.1:1"], ["a", "a:0", "a b:1", ":1"]),
+    (
+        "server_name",
+        ["localhost", "www.example.com", "*.example.com", ".example.test", "~^www[0-9]+\\.example$", "10.0.0.1"],
+        ["", "https://localhost", "~^((", "localhost; return 200 pwned", "a b", "a:80", "a/b", "müller.example", "999.1.1.1", None],
+    ),
+    (
+        "url",
+        ["https://www.example.com", "http://a:8000/x"],
+        ["www.example.com", "https://", "https://a b", "https://a:99999", "ftp://a", "https://a;b"],
+    ),
+    ("route", ["/api/", "/", "/a-b_c.d/%20"], ["api/", "", None, "/a b", "/api/ {", "/x;", "/$uri", '/"', "/a\n"]),
+    ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
+    ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
+    ("header_value", ["default-src 'self'", ""], [None, "a\nb", "default-src $nosuchvar", 1.5, True]),
+    ("curves", ["auto", "X25519:prime256v1"], ["", "X25519; ssl_protocols TLSv1", "a b"]),
+    ("postgres_name", ["app", "my-app", "Übung"], ["", "none", "PUBLIC", "pg_x", "a b", 'a"b', "a\nb", "x" * 64, None]),
+    ("redis_user", ["app", "default"], ["", "a b", "a\nb", None]),
+    (
+        "redis_rule",
+        ["~*", "&*", "+@all", "-@dangerous", "+acl|list", "%R~x", "(+get ~a)"],
+        ["", "+@all\nuser evil on nopass ~* +@all", "nopass", ">password", "+@bogus", "+", "a b", "on", "#abc", "(nopass)"],
+    ),
+    (
+        {"map": {"keys": "postgres_setting", "values": "setting_value"}},
+        [{"work_mem": "4MB", "a.b": 1, "c": True, "d": 0.9}],
+        [{"work_mem = '4MB'\nfsync": "off"}, {"a": {"b": []}}, {"a": "x'\nfsync = off\n#"}, {"a": None}, ["a"]],
+    ),
+    (
+        {"list": {"fields": {"name": "volume", "path": "path", "mode": "one of rw ro"}, "required": ["name", "path"]}},
+        [[], [{"name": "xx", "path": "/x"}], [{"name": "xx", "path": "/x", "mode": "ro"}]],
+        [[{"name": "x1"}], [{"name": "xx", "path": "/x", "mode": "rwx"}], [{"name": "xx", "path": "/x", "modus": "ro"}], ["a"], "a", None],
+    ),
+    (
+        {"map": {"keys": "environment_name", "values": "environment_value"}},
+        [{"A": "1", "B": True, "C": [1, {"x": None}], "D": None, "E": 1.5}],
+        [{"A=B": "1"}, {"": "1"}, {1: "1"}, {"A B": "1"}, {"A": {1, 2}}, "A=1"],
+    ),
+    (
+        {"map": {"keys": "path", "values": "tmpfs_options or empty"}},
+        [{"/run": "", "/x": "size=16m,mode=1777"}],
+        [{"/run": "size=-1m"}, {"run": ""}, {"/run": "size=16m,bogus"}, {"/run": None}, {"/run": "size=0"}],
+    ),
+    (
+        "calendar or never",
+        ["never", "*-*-* 02:15:00", "daily", "Mon..Fri *-*-* 22:30", "Sun 03:00", "2026-11-23", "Mon *-*-* 02:00 UTC"],
+        ["nonsense", "", None, "*-*-* 25:00:00", "99:99", "Moonday 03:00", "*-13-* 03:00", "daily\n[Service]", "02:15:00\nUnit=x"],
+    ),
+    (
+        "repository or empty",
+        ["", "/offsite/a", "sftp:u@h:/x", "s3:https://s3.example.com/b", "s3:s3.amazonaws.com/b", "rest:https://h:8000/a", "b2:x:y"],
+        ["rest:not a url", "nonsense://x", "/srv/x", "sftp:", "s3:", "x", "rest:", "/offsite/../etc", "C:\\x"],
+    ),
+    ("seconds 1..60", [1], [0, -1, "soon"]),
+    ("boolean", [True, "on", "no", 1, "False"], ["maybe", "", None, 2, [True]]),
+    ("moment or end", ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z"], ["yesterday", "2026-13-01T00:00:00Z", "", "--help"]),
+    ("point or latest", ["latest", "20261123T021500Z"], ["--help", "newest", "", None, 20261123]),
+    ("stores", ["postgres", "postgres, redis", ["chroma"]], ["", "mysql", None, [], "postgres redis"]),
+    ("user or empty", ["", "app", "10001", 1000, "app:app"], ["root", "0", "a b", None, "0:0"]),
+    ("uid", ["10001", 10001], ["0", "-1", "app", ""]),
+    ("secret", ["t7Hq2Lw9Zx4Nv6Bk8Mr3"], ["t7Hq2Lw9Zx4Nv6Bk8Mr3\n", " t7Hq2Lw9Zx4Nv6Bk8Mr3", "t7Hq2Lw9Zx\x004Nv6Bk8Mr3", "short", None, 5]),
+    ("git_ref or empty", ["", "main", "v1.0", "feature/x"], ["--upload-pack=x", "a b", "a..\n", None]),
+    ("folder", ["backend", "a/b.c"], ["../x", "/etc", "-f", None]),
+    ("text", ["One\nTwo"], ["a\x00b", ["x"], None, "a\x1bb"]),
+]
+
+
+@pytest.mark.parametrize(("form", "value"), [(form, value) for form, good, _ in EXAMPLES for value in good], ids=str)
+def test_what_has_its_form_passes(form: Any, value: Any):
+    assert said(form, value) == ""
+
+
+@pytest.mark.parametrize(("form", "value"), [(form, value) for form, _, bad in EXAMPLES for value in bad], ids=repr)
+def test_what_has_not_is_told_in_one_sentence(form: Any, value: Any):
+    assert said(form, value)
+    assert "\n" not in said(form, value)
+
+
+@pytest.mark.parametrize("kind", forms.KINDS)
+def test_no_kind_of_value_makes_a_check_fail(kind: str):
+    for value in (None, True, 0, -1, 1.5, float("nan"), "", "x" * 100_000, "\x00", "\ud800", "ü\n", [], {}, [None], {"a": object()}):
+        list(forms.problems(forms.parsed(kind), value))
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "sentence"),
+    [
+        ("port", "80a", ": must be a port, a whole number from 1 to 65535"),
+        ({"list": "route"}, ["/ok", "api/"], "[1]: must be a path that begins with /, without blanks, quotes, $, ;, { and }"),
+        ("version", 1.1, ": must be a version of letters, digits, _, . and -, as the tag of an image; it is a number: quote the value"),
+        (
+            "volume",
+            None,
+            ": must be the name of a volume, two letters, digits, _, . and - or more; it is null: remove the line, or give it a value",
+        ),
+        ("calendar or never", "x", ": must be a calendar event of systemd, as *-*-* 02:15:00; see `systemd-analyze calendar`, or 'never'"),
+        ("share", 2, ": must be a share from 0.001 to 1"),
+        ("postgres_name", "none", ": must be another name: PostgreSQL keeps none for itself"),
+        ("image", "redis", ": must be an image with its version, as repository:version"),
+        ("one of rw ro", "rwx", ": must be one of rw, ro"),
+    ],
+)
+def test_sentences(form: Any, value: Any, sentence: str):
+    assert said(form, value) == sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "*-*-* 02:15:00",
+        "daily",
+        "Mon..Fri *-*-* 22:30",
+        "Sun 03:00",
+        "2026-11-23",
+        "Mon,Thu *-2-29 02:00 UTC",
+        "*-*-* 24:00",
+        "*-0-1 3:00",
+        "Mon..Xyz 3:00",
+        "1:2",
+        "Fri",
+    ],
+)
+def test_plain_calendars_are_those_of_systemd(text: str, monkeypatch: pytest.MonkeyPatch):
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    with_systemd = forms.is_calendar.__wrapped__(text)
+    monkeypatch.setattr(forms.shutil, "which", lambda _name: None)
+    without = forms.is_calendar.__wrapped__(text)
+    # Without systemd unusual forms are refused; none is taken that systemd refuses.
+    assert with_systemd or not without
