@@ -10,8 +10,10 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,6 +51,7 @@ class Repository:
 def rest_server(lab: Lab) -> Iterator[Repository]:
     """restic's REST server on the backup host, which wants a login; while it is away, connections are refused."""
     (host,) = lab.groups["backup"]
+    host.need("restic-rest-server")
     host.run("printf 'backup:{SHA}%s\n' \"$(printf rest-password-1 | openssl dgst -binary -sha1 | base64)\" >/root/htpasswd")
 
     def start() -> None:
@@ -98,8 +101,22 @@ def sftp_server(lab: Lab) -> Iterator[Repository]:
     host.run("systemctl stop sftp-server; userdel --remove keeper; rm /root/key /root/key.pub", check=False)
 
 
+@pytest.fixture(scope="session")
+def moto_server() -> Path:
+    """A program that speaks S3, in an environment of its own."""
+    made, lock = ROOT / ".lab/s3", ROOT / "requirements/s3.txt"
+    program = made / "bin/moto_server"
+    stamp = made / "slipway.lock"
+    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", made], check=True)
+        install = ["install", "--quiet", "--disable-pip-version-check", "--no-compile", "--require-hashes", "--requirement", lock]
+        subprocess.run([made / "bin/python", "-m", "pip", *install], check=True)
+        stamp.write_bytes(lock.read_bytes())
+    return program
+
+
 @pytest.fixture
-def s3(lab: Lab) -> Iterator[Repository]:
+def s3(lab: Lab, moto_server: Path) -> Iterator[Repository]:
     """A bucket of a server that speaks S3, outside of the lab's hosts; while it is away, it takes connections and says nothing."""
     network = subprocess.run(["docker", "network", "inspect", NETWORK], capture_output=True, text=True, check=True)
     gateway = json.loads(network.stdout)[0]["IPAM"]["Config"][0]["Gateway"]
@@ -107,7 +124,7 @@ def s3(lab: Lab) -> Iterator[Repository]:
         probe.bind((gateway, 0))
         port = probe.getsockname()[1]
     with (lab.state / "s3.log").open("w") as log:
-        server = subprocess.Popen([str(ROOT / ".lab/s3/bin/moto_server"), "-H", gateway, "-p", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen([str(moto_server), "-H", gateway, "-p", str(port)], stdout=log, stderr=log)
     try:
         (host,) = lab.groups["backup"]
         wait_until(lambda: host.can_connect(gateway, port), 30, "the S3 server listens")

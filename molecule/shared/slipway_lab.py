@@ -123,6 +123,13 @@ class LabHost:
         assert len(found) == 1, f"{self.name} has {len(found)} containers of {service}"
         return found[0]
 
+    def need(self, *packages: str) -> None:
+        """Have packages of the distribution installed that a test uses, and that no deployment needs."""
+        missing = [name for name in packages if not self.succeeds(f"dpkg-query --status {name}")]
+        if missing:
+            install = f"apt-get -qq install --no-install-recommends --yes {shlex.join(missing)}"
+            self.run(f"export DEBIAN_FRONTEND=noninteractive; {install} || {{ apt-get -qq update && {install}; }}")
+
     def can_connect(self, address: str, port: int, pid: int | None = None) -> bool:
         """Try a TCP connection from the host, or from inside the network of a process."""
         inside = f"nsenter --target {pid} --net " if pid else ""

@@ -654,6 +654,7 @@ def test_wal_that_the_database_had_to_drop_is_an_alert_and_the_next_backup_a_ful
 
 @pytest.mark.extended("backup-losses")
 def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: LabHost, restored: Callable[..., str]):
+    host.need("faketime")
     folder = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip() + "/wrong"
     host.run(f"mkdir -p {folder} && cp /usr/lib/*/faketime/libfaketime.so.1 {folder}/")
     # With the allocator of these the library waits for itself.
