@@ -44,7 +44,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the roles that have something to do on any host, and why."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
+        _unused, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
         self._files = RoleFiles(self._loader)
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))

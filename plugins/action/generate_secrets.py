@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return what was generated and kept, by name."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {"names": {"type": "list", "elements": "str", "required": True}, "path": {"type": "path"}}
         )
         path = Path(arguments["path"]) if arguments["path"] else vault_path_beside(task_vars.get("ansible_inventory_sources") or [])
@@ -118,7 +118,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the password file to create (None when there is a password), the password and its label."""
         known = [(label, secret) for label, secret in self._secrets() if secret.bytes.strip() != NO_PASSWORD]
         if known:
-            wanted = vault_id if vault_id in {label for label, _ in known} else None
+            wanted = vault_id if vault_id in {label for label, _unused in known} else None
             label, secret = match_encrypt_secret(known, encrypt_vault_id=wanted or C.DEFAULT_VAULT_ENCRYPT_IDENTITY)
             return None, secret, label
         script = Path(C.DEFAULT_VAULT_PASSWORD_FILE) if C.DEFAULT_VAULT_PASSWORD_FILE else None

@@ -43,9 +43,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
         arguments = dict(self._task.args)
-        folder = Path(str(arguments.pop("folder", ".")))
-        registry_host = str(arguments.pop("registry_host", "") or "")
-        registry_port = int(arguments.pop("registry_port", 5000))
+        folder = Path(str(arguments.get("folder", ".")))
+        registry_host = str(arguments.get("registry_host", "") or "")
+        registry_port = int(arguments.get("registry_port", 5000))
         builder = str(self._task.delegate_to or task_vars.get("inventory_hostname"))
         local = self._connection.transport == "local"
         place = folder.absolute()
@@ -55,6 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     arguments["push_to"] = self._way(registry_host, registry_port, builder, task_vars, open_ways)
                 if not local:
                     place = self._send(folder, task_vars)
+            arguments["folder"] = str(place)
             arguments["images"] = {
                 tier: {**image, "context": f"{place}/{image['context']}", "dockerfile": f"{place}/{image['dockerfile']}"}
                 for tier, image in arguments["images"].items()

@@ -28,7 +28,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the module's result, with the bytes that were sent where we sent them."""
         task_vars = task_vars or {}
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        _unused, options = self.validate_argument_spec(
             {
                 "images": {"type": "list", "elements": "dict", "required": True},
                 "transport": {"type": "str", "choices": ["registry", "ssh", "hosted"], "default": "registry"},
@@ -48,11 +48,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 host = task_vars.get("inventory_hostname", "?")
                 raise AnsibleActionFail(f"images cannot be brought to {host} (image_transport: {options['transport']}): {error}") from error
             wanted = [self._with_source(image, prefix) for image in options["images"]]
-            server_name = images.registry_of(wanted[0]["name"])
-            login = images.registry_login(options["login"], server_name) if not prefix else ""
             result: dict[str, t.Any] = self._execute_module(
                 module_name="slipway.stack.image_pull",
-                module_args={"images": wanted, "login": login, "timeout": options["timeout"]},
+                module_args={**options, "images": wanted, "login": {} if prefix else options["login"]},
                 task_vars=task_vars,
             )
             if server is not None:

@@ -28,7 +28,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return what is recorded, with what was built when that is given."""
         task_vars = task_vars or {}
         result: dict[str, t.Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        _unused, options = self.validate_argument_spec(
             {"version": {"type": "str", "required": True}, "built": {"type": "dict"}, "store": {"type": "str", "default": ""}}
         )
         folder = environment_folder(task_vars.get("ansible_inventory_sources") or [])

@@ -137,7 +137,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return the folder, the commit where there is one, and the images with their contexts below the folder."""
         result: dict[str, t.Any] = super().run(tmp, task_vars or {})
-        _, options = self.validate_argument_spec(
+        _unused, options = self.validate_argument_spec(
             {
                 "source": {"type": "str", "required": True},
                 "git_ref": {"type": "str", "default": ""},

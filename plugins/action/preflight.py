@@ -44,7 +44,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return no problems, or fail with all of them."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        _unused, arguments = self.validate_argument_spec(
             {
                 "roles": ROLES_OPTION,
                 "required_groups": {"type": "list", "elements": "str", "default": []},

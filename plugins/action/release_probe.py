@@ -176,7 +176,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Start, mark, read or stop a prober."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        _unused, options = self.validate_argument_spec(
             argument_spec={
                 "state": {"type": "str", "required": True, "choices": ["started", "marked", "read", "stopped"]},
                 "state_file": {"type": "path"},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: postgres_tuning
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Derive postgresql.conf settings from memory and cores
 description:

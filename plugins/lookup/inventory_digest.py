@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: inventory_digest
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: A digest of the files of the inventory in use
 description:
@@ -42,7 +42,7 @@ def files_of(source: Path) -> list[Path]:
     found = list(source.iterdir()) if source.is_dir() else [source]
     for folder in (top / "group_vars", top / "host_vars"):
         # Links are followed: environments share files that way.
-        found += [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+        found += [Path(place, name) for place, _unused, names in os.walk(folder, followlinks=True) for name in names]
     return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 

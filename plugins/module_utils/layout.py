@@ -234,7 +234,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Docker-Content-Digest", digest)
         self.end_headers()
 
-    def log_message(self, *_: t.Any) -> None:
+    def log_message(self, *_unused: t.Any) -> None:
         """Say nothing: what matters is in the engine's own messages."""
 
     def address_string(self) -> str:
@@ -268,7 +268,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         """Stop to answer."""
         self.shutdown()
         self.server_close()

@@ -250,7 +250,7 @@ def causes(
             if not behind:
                 kept.append((problem, "hostvars" in made_of))
     # Which variables of other hosts one is made of cannot be seen. If anything else is wrong at all, that may be what is behind it.
-    alone = not told and all(of_others for _, of_others in kept)
+    alone = not told and all(of_others for _unused, of_others in kept)
     return [problem for problem, of_others in kept if alone or not of_others]
 
 

@@ -199,7 +199,7 @@ def _target(item: Any) -> Target:
 
 
 def _statuses(item: Any) -> tuple[int, int]:
-    first, _, last = str(item).partition("-")
+    first, _unused, last = str(item).partition("-")
     try:
         return int(first), int(last or first)
     except ValueError as error:
@@ -489,13 +489,13 @@ class Answer:
             return False
         self._buffer = rest
         lines = bytes(head).decode("latin-1").split("\r\n")
-        version, _, status = lines[0].partition(" ")
+        version, _unused, status = lines[0].partition(" ")
         if version not in {"HTTP/1.1", "HTTP/1.0"} or not status[:3].isdigit():
             raise AnswerError(f"no HTTP answer: {lines[0][:60]!r}")
         self.status = int(status[:3])
         self.headers = {}
         for line in lines[1:]:
-            name, _, value = line.partition(":")
+            name, _unused, value = line.partition(":")
             self.headers[name.strip().lower()] = value.strip()
         if self.status < 200 and self.status != 101:
             # An interim answer; the real one follows.
@@ -543,7 +543,7 @@ class Answer:
         if line is None:
             return False
         try:
-            self._left = int(line.split(b";")[0], 16)
+            self._left = int(line.split(b";", maxsplit=1)[0], 16)
         except ValueError as error:
             raise AnswerError(f"no chunk size: {line[:40]!r}") from error
         self._read = self._read_chunk if self._left else self._read_trailer
@@ -690,9 +690,9 @@ class Http1Connection(asyncio.Protocol):
         self._ended(None)
         return False
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Note that the connection is gone."""
-        self._ended(error)
+        self._ended(exc)
 
     def _ended(self, error: Exception | None) -> None:
         self.closed = True
@@ -766,7 +766,7 @@ class Http1Client:
         self._target = target
         self._connection: Http1Connection | None = None
         lines = [f"Host: {host_header(settings, target)}"]
-        given = {name.lower() for name, _ in settings.headers}
+        given = {name.lower() for name, _unused in settings.headers}
         if "user-agent" not in given:
             lines.append("User-Agent: slipway-prober")
         if "accept" not in given:
@@ -787,7 +787,7 @@ class Http1Client:
             self._connection.abort()
             self._meter.count("reopened", client="http1")
         loop = asyncio.get_running_loop()
-        _, self._connection = await loop.create_connection(
+        _unused, self._connection = await loop.create_connection(
             Http1Connection,
             self._target.address,
             self._target.port,
@@ -975,7 +975,7 @@ class WebSocketClient:
             f"Sec-WebSocket-Key: {key}",
             "Sec-WebSocket-Version: 13",
         ]
-        if "origin" not in {name.lower() for name, _ in settings.headers}:
+        if "origin" not in {name.lower() for name, _unused in settings.headers}:
             lines.append(f"Origin: {'https' if settings.tls else 'http'}://{host}")
         lines += [f"{name}: {value}" for name, value in settings.headers]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
@@ -1017,7 +1017,8 @@ class WebSocketClient:
 
     async def _read(self) -> int:
         """Return the code of the server's close frame; 1005 stands for none in it."""
-        assert self._reader is not None  # noqa: S101 - tells the type checker that we are open
+        if self._reader is None:
+            raise AssertionError("the connection is not open")
         while True:
             opcode, payload = await read_frame(self._reader)
             if opcode == 0x9:
@@ -1312,4 +1313,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # A program of its own on the controller.
+    sys.exit(main())  # pylint: disable=ansible-bad-function

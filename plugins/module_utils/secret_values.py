@@ -59,7 +59,7 @@ def secret_problem(value: Any) -> str | None:
 def new_secret() -> str:
     """Return a random secret of 40 letters and digits (238 bits) that secret_problem finds nothing wrong with."""
     while True:
-        value = "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_LENGTH))
+        value = "".join(secrets.choice(_ALPHABET) for _unused in range(GENERATED_LENGTH))
         if secret_problem(value) is None:
             return value
 

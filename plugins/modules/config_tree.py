@@ -90,7 +90,7 @@ attributes:
     description: Shows the texts of config files, never of secrets.
     support: full
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

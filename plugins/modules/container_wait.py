@@ -37,7 +37,7 @@ extends_documentation_fragment:
   - slipway.stack.options.log_lines
   - slipway.stack.attributes.reads
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -31,7 +31,7 @@ attributes:
     description: Changes nothing, and so shows nothing; the roles that run do.
     support: none
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: generate_secrets
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Write the secrets that an environment lacks into its vault file
 description:

@@ -59,7 +59,7 @@ options:
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""
@@ -163,7 +163,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
 # Where the kernel tells of processes and of control groups.
-PROCESSES, CONTROL_GROUPS = "/proc", "/sys/fs/cgroup"
+PROCESSES = "/proc"
+CONTROL_GROUPS = "/sys/fs/cgroup"
 
 
 def read_text(path: str) -> str:
@@ -360,7 +361,7 @@ def image_versions(engine: Engine, images: dict[str, t.Any], wanted: list[str]) 
     for reference in sorted({normal_reference(item) for item in wanted} & set(images)):
         variables = (engine.get(f"/images/{reference}/json").get("Config") or {}).get("Env") or []
         named = [variable.partition("=") for variable in variables]
-        images[reference]["versions"] = {name[:-8].lower(): value for name, _, value in named if name.endswith("_VERSION")}
+        images[reference]["versions"] = {name[:-8].lower(): value for name, _unused, value in named if name.endswith("_VERSION")}
 
 
 def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str]) -> dict[str, str]:
@@ -483,7 +484,10 @@ def firewall_rules() -> list[str]:
     program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if not program:
         return []
-    listed = subprocess.run([program, "-w", "5", "-S"], capture_output=True, text=True, check=False).stdout
+    # Without AnsibleModule, as other modules call it too.
+    listed = subprocess.run(  # pylint: disable=ansible-bad-function
+        [program, "-w", "5", "-S"], capture_output=True, text=True, check=False
+    ).stdout
     return [line for line in listed.splitlines() if " SLIPWAY" in line or " DOCKER-USER" in line]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_build
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Build the images of a version once, and put them where hosts get them
 description:
@@ -130,7 +130,8 @@ def client(argv: list[str], environment: dict[str, str] | None = None) -> str:
     Raises:
         ImageError: it fails; the message is what it says.
     """
-    done = subprocess.run(
+    # Called by functions that tests call too, without a module.
+    done = subprocess.run(  # pylint: disable=ansible-bad-function
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -224,7 +225,10 @@ def save(identity: str, layout: Layout) -> dict[str, str]:
     Raises:
         ImageError: it cannot be saved.
     """
-    with subprocess.Popen(["docker", "save", identity], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # Its output is gigabytes, read as it comes.
+    with subprocess.Popen(  # pylint: disable=ansible-bad-function
+        ["docker", "save", identity], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
             digest, config = layout.add(t.cast("t.IO[bytes]", process.stdout))
         except (LayoutError, OSError, ValueError) as error:
@@ -295,6 +299,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "version": {"type": "str", "required": True},
+            "folder": {"type": "path", "required": True},
             "images": {"type": "dict", "required": True},
             "recorded": {"type": "dict", "default": {}},
             "replace": {"type": "bool", "default": False},
@@ -306,6 +311,9 @@ def main() -> None:
             "network": {"type": "str", "default": "host"},
             "cache_from": {"type": "list", "elements": "str", "default": []},
             "login": {"type": "dict", "default": {}, "no_log": True},
+            # The controller opens the way to it.
+            "registry_host": {"type": "str", "default": ""},
+            "registry_port": {"type": "int", "default": 5000},
         },
         supports_check_mode=True,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: image_pull
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Bring images to a host by their digests
 description:
@@ -131,7 +131,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "images": {"type": "list", "elements": "dict", "required": True},
-            "login": {"type": "str", "default": "", "no_log": True},
+            # The controller opens the way that these name.
+            "transport": {"type": "str", "choices": ["registry", "ssh", "hosted"], "default": "registry"},
+            "store": {"type": "path"},
+            "registry_host": {"type": "str", "default": ""},
+            "registry_port": {"type": "int", "default": 5000},
+            "login": {"type": "dict", "default": {}, "no_log": True},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
@@ -141,7 +146,8 @@ def main() -> None:
         module.exit_json(changed=bool(options["images"]), pulled=[{"name": image["name"]} for image in options["images"]])
     for image in options["images"]:
         try:
-            pulled.append(pull(engine, image, options["login"], options["timeout"]))
+            login = images.registry_login(options["login"], images.registry_of(image["source"]))
+            pulled.append(pull(engine, image, login, options["timeout"]))
         except (EngineError, ValueError) as error:
             module.fail_json(msg=f"{image['name']} cannot be pulled as {image['digest']}: {error}", pulled=pulled)
     module.exit_json(changed=bool(pulled), pulled=pulled)

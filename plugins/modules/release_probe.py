@@ -120,7 +120,7 @@ attributes:
     description: There is nothing to show.
     support: none
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: restored_volume
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Put restored data into the place of a volume's, and the volume's own aside
 description:
@@ -61,6 +61,7 @@ options:
     choices: [placed, finished, returned, discarded]
 attributes:
   check_mode:
+    description: Says what it would move.
     support: full
 """
 
@@ -113,7 +114,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.removal import stack
 GUARD = ".slipway-restoring"
 OWNER = "restore-aside"
 #: In the names of volumes: data from before a restore, and a restored copy whose run died when it was in place.
-BEFORE, INTERRUPTED = "-before-", "-interrupted-"
+BEFORE = "-before-"
+INTERRUPTED = "-interrupted-"
 FETCH_TIMEOUT = 300
 
 
@@ -165,7 +167,10 @@ def move(source: Path, target: Path) -> None:
         except OSError as again:
             if again.errno != errno.EXDEV:
                 raise
-            subprocess.run(["cp", "-a", "--", str(source), str(target)], check=True, capture_output=True)
+            # Called without a module.
+            subprocess.run(  # pylint: disable=ansible-bad-function
+                ["cp", "-a", "--", str(source), str(target)], check=True, capture_output=True
+            )
             remove(source)
 
 
@@ -347,7 +352,8 @@ def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
     try:
         with (
             opened(options["source"]) as answer,
-            subprocess.Popen(
+            # Its input is gigabytes, written as they come.
+            subprocess.Popen(  # pylint: disable=ansible-bad-function
                 ["tar", "-C", str(folder), "--numeric-owner", "-xpf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
             ) as unpacker,
         ):

@@ -55,7 +55,7 @@ attributes:
     description: Shows texts of config files, never of secrets.
     support: full
 author:
-  - The Slipway authors
+  - The Slipway authors (!UNKNOWN)
 """
 
 EXAMPLES = r"""

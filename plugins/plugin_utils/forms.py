@@ -180,7 +180,7 @@ def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
 
 def is_endpoint(text: str) -> bool:
     """Tell whether a text is host:port."""
-    host, _, port = text.rpartition(":")
+    host, _unused, port = text.rpartition(":")
     return port.isdecimal() and 0 < int(port) <= HIGHEST_PORT and is_host(host.removeprefix("[").removesuffix("]"))
 
 
@@ -277,7 +277,7 @@ def _is_plain_calendar(text: str) -> bool:
             return False
         parts = parts[1:] or ["00:00"]
     if parts and re.fullmatch(date, parts[0]):
-        _, month, number = (0 if part == "*" else int(part) for part in parts[0].split("-"))
+        _unused, month, number = (0 if part == "*" else int(part) for part in parts[0].split("-"))
         if "0" in parts[0].split("-") or month > 12 or number > 31:
             return False
         parts = parts[1:] or ["00:00"]
@@ -322,7 +322,7 @@ def is_tmpfs_options(text: str) -> bool:
 
 def is_user(text: str) -> bool | str:
     """Tell whether a text is a user of an image other than root, by name or number, with a group that may be."""
-    name, _, group = text.partition(":")
+    name, _unused, group = text.partition(":")
     if name in ("root", "0"):
         return "another user than root"
     one = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|\d{1,10}"
@@ -524,7 +524,7 @@ def _parsed_text(declared: str) -> Form:
     further = tuple("" if word == "empty" else word for word in words)
     if first.startswith("one of "):
         return Form("choice", words=(*first.split()[2:], *further))
-    name, _, limits = first.partition(" ")
+    name, _unused, limits = first.partition(" ")
     if name not in KINDS:
         raise ValueError(f"{declared!r} names no form; known are {', '.join(KINDS)}")
     low, high = KINDS[name].low, KINDS[name].high

@@ -110,8 +110,8 @@ class Tunnel:
     def _wait(self) -> None:
         """Wait until the forwards are open."""
         process, said = self._process, b""
-        assert process is not None  # noqa: S101 - for the type checker
-        assert process.stderr is not None  # noqa: S101
+        if process is None or process.stderr is None:
+            raise AssertionError("the tunnel was not begun")
         deadline = time.monotonic() + START_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(process.stderr, selectors.EVENT_READ)
@@ -137,7 +137,7 @@ class Tunnel:
             return f"{text}; its SSH server must allow it (AllowTcpForwarding yes)"
         return text or "ssh ended without a word"
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         """Close the forwards."""
         if self._process is None:
             return

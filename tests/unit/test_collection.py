@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import json
@@ -152,3 +153,19 @@ def test_the_package_that_is_locked_is_the_one_that_is_tested():
     assert locked, "requirements/ pins the package ansible"
     shown = ansible("ansible-community", "--version", cwd=ROOT).stdout
     assert all(line.split("==")[1].split()[0] in shown for line in locked), (BIN, shown)
+
+
+SHIPPED = [path for path in tracked_files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in {"plugins", "roles"}]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_ansible_test_refuses_is_not_written(path: Path):
+    """It takes minutes to say so (make sanity); these are what is written without a thought."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert "_" not in names, "ansible-test takes _ for a translation: name what is not used _unused"
+    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)], "raise AssertionError"
+    authors = re.findall(r"^author:(?:\n  -)? *(.+)$", text, flags=re.MULTILINE)
+    assert all(author.endswith("(!UNKNOWN)") for author in authors), "say author: The Slipway authors (!UNKNOWN)"

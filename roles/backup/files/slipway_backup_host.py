@@ -39,7 +39,7 @@ def in_container(config: dict[str, Any], *arguments: str, given: str = "") -> in
 
 def certificate(address: str) -> dict[str, str]:
     """Return the certificate that is served at an address, and its fingerprint; or why there is none."""
-    host, _, port = address.rpartition(":")
+    host, _unused, port = address.rpartition(":")
     try:
         # Not checked: it is to be kept, whoever signed it.
         pem = ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS)
@@ -127,7 +127,7 @@ def do_hand_over(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     return 0
 
 
-def do_unstage(config: dict[str, Any], _: argparse.Namespace) -> int:
+def do_unstage(config: dict[str, Any], _unused: argparse.Namespace) -> int:
     """Remove what stage left."""
     print(json.dumps(restore.remove(config, "restore")))
     return 0
@@ -178,7 +178,7 @@ def main() -> int:
     """Run a command; return the exit code: 0 done, 1 failed, 3 another run is doing the same."""
     arguments = parser().parse_args()
     # What is ended from outside cleans up as after any failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     try:
         return int(arguments.action(json.loads(CONFIG.read_text()), arguments))
     except engine.HostError as error:

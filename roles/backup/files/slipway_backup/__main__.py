@@ -45,12 +45,12 @@ def table(entries: t.Iterable[dict[str, t.Any]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def do_serve(config: Config, _: argparse.Namespace) -> None:
+def do_serve(config: Config, _unused: argparse.Namespace) -> None:
     """Keep WAL streaming."""
     serve.serve(config)
 
 
-def do_health(config: Config, _: argparse.Namespace) -> None:
+def do_health(config: Config, _unused: argparse.Namespace) -> None:
     """Say whether WAL streams."""
     trouble = serve.health(config)
     if trouble:
@@ -181,7 +181,7 @@ def do_load_chroma(config: Config, arguments: argparse.Namespace) -> t.Any:
         return chroma.load(arguments.url, point.folder / "chroma", point.manifest["stores"]["chroma"]["collections"])
 
 
-def do_send(_: Config, arguments: argparse.Namespace) -> None:
+def do_send(_unused: Config, arguments: argparse.Namespace) -> None:
     """Hand a folder to another host, once."""
     send.send(Path(arguments.folder), arguments.port)
 
@@ -203,7 +203,7 @@ def do_show(config: Config, arguments: argparse.Namespace) -> t.Any:
     return points.find_point(config, arguments.point).manifest
 
 
-def do_report(config: Config, _: argparse.Namespace) -> t.Any:
+def do_report(config: Config, _unused: argparse.Namespace) -> t.Any:
     """Write the report anew."""
     try:
         return report.write(config)
@@ -273,7 +273,7 @@ def main() -> int:
     """Run a command; return the exit code."""
     arguments = parser().parse_args()
     # What is ended from outside cleans up as after any failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     try:
         config = load_config(Path(arguments.config), arguments.data)
         answer = arguments.action(config, arguments)

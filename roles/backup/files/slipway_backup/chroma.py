@@ -124,6 +124,17 @@ def nearest(url: str, embedding: t.Sequence[float]) -> tuple[str, float]:
     return str(answer["ids"][0][0]), float(answer["distances"][0][0])
 
 
+def _lines(head: JSON, url: str, identifiers: list[str], seen: JSON) -> t.Iterator[JSON]:
+    """Yield what a collection's file holds; count in ``seen``, and note there what a query for the first record finds."""
+    yield head
+    for record in records(url, identifiers):
+        seen["records"] += 1
+        if seen["probe"] is None and record["embedding"]:
+            found, distance = nearest(url, record["embedding"])
+            seen["probe"] = {"record": record["id"], "nearest": found, "distance": distance}
+        yield record
+
+
 def capture(config: Config, folder: Path) -> JSON:
     """Write all collections into a folder.
 
@@ -155,17 +166,7 @@ def capture(config: Config, folder: Path) -> JSON:
                 }
                 file = f"{len(described)}.jsonl.zst"
                 seen: JSON = {"records": 0, "probe": None}
-
-                def lines(head: JSON = head, url: str = url, identifiers: list[str] = identifiers, seen: JSON = seen) -> t.Iterator[JSON]:
-                    yield head
-                    for record in records(url, identifiers):
-                        seen["records"] += 1
-                        if seen["probe"] is None and record["embedding"]:
-                            found, distance = nearest(url, record["embedding"])
-                            seen["probe"] = {"record": record["id"], "nearest": found, "distance": distance}
-                        yield record
-
-                write_lines(target / file, lines())
+                write_lines(target / file, _lines(head, url, identifiers, seen))
                 described.append({**{name: head[name] for name in ("tenant", "database", "name", "dimension")}, **seen, "file": file})
     return {
         "version": call(f"{base}/version"),

@@ -229,7 +229,7 @@ def sync_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make all files below a folder survive a power failure."""
-    for place, _, files in os.walk(folder):
+    for place, _unused, files in os.walk(folder):
         for name in files:
             handle = os.open(Path(place, name), os.O_RDONLY)
             try:
@@ -249,7 +249,7 @@ def size_of(path: Path) -> int:
     """Return the bytes of all files below a folder, or of a file."""
     if path.is_file():
         return path.stat().st_size
-    return sum(Path(place, name).lstat().st_size for place, _, files in os.walk(path) for name in files)
+    return sum(Path(place, name).lstat().st_size for place, _unused, files in os.walk(path) for name in files)
 
 
 #: Of whoever changes the data, for as long as it is at it: one at a time.

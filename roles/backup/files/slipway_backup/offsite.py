@@ -283,7 +283,7 @@ def check(config: Config, percent: int = 0) -> None:
     restic(config, "check", *share, what="check the off-site repository")
 
 
-def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda _: None, before: datetime | None = None) -> str:
+def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda _unused: None, before: datetime | None = None) -> str:
     """Bring a point back with all that it is restored from; return its name.
 
     Args:

@@ -77,7 +77,7 @@ def find_point(config: Config, name: str) -> Point:
 
 def describe_files(folder: Path) -> JSON:
     """Return size and digest of every file of a point, by its path in it."""
-    files = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    files = sorted(Path(place, name) for place, _unused, names in os.walk(folder) for name in names)
     return {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in files

@@ -355,7 +355,7 @@ def is_busy(connection: t.Any) -> bool:
     select exists (select from pg_stat_activity where state = 'active' and backend_type = 'client backend' and pid <> pg_backend_pid())
     """
     busy = 0
-    for _ in range(LOOKS):
+    for _unused in range(LOOKS):
         busy += ask(connection, query)[0][0]
         time.sleep(1 / LOOKS)
     return busy > LOOKS * BUSY_SHARE

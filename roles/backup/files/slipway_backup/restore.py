@@ -188,7 +188,7 @@ def lay_wal(config: Config, folder: Path, timeline: int, base: JSON, last: str, 
     first, size = base["begin_wal"], base["segment_bytes"]
     known: dict[str, Path] = {}
     faults: dict[str, str] = {}
-    for _ in range(ARCHIVE_TRIES):
+    for _unused in range(ARCHIVE_TRIES):
         known = {
             name: path for name, path in known_segments(config, timeline).items() if name >= first and (not last or name[8:] <= last[8:])
         }

@@ -49,11 +49,11 @@ class Supervisor:
         self.error = ""
         self.output: collections.deque[str] = collections.deque(maxlen=20)
 
-    def stop(self, *_: object) -> None:
+    def stop(self, *_unused: object) -> None:
         """End the loop, and with it the process."""
         self.stopping.set()
 
-    def take_over(self, *_: object) -> None:
+    def take_over(self, *_unused: object) -> None:
         """Have the loop read its configuration anew, program included."""
         self.reload = True
         self.stopping.set()

@@ -128,7 +128,7 @@ def count_query(tables: JSON) -> str:
     """Return the SQL that answers a line of JSON for each table of a manifest: rows, newest moment, and its age in seconds."""
     queries = []
     for name, expected in tables.items():
-        schema, _, table = name.partition(".")
+        schema, _unused, table = name.partition(".")
         column = identifier(expected["column"]) if expected["column"] else ""
         newest = f"max({column})" if column else "null::timestamptz"
         # An endless moment has no age.
