@@ -39,7 +39,7 @@ def said(form: Any, value: Any) -> str:
 @pytest.mark.parametrize("role", ROLES)
 def test_every_input_of_a_role_has_a_form(role: str):
     by_specification = {name for name, spec in specs(role).items() if spec["type"] == "bool" or "choices" in spec}
-    assert set(declared(role)) == set(specs(role)) - by_specification
+    assert set(declared(role)) == set(specs(role)) - by_specification, f"declare the form of each input in roles/{role}/meta/forms.yml"
 
 
 @pytest.mark.parametrize("role", ROLES)
