@@ -140,16 +140,16 @@ def test_a_damaged_store_is_not_put_together(config: common.Config, tmp_path: Pa
     (point.folder / "redis/dump.rdb").write_text("dat4")
     with pytest.raises(common.StepError, match=r"damaged: redis/dump.rdb"):
         restore.extract(config, "redis", "latest", tmp_path / "bad")
-    with pytest.raises(common.StepError, match="does not hold chroma"):
+    with pytest.raises(common.StepError, match="does not contain chroma"):
         restore.extract(config, "chroma", "latest", tmp_path / "none")
 
 
 def test_a_time_says_its_zone():
     assert restore.parse_time("2026-11-23 12:00:00+00:00") == NOON
     assert restore.parse_time("2026-11-23T12:00:00Z") == NOON
-    with pytest.raises(common.StepError, match="does not say its time zone"):
+    with pytest.raises(common.StepError, match="has no time zone"):
         restore.parse_time("2026-11-23 12:00:00")
-    with pytest.raises(common.StepError, match="is no time"):
+    with pytest.raises(common.StepError, match="is not a time"):
         restore.parse_time("yesterday")
     with pytest.raises(common.StepError, match="as one word"):
         restore.parse_time("2026-11-23")
@@ -439,12 +439,12 @@ WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": 
     ("told", "said"),
     [
         ({}, []),
-        ({"streaming": False}, ["WAL does not stream"]),
+        ({"streaming": False}, ["WAL is not streaming"]),
         ({"error": "PostgreSQL at db:5432: refused"}, ["PostgreSQL at db:5432: refused"]),
-        ({"slot": "lost"}, ["the WAL slot is lost: the database keeps more WAL for us than it should, or has dropped it"]),
+        ({"slot": "lost"}, ["the WAL slot is lost: the database keeps too much WAL for the backup host, or has dropped it"]),
         ({"behind_bytes": 2**30}, ["WAL is 1024 MB behind"]),
         ({"clock_ahead_s": -3600.2}, ["the clock of this host is 3600 s behind the database's: one of the two is wrong"]),
-        ({"synchronous": False}, ["the database does not wait for us, although backup_wal_synchronous is set"]),
+        ({"synchronous": False}, ["commits do not wait for the backup host, although backup_wal_synchronous is set"]),
     ],
 )
 def test_trouble_with_wal_is_an_alert(told: dict[str, Any], said: list[str]):
@@ -454,7 +454,7 @@ def test_trouble_with_wal_is_an_alert(told: dict[str, Any], said: list[str]):
 def test_a_point_of_the_future_and_an_old_one_are_alerts():
     point = {"name": "a", "age_s": 3600, "verified": "verified"}
     assert report.point_alerts(point, 26) == []
-    assert report.point_alerts({**point, "age_s": -3600}, 26) == ["the last recovery point is of the future: the clock was, or is, wrong"]
+    assert report.point_alerts({**point, "age_s": -3600}, 26) == ["the last recovery point is in the future: the clock was, or is, wrong"]
     assert report.point_alerts({**point, "age_s": 27 * 3600}, 26) == ["the last recovery point is 27.0 h old"]
     assert report.point_alerts(None, 26) == ["there is no recovery point"]
 
@@ -467,7 +467,7 @@ def test_a_program_that_takes_too_long_is_ended_and_what_it_said_is_told():
 def test_a_configuration_that_cannot_be_used_is_named(tmp_path: Path):
     path = tmp_path / "backup.json"
     path.write_text(json.dumps({"stack": "shop"}))
-    with pytest.raises(common.StepError, match=r"backup\.json cannot be used"):
+    with pytest.raises(common.StepError, match=r"backup\.json is invalid"):
         common.load_config(path)
 
 
@@ -611,7 +611,7 @@ def test_a_segment_that_cannot_be_read_is_left_out_unless_the_point_needs_it(arc
         laid(3, last=segment(5), strict=True)
     with pytest.raises(common.StepError, match=f"the WAL segment {segment(4)} is damaged: "):
         laid(4)
-    with pytest.raises(common.StepError, match=f"the WAL segment {segment(2)} is damaged: it is not there"):
+    with pytest.raises(common.StepError, match=f"the WAL segment {segment(2)} is damaged: it is missing"):
         laid(2)
 
 
@@ -719,18 +719,18 @@ def test_another_cluster_is_refused_with_the_way_on(cluster: common.Config):
 
 def test_beginning_anew_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
     arguments = program.parser().parse_args(["begin-anew", "--cluster", "another"])
-    with pytest.raises(common.StepError, match="name the stack, shop"):
+    with pytest.raises(common.StepError, match="give the name of this stack: shop"):
         program.do_begin_anew(cluster, arguments)
     monkeypatch.setattr(postgres, "connect", lambda _: Server("1"))
     arguments.cluster = "shop"
-    with pytest.raises(common.StepError, match="nothing to begin anew"):
+    with pytest.raises(common.StepError, match="no reason to start over"):
         program.do_begin_anew(cluster, arguments)
     assert not (cluster.state / serve.ANEW).exists()
 
 
 def test_what_has_not_begun_anew_in_time_does_not_do_so_later(cluster: common.Config):
     common.write_atomically(cluster.state / serve.ANEW, "20261123T120000Z")
-    with pytest.raises(common.StepError, match="nothing was set aside"):
+    with pytest.raises(common.StepError, match="nothing was moved aside"):
         serve.wait_until_obeyed(cluster, seconds=0)
     assert not (cluster.state / serve.ANEW).exists()
 

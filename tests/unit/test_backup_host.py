@@ -37,7 +37,7 @@ def test_a_point_that_a_drill_has_failed_is_refused_and_the_one_before_is_offere
 
 
 def test_nothing_is_offered_where_all_points_are_bad() -> None:
-    with pytest.raises(engine.HostError, match="no point before it"):
+    with pytest.raises(engine.HostError, match="no earlier point"):
         decide.choose([a_point(1, "failed", "gone")], "latest")
 
 
@@ -50,7 +50,7 @@ def test_a_target_time_takes_the_newest_point_that_is_not_after_it() -> None:
 
 
 def test_a_target_time_before_all_points_is_refused() -> None:
-    with pytest.raises(engine.HostError, match="WAL leads forward only"):
+    with pytest.raises(engine.HostError, match="WAL can only be replayed forward"):
         decide.choose([a_point(2)], "latest", "2026-11-23 01:00:00Z")
 
 
@@ -82,7 +82,7 @@ def test_an_unknown_point_is_refused_with_those_there_are() -> None:
 def test_another_major_version_is_refused() -> None:
     assert decide.major_of("postgres (PostgreSQL) 17.6 (Debian 17.6-1)\n") == 17
     decide.refuse_major("p", 17, "postgres:17-alpine", 17)
-    with pytest.raises(engine.HostError, match="PostgreSQL 16, which the image postgres:17-alpine"):
+    with pytest.raises(engine.HostError, match="PostgreSQL 16, which image postgres:17-alpine"):
         decide.refuse_major("p", 16, "postgres:17-alpine", 17)
 
 
@@ -185,6 +185,6 @@ def test_drills_step_back_where_processors_are_short_and_restores_do_not() -> No
         ("000000010000000100000000", "0000000200000000000000FF", True),
     ],
 )
-def test_wal_that_could_not_be_read_is_told(newest: str, reached: str, warned: bool) -> None:
-    told = decide.unread_wal(newest, reached, "2026-11-23T02:15:00.000Z")
-    assert [("up to segment 00000001" in line, "committed after 2026-11-23T02:15" in line) for line in told] == [(True, True)] * warned
+def test_unreadable_wal_is_a_warning(newest: str, reached: str, warned: bool) -> None:
+    warnings = decide.unread_wal(newest, reached, "2026-11-23T02:15:00.000Z")
+    assert [("up to segment 00000001" in line, "Commits after 2026-11-23T02:15" in line) for line in warnings] == [(True, True)] * warned

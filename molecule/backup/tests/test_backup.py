@@ -425,7 +425,7 @@ def test_a_run_without_its_database_fails_and_says_so(host: LabHost):
         code, _ = run(host)
         assert code == 1
         failed_without_a_trace(host, "PostgreSQL at postgres:5432", before)
-        assert "WAL does not stream" in " ".join(report(host)["alerts"]) or "PostgreSQL at" in " ".join(report(host)["alerts"])
+        assert "WAL is not streaming" in " ".join(report(host)["alerts"]) or "PostgreSQL at" in " ".join(report(host)["alerts"])
     finally:
         host.run("docker start slipway-postgres")
     wait_until(lambda: report(host)["wal"]["streaming"], 90, "WAL streams again")
@@ -499,7 +499,7 @@ def test_a_base_backup_that_meets_a_full_disk_leaves_nothing_and_wal_streams_on_
         sql(host, "set synchronous_commit = local", "insert into acked default values", "select pg_switch_wal()")
     wait_until(lambda: not report(host)["wal"]["streaming"], 60, "the receiver has met the full disk")
     told = report(host)
-    assert "WAL does not stream" in told["alerts"]
+    assert "WAL is not streaming" in told["alerts"]
     assert any(alert.startswith("the backup disk has 0 % free") for alert in told["alerts"]), told["alerts"]
     code, said = run(host)
     assert code == 1

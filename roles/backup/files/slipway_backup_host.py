@@ -23,7 +23,7 @@ from typing import Any
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from slipway_host import decide, engine, restore  # noqa: E402 - they lie beside this file
+from slipway_host import decide, engine, restore  # noqa: E402 - they are in this file's folder
 
 CONFIG = Path(__file__).resolve().parent / "backup.json"
 ANSWER_SECONDS = 5
@@ -110,25 +110,25 @@ def do_drill(config: dict[str, Any], arguments: argparse.Namespace) -> int:
 
 
 def do_choose(config: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Say which point a restore would take, or why none."""
+    """Print which point a restore would use, or why none."""
     print(json.dumps(restore.choose(config, arguments.point, arguments.stores.split(","), arguments.target_time)))
     return 0
 
 
 def do_stage(config: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Restore a point into volumes beside the running stack, which restore.yml puts into its place."""
+    """Restore a point into separate volumes, which restore.yml exchanges with the stack's."""
     print(json.dumps(restore.stage(config, "restore", arguments.point, arguments.stores.split(","), arguments.target_time)))
     return 0
 
 
 def do_hand_over(config: dict[str, Any], arguments: argparse.Namespace) -> int:
-    """Offer what stage has put together to the host that it is for, once."""
+    """Offer a staged volume to its host, once."""
     print(json.dumps(restore.hand_over(config, arguments.store, arguments.address, arguments.port)))
     return 0
 
 
 def do_unstage(config: dict[str, Any], _unused: argparse.Namespace) -> int:
-    """Remove what stage left."""
+    """Remove what stage created."""
     print(json.dumps(restore.remove(config, "restore")))
     return 0
 
@@ -144,7 +144,7 @@ def do_inspect(config: dict[str, Any], arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the description of the command line."""
-    top = argparse.ArgumentParser(description="Backups of a stack: what needs the engine. docs/backup.md says more.")
+    top = argparse.ArgumentParser(description="Backups of a stack, the part that needs the engine; see docs/backup.md.")
     commands = top.add_subparsers(dest="command", required=True)
 
     def add(name: str, action: Callable[[dict[str, Any], argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -156,7 +156,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")
     made.add_argument("--drill", action="store_true", help="restore it afterwards to prove it")
-    made.add_argument("--seen", default="{}", help="what only the controller knows, as JSON: inventory_sha256, version and image_digests")
+    made.add_argument("--seen", default="{}", help="facts of the controller, as JSON: inventory_sha256, version and image_digests")
     made.add_argument("--wait", type=float, default=0, help="seconds to wait for another run to end, and then for another drill")
     made = add("drill", do_drill)
     made.add_argument("point", nargs="?", default="latest", help="name, or latest")
@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     for made in (add("choose", do_choose), add("stage", do_stage), add("inspect", do_inspect)):
         made.add_argument("point", nargs="?", default="latest", help="name, or latest")
         made.add_argument("--stores", default=",".join(decide.STORES), help="stores, with commas between them")
-        made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all that has arrived")
+        made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all WAL that has arrived")
     made.add_argument("--remove", action="store_true", help="remove what an earlier inspect left running")
     made = add("hand-over", do_hand_over)
     made.add_argument("store", choices=decide.STORES)

@@ -51,14 +51,14 @@ def do_serve(config: Config, _unused: argparse.Namespace) -> None:
 
 
 def do_health(config: Config, _unused: argparse.Namespace) -> None:
-    """Say whether WAL streams."""
+    """Check whether WAL streams."""
     trouble = serve.health(config)
     if trouble:
         raise StepError(trouble)
 
 
 def do_reload(config: Config, arguments: argparse.Namespace) -> None:
-    """Have the first process begin anew; or only look whether a configuration can be used."""
+    """Reload the first process; or only check whether a configuration is valid."""
     if arguments.validate:
         serve.check_config(Path(arguments.validate))
         return
@@ -67,7 +67,7 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def set_aside(config: Config) -> str:
-    """Have the receiver set aside all that is here, and begin anew; return the folder."""
+    """Have the receiver move all local points aside, and start over; return the folder."""
     name = point_name(now())
     write_atomically(config.state / serve.ANEW, name)
     serve.wait_until_obeyed(config)
@@ -75,12 +75,12 @@ def set_aside(config: Config) -> str:
 
 
 def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
-    """Have the receiver begin anew, after the database was restored; or all backups, for a database that was made anew."""
+    """Restart WAL streaming, after the database was restored; or start over, for a database that was re-created."""
     if not arguments.cluster:
         write_atomically(config.state / serve.ANEW, "")
         return None
     if arguments.cluster != config.stack:
-        raise StepError(f"to begin anew name the stack, {config.stack}; {arguments.cluster} is another one")
+        raise StepError(f"to start over, give the name of this stack: {config.stack}, not {arguments.cluster}")
     with locked(config, wait=arguments.wait):
         connection = postgres.connect(config)
         try:
@@ -88,7 +88,7 @@ def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
         finally:
             connection.close()
         if not other:
-            raise StepError("PostgreSQL is the database cluster that is backed up here: there is nothing to begin anew")
+            raise StepError("PostgreSQL is still the database cluster of the existing points: there is no reason to start over")
         return {"aside": set_aside(config)}
 
 
@@ -128,7 +128,7 @@ def do_prune(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 
 def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
-    """Copy off-site what is not there."""
+    """Copy off-site what is missing there."""
     with locked(config, wait=arguments.wait) as sharing:
         try:
             with sharing():
@@ -138,7 +138,7 @@ def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 
 def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
-    """Bring a point back."""
+    """Fetch a point from the off-site repository."""
 
     def make_way(manifest: dict[str, t.Any]) -> None:
         """Keep the WAL of two database clusters apart: segments of the same name would be each other's."""
@@ -147,10 +147,10 @@ def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
         if wanted and here - {wanted}:
             if not arguments.set_aside:
                 raise StepError(
-                    f"{manifest['name']} is of another database cluster than the points here. To restore it in place, with these set "
-                    f"aside, name the stack: -e restore_confirm={config.stack}, without -e into=inspect"
+                    f"{manifest['name']} is of another database cluster than the local points. To restore it in place, and move these "
+                    f"aside, give the name of the stack: -e restore_confirm={config.stack}, without -e into=inspect"
                 )
-            say(f"fetch: {manifest['name']} is of another database cluster than the points here, which are in {set_aside(config)} now")
+            say(f"fetch: {manifest['name']} is of another database cluster than the local points, which are in {set_aside(config)} now")
 
     before = None if arguments.target_time in {"", restore.END} else restore.parse_time(arguments.target_time)
     with locked(config, wait=arguments.wait):
@@ -166,7 +166,7 @@ def do_verify(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def do_extract(config: Config, arguments: argparse.Namespace) -> t.Any:
-    """Put a store's data together."""
+    """Write a store's data into a folder."""
     with locked(config, shared=True, wait=arguments.wait):
         return restore.extract(config, arguments.store, arguments.point, Path(arguments.folder), arguments.target_time, arguments.owner)
 
@@ -182,7 +182,7 @@ def do_load_chroma(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 
 def do_send(_unused: Config, arguments: argparse.Namespace) -> None:
-    """Hand a folder to another host, once."""
+    """Transfer a folder to another host, once."""
     send.send(Path(arguments.folder), arguments.port)
 
 
@@ -204,20 +204,20 @@ def do_show(config: Config, arguments: argparse.Namespace) -> t.Any:
 
 
 def do_report(config: Config, _unused: argparse.Namespace) -> t.Any:
-    """Write the report anew."""
+    """Update the report."""
     try:
         return report.write(config)
     except OSError as error:
-        # A full disk is among what it tells.
-        say(f"slipway-backup: the report is not written to {error.filename or config.data}: {error.strerror}")
+        # The report itself says that the disk is full.
+        say(f"slipway-backup: the report cannot be written to {error.filename or config.data}: {error.strerror}")
         return report.build(config)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the description of the command line."""
-    top = argparse.ArgumentParser(prog="slipway-backup", description="Recovery points of a stack. docs/backup.md says more.")
-    top.add_argument("--config", default=str(CONFIG), help="the configuration (default: the one that the role rendered)")
-    top.add_argument("--data", default="", help="folder of the data, where it is not the configuration's")
+    top = argparse.ArgumentParser(prog="slipway-backup", description="Recovery points of a stack; see docs/backup.md.")
+    top.add_argument("--config", default=str(CONFIG), help="configuration file (default: the role's)")
+    top.add_argument("--data", default="", help="folder of the data (default: as configured)")
     top.add_argument("--json", action="store_true", help="print JSON")
     commands = top.add_subparsers(dest="command", required=True)
 
@@ -229,9 +229,9 @@ def parser() -> argparse.ArgumentParser:
 
     add("serve", do_serve)
     add("health", do_health)
-    add("reload", do_reload).add_argument("--validate", default="", help="only look whether this configuration can be used")
+    add("reload", do_reload).add_argument("--validate", default="", help="only check whether this configuration is valid")
     add("begin-anew", do_begin_anew).add_argument(
-        "--cluster", default="", help="name of the stack: its database was made anew, and all points there are go aside"
+        "--cluster", default="", help="name of the stack: its database was re-created; move all existing points aside"
     )
     made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
@@ -244,16 +244,16 @@ def parser() -> argparse.ArgumentParser:
     add("ship", do_ship)
     made = add("fetch", do_fetch)
     made.add_argument("point", help="name, or latest")
-    made.add_argument("--target-time", default="", help="with latest: the newest point that leads to this moment")
-    made.add_argument("--set-aside", action="store_true", help="set aside what is here where the point is of another database cluster")
+    made.add_argument("--target-time", default="", help="with latest: the newest point from which this moment can be reached")
+    made.add_argument("--set-aside", action="store_true", help="move the local points aside if the point is of another database cluster")
     add("verify", do_verify).add_argument("point", help="name, or latest")
     add("show", do_show).add_argument("point", help="name, or latest")
     made = add("extract", do_extract)
     made.add_argument("store", choices=restore.STORES)
     made.add_argument("point", help="name, or latest")
     made.add_argument("folder", help="an empty folder")
-    made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all that has arrived")
-    made.add_argument("--owner", default="", help="number of user and group that get it, as 70:70")
+    made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all WAL that has arrived")
+    made.add_argument("--owner", default="", help="numeric user and group of the files, as in 70:70")
     made = add("load-chroma", do_load_chroma)
     made.add_argument("point", help="name, or latest")
     made.add_argument("url", help="address of the server")
@@ -272,7 +272,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run a command; return the exit code."""
     arguments = parser().parse_args()
-    # What is ended from outside cleans up as after any failure.
+    # On SIGTERM, clean up as after any failure.
     signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     try:
         config = load_config(Path(arguments.config), arguments.data)
@@ -290,7 +290,7 @@ def main() -> int:
         say(f"slipway-backup: {error.filename or error}: {error.strerror}")
         return 1
     if arguments.command == "list" and not arguments.json and not arguments.offsite:
-        print(table(answer) if answer else "there is no recovery point yet: playbooks/backup.yml makes one")
+        print(table(answer) if answer else "there is no recovery point yet: run playbooks/backup.yml")
     elif answer is not None:
         print(json.dumps(answer, indent=None if arguments.json else 2))
     return 0

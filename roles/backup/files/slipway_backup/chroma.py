@@ -28,7 +28,7 @@ def call(url: str, body: JSON | None = None, method: str = "", timeout: float = 
     """Send a request and return the answer's JSON.
 
     Raises:
-        StepError: no answer, or one that is no success.
+        StepError: no answer, or an error.
     """
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(  # noqa: S310 - the inventory's own address
@@ -120,7 +120,7 @@ def nearest(url: str, embedding: t.Sequence[float]) -> tuple[str, float]:
     """
     answer = call(f"{url}/query", {"query_embeddings": [embedding], "n_results": 1, "include": ["distances"]})
     if not answer["ids"] or not answer["ids"][0]:
-        raise StepError(f"Chroma finds nothing at {url}")
+        raise StepError(f"a query returned no result: {url}")
     return str(answer["ids"][0][0]), float(answer["distances"][0][0])
 
 

@@ -25,7 +25,7 @@ CONFIG = Path(__file__).resolve().parents[1] / "backup.json"
 SECRETS = Path("/run/secrets")
 NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 PARTIAL = ".partial-"
-#: Names of temporary files, so that what a killed run left can be told from data.
+#: Names of temporary files, which distinguish leftovers of a killed run from data.
 SCRATCH = ".slipway-"
 OUTPUT_LINES = 12
 
@@ -41,7 +41,7 @@ class BusyError(StepError):
 
 
 def say(text: str) -> None:
-    """Tell what is being done, on stderr, where the journal and an operator see it."""
+    """Print what is being done on stderr, for the journal and the operator."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -133,7 +133,7 @@ def load_config(path: Path = CONFIG, data: str = "") -> Config:
             settings=raw["settings"],
         )
     except (OSError, ValueError, KeyError) as error:
-        raise StepError(f"the configuration {path} cannot be used: {error!r}") from error
+        raise StepError(f"the configuration {path} is invalid: {error!r}") from error
 
 
 def tail(text: str, lines: int = OUTPUT_LINES) -> str:
@@ -154,7 +154,7 @@ def execute(
     Args:
         command: the program and its arguments.
         what: what it does, as the start of an error message.
-        env: variables beside those of this process.
+        env: variables in addition to those of this process.
         timeout: seconds, after which it is killed.
         codes: exit codes that are no failure.
         rate: bytes a second that it may read at most; 0 for no limit.
@@ -302,7 +302,7 @@ def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[
     with contextlib.ExitStack() as held:
         if not shared:
             writer = held.enter_context(take(config, config.data / WRITER, fcntl.LOCK_EX, deadline))
-            # For whoever is refused; the lock itself ends with the process, and a full disk is no reason to not begin.
+            # Shown to other runs that wait. The lock itself ends with the process, and a full disk must not prevent a run.
             with contextlib.suppress(OSError):
                 (config.data / WRITER).write_text(f"{' '.join(sys.argv[1:3])}, since {stamp(now())}\n")
             held.callback(writer.truncate, 0)
@@ -310,7 +310,7 @@ def locked(config: Config, shared: bool = False, wait: float = 0) -> t.Iterator[
 
         @contextlib.contextmanager
         def sharing() -> t.Iterator[None]:
-            # In between it is nobody's for a moment; readers may have it, and writers wait for the other lock.
+            # In between it is free for a moment; readers may take it, and writers wait for the other lock.
             fcntl.flock(data, fcntl.LOCK_SH)
             yield
             fcntl.flock(data, fcntl.LOCK_EX)

@@ -44,12 +44,12 @@ class IncompleteError(StepError):
 
 
 def enabled(config: Config) -> bool:
-    """Tell whether the inventory names a repository."""
+    """Return whether the inventory has a repository."""
     return bool(config.offsite.get("repository"))
 
 
 def environment(config: Config) -> dict[str, str]:
-    """Return what restic is told by its environment: where the repository is, its password's file, and keys of the storage."""
+    """Return restic's environment: where the repository is, its password's file, and keys of the storage."""
     extra = json.loads(config.secret("offsite_environment") or "{}")
     return {
         "RESTIC_REPOSITORY": str(config.offsite["repository"]),
@@ -62,10 +62,10 @@ def environment(config: Config) -> dict[str, str]:
 
 
 def options(config: Config, ssh: Path) -> list[str]:
-    """Return restic's options for a repository behind SSH: our key, host keys that were given, and a folder for ssh's files."""
+    """Return restic's options for a repository over SSH: the key, the given host keys, and a folder for ssh's files."""
     if not str(config.offsite["repository"]).startswith("sftp:"):
         return []
-    # ssh refuses a key that others could read, and one in a folder that it cannot look into; ours is read-only and its own.
+    # ssh refuses a key that other users can read, or in a folder that it cannot read; this one is read-only, in a folder of its own.
     known = ssh / "known_hosts"
     known.write_text(str(config.offsite.get("known_hosts", "")) + "\n", encoding="utf-8")
     # What ssh says goes to a file: restic often ends before it has passed that on, and then says no more than that ssh has ended.
@@ -74,8 +74,8 @@ def options(config: Config, ssh: Path) -> list[str]:
     return ["-o", f"sftp.args={' '.join(arguments)}"]
 
 
-def said_by_ssh(folder: Path) -> str:
-    """Return what ssh said, to be put behind an error; empty where it said nothing."""
+def ssh_messages(folder: Path) -> str:
+    """Return ssh's messages, to be appended to an error; empty if there are none."""
     log = folder / LOG
     said = log.read_text(encoding="utf-8", errors="replace").strip() if log.exists() else ""
     return f"; ssh says: {said[-600:]}" if said else ""
@@ -110,14 +110,14 @@ def restic(
         try:
             done = execute(command, what, env=environment(config), codes=range(256), timeout=timeout, rate=rate)
         except StepError as error:
-            raise StepError(f"{error}{said_by_ssh(ssh)}") from error
-        said = said_by_ssh(ssh)
+            raise StepError(f"{error}{ssh_messages(ssh)}") from error
+        said = ssh_messages(ssh)
     if done.returncode in codes:
         return done.stdout
     reason = {
-        WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was made with",
+        WRONG_PASSWORD: "the password is not the repository's: set vault_backup_offsite_password to the one it was created with",
         NO_REPOSITORY: NO_REPOSITORY_TEXT,
-        LOCKED: "another program holds the repository's lock (one that died on another host, or in another container, for half an hour)",
+        LOCKED: "another program holds the repository's lock (the lock of a program that died elsewhere expires after half an hour)",
     }.get(done.returncode, words(done.stderr) or words(done.stdout)) + said
     raise (IncompleteError if done.returncode == NOT_ALL_READ else StepError)(f"{what}: {reason}")
 
@@ -142,11 +142,11 @@ def open_repository(config: Config) -> dict[str, JSON]:
         known = read_json(config.state / STATE, {})
         if known.get("shipped") and known.get("repository", config.offsite["repository"]) == config.offsite["repository"]:
             raise StepError(
-                f"the off-site repository {config.offsite['repository']} has vanished: bring it back, "
-                f"or remove {config.state / STATE} to begin anew"
+                f"the off-site repository {config.offsite['repository']} has vanished: restore it (is a disk not mounted?), "
+                f"or remove {config.state / STATE} to create a new one"
             ) from error
-        say("offsite: making a new repository")
-        restic(config, "init", what="make the off-site repository", timeout=patience(config))
+        say("offsite: creating a new repository")
+        restic(config, "init", what="create the off-site repository", timeout=patience(config))
         return {}
 
 
@@ -174,7 +174,7 @@ def unlock(config: Config) -> None:
 
 
 def reading_rate(config: Config) -> int:
-    """Return how many bytes a second a copy may read beside busy clients of the database; 0 for no limit, as where that is away."""
+    """Return how many bytes per second a copy may read while clients keep the database busy; 0 for no limit, or if it is down."""
     if not config.postgres:
         return 0
     try:
@@ -228,7 +228,7 @@ def ship(config: Config) -> list[str]:
 
 def read_snapshots(config: Config) -> dict[str, JSON]:
     """Return the repository's snapshots of this stack by the point that each holds."""
-    # Without a lock: it would wait for somebody else's pruning, which harms no list.
+    # Without a lock: it would wait for another program's pruning, which does not affect a list.
     output = restic(
         config, "snapshots", "--json", "--no-lock", "--host", config.stack, what="list the off-site repository", timeout=patience(config)
     )

@@ -57,7 +57,7 @@ def limited(pid: int, rate: float) -> t.Iterator[None]:
 
     def watch() -> None:
         began = time.monotonic()
-        # Where the kernel does not tell, or it has ended, nothing is held up.
+        # If the kernel does not report it, or the process has ended, nothing is delayed.
         with contextlib.suppress(OSError, ValueError):
             while not over.wait(LOOK_SECONDS):
                 pause = rest(bytes_read(pid), time.monotonic() - began, rate)

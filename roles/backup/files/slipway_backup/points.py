@@ -43,7 +43,7 @@ class Point:
 
     @property
     def verdict(self) -> str:
-        """What the newest drill said: verified, failed, or an empty text where none ran."""
+        """Result of the newest drill: verified, failed, or an empty string if none ran."""
         return str(self.verifications[0]["result"]) if self.verifications else ""
 
 
@@ -68,7 +68,7 @@ def find_point(config: Config, name: str) -> Point:
         good = [point for point in points if point.verdict != "failed"]
         if good:
             return good[-1]
-        raise StepError("there is no recovery point that could be restored")
+        raise StepError("there is no recovery point that can be restored")
     for point in points:
         if point.name == name:
             return point

@@ -20,9 +20,9 @@ SERVER = "postgres"
 #: Name of the receiver among the server's standbys; the role postgres names it in synchronous_standby_names.
 RECEIVER = "slipway_backup"
 SLOT = "slipway_backup"
-#: Folder beside Barman's own, for segments that were still arriving when their history was given up.
+#: Folder next to Barman's own, for segments that were still arriving when their timeline was abandoned.
 SUPERSEDED = "superseded"
-#: As initdb makes it, unless told otherwise.
+#: initdb's default.
 SEGMENT_BYTES = 16 * 2**20
 #: Barman's list of the WAL that is archived, in the folder of the WAL.
 WAL_LIST = f"{SERVER}-xlog.db"
@@ -54,7 +54,7 @@ class Snapshot(t.NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Snapshot:
-        """Return the snapshot that a text like ``10:12:10,11`` describes."""
+        """Return the snapshot that a string like ``10:12:10,11`` describes."""
         xmin, xmax, running = text.split(":")
         return cls(int(xmin), int(xmax), tuple(int(number) for number in running.split(",") if number))
 
@@ -73,7 +73,7 @@ def in_flight(before: Snapshot, after: Snapshot, active: t.Iterable[int]) -> int
 
 
 def conninfo(config: Config, database: str = "") -> str:
-    """Return how to log in, as libpq takes it; the password stands in a file."""
+    """Return libpq's connection settings; the password is in a file."""
 
     def quoted(value: t.Any) -> str:
         text = str(value).replace("\\", "\\\\").replace("'", "\\'")
@@ -145,7 +145,7 @@ def connect(config: Config) -> t.Any:
     """Return a connection to the application's database, in autocommit mode.
 
     Raises:
-        StepError: the server does not let us in.
+        StepError: the server refuses the connection.
     """
     import psycopg2  # noqa: PLC0415 - the unit tests' Python has none
 
@@ -258,9 +258,9 @@ def other_cluster(config: Config, connection: t.Any) -> str:
     if not here or here == there:
         return ""
     return (
-        f"PostgreSQL is another database cluster ({there}) than the one that is backed up here ({here}). Restore a point into it; "
-        f"or, where its data was made anew on purpose, run playbooks/backup.yml -e backup_begin_anew={config.stack}, "
-        "which sets the old points aside"
+        f"PostgreSQL is another database cluster ({there}) than that of the existing points ({here}). Restore a point into it; "
+        f"or, if the database was re-created on purpose, run playbooks/backup.yml -e backup_begin_anew={config.stack}, "
+        "which moves the old points aside"
     )
 
 
@@ -307,7 +307,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
         try:
             barman(config, "backup", SERVER, *paced, "--incremental", parent, what="take an incremental base backup")
         except StepError as error:
-            # A summary may be missing, as after a restore: a full backup is the way out.
+            # A summary may be missing, as after a restore: take a full backup instead.
             say(f"postgres: {error}; taking a full one instead")
             remove_unknown(config, {backup["id"] for backup in before})
             parent = ""
@@ -322,7 +322,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     new = [backup for backup in after if backup["id"] not in {old["id"] for old in before}]
     if not new or new[-1]["status"] not in {"DONE", "WAITING_FOR_WALS"}:
         remove_unknown(config, {backup["id"] for backup in before})
-        raise StepError(f"the base backup ended as {new[-1]['status'] if new else 'nothing'}")
+        raise StepError(f"the base backup failed: its status is {new[-1]['status'] if new else 'missing'}")
     return {
         "backup_id": new[-1]["id"],
         "chain": chain_of(new[-1]["id"], after),
@@ -350,7 +350,7 @@ def refuse_old_clock(known: t.Sequence[JSON], today: str) -> None:
 
 
 def is_busy(connection: t.Any) -> bool:
-    """Tell whether clients have the server work more than half of the time."""
+    """Return whether clients keep the server busy more than half of the time."""
     query = """
     select exists (select from pg_stat_activity where state = 'active' and backend_type = 'client backend' and pid <> pg_backend_pid())
     """
@@ -397,14 +397,14 @@ def wait_for_receiver(config: Config, seconds: float = 60) -> None:
                 return
             if time.monotonic() > deadline:
                 slot = f"its slot is {rows[0][1] or 'new'} and not in use" if rows else "it has no slot"
-                raise StepError(f"WAL does not stream from PostgreSQL: {slot}; see the log of the backup container")
+                raise StepError(f"WAL is not streaming from PostgreSQL: {slot}; see the log of the backup container")
             time.sleep(0.5)
     finally:
         connection.close()
 
 
 def in_order(known: t.Iterable[JSON]) -> bool:
-    """Tell whether backups that are older by their identifiers begin earlier in the WAL too, as far as they are of one timeline."""
+    """Return whether backups with older identifiers also begin earlier in the WAL, as far as they are of one timeline."""
     last: dict[str, str] = {}
     for backup in known:
         wal = backup["begin_wal"] if backup["begin_wal"] != "None" else ""
@@ -530,7 +530,7 @@ def mark_moment(config: Config, name: str) -> JSON:
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311 - only to not keep step with a writer
         (wal, timeline) = ask(writer, "select pg_walfile_name(%s::pg_lsn), timeline_id from pg_control_checkpoint()", [lsn])[0]
         ask(reader, f"set local statement_timeout = '{COUNT_SECONDS}s'")
-        # One processor is enough for what nobody waits for.
+        # One processor is enough: no client waits for this.
         ask(reader, "set local max_parallel_workers_per_gather = 0")
         tables = count_tables(reader)
         head = ""
@@ -595,7 +595,7 @@ def collect_wal(config: Config, wal: str, backup_id: str) -> None:
         if (config.barman / SERVER / "streaming" / wal).exists():
             barman(config, "archive-wal", SERVER, what="archive WAL")
         time.sleep(0.1)
-    # Tells Barman to look, which counts a backup as done then, and the next one can build on it.
+    # Makes Barman check the backup, which then counts as done, so that the next one can build on it.
     barman(config, "check-backup", SERVER, backup_id, what=f"check the base backup {backup_id}")
     status = next((backup["status"] for backup in backups(config) if backup["id"] == backup_id), "missing")
     if status != "DONE":

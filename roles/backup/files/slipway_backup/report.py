@@ -51,7 +51,7 @@ def build(config: Config) -> JSON:
 
 
 def alerts(config: Config, report: JSON) -> list[str]:
-    """Return what a person has to look at."""
+    """Return the problems that need attention."""
     found = []
     if report["last_run"].get("result") == "failed":
         found.append(f"the last run failed: {report['last_run'].get('reason', '')}")
@@ -75,7 +75,7 @@ def point_alerts(point: JSON | None, maximum_age_hours: float) -> list[str]:
     if point["age_s"] > maximum_age_hours * 3600:
         found.append(f"the last recovery point is {point['age_s'] / 3600:.1f} h old")
     elif point["age_s"] < -CLOCK_ALERT_SECONDS:
-        found.append("the last recovery point is of the future: the clock was, or is, wrong")
+        found.append("the last recovery point is in the future: the clock was, or is, wrong")
     if point["verified"] == "failed":
         found.append(f"the drill of {point['name']} failed: {point['reason']}")
     return found
@@ -87,9 +87,9 @@ def wal_alerts(wal: JSON, synchronous: bool) -> list[str]:
     if wal["error"]:
         found.append(wal["error"])
     elif not wal["streaming"]:
-        found.append("WAL does not stream")
+        found.append("WAL is not streaming")
     if wal["slot"] in {"unreserved", "lost", "extended"}:
-        found.append(f"the WAL slot is {wal['slot']}: the database keeps more WAL for us than it should, or has dropped it")
+        found.append(f"the WAL slot is {wal['slot']}: the database keeps too much WAL for the backup host, or has dropped it")
     if abs(wal["clock_ahead_s"] or 0) > CLOCK_ALERT_SECONDS:
         ahead = wal["clock_ahead_s"]
         side = "ahead of" if ahead > 0 else "behind"
@@ -99,7 +99,7 @@ def wal_alerts(wal: JSON, synchronous: bool) -> list[str]:
     if wal["gap"]:
         found.append(f"WAL was lost at {wal['gap']}: moments between there and the next full base backup cannot be restored")
     if synchronous and not wal["synchronous"] and not wal["error"]:
-        found.append("the database does not wait for us, although backup_wal_synchronous is set")
+        found.append("commits do not wait for the backup host, although backup_wal_synchronous is set")
     return found
 
 
@@ -119,12 +119,12 @@ def metrics(report: JSON) -> str:
         ),
         ("points", "Number of recovery points.", len(report["points"])),
         ("disk_free_bytes", "Free bytes of the backup disk.", report["disk"]["free_bytes"]),
-        ("alerts", "Number of matters that a person has to look at.", len(report["alerts"])),
+        ("alerts", "Number of problems that need attention.", len(report["alerts"])),
     ]
     if report["wal"]:
         values += [
             ("wal_streaming", "Whether WAL streams: 1 or 0.", int(report["wal"]["streaming"])),
-            ("wal_behind_bytes", "WAL that the database holds and we do not.", report["wal"]["behind_bytes"]),
+            ("wal_behind_bytes", "WAL of the database that has not arrived on the backup host.", report["wal"]["behind_bytes"]),
         ]
     if report["offsite"]:
         values.append(("offsite_pending_points", "Recovery points that are not off-site yet.", len(report["offsite"]["pending"])))

@@ -57,12 +57,12 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
     except ValueError as error:
-        raise StepError(f"{text!r} is no time such as 2026-11-23T02:15:00+00:00") from error
+        raise StepError(f"{text!r} is not a time such as 2026-11-23T02:15:00+00:00") from error
     if ":" not in text:
         # Of a date, a space and a time, -e passes on the date alone.
-        raise StepError(f"{text!r} is a day: write the moment as one word, such as 2026-11-23T02:15:00+00:00")
+        raise StepError(f"{text!r} has no time of day: write the time as one word, such as 2026-11-23T02:15:00+00:00")
     if moment.tzinfo is None:
-        raise StepError(f"{text!r} does not say its time zone: write {moment.isoformat()}+00:00 for UTC")
+        raise StepError(f"{text!r} has no time zone: write {moment.isoformat()}+00:00 for UTC")
     return moment
 
 
@@ -84,13 +84,13 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
         StepError: the point is damaged, or something is in the way.
     """
     if store not in STORES:
-        raise StepError(f"{store!r} is none of {', '.join(STORES)}")
+        raise StepError(f"{store!r} is not one of {', '.join(STORES)}")
     if folder.is_dir() and any(entry.name != "lost+found" for entry in folder.iterdir()):
         raise StepError(f"{folder} is not empty")
     began = time.monotonic()
     point = choose_point(config, name, target_time if store == "postgres" else "")
     if store not in point.manifest["stores"] and store != "settings":
-        raise StepError(f"the point {point.name} does not hold {store}")
+        raise StepError(f"the point {point.name} does not contain {store}")
     folder.mkdir(parents=True, exist_ok=True)
     told: JSON = {"point": point.name}
     if store == "postgres":
@@ -123,7 +123,7 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
     else:
         arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote"]
         target, last = manifest["restore_point"], manifest["wal"]
-    say(f"postgres: putting {point.name} together, up to {target}")
+    say(f"postgres: restoring {point.name}, up to {target}")
     postgres.barman(config, "restore", *arguments, postgres.SERVER, manifest["backup_id"], str(folder), what=f"restore {point.name}")
     with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
         file.write(f"recovery_end_command = 'rm -rf {WAL}'\n")
@@ -153,7 +153,7 @@ def last_segment(points: t.Iterable[Point], timeline: int, moment: datetime) -> 
 def known_segments(config: Config, timeline: int) -> dict[str, Path]:
     """Return where the segments of a timeline, and of those before it, are; those too that Barman has not archived."""
     home = config.barman / postgres.SERVER
-    # What a later one has of a segment is more. Those that still arrive have room for all, and zeros after what is there.
+    # A later timeline has more of a segment. Segments that are still arriving have their full size, with zeros after their content.
     places = [
         (home / postgres.SUPERSEDED, f"{timeline:08X}*"),
         (home / "streaming", "*"),
@@ -209,7 +209,7 @@ def lay_wal(config: Config, folder: Path, timeline: int, base: JSON, last: str, 
     needed = sorted(name for name in faults if strict or name == first)
     if needed or first not in known:
         bad = needed[0] if needed else first
-        raise StepError(f"the WAL segment {bad} is damaged: {faults.get(bad, 'it is not there')}")
+        raise StepError(f"the WAL segment {bad} is damaged: {faults.get(bad, 'it is missing')}")
     for name, fault in faults.items():
         say(f"postgres: the WAL segment {name} is left out: {fault}")
     return max(known, key=lambda name: (name[8:], name))
@@ -234,7 +234,7 @@ def copy_segment(source: Path, folder: Path) -> str:
 
 
 def copy_histories(source: Path, target: Path) -> None:
-    """Tell the restored server which timelines there are, so that it takes a number of its own."""
+    """Give the restored server the existing timelines, so that it takes a new number."""
     for path in source.glob("*.history"):
         if fault := copy_segment(path, target):
             raise StepError(fault)
@@ -268,4 +268,4 @@ def give(folder: Path, owner: str) -> None:
             for entry in [*folders, *files]:
                 os.chown(Path(place, entry), uid, gid, follow_symlinks=False)
     except (ValueError, OSError) as error:
-        raise StepError(f"{folder} cannot be given to {owner}: {error}") from error
+        raise StepError(f"the owner of {folder} cannot be changed to {owner}: {error}") from error

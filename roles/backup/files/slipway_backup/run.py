@@ -56,7 +56,7 @@ class OffsiteError(StepError):
 def clean_up(config: Config) -> None:
     """Remove what runs that died left behind: half points, and base backups that belong to no point."""
     for name in remove_partial(config):
-        say(f"run: removed the half point {name} of a run that died")
+        say(f"run: removed the incomplete point {name} of an interrupted run")
     shutil.rmtree(config.data / "staging", ignore_errors=True)
     if config.postgres:
         needed = {backup for point in read_points(config) for backup in point.chain}
@@ -93,18 +93,18 @@ def make_room(config: Config) -> None:
         return needed + int(usage.total * config.minimum_free_percent / 100) - usage.free
 
     if missing() > 0:
-        say("run: the disk gets short, pruning first")
+        say("run: low disk space, pruning first")
         prune_here(config)
     if missing() > 0:
         usage = shutil.disk_usage(config.data)
         raise StepError(
-            f"the backup disk has {usage.free / 2**20:.0f} MB free; a run needs up to {needed / 2**20:.0f} MB beside the "
-            f"{config.minimum_free_percent:g} % that stay free: give {config.data} a larger disk, or keep fewer points (backup_retention)"
+            f"the backup disk has {usage.free / 2**20:.0f} MB free; a run needs up to {needed / 2**20:.0f} MB, and "
+            f"{config.minimum_free_percent:g} % must stay free: give {config.data} a larger disk, or keep fewer points (backup_retention)"
         )
 
 
 def known_of_controller(config: Config) -> JSON:
-    """Return what a controller said last of the inventory and of what runs, for runs of the timer."""
+    """Return what a controller last reported of the inventory and of running images, for runs of the timer."""
     newest: JSON = max(read_points(config), key=lambda point: point.name).manifest["settings"] if read_points(config) else {}
     return {key: newest.get(key) for key in ("inventory_sha256", "inventory_read", "version", "image_digests")}
 
@@ -116,7 +116,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
     base: JSON = {}
     if config.postgres:
         base = postgres.take_base_backup(config, full)
-    # Its clock is the one by which the WAL tells moments; ours may be wrong.
+    # The WAL's times are by the server's clock; this host's may be wrong.
     moment = postgres.clock(config) if config.postgres else now()
     if config.postgres:
         say("postgres: restore point, and counting rows")
@@ -164,7 +164,7 @@ def free_name(config: Config) -> str:
     newest = max([*(point.name for point in read_points(config)), *offsite.shipped(config)], default="")
     if newest >= name:
         if newest > name:
-            say(f"run: the clock says {name}, and there is a point {newest}: the clock is, or was, wrong")
+            say(f"run: the clock says {name}, but there is a point {newest}: the clock is, or was, wrong")
         name = point_name(moment_of(newest) + timedelta(seconds=1))
     return name
 
@@ -239,7 +239,7 @@ def leave_nothing(config: Config) -> None:
         if config.postgres:
             postgres.remove_unknown(config, {backup for point in read_points(config) for backup in point.chain})
     except StepError as error:
-        say(f"run: what is left of this run is removed by the next one: {error}")
+        say(f"run: the next run removes what is left of this one: {error}")
 
 
 def finish(config: Config, result: JSON) -> None:
@@ -293,7 +293,7 @@ def prune_here(config: Config) -> list[str]:
     if config.postgres:
         parts = [point.manifest["stores"]["postgres"] for point in kept_points if point.chain]
         for name in postgres.prune_superseded(config, parts):
-            say(f"prune: removed {name}, the end of a history that no point is of any more")
+            say(f"prune: removed {name}, the end of a timeline that no point needs")
     return [point.name for point in gone]
 
 

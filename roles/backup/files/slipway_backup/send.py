@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hands a restored folder to the host that it is for: once, encrypted, to whoever knows the word that is made for it."""
+"""Transfers a restored folder to another host: once, encrypted, to the client that knows the one-time word."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from slipway_backup.common import StepError, execute
 
 PIECE = 2**20
-#: How long to wait for somebody who fetches it.
+#: How long to wait for the client.
 PATIENCE_SECONDS = 900
 
 
@@ -30,7 +30,7 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "2",
             "-subj", "/CN=slipway-restore", "-keyout", str(key), "-out", str(made),
         ],
-        "make a certificate",
+        "create a certificate",
     )  # fmt: skip
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -39,10 +39,10 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
 
 
 def send(folder: Path, port: int) -> None:
-    """Print a word and the digest of a certificate, and serve the folder as a tar file under the word until somebody has it whole.
+    """Print a word and the digest of a certificate, and serve the folder as a tar file under the word until a client has all of it.
 
     Raises:
-        StepError: nobody did in time.
+        StepError: no client fetched it in time.
     """
     word = secrets.token_urlsafe(32)
     done: list[bool] = []
@@ -84,4 +84,4 @@ def send(folder: Path, port: int) -> None:
         while not done:
             server.handle_request()
             if not done and time.monotonic() > deadline:
-                raise StepError(f"nobody has fetched {folder} within {PATIENCE_SECONDS} s")
+                raise StepError(f"no host has fetched {folder} within {PATIENCE_SECONDS} s")

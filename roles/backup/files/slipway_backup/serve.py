@@ -19,23 +19,23 @@ from slipway_backup import offsite, postgres, report
 from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
 
 ARCHIVE_SECONDS = 10
-#: Asks the first process to begin anew; see the command of that name.
+#: Asks the first process to start over; see the command begin-anew.
 ANEW = "anew"
 #: How often a monitor gets new figures between runs.
 REPORT_SECONDS = 60
 LONGEST_PAUSE = 30
 #: A receiver that cannot log in ends sooner.
 STEADY_SECONDS = 3
-#: The health check takes an older word of ours for none.
+#: The health check ignores an older status.
 STALE_SECONDS = 90
 STOP_SECONDS = 10
 REAP_SECONDS = 2
-#: What the server says when there is no way on from the place that we ask for.
+#: The server's messages when it cannot stream from the requested position.
 DEAD_END = ("has already been removed", "is not in this server's history")
 
 
 class Supervisor:
-    """Starts the receiver, starts it again when it ends, and tells how it is."""
+    """Starts the receiver, restarts it when it ends, and records its status."""
 
     def __init__(self, config: Config) -> None:
         """Take the configuration; nothing is started yet."""
@@ -54,7 +54,7 @@ class Supervisor:
         self.stopping.set()
 
     def take_over(self, *_unused: object) -> None:
-        """Have the loop read its configuration anew, program included."""
+        """Have the loop reload its configuration, program included."""
         self.reload = True
         self.stopping.set()
 
@@ -75,7 +75,7 @@ class Supervisor:
             self.begin_anew(bool(rows))
             rows = []
         if not rows:
-            postgres.barman(self.config, "receive-wal", "--create-slot", "--if-not-exists", postgres.SERVER, what="make a slot")
+            postgres.barman(self.config, "receive-wal", "--create-slot", "--if-not-exists", postgres.SERVER, what="create a slot")
         self.output.clear()
         command = postgres.barman_command(self.config, "receive-wal", postgres.SERVER)
         # A group of its own: Barman starts PostgreSQL's receiver, and both have to end.
@@ -93,11 +93,11 @@ class Supervisor:
             say(f"wal: {line.rstrip()}")
 
     def begin_anew(self, has_slot: bool) -> None:
-        """Give up the place in the WAL that the server cannot go on from, and note that there is a gap.
+        """Give up the position in the WAL from which the server cannot continue, and record the gap.
 
-        The server has dropped what we did not have (see max_slot_wal_keep_size), or it was restored to an earlier moment.
+        The server has dropped WAL that had not arrived (see max_slot_wal_keep_size), or it was restored to an earlier moment.
         """
-        say("wal: the server cannot go on from where we are; beginning anew, and the next base backup is a full one")
+        say("wal: the server cannot continue from the last position; restarting, and the next base backup is a full one")
         postgres.remember_gap(self.config, now())
         self.archive()
         if has_slot:
@@ -105,7 +105,7 @@ class Supervisor:
         # Without them the receiver begins where the server is.
         home = self.config.barman / postgres.SERVER
         for path in (home / "streaming").glob("0*.partial"):
-            # Kept: it may hold the last writes of a history that somebody wants back after all.
+            # Kept: it may contain the last writes of a timeline that may have to be restored.
             (home / postgres.SUPERSEDED).mkdir(exist_ok=True)
             path.rename(home / postgres.SUPERSEDED / path.name)
 
@@ -123,7 +123,7 @@ class Supervisor:
         self.receiver = None
 
     def obey(self) -> None:
-        """Begin anew where a restore asks for it, rather than wait for the server to refuse what we ask of it."""
+        """Start over if a restore asks for it, without waiting for the server to refuse the old position."""
         flag = self.config.state / ANEW
         if flag.exists():
             self.end_receiver()
@@ -160,11 +160,11 @@ class Supervisor:
             self.pause = min(self.pause * 2, LONGEST_PAUSE)
 
     def is_steady(self) -> bool:
-        """Tell whether the receiver has run for longer than a refused login takes."""
+        """Return whether the receiver has run for longer than a refused login takes."""
         return bool(self.receiver and self.receiver.poll() is None and time.monotonic() - self.began > STEADY_SECONDS)
 
-    def tell(self) -> None:
-        """Write down how it is, for the health check."""
+    def record_status(self) -> None:
+        """Record the status, for the health check."""
         path = self.config.state / "wal.json"
         steady = self.is_steady()
         if steady:
@@ -183,7 +183,7 @@ class Supervisor:
             say(f"wal: {error}")
 
     def reap_zombies(self) -> None:
-        """Take leave of what a killed run has left to the first process: to restic, a lock is held as long as its process is there."""
+        """Reap what a killed run left to the first process: for restic, a lock is held as long as its process exists."""
         with contextlib.suppress(ChildProcessError):
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if self.receiver and ended.si_pid == self.receiver.pid:
@@ -191,7 +191,7 @@ class Supervisor:
                 os.waitpid(ended.si_pid, 0)
 
     def loop(self) -> None:
-        """Run until told to stop."""
+        """Run until stopped."""
         due = report_due = 0.0
         while not self.stopping.is_set():
             if os.getpid() == 1:
@@ -207,14 +207,14 @@ class Supervisor:
                     report.write(self.config)
                 report_due = time.monotonic() + REPORT_SECONDS
             with contextlib.suppress(OSError):
-                # A full disk is for the report to tell; streaming goes on when there is room.
-                self.tell()
+                # The report says that the disk is full; streaming continues when there is space.
+                self.record_status()
             self.stopping.wait(1)
         self.end_receiver()
 
 
 def reap(group: int) -> None:
-    """Take leave of what a receiver started: the first process of a container inherits it, and each one counts against the limit."""
+    """Reap what a receiver started: the first process of a container inherits it, and each zombie counts against the limit."""
     deadline = time.monotonic() + REAP_SECONDS
     with contextlib.suppress(ChildProcessError):
         while time.monotonic() < deadline:
@@ -239,7 +239,7 @@ def set_aside(config: Config, name: str) -> None:
     write_json(target / "state" / offsite.STATE, read_json(config.state / offsite.STATE, {}))
     # What it says of a gap is of the old one.
     postgres.remember_gap(config, None)
-    say(f"wal: the points there were are in {target}; beginning anew")
+    say(f"wal: the old points are in {target}; starting over")
 
 
 def prepare(config: Config) -> None:
@@ -249,7 +249,7 @@ def prepare(config: Config) -> None:
 
 
 def serve(config: Config) -> None:
-    """Keep WAL streaming until the process is told to stop; on SIGHUP begin anew with what the configuration says now."""
+    """Keep WAL streaming until the process is stopped; on SIGHUP restart with the current configuration."""
     prepare(config)
     supervisor = Supervisor(config)
     signal.signal(signal.SIGTERM, supervisor.stop)
@@ -261,31 +261,31 @@ def serve(config: Config) -> None:
 
 
 def wait_until_obeyed(config: Config, seconds: float = 60) -> None:
-    """Wait until the first process has begun anew.
+    """Wait until the first process has started over.
 
     Raises:
-        StepError: it has not, as where it is busy with something else; it will not do so later either.
+        StepError: it has not, for example because it is busy; it will not do so later either.
     """
     deadline, flag = time.monotonic() + seconds, config.state / ANEW
     try:
         while flag.exists():
             if time.monotonic() > deadline:
                 raise StepError(
-                    f"the receiver has not begun anew within {seconds:.0f} s, so nothing was set aside; see the backup container's log"
+                    f"the receiver has not restarted within {seconds:.0f} s, so nothing was moved aside; see the backup container's log"
                 )
             time.sleep(0.2)
     finally:
-        # Obeyed when nobody expects it any more, it might set aside the backups of the right database.
+        # If it were obeyed later, it could move the backups of the right database aside.
         flag.unlink(missing_ok=True)
 
 
 def health(config: Config) -> str:
-    """Return what is wrong; an empty text when WAL streams, or where there is no database to stream from."""
+    """Return what is wrong; an empty string if WAL streams, or there is no database to stream from."""
     state = read_json(config.state / "wal.json", {})
     if not state or abs(time.monotonic() - state["uptime_s"]) > STALE_SECONDS:
-        return "the receiver does not say how it is"
+        return "the receiver reports no status"
     if config.postgres and not state["receiving"]:
-        return state["error"] or "WAL does not stream yet"
+        return state["error"] or "WAL is not streaming yet"
     return ""
 
 

@@ -28,12 +28,12 @@ def parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(re.sub(r"\s*Z$", "+00:00", text.strip()))
     except ValueError as error:
-        raise HostError(f"{text!r} is no time such as 2026-11-23T02:15:00+00:00") from error
+        raise HostError(f"{text!r} is not a time such as 2026-11-23T02:15:00+00:00") from error
     if ":" not in text:
         # Of a date, a space and a time, -e passes on the date alone.
-        raise HostError(f"{text!r} is a day: write the moment as one word, such as 2026-11-23T02:15:00+00:00")
+        raise HostError(f"{text!r} has no time of day: write the time as one word, such as 2026-11-23T02:15:00+00:00")
     if moment.tzinfo is None:
-        raise HostError(f"{text!r} does not say its time zone: write {moment.isoformat()}+00:00 for UTC")
+        raise HostError(f"{text!r} has no time zone: write {moment.isoformat()}+00:00 for UTC")
     return moment
 
 
@@ -41,14 +41,14 @@ def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Seque
     """Return what to restore instead of a point: the newest one before it that no drill has failed, as an operator types it."""
     before = [point for point in points if point["name"] < name and point["verified"] != "failed"]
     if not before:
-        return "There is no point before it that could be restored; look at the off-site ones: -e list=true"
+        return "There is no earlier point that can be restored; check the off-site points: -e list=true"
     best = before[-1]
     # One word: of a date, a space and a time, -e passes on the date alone.
     target = target_time if target_time in {"", END} else parse_time(target_time).isoformat()
     how = f"-e point={best['name']}" + (f" -e target_time={target}" if target else "")
     # Named with a point, a moment concerns all stores.
     how += f" -e stores={','.join(wanted)}" if set(wanted) != set(STORES) else ""
-    return f"The one before, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
+    return f"Restore the previous point, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
 
 
 def choose(points: t.Sequence[JSON], name: str, target_time: str = "", wanted: t.Sequence[str] = STORES) -> JSON:
@@ -69,11 +69,13 @@ def choose(points: t.Sequence[JSON], name: str, target_time: str = "", wanted: t
         moment = parse_time(target_time)
         reachable = [point for point in found if parse_time(point["moment"]) <= moment]
         if found and not reachable:
-            raise AbsentError(f"{target_time} is before {found[0]['name']}, whose moment is {found[0]['moment']}: WAL leads forward only")
+            raise AbsentError(
+                f"{target_time} is before {found[0]['name']}, whose moment is {found[0]['moment']}: WAL can only be replayed forward"
+            )
         found = reachable
     if not found:
         names = ", ".join(point["name"] for point in points[-10:])
-        there = f"there are {names}" if names else "there are none here: playbooks/backup.yml makes one"
+        there = f"there are {names}" if names else "there are none here: run playbooks/backup.yml"
         raise AbsentError(f"there is no recovery point{'' if name == 'latest' else ' ' + name}; {there}")
     point = found[-1]
     if point["verified"] == "failed":
@@ -89,7 +91,7 @@ def major_of(text: str) -> int:
     """
     found = re.search(r"\(PostgreSQL\) (\d+)", text)
     if not found:
-        raise HostError(f"the image does not say which PostgreSQL it has: {text.strip()[:200]!r}")
+        raise HostError(f"the PostgreSQL version of the image is unknown; it printed {text.strip()[:200]!r}")
     return int(found[1])
 
 
@@ -101,8 +103,8 @@ def refuse_major(point: str, major: int, image: str, image_major: int) -> None:
     """
     if major != image_major:
         raise HostError(
-            f"the point {point} holds data of PostgreSQL {major}, which the image {image} with PostgreSQL {image_major} cannot read: "
-            f"set postgres_image to version {major} and postgres_volume to a new name, run site.yml, and restore into that; "
+            f"the point {point} has data of PostgreSQL {major}, which image {image} (PostgreSQL {image_major}) cannot read: "
+            f"set postgres_image to version {major} and postgres_volume to a new name, run site.yml, and restore; "
             "or load a logical dump (docs/backup.md)"
         )
 
@@ -119,9 +121,9 @@ def unread_wal(newest: str, reached: str, last_write: str) -> list[str]:
     if newest[8:] <= reached[8:]:
         return []
     end = f"{newest[:8]}{reached[8:]}"
-    said = f"PostgreSQL could read its WAL up to segment {end} only, and there is more, up to {newest}: a segment is missing or damaged, "
-    said += "or a transaction was on its way when the server died. "
-    return [said + f"What was committed after {last_write or 'the base backup'} is not there"]
+    warning = f"PostgreSQL could read its WAL up to segment {end} only, but WAL exists up to {newest}: a segment is missing or damaged, "
+    warning += "or a transaction was in progress when the server died. "
+    return [warning + f"Commits after {last_write or 'the base backup'} are missing"]
 
 
 def count_query(tables: JSON) -> str:
@@ -147,7 +149,7 @@ def identifier(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return a text as SQL takes it, whatever standard_conforming_strings says."""
+    """Return a string as an SQL literal, whatever standard_conforming_strings is."""
     doubled = text.replace("'", "''").replace("\\", "\\\\")
     return f"E'{doubled}'"
 
@@ -206,12 +208,12 @@ def loaded_keys(info: str) -> int:
     """
     counts = dict(re.findall(r"^rdb_last_load_keys_(loaded|expired):(\d+)", info, re.MULTILINE))
     if len(counts) != 2:
-        raise PointError("Redis does not say how many keys it has read")
+        raise PointError("Redis did not report how many keys it has read")
     return int(counts["loaded"]) + int(counts["expired"])
 
 
 def scalar(query: str) -> str:
-    """Return a user's query as one whose only value is a text.
+    """Return a user's query as one whose only value is a string.
 
     A query with more rows or columns than one fails then.
     """

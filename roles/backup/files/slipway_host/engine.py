@@ -43,7 +43,7 @@ class AbsentError(HostError):
 
 
 def say(text: str) -> None:
-    """Tell what is being done, on stderr, where the journal and an operator see it."""
+    """Print what is being done on stderr, for the journal and the operator."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -112,7 +112,7 @@ def essence(log: str) -> str:
 
 
 class Bench:
-    """A place to start the stores of a point at: containers that reach each other and nobody else."""
+    """An isolated network in which the stores of a point are started: they reach only each other."""
 
     def __init__(self, config: JSON, kind: str) -> None:
         """Take what the role rendered; nothing is made yet.
@@ -130,7 +130,7 @@ class Bench:
         self.filter = ("--filter", f"label=slipway.stack={self.stack}", "--filter", f"label=slipway.owner=backup-{kind}")
 
     def labels(self, service: str) -> list[str]:
-        """Return the options that label a thing as ours."""
+        """Return the options that label an object as the stack's."""
         pairs = {"slipway.stack": self.stack, "slipway.owner": f"backup-{self.kind}", "slipway.service": f"{self.kind}-{service}"}
         return [part for name, value in pairs.items() for part in ("--label", f"{name}={value}")]
 
@@ -157,12 +157,12 @@ class Bench:
         return found
 
     def network(self) -> None:
-        """Make the network, which has no way out."""
-        docker("network", "create", "--internal", *self.labels("network"), self.prefix, what="make an isolated network")
+        """Create the network, which has no outbound access."""
+        docker("network", "create", "--internal", *self.labels("network"), self.prefix, what="create an isolated network")
 
     def volume(self, name: str, service: str) -> None:
         """Make an empty volume that our user can write to."""
-        docker("volume", "create", *self.labels(service), name, what=f"make the volume {name}")
+        docker("volume", "create", *self.labels(service), name, what=f"create the volume {name}")
         self.run_once(
             f"{service}-owner",
             self.tools_image(),
@@ -234,7 +234,7 @@ class Bench:
     def tools(
         self, *arguments: str, what: str, volumes: t.Mapping[str, str] | None = None, network: str = "none"
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of slipway-backup beside the data, in a container of its own.
+        """Run a command of slipway-backup with the data, in a separate container.
 
         Raises:
             BusyError: a run holds the lock of the data.
@@ -256,12 +256,12 @@ class Bench:
         return done
 
     def running(self, container: str) -> bool:
-        """Tell whether a container runs."""
+        """Return whether a container runs."""
         done = docker("inspect", "--format", "{{.State.Running}}", container, what="look at a container", codes=(0, 1))
         return done.stdout.strip() == "true"
 
     def logs(self, container: str) -> str:
-        """Return the last lines that a container wrote and that tell of trouble; its last lines where none does."""
+        """Return the last lines of a container's log that report errors; without errors, its last lines."""
         done = docker("logs", "--tail", "100", container, what="read a log", codes=(0, 1))
         return essence(done.stdout + done.stderr)
 
@@ -277,7 +277,7 @@ def judge(what: str, code: int, message: str) -> HostError:
     text = f"{what}: {tail(message).removeprefix('slipway-backup: ') or f'ended with {code}'}"
     if code == 3:
         return BusyError(text)
-    if code >= 125 or "No space left on device" in message or "cannot be used" in message:
+    if code >= 125 or "No space left on device" in message or "is invalid: " in message:
         return HostError(text)
     return PointError(text)
 

@@ -195,7 +195,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
 
     Args:
         config: backup.json.
-        name: of the point; latest is the newest when it begins, whatever a drill has said of it.
+        name: of the point; latest is the newest when it begins, whatever the result of its drill.
         wait: seconds to wait for another drill to end.
 
     Returns:
@@ -207,7 +207,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
     with alone(f"{config['stack']}-drill", wait):
         bench = Bench(config, "drill")
         for left in bench.clean():
-            say(f"drill: removed {left}, which a drill that died left behind")
+            say(f"drill: removed {left}, left behind by an interrupted drill")
         points = known_points(config)
         if name == "latest" and points:
             name = points[-1]["name"]
@@ -242,7 +242,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
 
 
 def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_time: str) -> JSON:
-    """Restore a point beside the running stack, which is not touched.
+    """Restore a point next to the running stack, which is not touched.
 
     Args:
         config: backup.json.
@@ -261,13 +261,13 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
     with alone(f"{config['stack']}-{kind}"):
         bench = Bench(config, kind)
         for left in bench.clean():
-            say(f"{kind}: removed {left} of a run before")
+            say(f"{kind}: removed {left}, left behind by an earlier run")
         points = known_points(config)
         point = decide.choose(points, name, target_time, wanted)
         restored = Restored(bench, point["name"], wanted, target_time)
         missing = sorted(set(wanted) - set(restored.wanted))
         if missing:
-            raise HostError(f"the point {point['name']} does not hold {' and '.join(missing)}: name the stores with -e stores=…")
+            raise HostError(f"the point {point['name']} does not contain {' and '.join(missing)}: give the stores with -e stores=…")
         began = time.monotonic()
         done = False
         try:
@@ -285,8 +285,8 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             if target_time and TARGET_NOT_REACHED in str(error):
                 # Nothing is wrong with the point: PostgreSQL knows a moment by the first commit after it only.
                 raise HostError(
-                    f"nothing that was written after {target_time} has arrived on the backup host, or can be read there;"
-                    f" -e target_time={decide.END} restores all that can"
+                    f"no write after {target_time} has arrived on the backup host, or can be read there;"
+                    f" -e target_time={decide.END} restores everything up to the last write"
                 ) from error
             instead = decide.offer(points, point["name"], target_time, wanted)
             raise HostError(f"the point {point['name']} is refused: {error}. {instead}") from error
@@ -332,7 +332,7 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
     bench = Bench(config, "restore")
     name = f"{bench.prefix}-send-{store}"
     docker("rm", "--force", "--volumes", name, what=f"remove {name}", codes=range(256))
-    # The network with a way out is the one whose ports can be published.
+    # Ports can be published only on the network with outbound access.
     docker(
         "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), "--user", bench.user,
         "--network", f"{bench.stack}-backup", "--publish", f"{address}:{port}:{SEND_PORT}",

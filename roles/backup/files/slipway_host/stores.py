@@ -112,7 +112,7 @@ class Postgres:
         wait_for(self.bench, self.container, self.answers, RECOVERY_SECONDS)
 
     def answers(self) -> bool:
-        """Tell whether the server takes commands, which it does after recovery.
+        """Return whether the server accepts commands, which it does after recovery.
 
         Raises:
             HostError: it cannot be asked.
@@ -121,7 +121,7 @@ class Postgres:
         command = ["pg_isready", "-q", "-h", "/tmp", "-U", SUPERUSER]  # noqa: S108 - as above
         code = docker("exec", self.container, *command, what="ask PostgreSQL", codes=range(256)).returncode
         if code == NOT_ASKED:
-            raise HostError("PostgreSQL cannot be asked whether it is ready")
+            raise HostError("the readiness of PostgreSQL cannot be checked")
         return code == 0
 
     def sql(self, database: str, query: str, fatal: bool = True) -> str:
@@ -199,7 +199,7 @@ class Redis:
             if "aof_rewrite_in_progress:0" in info and "aof_rewrite_scheduled:0" in info and "aof_last_bgrewrite_status:ok" in info:
                 break
             if "aof_last_bgrewrite_status:err" in info or time.monotonic() > deadline:
-                raise HostError(f"Redis cannot write its data anew: {self.bench.logs(self.container)}")
+                raise HostError(f"Redis cannot rewrite its data: {self.bench.logs(self.container)}")
             time.sleep(0.2)
         docker("exec", self.container, "rm", "-f", "/data/dump.rdb", "/data/users.acl", what="remove what is not read")
         stop(self.container)
@@ -221,7 +221,7 @@ class Chroma:
         wait_for(self.bench, self.container, self.answers, START_SECONDS)
 
     def answers(self) -> bool:
-        """Tell whether the server takes requests; asked from a container with a Python, which its own need not have."""
+        """Return whether the server accepts requests; checked from another container, as its own may lack Python."""
         look = f"import urllib.request as r; r.urlopen('http://chroma:{CHROMA_PORT}/api/v2/heartbeat', timeout=5)"
         done = self.bench.run_once(
             "chroma-ready", self.bench.tools_image(), ["-c", look], volumes={}, what="ask Chroma", codes=range(256),
@@ -243,7 +243,7 @@ class Chroma:
         except PointError as error:
             killed = docker("inspect", "--format", "{{.State.OOMKilled}}", self.container, what="look at Chroma's container").stdout
             if killed.strip() == "true":
-                raise HostError(f"{self.container} was killed at its memory limit; the point is not judged by that") from error
+                raise HostError(f"{self.container} was killed at its memory limit; this says nothing about the point") from error
             raise
         return t.cast("JSON", answer(done.stdout))
 
