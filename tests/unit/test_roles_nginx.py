@@ -34,6 +34,11 @@ def config(name: str, **inputs: Any) -> str:
     return str(declaration(**inputs)["config"][name]["content"])
 
 
+def tls(**inputs: Any) -> dict[str, Any]:
+    """Return what the role knows of the certificate and its key."""
+    return dict(render("__nginx_tls", **inputs))
+
+
 def blocks(text: str, opening: str) -> list[str]:
     """Return the bodies of the blocks that begin with a line, which the templates indent alike at both ends."""
     pattern = rf"^( *){re.escape(opening)} \{{\n(.*?)^\1\}}$"
@@ -101,7 +106,8 @@ def test_paths_go_where_they_belong_with_their_timeouts() -> None:
     text = config("servers.conf")
     [api], [websocket], [page] = blocks(text, "location /api/"), blocks(text, "location /ws"), blocks(text, "location /")[-1:]
     assert "proxy_pass http://backend;" in api
-    assert "proxy_read_timeout 60s;" in api
+    assert "include backend.conf;" in api
+    assert "proxy_read_timeout 60s;" in config("backend.conf")
     assert "proxy_pass http://backend;" in websocket
     assert "proxy_read_timeout 86400s;" in websocket
     assert "proxy_set_header Upgrade $http_upgrade;" in websocket
@@ -179,7 +185,7 @@ def test_log_rotation_reopens_the_log_of_this_stacks_container() -> None:
     """A rotated file that nginx still writes to would never get smaller."""
     [(path, item)] = declaration(slipway_stack="shop")["host_files"].items()
     assert path == "/etc/logrotate.d/shop-nginx"
-    assert "/var/lib/docker/volumes/nginx_logs/_data/*.log {" in item["content"]
+    assert '"/var/lib/docker/volumes/nginx_logs/_data/*.log" {' in item["content"]
     assert "docker exec shop-nginx nginx" in item["content"]
     assert item["content"].endswith("}\n")
 
@@ -188,10 +194,10 @@ def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Pa
     """A certificate that fits stays; one for other names keeps its key; private keys are for their owner only."""
     folder = tmp_path / "pki"
     inputs: dict[str, Any] = {"nginx_tls_ca_dir": str(folder)}
-    assert render("__nginx_certificate_good", **inputs) is False
+    assert tls(**inputs)["good"] is False
     issue(folder, checkout)
-    assert render("__nginx_certificate_good", **inputs) is True
-    assert render("__nginx_certificate_info", **inputs)["subject_alt_name"] == ["IP:127.0.0.1", "IP:::1", "DNS:localhost"]
+    assert tls(**inputs)["good"] is True
+    assert tls(**inputs)["alternative_names"] == ["IP:127.0.0.1", "IP:::1", "DNS:localhost"]
     assert {path.name: f"{path.stat().st_mode & 0o777:o}" for path in folder.iterdir()} == {
         "ca.key": "600",
         "ca.pem": "644",
@@ -199,13 +205,13 @@ def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Pa
         "server.pem": "644",
     }
     first = declaration(**inputs)
-    assert render("__nginx_certificate_good", nginx_tls_renew_days=400, **inputs) is False, "its end is nearer than that"
+    assert tls(nginx_tls_renew_days=400, **inputs)["good"] is False, "its end is nearer than that"
 
     named = {"nginx_server_names": ["shop.example", "*.shop.example"], "nginx_tls_addresses": ["10.0.0.1"]}
-    assert render("__nginx_certificate_good", **inputs, **named) is False
+    assert tls(**inputs, **named)["good"] is False
     authority = (folder / "ca.pem").read_text()
     issue(folder, checkout, **named)
-    assert render("__nginx_certificate_good", **inputs, **named) is True
+    assert tls(**inputs, **named)["good"] is True
     assert (folder / "ca.pem").read_text() == authority, "clients trust this one"
     second = declaration(**inputs, **named)
     assert first["secrets"] == second["secrets"]
@@ -215,7 +221,7 @@ def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Pa
 
     # A certificate of another authority is none of ours, whatever its names and dates.
     self_signed(folder / "ca.key", folder / "ca.pem")
-    assert render("__nginx_certificate_good", **inputs, **named) is False
+    assert tls(**inputs, **named)["good"] is False
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names of a site, in the forms that nginx takes: exact, with a wildcard, and as a regular expression.
+
+Source: https://nginx.org/en/docs/http/server_names.html.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import CONTROLS, QuotingError
+
+idna: Any
+try:
+    import idna
+except ImportError:  # Python's own codec knows the older standard, IDNA 2003.
+    idna = None
+
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$)(\*\.|\.)?{_LABEL}(\.{_LABEL})*(\.\*)?")
+
+
+def _ascii(label: str) -> str:
+    """Return a label of a name as the DNS has it.
+
+    Raises:
+        UnicodeError: it cannot be one.
+    """
+    if label.isascii():
+        return label
+    return (idna.encode(label, uts46=True) if idna else label.encode("idna")).decode("ascii")
+
+
+def server_name(value: Any, what: str) -> str:
+    """Return a name as nginx' server_name takes it; labels outside ASCII become punycode.
+
+    Raises:
+        QuotingError: It is not a host name (its first or last part may be a wildcard), an address, or ``~`` and a regular expression.
+    """
+    if not isinstance(value, str):
+        raise QuotingError(f"{what} must hold strings: quote the value")
+    text = str(value)
+    if text.startswith("~"):
+        if any(character in CONTROLS for character in text):
+            raise QuotingError(f"{what} must not hold a line break, or another control character")
+        return text
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        pass
+    try:
+        return f"[{ipaddress.IPv6Address(text.removeprefix('[').removesuffix(']'))}]"
+    except ValueError:
+        pass
+    try:
+        ascii_name = ".".join(_ascii(label) for label in text.split("."))
+    except UnicodeError:
+        ascii_name = ""
+    if not _NAME.fullmatch(ascii_name):
+        raise QuotingError(
+            f"{what} must hold host names (shop.example.com, *.example.com, .example.com, or ~ and a regular expression), not {text!r}"
+        )
+    return ascii_name.lower()
+
+
+def server_names(values: Iterable[Any], what: str) -> list[str]:
+    """Return names as nginx takes them, each once.
+
+    Raises:
+        QuotingError: The value is not a list, or one of its names is not valid.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise QuotingError(f"{what} must be a list of host names")
+    return list(dict.fromkeys(server_name(value, what) for value in values))
+
+
+def concrete_server_name(values: Iterable[Any], default: str = "localhost") -> str:
+    """Return a name that a request may be sent to: the first exact one, else one that the first wildcard matches, else the default.
+
+    ``.example.com`` is matched by ``example.com``, and ``*.example.com`` and ``www.example.*`` by ``www.example.com``. Of a regular
+    expression nothing is known.
+
+    Raises:
+        QuotingError: One of the names is not valid.
+    """
+    names = server_names(values, "nginx_server_names")
+    for name in names:
+        if name != "_" and not name.startswith((".", "*", "~")) and not name.endswith(".*"):
+            return name
+    for name in names:
+        if name.startswith("."):
+            return name[1:]
+        if name.startswith("*."):
+            return f"www{name[1:].removesuffix('.*')}"
+        if name.endswith(".*") and not name.startswith("~"):
+            return f"{name[:-2]}.com"
+    return default
