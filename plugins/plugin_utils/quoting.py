@@ -334,7 +334,7 @@ def pgpass_field(value: Any, what: str) -> str:
 
 
 # Redis: loadServerConfigFromString() in src/config.c, which reads lines, and sdssplitargs() in src/sds.c, which reads words.
-_REDIS_SETTING = re.compile(r"[a-z][a-z0-9-]*")
+_REDIS_SETTING = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 _REDIS_PLAIN = re.compile(r"[A-Za-z0-9_./:*@%=,+~^-]+")
 _REDIS_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\a": "\\a", "\\": "\\\\", '"': '\\"'}
 _REDIS_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}
@@ -348,8 +348,8 @@ def redis_setting_name(value: Any, what: str) -> str:
     """
     text = _text(value, what)
     if not _REDIS_SETTING.fullmatch(text):
-        raise QuotingError(f"{what} must hold names of settings: lower case letters, digits and hyphens")
-    if text in {"include", "user", "aclfile"}:
+        raise QuotingError(f"{what} must hold names of settings: letters, digits and hyphens")
+    if text.lower() in {"include", "user", "aclfile"}:
         raise QuotingError(f"{what} must not set {text}: users and files are the role's own")
     return text
 
