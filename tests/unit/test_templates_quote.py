@@ -79,3 +79,14 @@ def test_no_template_writes_a_value_as_it_is(path: Path):
 )
 def test_a_value_that_is_written_as_it_is_is_found(text: str, lines: list[int]):
     assert list(unquoted(text)) == lines
+
+
+def test_no_template_loses_an_error():
+    """Ansible makes a value of an error in an argument; what an unused result holds is never looked at, and the part is silently missing."""
+    lost = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in TEMPLATES
+        for node in ENVIRONMENT.parse(path.read_text()).find_all(nodes.Assign)
+        if isinstance(node.target, nodes.Name) and node.target.name.startswith("_")
+    ]
+    assert not lost, f"keep what is made in a namespace, with combine() or +: {', '.join(lost)}"
