@@ -82,7 +82,7 @@ def test_a_value_that_is_written_as_it_is_is_found(text: str, lines: list[int]):
 
 
 def test_no_template_loses_an_error():
-    """Ansible makes a value of an error in an argument; what an unused result holds is never looked at, and the part is silently missing."""
+    """Ansible makes a value of an error in an argument; what an unused result holds is never looked at, and the part is missing."""
     lost = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in TEMPLATES
