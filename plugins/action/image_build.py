@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of ``image_build``: takes the source to the host that builds, and opens the way to a registry of ours."""
+"""Controller side of ``image_build``: copies the source to the host that builds, and opens a tunnel to Slipway's registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel
 
 
 def files_of(folder: Path) -> list[str]:
-    """Return what is sent of a folder: what git knows or does not ignore, or all but git's own where it is no checkout."""
+    """Return the files of a folder to send: those that git does not ignore, or outside a checkout all except .git."""
     listed = subprocess.run(
         ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         stdin=subprocess.DEVNULL,
@@ -67,7 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 # As the user who unpacked it; the rest of the temporary folder is Ansible's to remove.
                 gone = {"path": str(place), "state": "absent"}
                 self._execute_module(module_name="ansible.builtin.file", module_args=gone, task_vars=task_vars)
-        # The login stands in the arguments, which -vvv shows.
+        # The login is in the arguments, which -vvv shows.
         result.pop("invocation", None)
         return result
 

@@ -46,7 +46,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 prefix, server = self._open(options, task_vars, open_ways)
             except (TunnelError, LayoutError) as error:
                 host = task_vars.get("inventory_hostname", "?")
-                raise AnsibleActionFail(f"images cannot be brought to {host} (image_transport: {options['transport']}): {error}") from error
+                raise AnsibleActionFail(
+                    f"images cannot be transferred to {host} (image_transport: {options['transport']}): {error}"
+                ) from error
             wanted = [self._with_source(image, prefix) for image in options["images"]]
             result: dict[str, t.Any] = self._execute_module(
                 module_name="slipway.stack.image_pull",
@@ -55,7 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
             if server is not None:
                 result["bytes_sent"] = server.bytes_sent
-        # The login stands in the arguments, which -vvv shows.
+        # The login is in the arguments, which -vvv shows.
         result.pop("invocation", None)
         return result
 
@@ -76,11 +78,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             layout = Layout(Path(options["store"]))
             for image in options["images"]:
                 if layout.missing(image["digest"]):
-                    raise LayoutError(f"{image['name']} is not whole in {layout.folder}: {AGAIN}")
+                    raise LayoutError(f"{image['name']} is not complete in {layout.folder}: {AGAIN}")
             server = ways.enter_context(Server(layout, socket_path))
         else:
             if not options["registry_host"]:
-                raise TunnelError("no host runs the registry: name one in group registry of the inventory")
+                raise TunnelError("no host runs the registry: add one to group registry of the inventory")
             if options["registry_host"] == task_vars["inventory_hostname"]:
                 return f"127.0.0.1:{options['registry_port']}", None
             there = connection_to(options["registry_host"], task_vars["hostvars"], self._play_context)

@@ -54,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     @staticmethod
     def _read(path: Path) -> dict[str, t.Any]:
-        """Return what the file of this environment records; other files may hold more, which is not ours to rewrite."""
+        """Return what the file of this environment records; other files may have more, which this does not rewrite."""
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except FileNotFoundError:

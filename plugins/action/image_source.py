@@ -30,7 +30,7 @@ def git(*arguments: str, folder: Path | None = None) -> str:
     Raises:
         AnsibleActionFail: git is missing or fails.
     """
-    # It must fail rather than ask where nobody answers.
+    # It must fail rather than wait for a password.
     quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -o BatchMode=yes")}
     try:
         done = subprocess.run(
@@ -42,7 +42,7 @@ def git(*arguments: str, folder: Path | None = None) -> str:
             env={**os.environ, **quiet},
         )
     except FileNotFoundError as error:
-        raise AnsibleActionFail("there is no git on the controller; install it, or build a folder without image_git_ref") from error
+        raise AnsibleActionFail("git is not installed on the controller; install it, or build a folder without image_git_ref") from error
     if done.returncode != 0:
         raise AnsibleActionFail(" ".join((done.stderr or done.stdout).split()))
     return done.stdout.strip()
@@ -53,20 +53,20 @@ def problems_of(options: dict[str, t.Any]) -> list[str]:
     problems = []
     version = options["version"]
     if not options["source"]:
-        problems.append("image_source is not set: name the folder or the git repository that holds the product's Dockerfiles")
+        problems.append("image_source is not set: give the folder or the git repository with the product's Dockerfiles")
     if not VERSION.fullmatch(version) or version == "latest":
-        problems.append(f"app_version is {version!r}: a version to build has letters, digits, dots and dashes, and is not 'latest'")
+        problems.append(f"app_version is {version!r}: a version must have only letters, digits, dots and dashes, and must not be 'latest'")
     for tier, image in sorted(options["images"].items()):
         name = image["name"]
         if not name.endswith(f":{version}"):
             problems.append(f"app_{tier}_image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
         if options["transport"] == "registry" and not images.registry_of(name):
             problems.append(
-                f"app_{tier}_image is {name}, which names no registry to push to: begin it with the registry's host, "
+                f"app_{tier}_image is {name}, which has no registry to push to: begin it with the registry's host, "
                 "or set image_transport to ssh or hosted"
             )
     if options["transport"] == "hosted" and not options["registry_host"]:
-        problems.append("image_transport is hosted, and no host runs the registry: put one into group registry of the inventory")
+        problems.append("image_transport is hosted, but no host runs the registry: add one to group registry of the inventory")
     if options["transport"] == "ssh" and options["build_host"] != "localhost":
         problems.append(
             f"image_build_host is {options['build_host']}, but with image_transport ssh the layers must be on the controller: "
@@ -84,7 +84,7 @@ def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
     if not ADDRESS.match(source):
         folder = Path(unfrackpath(source, follow=False, basedir=str(Path.cwd())))
         if not folder.is_dir():
-            raise AnsibleActionFail(f"image_source is {source}, and {folder} is no folder on the controller")
+            raise AnsibleActionFail(f"image_source is {source}, but {folder} is not a folder on the controller")
         if not ref:
             return folder, "", ""
         return checked_out(folder, source, ref)
@@ -98,7 +98,7 @@ def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
 
 
 def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str]:
-    """Return the files of a commit in a folder of their own: what lies about in a checkout is not part of it."""
+    """Return the files of a commit in a separate folder: uncommitted files of a checkout are not part of it."""
     try:
         commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=repository)
     except AnsibleActionFail as error:
@@ -123,7 +123,7 @@ def image_of(tier: str, image: dict[str, t.Any], folder: Path, options: dict[str
     context = image["context"].strip("/") or "."
     dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
     if not (folder / context).is_dir():
-        raise AnsibleActionFail(f"image_{tier}_context is {context}, and there is no such folder in {where}")
+        raise AnsibleActionFail(f"image_{tier}_context is {context}, but there is no such folder in {where}")
     if not (folder / dockerfile).is_file():
         raise AnsibleActionFail(f"there is no {dockerfile} in {where}: correct image_{tier}_dockerfile, which is relative to its context")
     return {**image, "context": context, "dockerfile": dockerfile}

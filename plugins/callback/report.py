@@ -15,7 +15,7 @@ description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
     atomically. Other playbooks, such as Molecule's, leave none.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
-  - A playbook adds fields of its own by ansible.builtin.set_stats, as a mapping C(slipway_report).
+  - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report).
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -84,14 +84,14 @@ def load_for_forks() -> list[str]:
         for name in names:
             try:
                 found = loader.get(name, class_only=True)
-            except Exception:  # noqa: BLE001 - whatever the import of somebody's plugin raises
+            except Exception:  # noqa: BLE001 - whatever the import of another collection's plugin raises
                 found = None
             missing += [] if found else [name]
     return missing
 
 
 def needs_host(action: str) -> bool:
-    """Tell whether an action talks to a host, by what its plugin says; a module without one does."""
+    """Return whether an action connects to a host, by its plugin; a module without one does."""
     if action.rpartition(".")[2] in NO_ACTION:
         return False
     plugin = action_loader.get(action, class_only=True)
@@ -153,8 +153,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         atexit.register(self._write_interrupted)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Begin a report, if the playbook is one of ours."""
-        path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible names it nowhere else
+        """Begin a report, if the playbook is one of this collection."""
+        path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible has no public name for it
         self._playbook = path.stem if path.parent == PLAYBOOKS else ""
         if self._playbook:
             load_for_forks()
@@ -331,7 +331,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             "result": "failed" if failed else "ok",
             "hosts": hosts,
             "changed": self._changed,
-            # What a rescue mended is no failure of the run.
+            # A failure that a rescue handled does not fail the run.
             "failed": [entry for entry in self._failed if not hosts or entry["host"] in failing],
             "roles": {role: round(seconds, 3) for role, seconds in sorted(roles.items(), key=lambda item: -item[1]) if role},
             "slowest_tasks": [
@@ -373,7 +373,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         )
         lines = [first]
         if "outcome" in report and report["playbook"] != "site":
-            lines.append(f"  {report['outcome']}: version {report['version']} serves, version {report['wanted']} was asked for")
+            lines.append(f"  {report['outcome']}: version {report['version']} serves, version {report['wanted']} was requested")
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")

@@ -56,16 +56,16 @@ def memory_share(total_mb: float, share: float, floor_mb: int = 64) -> int:
         floor_mb: Least result in MB.
 
     Raises:
-        AnsibleFilterError: An argument is no number or out of its range.
+        AnsibleFilterError: An argument is not a number, or out of its range.
     """
     try:
         total, part, floor = float(total_mb), float(share), int(floor_mb)
     except (TypeError, ValueError) as error:
         raise AnsibleFilterError(f"memory_share needs numbers, not {(total_mb, share, floor_mb)!r}") from error
     if total <= 0:
-        raise AnsibleFilterError(f"memory_share: {total_mb} MB of memory is no size of a host")
+        raise AnsibleFilterError(f"memory_share: the host's memory must be above 0 MB, not {total_mb}")
     if not 0 < part <= 1:
-        raise AnsibleFilterError(f"memory_share: {share} is no share: above 0 and at most 1")
+        raise AnsibleFilterError(f"memory_share: the share must be above 0 and at most 1, not {share}")
     return max(floor, int(total * part) // STEP_MB * STEP_MB)
 
 

@@ -15,7 +15,7 @@ description:
     U(https://github.com/le0pard/pgtune)), save that C(huge_pages) is left to PostgreSQL.
   - C(shared_buffers) is a quarter of memory, C(effective_cache_size) three quarters, C(maintenance_work_mem) a
     sixteenth and at most 2 GB. C(wal_buffers) is 3 % of C(shared_buffers) and at most 16 MB.
-  - C(work_mem) is what memory leaves beside C(shared_buffers), for three sorts or hashes at once in each connection and worker process,
+  - C(work_mem) is the memory without C(shared_buffers), for three sorts or hashes at once in each connection and worker process,
     and at least 64 kB. With fewer than four cores the parallel settings keep PostgreSQL's defaults, and count as 8 worker processes.
   - Memory is the container's limit, not the host's.
 options:
@@ -94,7 +94,7 @@ def postgres_tuning(
         max_wal_size_mb: WAL in MB after which a checkpoint starts.
 
     Raises:
-        AnsibleFilterError: An argument is no number or out of its range.
+        AnsibleFilterError: An argument is not a number, or out of its range.
     """
     try:
         memory_kb, cores, connections = int(float(memory_mb) * KB_PER_MB), int(float(cpus)), int(max_connections)
@@ -103,7 +103,7 @@ def postgres_tuning(
             f"postgres_tuning needs numbers, not memory {memory_mb!r}, cpus {cpus!r}, max_connections {max_connections!r}"
         ) from error
     if memory_kb < 64 * KB_PER_MB:
-        raise AnsibleFilterError(f"postgres_tuning: {memory_mb} MB of memory is too little; PostgreSQL needs 64 MB and more")
+        raise AnsibleFilterError(f"postgres_tuning: {memory_mb} MB of memory is too little; PostgreSQL needs at least 64 MB")
     if float(cpus) <= 0 or connections < 1:
         raise AnsibleFilterError(f"postgres_tuning: {cpus} cores and {max_connections} connections must both be above zero")
     shared_kb = memory_kb // 4

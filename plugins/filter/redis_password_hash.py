@@ -42,10 +42,10 @@ def redis_password_hash(password: str) -> str:
     """Return '#' and the SHA-256 of a password in hexadecimal.
 
     Raises:
-        AnsibleFilterError: The password is no text, or empty.
+        AnsibleFilterError: The password is not a string, or empty.
     """
     if not isinstance(password, str) or not password:
-        raise AnsibleFilterError("redis_password_hash needs a password: a text that is not empty")
+        raise AnsibleFilterError("redis_password_hash: the password must be a string that is not empty")
     return "#" + hashlib.sha256(password.encode()).hexdigest()
 
 

@@ -91,10 +91,10 @@ def scram_sha_256(password: str, salt: str | None = None, iterations: int = 4096
         iterations: Rounds of PBKDF2, at least 4096 (RFC 7677, section 4).
 
     Raises:
-        AnsibleFilterError: The password is no text or empty, or there are too few rounds. The message holds no password.
+        AnsibleFilterError: The password is not a string or empty, or there are too few rounds. The message contains no password.
     """
     if not isinstance(password, str) or not password:
-        raise AnsibleFilterError("scram_sha_256 needs a password: a text that is not empty")
+        raise AnsibleFilterError("scram_sha_256: the password must be a string that is not empty")
     if iterations < 4096:
         raise AnsibleFilterError(f"scram_sha_256 needs at least 4096 iterations (RFC 7677), not {iterations}")
     raw_salt = secrets.token_bytes(SALT_BYTES) if salt is None else hashlib.sha256(salt.encode()).digest()[:SALT_BYTES]

@@ -11,8 +11,8 @@ author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: A digest of the files of the inventory in use
 description:
-  - Tells whether the inventory is the one that something was made with. Takes in the inventory's files and the folders C(group_vars) and
-    C(host_vars) beside them, vault files as they are encrypted.
+  - Shows whether the inventory has changed since something was made with it. Includes the inventory's files and the folders C(group_vars)
+    and C(host_vars) next to them, vault files as they are encrypted.
 """
 
 EXAMPLES = r"""
@@ -37,7 +37,7 @@ from ansible.plugins.lookup import LookupBase
 
 
 def files_of(source: Path) -> list[Path]:
-    """Return the files of an inventory, and of the folders of variables beside them, and not keys that a run makes there."""
+    """Return the files of an inventory, and of the folders of variables next to them, without keys that a run creates there."""
     top = source if source.is_dir() else source.parent
     found = list(source.iterdir()) if source.is_dir() else [source]
     for folder in (top / "group_vars", top / "host_vars"):

@@ -47,13 +47,13 @@ def repository_of_path(reference: str) -> tuple[str, str, str]:
 
 
 def path_of(reference: str) -> str:
-    """Return an image's name as a registry of ours has it: no registry, no tag, no digest."""
+    """Return an image's name as in Slipway's registry: without registry, tag and digest."""
     host = registry_of(reference)
     return repository_of(reference[len(host) + 1 :] if host else reference)
 
 
 def is_there(wanted: Record, images: dict[str, t.Any]) -> bool:
-    """Tell whether a host has the recorded image under its name.
+    """Return whether a host has the recorded image under its name.
 
     Args:
         wanted: ``name`` with its tag, ``digest``, and ``id`` where it is known.
@@ -122,7 +122,7 @@ def unavailable_images(
 def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     """Return the command that builds one image.
 
-    Values of build arguments stand in it; the proxies' do not, as they may hold a login: the client takes those from its environment.
+    It contains the values of build arguments, but not of proxies, which may contain a login: the client reads those from its environment.
 
     Args:
         options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``network`` and ``cache_from``.
@@ -147,9 +147,9 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
 
 
 def failure_of(output: str, lines: int = 30) -> str:
-    """Return the part of a build's output that says why it failed: what the failing step said, or the last lines."""
+    """Return the part of a build's output that says why it failed: the output of the failing step, or the last lines."""
     rows = [line.rstrip() for line in output.splitlines() if line.strip()]
-    # BuildKit repeats at its end what the failing step said, between two such lines.
+    # BuildKit repeats the output of the failing step at its end, between two such lines.
     begin = next((number for number, row in enumerate(rows) if row == "------"), None)
     told = rows[begin:] if begin is not None else rows
     return "\n".join(told[-lines:])
@@ -173,7 +173,7 @@ def pushed_digest(output: str) -> str:
     """
     found = _PUSHED.search(output)
     if not found:
-        raise ImageError(f"the registry named no digest: {output.strip()[-500:]}")
+        raise ImageError(f"the registry reported no digest: {output.strip()[-500:]}")
     return found[1]
 
 
@@ -190,10 +190,10 @@ def login_header(login: dict[str, str]) -> str:
 
 
 def client_config(login: dict[str, str], server: str, own: str = "{}") -> str:
-    """Return the configuration with which a Docker client is logged in to a registry, beside what its own configuration says.
+    """Return the configuration with which a Docker client is logged in to a registry, in addition to its own configuration.
 
     Raises:
-        ImageError: its own is no configuration.
+        ImageError: its own configuration is invalid.
     """
     words = base64.b64encode(f"{login['username']}:{login.get('password', '')}".encode()).decode()
     try:

@@ -64,7 +64,7 @@ class Layout:
             LayoutError: the digest is none.
         """
         if not _DIGEST.fullmatch(digest):
-            raise LayoutError(f"{digest!r} is no digest")
+            raise LayoutError(f"{digest!r} is not a digest")
         return self.blobs / digest.partition(":")[2]
 
     def manifest(self, digest: str) -> dict[str, t.Any]:
@@ -146,7 +146,7 @@ class Layout:
                             shutil.copyfileobj(source, target, CHUNK)
             index = top / "index.json"
             if not index.exists():
-                raise LayoutError("the engine saves images in an old form: Docker Engine 25 or newer is needed where images are built")
+                raise LayoutError("the engine saves images in an old format: builds need Docker Engine 25 or newer")
             return self._add_manifest(json.loads(index.read_bytes())["manifests"][0]["digest"], top)
 
     def _add_manifest(self, digest: str, saved: Path) -> tuple[str, str]:
@@ -157,7 +157,7 @@ class Layout:
 
         manifest = json.loads(blob(digest).read_bytes())
         if "manifests" in manifest:
-            # An image for one platform, with a description of its build beside it, which is no part of what runs.
+            # An image for one platform, with a separate description of its build, which is not part of what runs.
             wanted = [item for item in manifest["manifests"] if item.get("platform", {}).get("architecture") != "unknown"]
             if len(wanted) != 1:
                 raise LayoutError(f"the image is for {len(wanted)} platforms: build it for one")

@@ -36,7 +36,7 @@ def host_login(reference: str) -> str:
         entries = {_bare(name): entry for name, entry in (config.get("auths") or {}).items()}
         login = login or _from_entry(entries.get(_bare(server)) or {})
     except (OSError, ValueError, AttributeError):
-        # What the client cannot read is no login either.
+        # A login that the client cannot read does not count.
         return ""
     return login_header({**login, "serveraddress": server}) if login else ""
 

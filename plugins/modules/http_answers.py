@@ -190,7 +190,7 @@ def judge(status: int, body: str, version: str, field: str) -> str:
         return ""
     reported = reported_version(body, field)
     if reported is None:
-        return f"reports no version: its answer is no JSON object with the field {field}"
+        return f"reports no version: its answer is not a JSON object with the field {field}"
     return "" if reported == version else f"reports version {reported} instead of {version}"
 
 

@@ -62,7 +62,7 @@ options:
     type: str
     default: host
   cache_from:
-    description: Images whose layers serve as a cache beside the engine's own.
+    description: Images whose layers serve as a cache, in addition to the engine's own.
     type: list
     elements: str
     default: []
@@ -172,16 +172,16 @@ def check_client() -> None:
         ImageError: no client, engine or buildx answers.
     """
     if not shutil.which("docker"):
-        raise ImageError("there is no Docker client here; install one, or name another host with image_build_host")
+        raise ImageError("the Docker client is not installed; install it, or set image_build_host to another host")
     for argv, what in (
-        (["docker", "version"], "no Docker Engine answers here"),
-        (["docker", "buildx", "version"], "the client has no buildx"),
+        (["docker", "version"], "the Docker Engine does not answer"),
+        (["docker", "buildx", "version"], "docker buildx is not installed"),
     ):
         try:
             client(argv)
         except ImageError as error:
             last = str(error).strip().splitlines()[-1:] or ["no message"]
-            raise ImageError(f"{what} ({last[0]}); mend it, or name another host with image_build_host") from error
+            raise ImageError(f"{what} ({last[0]}); fix this, or set image_build_host to another host") from error
 
 
 def ca_bundle(given: str) -> str:
@@ -250,11 +250,11 @@ def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
         try:
             digest = images.pushed_digest(client(["docker", "push", target], login))
         except ImageError as error:
-            told = " ".join(str(error).strip().splitlines()[-1:])
-            lowered = told.lower()
+            reason = " ".join(str(error).strip().splitlines()[-1:])
+            lowered = reason.lower()
             refused = any(word in lowered for word in ("denied", "unauthorized", "no basic auth", "authentication"))
-            remedy = "correct image_registry_login" if refused else "look at its name, the network and the proxy"
-            raise ImageError(f"{name} cannot be pushed to {server}: {told}; {remedy}") from error
+            remedy = "correct image_registry_login" if refused else "check its name, the network and the proxy"
+            raise ImageError(f"{name} cannot be pushed to {server}: {reason}; {remedy}") from error
         finally:
             if target != name:
                 client(["docker", "image", "rm", target])

@@ -88,11 +88,11 @@ def reason(error: str, source: str) -> str:
     if any(word in lowered for word in ("unauthorized", "denied", "authentication required", "no basic auth")):
         return f"{error}: the registry refuses the login; correct image_registry_login, or the host's own (docker login)"
     if any(word in lowered for word in ("manifest unknown", "not found", "not_found")):
-        return f"{error}: it is not there, or was built for another image_transport; build the version again with playbooks/build.yml"
+        return f"{error}: it does not exist, or was built for another image_transport; build the version again with playbooks/build.yml"
     if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
-        return f"{error}: this host does not reach {images.registry_of(source)}; look at name, network and proxy"
+        return f"{error}: this host cannot reach {images.registry_of(source)}; check name, network and proxy"
     if "no space left" in lowered:
-        return f"{error}: make room below /var/lib/docker"
+        return f"{error}: free disk space below /var/lib/docker"
     return error
 
 

@@ -12,7 +12,7 @@ author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Take, keep and give back the lock of a fleet's releases
 description:
-  - The lock is one file on one host. Beside its holder it says from which version to which the release goes, and how far it has come,
+  - The lock is one file on one host. It contains its holder, the old and the new version of the release, and how far it has come,
     so that the next run can undo or finish what an interrupted one left.
   - A lock is taken over when it has expired, when O(stale) names the very run that holds it, or with O(takeover).
 options:
@@ -51,7 +51,7 @@ options:
     type: str
     default: ""
   lifetime:
-    description: Seconds after which the lock expires; each note of a step starts them anew.
+    description: Seconds after which the lock expires; each record of a step restarts them.
     type: int
     default: 900
   stale:
@@ -95,7 +95,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 
 
 def read_lock(path: str) -> dict[str, t.Any] | None:
-    """Return the lock's content, or None where nobody holds it; a torn file is nobody's."""
+    """Return the lock's content, or None if it is free; an incomplete file counts as free."""
     try:
         with open(path, encoding="utf-8") as file:
             return t.cast("dict[str, t.Any]", json.load(file))
@@ -109,19 +109,19 @@ def write_lock(path: str, lock: dict[str, t.Any]) -> None:
 
 
 def refusal(lock: dict[str, t.Any]) -> str:
-    """Say who holds the lock, for what, since when, and what to do."""
+    """Return who holds the lock, for what, since when, and what to do."""
     what = lock.get("purpose") or "A release"
     holder = lock.get("holder", {})
-    who = f"{holder.get('user', 'somebody')} on {holder.get('controller', 'another machine')} (process {holder.get('pid', '?')})"
+    who = f"{holder.get('user', 'an unknown user')} on {holder.get('controller', 'another machine')} (process {holder.get('pid', '?')})"
     return (
-        f"{what} is under way: {who} has held the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
-        f"{lock.get('expires_at')}. Wait for it, or, when you know that it is not running any more, take it with "
+        f"{what} is in progress: {who} holds the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
+        f"{lock.get('expires_at')}. Wait until it ends. If you know that it no longer runs, take the lock over with "
         "-e release_lock_takeover=true"
     )
 
 
 def free(lock: dict[str, t.Any] | None, options: dict[str, t.Any], now: float) -> bool:
-    """Tell whether a run may take the lock."""
+    """Return whether a run may take the lock."""
     held_by = (lock or {}).get("run", "")
     return held_by in {"", options["run"], options["stale"]} or options["takeover"] or (lock or {}).get("expires", 0) < now
 
@@ -180,7 +180,7 @@ def main() -> None:
     )
     options = module.params
     make_folder(os.path.dirname(options["path"]))
-    # Two runs that come at once are told apart by the kernel, not by the order of their reads.
+    # The kernel decides between two runs that start at once, not the order of their reads.
     with open(f"{options['path']}.guard", "w", encoding="ascii") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         lock, now = read_lock(options["path"]), time.time()

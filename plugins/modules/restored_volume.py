@@ -110,7 +110,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
 
-#: Stands in the volume while its data changes: a store that is started then finds something that is no data of its, and refuses.
+#: Is in the volume while its data changes: a store that is started then finds foreign data, and refuses.
 GUARD = ".slipway-restoring"
 OWNER = "restore-aside"
 #: In the names of volumes: data from before a restore, and a restored copy whose run died when it was in place.
@@ -127,7 +127,7 @@ def place_of(engine: Engine, name: str) -> Path | None:
     """Return where a volume lies on the host; nothing where there is no such volume.
 
     Raises:
-        RestoreError: it is no plain folder of this host.
+        RestoreError: it is not a plain folder of this host.
     """
     try:
         volume = engine.get(f"/volumes/{name}")
@@ -137,7 +137,7 @@ def place_of(engine: Engine, name: str) -> Path | None:
         raise
     if volume["Driver"] != "local" or (volume.get("Options") or {}).get("device"):
         raise RestoreError(
-            f"the volume {name} is mounted from elsewhere, where its data cannot be exchanged: restore into a plain volume, and copy it"
+            f"volume {name} has the driver option device, so its data cannot be exchanged: restore into a plain volume, and copy the data"
         )
     return Path(volume["Mountpoint"])
 
@@ -275,7 +275,7 @@ def stop(engine: Engine, container: str) -> None:
         with contextlib.suppress(EngineError):
             engine.stop(inspected)
         if (engine.inspect(container) or inspected)["State"]["Running"]:
-            raise RestoreError(f"{container} does not stop")
+            raise RestoreError(f"container {container} does not stop")
 
 
 def set_aside(engine: Engine, stack: str, volume: str) -> list[str]:
@@ -293,7 +293,7 @@ def read_journal(path: Path) -> dict[str, t.Any]:
 
 
 def placed_whole(live: Path, journal: dict[str, t.Any]) -> bool:
-    """Tell whether a run that died had put all of the restored data into place: the store may have been started and written to since."""
+    """Return whether an interrupted run had placed all of the restored data: the store may have been started and written to since."""
     return journal.get("phase") == "place" and not (live / GUARD).exists()
 
 
@@ -315,12 +315,12 @@ def opened(source: str) -> t.Iterator[http.client.HTTPResponse]:
     """Open an address whose certificate is known by its digest; nothing is asked for before the certificate is the one.
 
     Raises:
-        RestoreError: somebody else answers, or the data is not there.
+        RestoreError: another server answers, or the data is not available.
     """
     url = urlsplit(source)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # Made for this transfer alone, so that nobody has signed it: the digest, which came over SSH, is what it is known by.
+    # Made for this transfer alone, so it is not signed by a CA: it is verified by the digest, which came over SSH.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     # Straight to it, whatever proxy this host has for the world: the other one is a neighbour.
@@ -329,7 +329,7 @@ def opened(source: str) -> t.Iterator[http.client.HTTPResponse]:
         connection.connect()
         shown = t.cast("ssl.SSLSocket", connection.sock).getpeercert(binary_form=True) or b""
         if not hmac.compare_digest(hashlib.sha256(shown).hexdigest(), url.fragment):
-            raise RestoreError(f"{url.hostname}:{url.port} shows another certificate than the backup host made")
+            raise RestoreError(f"{url.hostname}:{url.port} has another certificate than the one that the backup host made")
         connection.request("GET", url.path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
@@ -363,9 +363,7 @@ def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
         if unpacker.returncode:
             raise RestoreError(f"the data of {options['store']} cannot be unpacked: {message.strip()[-500:]}")
     except (OSError, http.client.HTTPException) as error:
-        raise RestoreError(
-            f"the data of {options['store']} did not arrive whole from {options['source'].rpartition('/')[0]}: {error}"
-        ) from error
+        raise RestoreError(f"the data of {options['store']} from {options['source'].rpartition('/')[0]} is incomplete: {error}") from error
 
 
 def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
@@ -417,7 +415,7 @@ def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
         RestoreError: nothing was set aside.
     """
     if not names:
-        raise RestoreError(f"nothing of the volume {options['volume']} was set aside on this host: there is no restore of it to undo")
+        raise RestoreError(f"this host has no old data of volume {options['volume']}: there is no restore to undo")
 
 
 def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
@@ -457,7 +455,7 @@ def main() -> None:
             "container": {"type": "str", "required": True},
             "volume": {"type": "str", "required": True},
             "staged": {"type": "str", "default": ""},
-            # Whoever knows it gets the data.
+            # A secret: it gives access to the data.
             "source": {"type": "str", "default": "", "no_log": True},
             "last": {"type": "str", "default": ""},
             "point": {"type": "str", "default": ""},

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SSH forwards beside Ansible's own connection, with the same settings; for action plugins, on the controller."""
+"""SSH forwards in addition to Ansible's own connection, with the same settings; for action plugins, on the controller."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def ssh_command(connection: t.Any, *forwards: str) -> list[str]:
     """
     kind = str(getattr(connection, "transport", ""))
     if kind != "ssh":
-        raise TunnelError(f"it is reached by {kind or 'another way'}, and a tunnel needs a connection of the type ssh")
-    # First come, first served: what stands here wins over the options behind it.
+        raise TunnelError(f"its connection type is {kind or 'unknown'}, but a tunnel needs ssh")
+    # ssh uses the first value of an option: these win over the options after them.
     ours = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "LogLevel=INFO", "-o", "ExitOnForwardFailure=yes"]
     ours += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-N", *forwards]
     program = connection.get_option("ssh_executable")
@@ -54,14 +54,14 @@ def _environment(connection: t.Any) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody uses now."""
+    """Return a free port of the loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
 
 
 def answers(port: int) -> bool:
-    """Tell whether something listens on a port of the loopback."""
+    """Return whether something listens on a port of the loopback."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -78,7 +78,7 @@ class Tunnel:
         Args:
             connection: Ansible's connection to the host.
             forwards: options of ssh.
-            ready: tells whether a local forward answers; for a remote one ssh itself says so.
+            ready: returns whether a local forward answers; for a remote one ssh itself reports it.
         """
         self.command = ssh_command(connection, *forwards)
         self.environment = _environment(connection)
@@ -128,14 +128,14 @@ class Tunnel:
                     return
                 if self._ready is not None and self._ready():
                     return
-        raise TunnelError(f"no forward after {START_SECONDS:g} s: {self._reason(said)}")
+        raise TunnelError(f"the SSH tunnel was not open after {START_SECONDS:g} s: {self._reason(said)}")
 
     @staticmethod
     def _reason(said: bytes) -> str:
         text = " ".join(said.decode("utf-8", "replace").split())
         if "forwarding" in text.lower():
             return f"{text}; its SSH server must allow it (AllowTcpForwarding yes)"
-        return text or "ssh ended without a word"
+        return text or "ssh ended without a message"
 
     def __exit__(self, *_unused: object) -> None:
         """Close the forwards."""

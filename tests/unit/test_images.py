@@ -119,7 +119,7 @@ def test_a_version_names_one_image_for_good():
 
 def test_a_push_names_its_digest():
     assert images.pushed_digest(f"1.0: digest: {A} size: 123\n") == A
-    with pytest.raises(ImageError, match="named no digest"):
+    with pytest.raises(ImageError, match="reported no digest"):
         images.pushed_digest("Pushed\n")
 
 
@@ -231,7 +231,7 @@ def test_an_old_form_of_saved_images_is_named(tmp_path: Path):
     archive.seek(0)
     with pytest.raises(LayoutError, match="25 or newer"):
         Layout(tmp_path).add(archive)
-    with pytest.raises(LayoutError, match="no digest"):
+    with pytest.raises(LayoutError, match="not a digest"):
         Layout(tmp_path).path("../../etc/passwd")
 
 
@@ -359,18 +359,18 @@ def told(product: Path, **changes: Any) -> str:
         ({"source": "file://PRODUCT"}, ""),
         ({"git_ref": "v1", "source": "PRODUCT/backend", "context_of_backend": ".", "context_of_frontend": "."}, ""),
         ({"source": ""}, "image_source is not set"),
-        ({"source": "nowhere"}, "is no folder on the controller"),
+        ({"source": "nowhere"}, "is not a folder on the controller"),
         ({"git_ref": "v9"}, "image_git_ref is v9, which"),
         ({"git_ref": "v9", "source": "file://PRODUCT"}, "image_git_ref v9 cannot be fetched from"),
         ({"git_ref": "--output=/tmp/x"}, "image_git_ref is --output=/tmp/x, which"),
         ({"git_ref": "--upload-pack=id", "source": "file://PRODUCT"}, "image_git_ref --upload-pack=id cannot be fetched from"),
-        ({"context_of_backend": "server"}, "image_backend_context is server, and there is no such folder in"),
-        ({"context_of_backend": "../elsewhere"}, "image_backend_context is ../elsewhere, and there is no such folder in"),
+        ({"context_of_backend": "server"}, "image_backend_context is server, but there is no such folder in"),
+        ({"context_of_backend": "../elsewhere"}, "image_backend_context is ../elsewhere, but there is no such folder in"),
         ({"dockerfile_of_frontend": "Other"}, "there is no frontend/Other in"),
-        ({"version": "latest"}, "is not 'latest'"),
-        ({"version": "a b"}, "a version to build has letters"),
+        ({"version": "latest"}, "must not be 'latest'"),
+        ({"version": "a b"}, "a version must have only letters"),
         ({"name_of_backend": "shop/backend:9"}, "app_backend_image is shop/backend:9, which does not end with the version"),
-        ({"transport": "registry"}, "names no registry to push to"),
+        ({"transport": "registry"}, "has no registry to push to"),
         ({"transport": "hosted"}, "no host runs the registry"),
         ({"build_host": "one"}, "with image_transport ssh the layers must be on the controller"),
         ({"build_host": "one", "transport": "hosted", "registry_host": "two"}, "the registry runs on two"),
@@ -411,8 +411,8 @@ def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
     done = play("build", "--check", "-e", f"@{tmp_path / 'values.json'}")
     text = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
-    assert "image_source is no, and" in text
-    assert "is no folder on the controller" in text
+    assert "image_source is no, but" in text
+    assert "is not a folder on the controller" in text
     assert "Traceback" not in text
 
 

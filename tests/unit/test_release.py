@@ -223,14 +223,14 @@ def test_a_playbook_that_is_no_release_is_kept_out_by_one(tmp_path: Path, state:
     lock_module(tmp_path, run="a", holder={"user": "ada", "controller": "ci-7", "pid": 4711}, step="switch")
     refused = lock_module(tmp_path, run="m", state=state, purpose="maintenance.yml")
     assert refused["failed"]
-    for part in ("A release is under way", "ada on ci-7 (process 4711)", "step switch", "release_lock_takeover=true"):
+    for part in ("A release is in progress", "ada on ci-7 (process 4711)", "step switch", "release_lock_takeover=true"):
         assert part in refused["msg"]
     assert json.loads((tmp_path / "lock.json").read_text())["run"] == "a"
 
 
 def test_a_release_is_kept_out_by_a_playbook_that_changes_the_fleet(tmp_path: Path):
     lock_module(tmp_path, run="m", purpose="maintenance.yml")
-    assert "maintenance.yml is under way" in lock_module(tmp_path, run="a")["msg"]
+    assert "maintenance.yml is in progress" in lock_module(tmp_path, run="a")["msg"]
     lock_module(tmp_path, run="m", state="absent")
     assert not lock_module(tmp_path, run="a").get("failed")
 

@@ -224,7 +224,7 @@ def test_what_a_run_made_that_moved_nothing_is_nothing_to_go_back_to(volumes, tm
         with pytest.raises(OSError, match="No space left"):
             module.place(volumes, OPTIONS, journal)
     assert read(live) == OLD
-    with pytest.raises(module.RestoreError, match="no restore of it to undo"):
+    with pytest.raises(module.RestoreError, match="no restore to undo"):
         module.take_back(volumes, OPTIONS, journal)
     assert read(live) == OLD
 
@@ -274,7 +274,7 @@ def test_a_volume_whose_data_cannot_be_exchanged_is_refused_in_check_mode(volume
     monkeypatch.setattr(module, "Engine", lambda **_: volumes)
     plain = volumes.get
     elsewhere = {"Driver": "local", "Options": {"type": "nfs", "device": ":/export"}, "Mountpoint": "/data"}
-    for found, said in ((elsewhere, "mounted from elsewhere"), (None, "there is no volume data on this host: run site.yml first")):
+    for found, said in ((elsewhere, "driver option device"), (None, "there is no volume data on this host: run site.yml first")):
         if found is None:
             module.remove(volumes.top / "data")
         monkeypatch.setattr(volumes, "get", lambda path, found=found, **_: found if found and path == "/volumes/data" else plain(path))

@@ -57,7 +57,7 @@ def test_a_password_that_preparation_forbids_is_taken_as_it_is():
 @pytest.mark.parametrize("password", ["", None, 7])
 def test_a_missing_password_is_refused(password: object):
     for function in (scram_sha_256, redis_password_hash):
-        with pytest.raises(AnsibleFilterError, match="needs a password"):
+        with pytest.raises(AnsibleFilterError, match="must be a string that is not empty"):
             function(password)
 
 
