@@ -1,11 +1,15 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all playbooks have in common: whether they keep away from a release that is under way."""
+"""What all playbooks have in common: they keep away from a release that is under way, and need no rights on the controller."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT, Run
+from conftest import BIN, ROOT, Run
 
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 LOCKS = {"hold.yml", "idle.yml"}
@@ -75,3 +79,124 @@ def test_a_release_needs_a_fleet_that_has_one(play: Run, checkout: Path) -> None
     assert refused.returncode != 0
     assert "Run site.yml first" in " ".join(refused.stdout.split())
     assert play("plan", "-e", known, "-e", "first=true").returncode == 0
+
+
+# Tasks on the controller
+
+CONTROLLER = {"ansible_become": False, "ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+
+
+def on_the_controller(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield for what runs on localhost in a playbook or a file of tasks its name and the variables that are in force there."""
+
+    def walk(items: list[dict[str, Any]], variables: dict[str, Any], here: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+        for item in items or []:
+            at = item.get("delegate_to", item.get("hosts"))
+            known = {**variables, **(item.get("vars") or {})}
+            inside = at == "localhost" or (here and at is None)
+            blocks = [item[key] for key in ("pre_tasks", "tasks", "post_tasks", "block", "rescue", "always") if key in item]
+            if inside or (isinstance(at, str) and "image_build_host" in at):
+                yield str(item.get("name")), known
+            for block in blocks:
+                yield from walk(block, known, inside)
+
+    yield from walk(yaml.safe_load(path.read_text()), {}, False)
+
+
+def test_every_task_on_the_controller_says_how_it_is_reached() -> None:
+    """Variables for all hosts of an inventory are localhost's, too, and stronger than the keywords become and connection."""
+    found = 0
+    for path in [*PLAYBOOKS, *sorted((ROOT / "roles").glob("*/tasks/*.yml"))]:
+        for name, variables in on_the_controller(path):
+            found += 1
+            given = {key: variables.get(key) for key in CONTROLLER}
+            # What may be another host says it by condition.
+            if given != CONTROLLER:
+                assert all("__image_here" in str(value) for value in given.values()), f"{path.relative_to(ROOT)}: {name}"
+    assert found > 6
+    for path in PLAYBOOKS:
+        for item in yaml.safe_load(path.read_text()):
+            # Such as the path of a key beside the inventory.
+            assert item.get("hosts") != "localhost" or "ansible_ssh_private_key_file" in item["vars"], f"{path.name}: {item['name']}"
+
+
+REACHED = {
+    "ansible_become": True,
+    "ansible_user": "deploy",
+    "ansible_connection": "ssh",
+    "ansible_ssh_private_key_file": "{{ inventory_dir }}/key",
+    "ansible_python_interpreter": "/nonexistent/python3",
+    "ansible_host": "{{ address_of_the_host }}",
+}
+NOBODY = 65534
+
+
+@pytest.fixture
+def theirs(checkout: Path) -> Iterator[Path]:
+    """The checkout in a folder of another user's, whom pytest's own folders do not let in."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(shutil.move(checkout, folder))
+
+
+@pytest.fixture
+def plain_user(theirs: Path) -> Run:
+    """Run a playbook as a user who may become nobody else, where all hosts are reached over SSH and by sudo."""
+    checkout = theirs
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() != 0 or setpriv is None:
+        pytest.skip("needs root and setpriv, to become a user without rights")
+    hosts = {"all": {"vars": {**REACHED, "slipway_stack": "s"}, "children": {"balancers": {"hosts": {"one": {}}}}}}
+    (checkout / "inventories/test/hosts.yml").write_text(json.dumps(hosts))
+    home = checkout / "home"
+    home.mkdir()
+    for path in [checkout, *checkout.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    # It may read all, as the tools of this machine may lie in another user's home, and write what is its own.
+    user = [
+        setpriv,
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        "--inh-caps=+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    ]
+
+    def run(playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SLIPWAY_"))}
+        environment |= {"HOME": str(home), "ANSIBLE_NOCOLOR": "1", "PATH": f"{BIN}:{environment['PATH']}"}
+        command = [*user, str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml", "-i", "inventories/test", *arguments]
+        return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+def test_a_plain_user_writes_secrets_whatever_the_hosts_need(plain_user: Run, theirs: Path) -> None:
+    done = plain_user("secrets", "-e", '{"slipway_secrets": ["vault_postgres_app_password"]}')
+    assert done.returncode == 0, done.stdout + done.stderr
+    vault = theirs / "inventories/test/group_vars/all/vault.yml"
+    assert vault.read_text().startswith("$ANSIBLE_VAULT")
+    assert vault.stat().st_uid == NOBODY
+
+
+@pytest.mark.parametrize("playbook", ["site", "deploy"])
+def test_a_plain_user_is_told_about_the_inventory_and_not_about_sudo(plain_user: Run, playbook: str) -> None:
+    """The first play has then done its work, without a connection."""
+    done = plain_user(playbook, "--check", "-e", '{"slipway_secrets": []}')
+    assert "group app has no host" in " ".join(done.stdout.split()), done.stdout + done.stderr
+
+
+def test_a_plain_user_gets_a_certificate(plain_user: Run, theirs: Path) -> None:
+    """On behalf of a host that is reached with other rights, another user and another interpreter."""
+    variables = {
+        "nginx_tls_ca_dir": str(theirs / "pki"),
+        "nginx_server_names": ["shop.example.test"],
+        "slipway_stack": "s",
+        "container_service_host_state": {"files": {}, "containers": {}, "host": {"addresses": []}},
+    }
+    include = {"name": "slipway.stack.nginx", "tasks_from": "certificate.yml", "rolespec_validate": False}
+    play = {"hosts": "balancers", "gather_facts": False, "tasks": [{"name": "Issue", "ansible.builtin.include_role": include}]}
+    (theirs / "playbooks/certificate.yml").write_text(json.dumps([play]))
+    done = plain_user("certificate", "-e", json.dumps(variables), "-e", "address_of_the_host=192.0.2.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (theirs / "pki/server.pem").stat().st_uid == NOBODY
