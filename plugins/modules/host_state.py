@@ -63,7 +63,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Read what the host has
+- name: Read the state of the host
   slipway.stack.host_state:
     stack: slipway
     images: [redis:7-alpine]

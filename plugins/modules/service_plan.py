@@ -59,7 +59,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Compare what is declared with what runs
+- name: Compare the declarations with the host
   slipway.stack.service_plan:
     services: "{{ container_service_declarations }}"
     state: "{{ container_service_host_state }}"

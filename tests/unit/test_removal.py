@@ -261,4 +261,4 @@ def test_the_playbook_refuses_before_it_reads_a_host(play: Run, checkout: Path, 
     done = play("destroy", *arguments)
     assert done.returncode != 0
     assert said in " ".join(done.stdout.split())
-    assert "Read what the host has" not in done.stdout
+    assert "Read the state of the host" not in done.stdout
