@@ -182,8 +182,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_left_out(host, state, groups, arguments["optional_groups"])
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
-            version, recorded = (view.value(name, "")[0] or "" for name in ("app_version", "image_digests"))
+            version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}
             problems += preflight.check_images(host, state, images, str(version), recorded)
+            problems += preflight.check_users(
+                host, state, images, self._user_inputs(host, view), dict(recorded or {}).get(str(version)) or {}
+            )
             problems += preflight.check_nginx(host, state, images)
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems
@@ -202,6 +205,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         values = {name: view.value(name) for name in names}
         return {name: int(value) for name, (value, error) in values.items() if not error and str(value).isdecimal()}
+
+    def _user_inputs(self, host: str, view: HostView) -> dict[str, Any]:
+        """Return the inputs that say who containers run as, and which defaults of the house they do without."""
+        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith(("_user", "_hardening_exceptions"))]
+        return {name: value for name, (value, error) in ((name, view.value(name)) for name in names) if not error}
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
         """Return the inputs that name images, by image."""

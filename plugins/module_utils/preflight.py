@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import unavailable_images
 
 # ID and VERSION_ID of /etc/os-release.
@@ -28,6 +29,8 @@ RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
 
+# From here on numbers are those of nobody and of users that systemd makes for a while.
+NOBODY = 60000
 # A host that runs the stack already holds its images: it needs room to go on, not room to begin.
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
 
@@ -526,6 +529,41 @@ def check_images(
         recorded: Versions that builds have recorded.
     """
     return [Problem(host, text) for text in unavailable_images(state.get("missing_images") or {}, variables, version, recorded)]
+
+
+def check_users(
+    host: str, state: Mapping[str, Any], variables: Mapping[str, str], inputs: Mapping[str, Any], recorded: Mapping[str, Any]
+) -> list[Problem]:
+    """No container runs as root unless its role has an input that says why, and none as a user whom its image does not know.
+
+    What an image says of its user is known where the host has it, or where a build has recorded it.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        variables: For each image the variable that names it, such as ``app_backend_image``.
+        inputs: Values of the inputs of the host's roles whose names end in ``_user`` or ``_hardening_exceptions``.
+        recorded: What a build has recorded of the wanted version's images, by tier.
+    """
+    problems = []
+    for image, variable in variables.items():
+        service = variable.removesuffix("_image")
+        known = (state.get("images") or {}).get(normal_reference(image)) or recorded.get(service.removeprefix("app_")) or {}
+        asked, exceptions = str(inputs.get(f"{service}_user") or ""), inputs.get(f"{service}_hardening_exceptions")
+        name, numbers = (asked or str(known.get("user") or "")).partition(":")[0], known.get("users") or {}
+        if not name or any(isinstance(item, Mapping) and item.get("what") == "non_root" for item in exceptions or []):
+            continue
+        if numbers and not name.isdigit() and name not in numbers:
+            users = ", ".join(sorted(user for user, number in numbers.items() if number and number < NOBODY))
+            remedy = f"set {service}_user to one of them, or to a number" if f"{service}_user" in inputs else "name a user that it has"
+            problems.append(Problem(host, f"image {image} ({variable}) has no user {name}; it has {users or 'root only'}: {remedy}"))
+        elif name == "root" or (name.isdigit() and int(name) == 0) or numbers.get(name) == 0:
+            remedy = f'give it a user of the image, or a number: {service}_user: "1000"'
+            if exceptions is not None:
+                remedy += f', or keep root, and say why: {service}_hardening_exceptions: [{{what: non_root, why: "…"}}]'
+            whose = f"{service}_user asks for root" if asked else f"image {image} ({variable}) runs as root"
+            problems.append(Problem(host, f"{whose}, which a container may not; {remedy}"))
+    return problems
 
 
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:

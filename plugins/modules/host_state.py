@@ -102,7 +102,7 @@ volumes:
 images:
   description: >-
     The images that are there, by tag and by digest, each with its C(id), and those of O(images) with the C(versions) of programs
-    that they name in variables such as C(NGINX_VERSION).
+    that they name in variables such as C(NGINX_VERSION), the C(user) they run as, and the numbers of the C(users) that they know.
   returned: always
   type: dict
 missing_images:
@@ -356,12 +356,30 @@ def run_query(engine: Engine, container: str, argv: list[str]) -> dict[str, t.An
         return {"rc": 1, "answer": None, "error": str(error)}
 
 
-def image_versions(engine: Engine, images: dict[str, t.Any], wanted: list[str]) -> None:
-    """Note of each wanted image that is there the versions of the programs that it says it holds, as official images do."""
+def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str]) -> None:
+    """Note of each wanted image that is there who it runs as, and the versions of programs that it names, as official ones do."""
     for reference in sorted({normal_reference(item) for item in wanted} & set(images)):
-        variables = (engine.get(f"/images/{reference}/json").get("Config") or {}).get("Env") or []
-        named = [variable.partition("=") for variable in variables]
+        inspected = engine.get(f"/images/{reference}/json")
+        config = inspected.get("Config") or {}
+        named = [variable.partition("=") for variable in config.get("Env") or []]
         images[reference]["versions"] = {name[:-8].lower(): value for name, _unused, value in named if name.endswith("_VERSION")}
+        images[reference]["user"] = config.get("User") or "root"
+        images[reference]["users"] = users_of((inspected.get("GraphDriver") or {}).get("Data") or {})
+
+
+def users_of(layers: dict[str, str]) -> dict[str, int]:
+    """Return the numbers of the users that an image knows, by name; none where its files cannot be read as they lie on the disk.
+
+    Args:
+        layers: folders of the image's layers as the engine's overlay driver names them, the last one first.
+    """
+    for layer in [layers.get("UpperDir", ""), *layers.get("LowerDir", "").split(":")]:
+        text = read_text(os.path.join(layer, "etc/passwd")) if layer else ""
+        rows = [line.split(":") for line in text.splitlines()]
+        found = {row[0]: int(row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
+        if found:
+            return found
+    return {}
 
 
 def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str]) -> dict[str, str]:
@@ -522,7 +540,7 @@ def main() -> None:
     state["host"] = describe_host()
     state["files"] = describe_files(folder, options["files"], key, options["contents"])
     if engine is not None:
-        image_versions(engine, state["images"], options["images"])
+        describe_images(engine, state["images"], options["images"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()

@@ -288,6 +288,8 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
         name = options["images"][tier]["name"]
         client(["docker", "tag", identity, name])
         built[tier] = save(identity, layout) if layout else push(name, identity, options)
+        # A release refuses root before anything is touched, when no host has the image yet.
+        built[tier]["user"] = client(["docker", "image", "inspect", "--format", "{{.Config.User}}", identity]).strip() or "root"
     if layout:
         removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
     seconds["kept"] = round(time.monotonic() - began, 1)

@@ -56,3 +56,12 @@ def test_memory_is_counted_without_files_that_were_read_once(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     assert host_state.memory_used(7) == used
+
+
+def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(tmp_path: Path):
+    for layer, text in (("base", "root:x:0:0:::\n"), ("app", "root:x:0:0:::\nshop:x:1000:1000:::\n\nbroken\n"), ("top", "")):
+        (tmp_path / layer / "etc").mkdir(parents=True)
+        (tmp_path / layer / "etc/passwd").write_text(text)
+    layers = {"UpperDir": f"{tmp_path}/top", "LowerDir": f"{tmp_path}/app:{tmp_path}/base"}
+    assert host_state.users_of(layers) == {"root": 0, "shop": 1000}
+    assert host_state.users_of({}) == {}

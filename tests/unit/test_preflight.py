@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -513,3 +514,51 @@ def test_what_hosts_are_is_checked_from_what_was_read(says):
 def test_a_stack_has_a_name_that_containers_can_have(name: Any, good: bool):
     problems = preflight.check_stack("one", name, "group_vars/all.yml:3")
     assert not problems if good else "group_vars/all.yml:3" in texts(problems)
+
+
+USERS = {"root": 0, "nobody": 65534, "nginx": 101, "www": 33}
+REASON = [{"what": "non_root", "why": "binds port 80"}]
+
+
+@pytest.mark.parametrize(
+    ("known", "recorded", "inputs", "told"),
+    [
+        ({"user": "nginx", "users": USERS}, {}, {}, ""),
+        ({"user": "1000:1000"}, {}, {}, ""),
+        ({"user": "root"}, {}, {}, r'app_frontend_image\) runs as root.*app_frontend_user: "1000", or keep root.*non_root, why'),
+        ({"user": "0:0"}, {}, {}, "runs as root"),
+        ({"user": "toor", "users": {"toor": 0}}, {}, {}, "runs as root"),
+        ({"user": "root"}, {}, {"app_frontend_user": "101"}, ""),
+        ({"user": "root"}, {}, {"app_frontend_hardening_exceptions": REASON}, ""),
+        ({"user": "nginx", "users": USERS}, {}, {"app_frontend_user": "root"}, "app_frontend_user asks for root"),
+        (
+            {"user": "nginx", "users": USERS},
+            {},
+            {"app_frontend_user": "nginxx"},
+            "has no user nginxx; it has nginx, www: set app_frontend_user",
+        ),
+        # Where the layers cannot be read, a name is taken.
+        ({"user": "nginx", "users": {}}, {}, {"app_frontend_user": "nginxx"}, ""),
+        # No host has it yet, and the build has said.
+        ({}, {"frontend": {"user": "root"}}, {}, "runs as root"),
+        ({}, {"frontend": {"user": "app"}}, {}, ""),
+        ({}, {}, {}, ""),
+    ],
+)
+def test_an_image_that_runs_as_root_is_known_before_anything_is_touched(
+    known: dict[str, Any], recorded: dict[str, Any], inputs: dict[str, Any], told: str
+):
+    inputs = {"app_frontend_user": "", "app_frontend_hardening_exceptions": [], **inputs}
+    read = {"images": {"shop/frontend:2": known} if known else {}}
+    problems = preflight.check_users("one", read, {"shop/frontend:2": "app_frontend_image"}, inputs, recorded)
+    if told:
+        assert len(problems) == 1
+        assert re.search(told, texts(problems))
+    else:
+        assert not problems
+
+
+def test_a_role_without_exceptions_is_not_offered_any():
+    problems = preflight.check_users("one", {"images": {"nginx:1": {"user": "root"}}}, {"nginx:1": "nginx_image"}, {"nginx_user": ""}, {})
+    assert "nginx_user" in texts(problems)
+    assert "hardening_exceptions" not in texts(problems)
