@@ -160,7 +160,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return f"has no value: {error}"
         errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
         wrong = preflight.value_problem(name, spec, value, errors, self._hidden)
-        return secret_problem(value) if wrong is None and preflight.is_secret_input(name, spec) else wrong
+        if wrong is None and preflight.is_secret_input(name, spec) and value != spec.get("default"):
+            return secret_problem(value)
+        return wrong
 
     def _remedy(self, view: HostView, name: str) -> str:
         """Say where to set a variable."""

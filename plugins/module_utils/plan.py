@@ -27,6 +27,7 @@ FIELDS: dict[str, t.Any] = {
     "name": None,
     "image": None,
     "user": "",
+    "wrapper": [],
     "entrypoint": [],
     "command": [],
     "environment": {},
@@ -168,6 +169,9 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         if service[field]:
             value = service[field]
             options[option] = [str(part) for part in value] if isinstance(value, list) else str(value)
+    if service["wrapper"]:
+        # It takes the place of the entrypoint, which becomes a part of the command together with what the image brings along.
+        options["wrapper"] = [str(part) for part in service["wrapper"]]
     if int(service["shm_size_mb"]):
         options["shm_size"] = f"{int(service['shm_size_mb'])}M"
     labels = {

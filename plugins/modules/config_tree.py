@@ -75,6 +75,10 @@ options:
       made for the new ones does not come up.
     type: bool
     default: false
+  image_command:
+    description: Whether to return the entrypoint and the command of the image.
+    type: bool
+    default: false
   phase:
     description:
       - V(whole) does all of it.
@@ -107,6 +111,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+entrypoint:
+  description: Entrypoint of the image, where O(image_command) asks for it.
+  returned: when asked for
+  type: list
+  elements: str
+command:
+  description: Command of the image, where O(image_command) asks for it.
+  returned: when asked for
+  type: list
+  elements: str
 uid:
   description: Number of the container's user.
   returned: success
@@ -249,6 +263,7 @@ def main() -> None:
             "validate": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "bool", "default": False},
+            "image_command": {"type": "bool", "default": False},
             "phase": {"type": "str", "default": "whole", "choices": ["whole", "prepare", "commit"]},
         }
     )
@@ -266,6 +281,8 @@ def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     top, revision, config = options["folder"], options["revision"], options["config"]
     folder, secrets_folder = os.path.join(top, "config"), os.path.join(top, "secrets")
     result: dict[str, t.Any] = {"uid": uid, "gid": gid, "previous": "", "reloaded": False}
+    if options.get("image_command"):
+        result["entrypoint"], result["command"] = engine.image_command(options["image"])
     preparing = options["phase"] == "prepare"
     result["diff"] = [] if preparing else differences(os.path.join(folder, "current"), config)
     changed = make_folder(top)

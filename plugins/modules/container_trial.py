@@ -96,6 +96,16 @@ gid:
   description: Number of the container's group.
   returned: success
   type: int
+entrypoint:
+  description: Entrypoint of the image.
+  returned: success
+  type: list
+  elements: str
+command:
+  description: Command of the image.
+  returned: success
+  type: list
+  elements: str
 seconds:
   description: Seconds that the trial took.
   returned: success
@@ -266,10 +276,12 @@ def main() -> None:
     )
     began = time.monotonic()
     try:
-        uid, gid = attempt(module.params, Engine())
+        engine = Engine()
+        uid, gid = attempt(module.params, engine)
+        entrypoint, command = engine.image_command(module.params["image"])
     except (RefusedError, EngineError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, uid=uid, gid=gid, seconds=round(time.monotonic() - began, 2))
+    module.exit_json(changed=False, uid=uid, gid=gid, entrypoint=entrypoint, command=command, seconds=round(time.monotonic() - began, 2))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from conftest import ansible, plan_of, role_variable
+import pytest
+
+from conftest import ansible, plan_of, role_task, role_variable
 
 IMAGES = {
     "app_backend_image": "shop/backend:2.4",
@@ -68,8 +70,8 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
         "backend-blue-1"
     ]
     assert backend["environment"] == {}, "some images refuse NAME beside NAME_FILE"
-    assert backend["entrypoint"][-1] == "/etc/slipway/current/entrypoint.sh"
-    assert backend["command"] == ["serve", "it"]
+    assert backend["wrapper"][-1] == "/etc/slipway/current/entrypoint.sh"
+    assert (backend["entrypoint"], backend["command"]) == ([], ["serve", "it"])
     script = backend["config"]["entrypoint.sh"]
     assert script["on_change"] == "restart"
     for name, value in SECRETS.items():
@@ -81,6 +83,30 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     assert {name: environment[name] for name in SECRETS} == SECRETS
     assert arguments == ["an argument", "*"]
     assert not {"file", "value"} & set(environment)
+    nothing = subprocess.run(["/bin/sh", "-c", text, "sh"], capture_output=True, text=True, check=False)
+    assert (nothing.returncode, "set app_backend_command" in nothing.stderr) == (64, True)
+
+
+@pytest.mark.parametrize(
+    ("declared", "started"),
+    [
+        ({}, ["/start", "serve"]),
+        ({"command": ["other"]}, ["/start", "other"]),
+        # An entrypoint of one's own puts the image's command away, as the engine does it.
+        ({"entrypoint": ["/mine"]}, ["/mine"]),
+        ({"entrypoint": ["/mine"], "command": ["other"]}, ["/mine", "other"]),
+    ],
+)
+def test_a_start_script_starts_what_the_engine_would_have_started(declared: dict[str, Any], started: list[str]) -> None:
+    options = {"wrapper": ["/bin/sh", "/w.sh"], **declared}
+    inputs = {
+        "item": "backend",
+        "__container_service_made": [{"name": "backend", "options": options}],
+        "__container_service_one": {"options": options},
+        "__container_service_users": {"results": [{"item": "backend", "uid": 5, "entrypoint": ["/start"], "command": ["serve"]}]},
+    }
+    given = role_task("container_service", "container.yml", "container | Run", "vars", inputs)
+    assert given["__container_service_wrapped"] == started
 
 
 def test_migration_comes_first_with_the_owners_login() -> None:
@@ -152,10 +178,9 @@ def test_contradicting_inputs_are_named(checkout: Path) -> None:
         "app_frontend_image": "b",
         "app_backend_secrets": {"BAD-NAME": "hidden value", "TWICE": "hidden value"},
         "app_backend_environment": {"TWICE": "x"},
-        "app_backend_secrets_in_environment": True,
     }
     done = ansible("ansible-playbook", "playbooks/validate.yml", "-i", "inventories/test", "-e", json.dumps(wrong), cwd=checkout)
     assert done.returncode == 2, done.stdout + done.stderr
-    for part in ("BAD-NAME", "TWICE stands in app_backend_environment", "needs app_backend_command"):
+    for part in ("BAD-NAME", "TWICE stands in app_backend_environment"):
         assert part in done.stdout, done.stdout
     assert "hidden value" not in done.stdout
