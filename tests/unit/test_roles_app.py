@@ -181,6 +181,6 @@ def test_contradicting_inputs_are_named(checkout: Path) -> None:
     }
     done = ansible("ansible-playbook", "playbooks/validate.yml", "-i", "inventories/test", "-e", json.dumps(wrong), cwd=checkout)
     assert done.returncode == 2, done.stdout + done.stderr
-    for part in ("BAD-NAME", "TWICE stands in app_backend_environment"):
+    for part in ("BAD-NAME", "TWICE is set in both app_backend_environment"):
         assert part in done.stdout, done.stdout
     assert "hidden value" not in done.stdout

@@ -7,7 +7,7 @@ begin
   select format('pg_hba.conf, line %s: %s', line_number, error) into mistake
   from pg_hba_file_rules where error is not null limit 1;
   if mistake is null then
-    -- A setting that needs a restart is no mistake: the new container, which its change brings about, has it.
+    -- A setting that needs a restart is not an error: its change re-creates the container, which then has it.
     select format('%s, line %s: %s: %s', sourcefile, sourceline, name, error) into mistake
     from pg_file_settings
     where error is not null and name not in (select name from pg_settings where context = 'postmaster')

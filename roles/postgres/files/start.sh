@@ -9,7 +9,7 @@ image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 
 not_ours() {
   say "user $(id -u) cannot use $1, which belongs to user $(stat -c %u "$1")."
-  say "The alpine and Debian images differ in that number: go back to the image that the data comes from, or dump and restore."
+  say "The Alpine and Debian images use different user ids: set postgres_image back to the family that created the data, or dump and restore."
   exit 1
 }
 
@@ -25,13 +25,13 @@ if [ -e "$PGDATA/PG_VERSION" ]; then
     exit 1
   fi
 else
-  # The data comes into being beside its place and PG_VERSION moves last, so that an interrupted run leaves nothing that
+  # The data is created next to its final place and PG_VERSION moves last, so that an interrupted run leaves nothing that
   # looks like a database.
   fresh=$PGDATA/.initdb
   rm -rf "$fresh"
   for entry in "$PGDATA"/* "$PGDATA"/.[!.]*; do
     case $entry in "$PGDATA/*" | "$PGDATA/.[!.]*" | "$PGDATA/lost+found") continue ;; esac
-    say "the volume holds ${entry##*/} but no PG_VERSION: this is no database, and it is not empty either. Nothing was changed."
+    say "the volume holds ${entry##*/} but no PG_VERSION: it is neither a database nor empty. Nothing was changed."
     exit 1
   done
   say "the volume is empty: creating a database cluster of PostgreSQL $image_major"
