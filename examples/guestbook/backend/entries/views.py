@@ -9,12 +9,12 @@ from entries.models import Entry
 
 
 def health(_request: HttpRequest) -> JsonResponse:
-    """Tell that the process lives. CommonMiddleware has compared Host with ALLOWED_HOSTS before."""
+    """Answer while the process lives. CommonMiddleware has compared Host with ALLOWED_HOSTS before."""
     return JsonResponse({"status": "ok"})
 
 
 def ready(_request: HttpRequest) -> JsonResponse:
-    """Tell whether the database answers."""
+    """Answer once the database answers."""
     with connection.cursor() as cursor:
         cursor.execute("select 1")
     return JsonResponse({"status": "ok"})
