@@ -194,6 +194,10 @@ class Judge:
         self.verdicts: list[Verdict] = []
         self._before: dict[str, dict[str, str]] | None = None
         self._copy = lab.inventory.with_name(f"{lab.name}-inputs")
+        # A line for each case, there even if the run does not come to its end.
+        self._log = ROOT / "reports/inputs-latest.jsonl"
+        self._log.parent.mkdir(exist_ok=True)
+        self._log.unlink(missing_ok=True)
 
     def fingerprint(self) -> dict[str, dict[str, str]]:
         """Return what each host of the lab has, by name, as digests."""
@@ -300,6 +304,8 @@ class Judge:
         message = "\n".join(f"{item['task']}: {item['message']}" for item in run.report.get("failed", [])) or run.output[-3000:]
         verdict = Verdict(case, outcome, faults, seconds, processor, prober.outage if run.returncode else 0.0, message)
         self.verdicts.append(verdict)
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**described(verdict), "seconds": round(seconds, 1), "processor_seconds": round(processor, 1)}) + "\n")
         return verdict
 
     def _accepted_faults(self, case: Case, changes: list[str]) -> list[str]:
@@ -336,12 +342,13 @@ class Judge:
             "refusal_seconds": percentiles(refused),
             "refusal_processor_seconds": percentiles(processor),
             "load_average": round(os.getloadavg()[1], 1),
-            "wrong": [
-                {"case": verdict.case.id, "outcome": verdict.outcome, "faults": verdict.faults, "message": verdict.message[:1500]}
-                for verdict in self.verdicts
-                if verdict.faults
-            ],
+            "wrong": [described(verdict) for verdict in self.verdicts if verdict.faults],
         }
+
+
+def described(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as a report has it."""
+    return {"case": verdict.case.id, "outcome": verdict.outcome, "faults": verdict.faults, "message": verdict.message[:1500]}
 
 
 def difference(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
