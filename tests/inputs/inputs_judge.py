@@ -75,7 +75,7 @@ print(json.dumps({name: hashlib.sha256(json.dumps(value, sort_keys=True).encode(
 #: A message without one of these says what is wrong, and leaves what to do to the reader.
 REMEDY = re.compile(
     r"\b(must|set|correct|quote|use|write|remove|rename|did you mean|choose|give|add|say|run|put|take|make|name|free|stop|raise|lower|"
-    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|mend|fix|create|restore|see|delete)\b",
+    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|mend|fix|create|see|change)\b",
     re.IGNORECASE,
 )
 #: Words of a program that nobody has caught.
@@ -94,6 +94,8 @@ class Case:
 
     Attributes:
         expect: refused, accepted, or either.
+        files: Files of the inventory with a text of their own, or null for one that is not there.
+        edits: Files of the inventory in which a regular expression is replaced.
         says: Regular expressions that the message must match; by default the name of one of the variables.
         meaning: Commands on the host, with what their output must match, after an accepted run.
         dry: Run with --check alone, for what would take the stack away.
@@ -105,6 +107,7 @@ class Case:
     variables: dict[str, Any] = field(default_factory=dict)
     inventory: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str | None] = field(default_factory=dict)
+    edits: dict[str, dict[str, str]] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
     meaning: dict[str, str] = field(default_factory=dict)
@@ -236,7 +239,7 @@ class Judge:
     @contextlib.contextmanager
     def _inventory(self, case: Case) -> Iterator[Path]:
         """Have the lab's inventory with what a case changes of it, in a folder of its own."""
-        if not case.inventory and not case.files:
+        if not case.inventory and not case.files and not case.edits:
             yield self.lab.inventory
             return
         shutil.rmtree(self._copy, ignore_errors=True)
@@ -252,13 +255,17 @@ class Judge:
                 else:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.unlink(missing_ok=True)
-                    path.write_bytes(text.replace("<hosts>", self._hosts()).encode("utf-8", "surrogateescape"))
+                    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+            for name, replacements in case.edits.items():
+                path = self._copy / name
+                text = path.read_text(encoding="utf-8")
+                for pattern, replacement in replacements.items():
+                    text, count = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+                    assert count, f"{case.id}: {name} has no {pattern}"
+                path.write_text(text, encoding="utf-8")
             yield self._copy
         finally:
             shutil.rmtree(self._copy, ignore_errors=True)
-
-    def _hosts(self) -> str:
-        return (self.lab.inventory / "hosts.yml").read_text(encoding="utf-8")
 
     def restore(self) -> None:
         """Bring the lab to what its own inventory says, unless it is known to be so."""

@@ -28,7 +28,7 @@ def test_listed_inputs_are_well_formed(listed: list[dict[str, Any]]):
         assert case["expect"] in {"refused", "accepted", "either"}, case
         # What a message must say: the name of a variable, or what the case says itself.
         assert case["expect"] != "refused" or {"variables", "inventory", "says"} & set(case), case
-        assert set(case) & {"variables", "inventory", "files", "arguments"}, case
+        assert set(case) & {"variables", "inventory", "files", "edits", "arguments"}, case
 
 
 def test_destroy_is_only_tried_as_a_dry_run(listed: list[dict[str, Any]]):
