@@ -27,6 +27,15 @@ READ_HERE: dict[str, dict[str, Any]] = {
 }
 
 
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a number, or a text that is nothing else."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def inventory_folder(sources: Iterable[str]) -> str:
     """Return the folder of the inventory that a run was given, for messages."""
     for path in map(Path, sources):
@@ -181,6 +190,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
+            problems += preflight.check_cores(host, state, self._core_limits(host, view))
             problems += preflight.check_left_out(host, state, groups, arguments["optional_groups"])
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
@@ -212,6 +222,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the inputs that say who containers run as, and which defaults of the house they do without."""
         names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith(("_user", "_hardening_exceptions"))]
         return {name: value for name, (value, error) in ((name, view.value(name)) for name in names) if not error}
+
+    def _core_limits(self, host: str, view: HostView) -> dict[str, float]:
+        """Return the inputs that limit a container's cores and have a value."""
+        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith("_cpus")]
+        values = {name: view.value(name) for name in names}
+        return {name: float(value) for name, (value, error) in values.items() if not error and is_number(value)}
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
         """Return the inputs that name images, by image."""

@@ -425,6 +425,22 @@ def check_memory(host: str, state: Mapping[str, Any], limits: Mapping[str, Any])
     ]
 
 
+def check_cores(host: str, state: Mapping[str, Any], limits: Mapping[str, float]) -> list[Problem]:
+    """No container may have more cores than its host: the engine creates none that asks for more.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        limits: For each input that sets a container's cores its value.
+    """
+    cores = float((state.get("host") or {}).get("cores") or 0)
+    return [
+        Problem(host, f"{name} asks for {limit:g} cores, and the host has {cores:g}; lower {name}, or use a larger host")
+        for name, limit in limits.items()
+        if cores and limit > cores
+    ]
+
+
 def check_identities(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     """Each host of the inventory must be another machine, and have a name of its own."""
     problems = []

@@ -126,6 +126,15 @@ def test_a_container_gets_no_more_memory_than_its_host_has():
     assert said.startswith("postgres_memory_mb asks for 2001 MB of memory, and the host has 2000 MB; lower postgres_memory_mb")
 
 
+def test_a_container_gets_no_more_cores_than_its_host_has():
+    two = {"host": {"cores": 2}}
+    assert not preflight.check_cores("one", two, {"redis_cpus": 2, "nginx_cpus": 0.5})
+    said = texts(preflight.check_cores("one", two, {"redis_cpus": 1, "postgres_cpus": 2.5}))
+    assert said.startswith("postgres_cpus asks for 2.5 cores, and the host has 2; lower postgres_cpus")
+    # A host that says nothing has not been looked at.
+    assert not preflight.check_cores("one", {}, {"redis_cpus": 1024})
+
+
 def test_an_image_without_a_tag_names_its_variable_too():
     assert "correct redis_image" in texts(
         preflight.check_images("one", state(missing_images={"redis:latest": "unknown"}), {"redis": "redis_image"})
