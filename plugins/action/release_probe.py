@@ -205,7 +205,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {**result, **self._stop(Path(options["state_file"]))}
         else:
             run = self._find(Path(options["state_file"]))
-            numbers = self._mark(run, options["mark"]) if state == "marked" else run.require_running()
+            numbers = self._mark(run, options["mark"]) if state == "marked" else self._read(run, options["mark"])
         since = self._since(numbers, options["mark"])
         result.update(state_file=str(run.state_file), running=True, ended="", probe=numbers, since=since)
         return result
@@ -255,6 +255,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             time.sleep(POLL_SECONDS)
         limits = f"within {MARK_SECONDS:g} s; it takes {prober.KEPT_MARKS} at most"
         raise AnsibleActionFail(f"the prober did not take the mark {name!r} {limits}")
+
+    @classmethod
+    def _read(cls, run: Run, mark: str | None) -> dict[str, Any]:
+        """Return the numbers, with an answer or failure since the mark at least.
+
+        Raises:
+            AnsibleActionFail: There is none within the time that a request may take. What was not measured is not fine.
+        """
+        patience = time.monotonic() + run.timeout + MARK_SECONDS
+        while True:
+            numbers = run.require_running()
+            if mark is None or cls._since(numbers, mark).get("requests", 0):
+                return numbers
+            if time.monotonic() > patience:
+                break
+            time.sleep(POLL_SECONDS)
+        flying = f"{numbers.get('in_flight', 0)} requests have no answer yet"
+        raise AnsibleActionFail(
+            f"nothing was measured: since the mark {mark!r} no request was answered or failed, and {flying}. {run.log()}".strip()
+        )
 
     @staticmethod
     def _since(numbers: dict[str, Any], mark: str | None) -> dict[str, Any]:

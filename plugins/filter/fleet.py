@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
@@ -135,13 +136,13 @@ def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[d
 
     Args:
         balancers: variables of the balancers' hosts, ``slipway_probe_address`` and ``slipway_probe_port`` among them.
-        names: the product's names, of which the first is asked for.
+        names: the product's names, as nginx takes them. One that a client could ask for is: wildcards and patterns are no such names.
     """
     return [
         {
             "address": values["slipway_probe_address"],
             "port": int(values["slipway_probe_port"]),
-            "server_name": names[0] if names else "localhost",
+            "server_name": concrete_server_name(names),
         }
         for values in balancers
     ]

@@ -805,7 +805,8 @@ class Http1Client:
         loop = asyncio.get_running_loop()
         try:
             answer = await asyncio.wait_for(self._exchange(job), max(0.0, job.due + self._settings.timeout_seconds - loop.time()))
-        except (AnswerError, OSError, asyncio.TimeoutError) as error:
+        # A name that cannot be asked for is a ValueError of the TLS library's.
+        except (AnswerError, OSError, asyncio.TimeoutError, ValueError) as error:
             self.drop()
             reason = explained(error)
             if reason == "timeout":
@@ -866,6 +867,9 @@ class Http1Load:
         while job is not None:
             try:
                 await client.serve(job)
+            except asyncio.CancelledError:
+                self._unanswered(job)
+                raise
             finally:
                 self._meter.in_flight -= 1
             job = pool.late.popleft() if pool.late else None
@@ -875,14 +879,21 @@ class Http1Load:
         else:
             pool.idle.append(client)
 
+    def _unanswered(self, job: Job) -> None:
+        """Count a request that had no answer when the prober ended: nobody knows that it was not lost."""
+        self._meter.failed("no answer when the prober ended", str(job.target), request=job.name)
+
     async def finish(self, seconds: float) -> None:
-        """Wait for answers that are still due, then drop all connections."""
+        """Wait for answers that are still due, then drop all connections; what was not answered has failed."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for pool in self._pools.values():
+            while pool.late:
+                self._unanswered(pool.late.popleft())
+                self._meter.in_flight -= 1
             for client in pool.idle:
                 client.drop()
 
@@ -949,7 +960,7 @@ class WebSocketClient:
             await asyncio.sleep(delay)
             try:
                 await asyncio.wait_for(self._open(), self._settings.timeout_seconds)
-            except (AnswerError, OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
+            except (AnswerError, OSError, asyncio.TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
                 self._drop()
                 reason = "cut during the handshake" if isinstance(error, asyncio.IncompleteReadError) else explained(error)
                 self._meter.websocket_refused(reason, str(self._target))

@@ -22,7 +22,8 @@ options:
     description:
       - V(started) starts a prober and returns when it has its first answers or failures.
       - V(marked) names this moment. What happens after the task counts from there.
-      - V(read) returns the numbers, and fails when the prober does not run any more, as they would say nothing about now.
+      - V(read) returns the numbers, and fails when the prober does not run any more, as they would say nothing about now, or when since
+        O(mark) no request was answered or failed, as nothing was measured then.
       - V(stopped) waits for answers that are still due, ends the prober, removes its files and returns the totals. It never fails, so
         that it can stand in an C(always) section.
     type: str

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import BIN, ROOT, Run
+from conftest import BIN, ROOT, Run, role_task
 
 PLAYBOOKS = sorted((ROOT / "playbooks").glob("*.yml"))
 LOCKS = {"hold.yml", "idle.yml"}
@@ -200,3 +200,21 @@ def test_a_plain_user_gets_a_certificate(plain_user: Run, theirs: Path) -> None:
     done = plain_user("certificate", "-e", json.dumps(variables), "-e", "address_of_the_host=192.0.2.1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (theirs / "pki/server.pem").stat().st_uid == NOBODY
+
+
+def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_not() -> None:
+    """The other slot stays for a rollback, and a job has ended."""
+    service = {"restart_policy": "unless-stopped", "owner": "redis"}
+    containers = {
+        "s-redis": service,
+        "s-frontend-green-1": {**service, "owner": "app-green"},
+        "s-backend-blue-1": {**service, "owner": "app-blue"},
+        "s-migrate": {"restart_policy": "no", "owner": "app-migrate"},
+    }
+    record = {"/etc/slipway/s/release/state.json": {"content": '{"slot": "green"}'}}
+    name = "healthy | Wait until all services are healthy"
+    for files, asked in ((record, ["s-frontend-green-1", "s-redis"]), ({}, ["s-redis"])):
+        state = {"containers": containers, "files": files}
+        inputs = {"container_service_host_state": state, "container_service_stack": "s", "container_service_root": "/etc/slipway"}
+        given = role_task("container_service", "healthy.yml", name, "vars", inputs)
+        assert given["__container_service_serving"] == asked

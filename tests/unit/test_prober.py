@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -307,6 +308,46 @@ def test_requests_fail_when_their_time_is_over(certificate: Path):
     assert {failure["reason"] for failure in numbers["failures"]} == {"no answer within 0.5 s"}
     assert numbers["last_success"] is None
     assert numbers["longest_gap_ms"] >= 490
+
+
+@pytest.mark.parametrize("name", [".example.test", "*.example.test" + "x" * 70, "a" * 64 + ".test", "", "ü" * 70])
+def test_a_name_that_cannot_be_asked_for_is_a_failure_of_each_request(certificate: Path, name: str):
+    """Its error is not one of a connection, and must not take the client away with it."""
+    target = {"address": "127.0.0.1", "port": 1, "server_name": name}
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        target["port"] = listening.getsockname()[1]
+        try:
+            numbers, _ = probed(certificate, 0.5, rate=20, connections=1, connections_max=1, timeout_seconds=0.5, targets=[target])
+        except prober.SettingsError:
+            return
+    assert numbers["in_flight"] == 0
+    assert numbers["requests"] == numbers["failed"] > 5
+
+
+def test_what_was_not_answered_when_it_ended_has_failed(certificate: Path):
+    """Those that wait for a connection, too."""
+
+    def stuck(server: Server) -> None:
+        server.gate.clear()
+
+    async def run() -> dict[str, Any]:
+        server = Server(certificate)
+        stuck(server)
+        async with server:
+            meter = Meter()
+            load = prober.Http1Load(server.settings(rate=20, connections=1, connections_max=1, timeout_seconds=30), meter)
+            for _ in range(5):
+                load.submit(asyncio.get_running_loop().time())
+            await load.finish(0.3)
+            server.gate.set()
+            return meter.snapshot()
+
+    numbers = asyncio.run(run())
+    assert numbers["in_flight"] == 0
+    assert numbers["requests"] == numbers["failed"] == 5
+    assert {failure["reason"] for failure in numbers["failures"]} == {"no answer when the prober ended"}
 
 
 def test_a_refused_connection_and_a_foreign_certificate_are_failures(certificate: Path):
