@@ -1,0 +1,246 @@
+"""What clients get from nginx with the role's configuration, in front of a server that behaves as products do.
+
+Both run in containers on a network of their own, nginx with the limits that the role declares.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import resource
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import role_variable
+from test_roles_nginx import self_signed
+
+NGINX, PYTHON = "nginx:1-alpine", "python:3.13-slim"
+MB = 2**20
+# Bodies are counted, streams go on once the next request asks for it, and a number in the path is the size of a header.
+PRODUCT = """
+import asyncio, re
+
+go_on = asyncio.Event()
+
+async def serve(reader, writer):
+    try:
+        while head := await reader.readuntil(b"\\r\\n\\r\\n"):
+            path = head.split()[1].decode()
+            length = int((re.search(rb"content-length: (\\d+)", head.lower()) or [0, 0])[1])
+            read = 0
+            while read < length and (part := await reader.read(min(65536, length - read))):
+                read += len(part)
+            extra, body = b"", b"%d %s" % (read, path.encode())
+            if "/header" in path:
+                extra = b"Set-Cookie: a=" + b"x" * int(path.split("/")[-1]) + b"\\r\\n"
+                body = b"%d" % len(head)
+            if "stream" in path:
+                extra = b"X-Accel-Buffering: no\\r\\n" if "told" in path else b""
+                writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nConnection: close\\r\\n" + extra + b"\\r\\nfirst")
+                await writer.drain()
+                await asyncio.wait_for(go_on.wait(), 20)
+                go_on.clear()
+                writer.write(b"last")
+                await writer.drain()
+                break
+            if path == "/go-on":
+                go_on.set()
+            length = b"Content-Length: %d\\r\\n\\r\\n" % len(body)
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\n" + extra + length + body)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+        pass
+    writer.close()
+
+async def main():
+    async with await asyncio.start_server(serve, "0.0.0.0", 8000, limit=2**20, backlog=2048) as server:
+        print("up", flush=True)
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def docker(*arguments: str) -> str:
+    """Return what a command prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Site:
+    """The product behind nginx, at a port of the loopback."""
+
+    def __init__(self, port: int, folder: Path, container: str) -> None:
+        self.port, self.folder, self.container = port, folder, container
+        self.context = ssl.create_default_context()
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE
+
+    def connect(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=self.context)
+
+    def get(self, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """Return status, headers and body of an answer."""
+        with contextlib.closing(self.connect()) as connection:
+            connection.request("GET" if body is None else "POST", path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.headers), answer.read()
+
+    def log(self) -> str:
+        """Return what nginx has to complain about."""
+        return subprocess.run(["docker", "logs", self.container], capture_output=True, text=True, check=False).stderr
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    for image in (NGINX, PYTHON):
+        if not shutil.which("docker") or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            pytest.skip(f"no engine with {image}")
+    folder, name = tmp_path_factory.mktemp("site"), f"slipway-served-{os.getpid()}"
+    for top in (folder, *list(folder.parents)[:2]):
+        top.chmod(0o755)
+    (folder / "product.py").write_text(PRODUCT)
+    self_signed(folder / "k", folder / "c")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(folder / "c"),
+        "nginx_tls_key_file": str(folder / "k"),
+        "nginx_backend_servers": ["product:8000"],
+        "nginx_frontend_servers": ["product:8000"],
+        "nginx_client_max_body_size_mb": 200,
+        "nginx_unbuffered_paths": ["/tokens/"],
+        # One takes all connections, as on a host of one core.
+        "nginx_worker_processes": 1,
+    }
+    (service,) = role_variable("nginx", "__nginx_services", inputs)
+    for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log")):
+        (folder / path).mkdir(parents=True)
+        for file, item in service.get(kind, {}).items():
+            (folder / path / file).write_text(item["content"])
+            (folder / path / file).chmod(0o444)
+        (folder / path).chmod(0o777)
+    tmpfs = ",".join(f"{where}:{what}" for where, what in service["tmpfs"].items())
+    try:
+        docker("network", "create", name)
+        options = ["run", "--detach", "--network", name, "--read-only", "--cap-drop", "ALL"]
+        product = [
+            "--network-alias",
+            "product",
+            "-v",
+            f"{folder}/product.py:/p.py:ro",
+            "--entrypoint",
+            "python3",
+        ]
+        docker(*options, "--name", f"{name}-product", *product, PYTHON, "/p.py")
+        limits = ["--memory", f"{service['memory_mb']}m", "--pids-limit", "128", "--ulimit", "nofile=256:16384", "--tmpfs", tmpfs]
+        mounts = ["-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/log:/var/log/slipway"]
+        mounts += ["--publish", "127.0.0.1::8443", "--user", service["user"], "--entrypoint", service["entrypoint"][0]]
+        docker(*options, "--name", name, *limits, *mounts, NGINX, *service["entrypoint"][1:], *service["command"])
+        port = int(docker("port", name, "8443").splitlines()[0].rpartition(":")[2])
+        running = Site(port, folder, name)
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                if running.get("/api/up")[0] == 200:
+                    break
+            assert time.monotonic() < deadline, running.log()
+            time.sleep(0.2)
+        yield running
+    finally:
+        subprocess.run(["docker", "rm", "--force", name, f"{name}-product"], capture_output=True, check=False)
+        subprocess.run(["docker", "network", "rm", name], capture_output=True, check=False)
+
+
+def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):
+    """The port that nginx listens on is one of the container's."""
+    status, headers, _ = site.get("/api")
+    assert (status, headers["Location"]) == (301, "/api/")
+
+
+def test_an_upload_larger_than_memory_arrives(site: Site):
+    """With a limit of 200 MB in 64 MB of /tmp."""
+    assert site.get("/api/upload", b"x" * 100 * MB)[::2] == (200, b"%d /api/upload" % (100 * MB)), site.log()
+    assert site.get("/tokens/upload", b"x" * 100 * MB)[::2] == (200, b"%d /tokens/upload" % (100 * MB)), site.log()
+
+
+def test_ten_uploads_at_once_arrive_and_leave_nothing_behind(site: Site):
+    body = b"x" * int(9.9 * MB)
+    with ThreadPoolExecutor(10) as pool:
+        answers = list(pool.map(lambda number: site.get(f"/api/{number}", body)[0], range(10)))
+    assert answers == [200] * 10, site.log()
+    assert docker("exec", site.container, "find", "/var/log/slipway/client_body", "-type", "f") == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/tokens/stream", {}), ("/api/told/stream", {}), ("/told/stream", {}), ("/api/stream", {"Accept": "text/event-stream"})],
+)
+def test_a_stream_arrives_as_it_is_sent(site: Site, path: str, headers: dict[str, str]):
+    """The product sends no more until the client, which has seen the beginning, asks for it."""
+    with contextlib.closing(site.connect()) as connection:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        assert answer.read1(5) == b"first"
+        assert site.get("/go-on")[0] == 200
+        assert answer.read() == b"last"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_an_event_stream_may_be_asked_for_with_a_post(site: Site):
+    with contextlib.closing(site.connect()) as connection:
+        connection.request("POST", "/api/stream", b"question", {"Accept": "text/event-stream"})
+        answer = connection.getresponse()
+        assert answer.read1(5) == b"first"
+        assert site.get("/go-on")[0] == 200
+        assert answer.read() == b"last"
+
+
+@pytest.mark.parametrize("path", ["/api/header", "/header", "/tokens/header"])
+def test_large_headers_pass_in_both_directions(site: Site, path: str):
+    status, headers, body = site.get(f"{path}/16000", Cookie="a=" + "x" * 16000)
+    assert status == 200, site.log()
+    assert len(headers["Set-Cookie"]) == 16002
+    assert int(body) > 16000, "the product has got the cookie"
+
+
+def test_more_connections_than_the_soft_limit_of_files(site: Site):
+    """Some engines' is 1,024; it is 256 here, so that 400 connections are enough to tell."""
+    count = 400
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * count:
+        pytest.skip(f"this machine allows {hard} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2 * count), hard))
+
+    async def all_at_once() -> list[bytes]:
+        at_once, opened = asyncio.Semaphore(20), []
+
+        async def ask() -> bytes:
+            async with at_once:
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.port, ssl=site.context)
+                writer.write(b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                opened.append(writer)
+                return await reader.readline()
+
+        async with asyncio.timeout(60):
+            # Each connection stays open until all have their answer.
+            answers = await asyncio.gather(*(ask() for _ in range(count)))
+        for writer in opened:
+            writer.transport.abort()
+        return answers
+
+    try:
+        answers = asyncio.run(all_at_once())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert answers == [b"HTTP/1.1 200 OK\r\n"] * count, site.log()[-2000:]
+    assert "Too many open files" not in site.log()
