@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Decide what a release has to do, from what the hosts of a fleet have recorded.
 
-Pure functions. A fleet's record (``state.json``) stands on every app host and balancer and is written last; the lock (``lock.json``) on
-one host is the journal of the release under way. docs/release.md tells the whole story.
+Pure functions. A fleet's record (``state.json``) is on every app host and balancer and is written last; the lock (``lock.json``) on
+one host is the journal of the release in progress. docs/release.md describes the steps.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def wanted_version(record: Record | None, declared: str, lock: Record | None = N
         rollback: whether the version before is asked for.
 
     Raises:
-        ReleaseError: there is nothing to go back to.
+        ReleaseError: there is no previous version.
     """
     if rollback and not explicit and record and recovery(lock) == "undo" and not (lock or {})["journal"].get("rollback"):
         # Whoever takes back a release that died half-way wants what served before it, which is what undoing it leaves.
@@ -183,9 +183,7 @@ def wanted_version(record: Record | None, declared: str, lock: Record | None = N
     if rollback and not explicit:
         previous = (record or {}).get("previous")
         if not previous:
-            raise ReleaseError(
-                "There is nothing to go back to: no version before the running one is recorded. Name one with -e app_version=…"
-            )
+            raise ReleaseError("There is no previous version to roll back to: none is recorded. Give the version with -e app_version=…")
         return str(previous["version"])
     if record is None or explicit:
         return declared

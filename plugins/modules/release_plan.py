@@ -48,7 +48,7 @@ extends_documentation_fragment:
 """
 
 EXAMPLES = r"""
-- name: Say what is live and what is wanted
+- name: Determine the live and the requested version
   slipway.stack.release_plan:
     members: [app1, app2, lb1]
     folder: /etc/slipway/slipway/release

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_probe
-short_description: Count what clients lose while a product is released
+short_description: Count failed requests while a product is released
 version_added: 0.1.0
 description:
   - Starts a prober on the controller that sends requests at a steady rate through the balancers, as clients that never retry, and keeps
@@ -143,7 +143,7 @@ EXAMPLES = r"""
     mark: switch
   run_once: true
 
-- name: Go back when more was lost than is allowed
+- name: Fail if more requests failed than release_failure_budget
   slipway.stack.release_probe:
     state: read
     state_file: "{{ __app_probe.state_file }}"

@@ -102,7 +102,7 @@ def test_the_way_back_is_the_configuration_before_the_interrupted_release():
 
 @pytest.mark.parametrize("record", [None, FIRST])
 def test_there_is_nothing_to_go_back_to(record: Any):
-    with pytest.raises(ReleaseError, match="nothing to go back to"):
+    with pytest.raises(ReleaseError, match="no previous version to roll back to"):
         release.wanted_version(record, "1.0", explicit=False, rollback=True)
 
 

@@ -15,8 +15,8 @@ import pytest
 from conftest import role_task, role_variable
 
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
-GATE = "gate | Wait until the new slot is healthy, and its backends are ready and of the version asked for"
-THROUGH = "switch | Ask through every balancer for the new version"
+GATE = "gate | Wait until the new slot is healthy, and its backends report ready and the requested version"
+THROUGH = "switch | Check the version through every balancer"
 HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
 PRODUCT = {
     "app_version": "1.1",
@@ -91,7 +91,7 @@ def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str)
 )
 def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_prober(probe: dict[str, Any], waits: int) -> None:
     inputs = {**PRODUCT, "release_probe_targets": [{"address": "x"}], "__release_probe": probe}
-    given = role_task("release", "end.yml", "end | Let the old slot's last requests come in", "vars", inputs)
+    given = role_task("release", "retire.yml", "retire | Wait for in-flight requests of the old slot", "vars", inputs)
     assert int(given["release_wait_seconds"]) == waits
 
 
@@ -113,7 +113,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
         included = {"name": "slipway.stack.release", "rolespec_validate": False, "public": True}
         told = "{{ {'probing': __release_probing, 'state_file': __release_probe.state_file | default('')} | to_json }}"
         tasks = [
-            {"name": "Count what clients lose", "ansible.builtin.include_role": {**included, "tasks_from": "probe.yml"}},
+            {"name": "Start the prober", "ansible.builtin.include_role": {**included, "tasks_from": "prober.yml"}},
             {
                 "name": "Watch",
                 "ansible.builtin.include_role": {**included, "tasks_from": "watch.yml"},
