@@ -37,6 +37,7 @@ SHARDS = (
     "restore",
     "cluster",
     "default",
+    "product",
 )
 MARK = "extended"
 

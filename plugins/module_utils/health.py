@@ -11,6 +11,7 @@ import time
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, tier_of
 
 #: Seconds between two looks at a container's state, which cost next to nothing.
 INTERVAL = 0.2
@@ -133,7 +134,12 @@ class Watch:
             checks = (inspected["State"].get("Health") or {}).get("Log") or []
             if checks:
                 parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
-            parts.append(f"Last log lines:\n{self._engine.logs(self.name, lines).rstrip()}")
+            log = self._engine.logs(self.name, lines).rstrip()
+            parts.append(f"Last log lines:\n{log}")
+            tier = tier_of(self.name)
+            if tier:
+                uid = (inspected["Config"].get("Labels") or {}).get("slipway.uid", "")
+                parts += hints(log.splitlines(), checks[-1]["Output"] if checks else "", tier, uid)
             kept = keep_log(self._engine, self.name)
             if kept:
                 parts.append(f"Its log is kept in {kept} on the host, also when the container is removed.")
