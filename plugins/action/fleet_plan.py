@@ -86,7 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             return view.resolve(name)
         except AnsibleError as error:
-            raise AnsibleActionFail(f"{host}: {name} has no value: {' '.join(str(error).split())}") from error
+            raise AnsibleActionFail(f"{host}: {name} cannot be evaluated: {' '.join(str(error).split())}") from error
 
     def _list(self, host: str, view: HostView, name: str) -> list[str]:
         """Return the sentences that a role holds in a variable; it need not have one."""
@@ -96,7 +96,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return why the containers of a role are not as declared.
 
         Raises:
-            DeclarationError: a declaration is wrong, or something that is not ours stands in its way.
+            DeclarationError: a declaration is wrong, or conflicts with an object that is not part of the stack.
         """
         services = private(role, "services")
         if not view.known(services):

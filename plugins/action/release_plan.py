@@ -20,7 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.release import Relea
 
 
 def boot_id() -> str:
-    """Return what tells this start of this machine from all others."""
+    """Return what identifies this boot of this machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -28,7 +28,7 @@ def boot_id() -> str:
 
 
 def holder_is_gone(holder: dict[str, Any]) -> bool:
-    """Tell whether the run that holds a lock was started on this machine and has ended."""
+    """Return whether the run that holds a lock was started on this machine and has ended."""
     if not holder or holder.get("boot_id") != boot_id():
         return False
     return not Path(f"/proc/{holder.get('pid')}").exists()
@@ -101,7 +101,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             interrupted=(lock or {}).get("journal") or {},
             next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
-            # Configurations that balancers have once an interrupted release was undone or finished, by host, for the way back.
+            # Configurations that balancers have once an interrupted release was undone or finished, by host, for a rollback.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
             # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
             kept=release.kept_hosts(states, release.other(live_slot), version, lock) if options["rollback"] else [],

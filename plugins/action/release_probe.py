@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the prober beside a release, on the controller. See the documentation of release_probe."""
+"""Run the prober during a release, on the controller. See the documentation of release_probe."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def is_missing(settings: prober.Settings) -> bool:
-    """Tell whether the first target answers 404 to the path that is to be asked for; one that does not answer tells nothing."""
+    """Return whether the first target answers 404 to the path that the prober would request; no answer means False."""
     target = settings.targets[0]
     try:
         with socket.create_connection((target.address, target.port), settings.timeout_seconds) as plain:
@@ -97,7 +97,7 @@ class Run:
         return numbers
 
     def log(self) -> str:
-        """Return the end of what the prober said."""
+        """Return the end of the prober's log."""
         try:
             return (self.control.folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:].strip()
         except OSError:
@@ -109,7 +109,7 @@ class Run:
         Raises:
             AnsibleActionFail: It does not, so its numbers say nothing about now.
         """
-        # Looked at before the numbers are: a prober that ends in between has told why.
+        # Checked before the numbers: a prober that ends in between has recorded why.
         alive = self.alive()
         numbers = self.numbers()
         if numbers.get("ended") or not alive:
@@ -140,7 +140,7 @@ def started(options: dict[str, Any], deadline_seconds: float, parent: int, wait:
     control = {"deadline_seconds": deadline_seconds, "parent_pid": parent, "parent_started": prober.process_started(parent) or ""}
     prober.write_json(config, {"settings": options, "control": control})
     with (folder / "log").open("wb") as log:
-        # -I: modules beside the program must not stand in for the standard library's.
+        # -I: modules in the program's folder must not replace the standard library's.
         process = subprocess.Popen(
             [sys.executable, "-I", str(Path(prober.__file__).resolve()), "--config", str(config)],
             stdin=subprocess.DEVNULL,
@@ -234,7 +234,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except FileNotFoundError as error:
             raise AnsibleActionFail(f"no prober was started with the state file {state_file}, or it was stopped since") from error
         except (OSError, ValueError, KeyError) as error:
-            raise AnsibleActionFail(f"{state_file} is no prober's state file: {error}") from error
+            raise AnsibleActionFail(f"{state_file} is not a prober's state file: {error}") from error
 
     @staticmethod
     def _mark(run: Run, name: str) -> dict[str, Any]:

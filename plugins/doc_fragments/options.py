@@ -20,7 +20,7 @@ options:
     REGISTRY = r"""
 options:
   registry_host:
-    description: Host of the inventory with a registry of ours, which is used instead of the one that the image's name begins with.
+    description: Host of the inventory with Slipway's registry, which is used instead of the one in the image's name.
     type: str
     default: ""
   registry_port:

@@ -37,7 +37,7 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
         chain: name of the chain.
 
     Raises:
-        AnsibleFilterError: a peer is no IPv4 address or network.
+        AnsibleFilterError: a peer is not an IPv4 address or network.
     """
     rules = []
     for item in sorted(ports, key=lambda entry: (int(entry["port"]), entry["address"])):
@@ -47,7 +47,7 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
             try:
                 network = ipaddress.IPv4Network(peer)
             except ValueError as error:
-                raise AnsibleFilterError(f"firewall_rules: port {item['port']}: {peer!r} is no IPv4 address or network") from error
+                raise AnsibleFilterError(f"firewall_rules: port {item['port']}: {peer!r} is not an IPv4 address or network") from error
             rules.append(f"-A {chain} -s {network} {match} -j RETURN")
         # A reset instead of silence: a client that is not admitted learns it at once, and the address can be seen to be alive.
         rules.append(f"-A {chain} {match} -j REJECT --reject-with tcp-reset")
@@ -55,7 +55,7 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
 
 
 def may_have(values: dict[str, t.Any], service: str, slot: str) -> bool:
-    """Tell whether a host may have a container of a slot; one that was not looked at may."""
+    """Return whether a host may have a container of a slot; one that was not looked at may."""
     seen = values.get("container_service_host_state")
     if not seen:
         return True
@@ -166,7 +166,7 @@ def site_name(names: t.Sequence[str], url: str = "") -> str:
 def images_of_versions(images: list[str], version: str, versions: list[str]) -> list[str]:
     """Return the names that images have for other versions: those whose tag holds the version, with the other in its place.
 
-    Rendering the names anew would not do: ``app_version`` given with ``-e`` stands above any other value.
+    Rendering the names again would not help: ``app_version`` given with ``-e`` overrides any other value.
 
     Args:
         images: names of images of one version.

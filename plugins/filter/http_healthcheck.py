@@ -133,13 +133,13 @@ def http_healthcheck(
             f"http_healthcheck needs numbers, not port {port!r}, expect_status {expect_status!r}, timeout {timeout!r}"
         ) from error
     if not 1 <= port <= 65535:
-        raise AnsibleFilterError(f"http_healthcheck: {port} is no port")
+        raise AnsibleFilterError(f"http_healthcheck: {port} is not a port")
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise AnsibleFilterError(f"http_healthcheck: path {path!r} must start with / and hold plain URL characters only")
     if scheme not in _PYTHON:
         raise AnsibleFilterError(f"http_healthcheck: scheme is {scheme!r}, must be http or https")
     if expect_status and not 100 <= expect_status <= 599:
-        raise AnsibleFilterError(f"http_healthcheck: {expect_status} is no HTTP status")
+        raise AnsibleFilterError(f"http_healthcheck: {expect_status} is not an HTTP status")
     if timeout < 1:
         raise AnsibleFilterError(f"http_healthcheck: a timeout of {timeout} s never passes")
     if not isinstance(host, str) or (host and not _HOST.fullmatch(host)):

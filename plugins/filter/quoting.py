@@ -63,7 +63,7 @@ FORMS = {function.__name__: function for function in FUNCTIONS}
 
 
 def quoting_problems(value: Any, what: str, form: str, names: str = "") -> list[str]:
-    """Return a sentence for each value that a format cannot hold, so that a run can tell all of them before anything is touched.
+    """Return a sentence for each value that a format cannot represent, so that a run can list all of them before anything is touched.
 
     Args:
         value: a value, a list of values, or a dictionary of them.

@@ -61,7 +61,7 @@ _raw:
     - C(certificate) and C(key) are texts in PEM form, or empty; C(fingerprint) is that of the public key (SHA-256, hexadecimal).
     - C(alternative_names) are those of the certificate, C(not_after) its end.
     - C(problems) are sentences. With O(authority), they are about the CA, and there are none while no certificate is due.
-    - C(good) tells whether certificate and key can be served, and with O(authority) that none is due. C(authority_good) tells it of the CA.
+    - C(good) says whether certificate and key can be served, and with O(authority) that none is due. C(authority_good) says it of the CA.
   type: list
   elements: dict
 """
@@ -98,7 +98,7 @@ def own_names(certificate: x509.Certificate) -> list[str]:
 
 
 def issued_by(below: x509.Certificate, above: x509.Certificate) -> bool:
-    """Tell whether a certificate names another one's key as that of its issuer."""
+    """Return whether a certificate names another one's key as that of its issuer."""
     try:
         authority = below.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
         return authority == above.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
@@ -147,7 +147,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         if os.path.isdir(path):
             return None, f"{path} is a folder: name the file in it"
         try:
-            # Any byte is a character of Latin-1, so that a file that is no text is read too.
+            # Any byte is a character of Latin-1, so that binary files can be read too.
             return self._loader.get_text_file_contents(path, encoding="latin-1").encode("latin-1"), ""
         except AnsibleError as error:
             if "ault" in str(error):

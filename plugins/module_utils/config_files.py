@@ -22,7 +22,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.plan import another_
 
 
 class RefusedError(Exception):
-    """Something is in the way; the message says what and how to mend it."""
+    """There is an obstacle; the message says what, and how to fix it."""
 
 
 def read_text(path: str) -> str | None:
@@ -172,7 +172,7 @@ def forget_files(folder: str) -> bool:
         shutil.rmtree(path, ignore_errors=True)
     if not os.path.isdir(place):
         return False
-    # In one step, as half of it is no way back.
+    # In one step, as half of it cannot be undone.
     os.rename(place, dropped)
     shutil.rmtree(dropped, ignore_errors=True)
     return True
@@ -237,8 +237,8 @@ def reload(engine: Engine, container: str, argv: list[str]) -> None:
 
     Raises:
         RefusedError: it does not; the message holds what it printed.
-        EngineError: it cannot be told.
+        EngineError: it cannot be signalled.
     """
-    # What is current was checked, so a refusal passes: one that is starting cannot be told yet. nginx names its process in a file that is
+    # The current files were checked, so a refusal passes: a starting service cannot be signalled yet. nginx writes its pid to a file that is
     # empty until then, as its check makes it.
     run_in_container(engine, container, argv, "The reload", tries=3)

@@ -11,7 +11,7 @@ module: config_tree
 short_description: Write a service's configuration and secrets, validate, switch, reload
 version_added: 0.1.0
 description:
-  - Writes the whole configuration as a new revision beside the live one, has the running container validate it, replaces the
+  - Writes the whole configuration as a new revision next to the live one, has the running container validate it, replaces the
     link C(current) atomically, and has the container reload. A revision that does not validate is removed and nothing changes.
   - What a reload refuses does not stay, configuration and secrets alike, or the next restart of the container would meet it. A run that
     dies in between leaves a copy of what was there, in the folder C(undo), to which the next one goes back if its reload is refused.
@@ -134,7 +134,7 @@ previous:
   returned: success
   type: str
 reloaded:
-  description: Whether the service was told to re-read its files.
+  description: Whether the service was made to reload its files.
   returned: success
   type: bool
 """
@@ -164,7 +164,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 )
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
-#: Revisions that are kept besides the live one and the one before: a release that fails after its canary goes back by two.
+#: Revisions that are kept in addition to the live and the previous one: a release that fails after its canary goes back by two.
 OLDER_KEPT = 2
 
 
@@ -325,7 +325,7 @@ def take_over(options: dict[str, t.Any], engine: Engine, result: dict[str, t.Any
 
     Raises:
         RefusedError: the service refuses them, and has those of before again.
-        EngineError: the service cannot be told; it has those of before again.
+        EngineError: the service cannot be reloaded; it has the previous files again.
     """
     top, revision = options["folder"], options["revision"]
     folder, uid, gid = os.path.join(top, "config"), result["uid"], result["gid"]
@@ -341,7 +341,7 @@ def take_over(options: dict[str, t.Any], engine: Engine, result: dict[str, t.Any
         if not restore_files(top):
             raise
         if options["reload"]:
-            # It may have read a part of them. Where it cannot be told of the files of before either, it has read nothing.
+            # It may have read a part of them. If it cannot be reloaded with the previous files either, it has read nothing.
             with contextlib.suppress(RefusedError, EngineError):
                 run_in_container(engine, options["container"], options["reload"], "The reload of the files before")
         raise RefusedError(f"{error}\nThe files of before are in place again, and {options['container']} goes on with them.") from error

@@ -144,7 +144,7 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     if failure and not item["returns"]:
         raise RefusedError(
             f"{failure}\nThe former one, {former}, is not started again, because another version of the image may have changed its data. "
-            "Mend the cause and run this again, or go back to a recovery point."
+            "Fix the cause and run this again, or restore a recovery point."
         )
     if failure:
         put_back(engine, item, before or {})

@@ -178,7 +178,7 @@ def request_body(options: dict[str, t.Any], command: list[str], binds: list[str]
 
 
 def write_trial(place: str, options: dict[str, t.Any], uid: int, gid: int) -> list[str]:
-    """Write configuration and secrets beside those that are in use; return how they are mounted."""
+    """Write configuration and secrets next to those in use; return how they are mounted."""
     binds = []
     if options["revision"]:
         for name, content in options["config"].items():

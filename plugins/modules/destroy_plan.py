@@ -49,7 +49,7 @@ owners:
   type: list
   elements: str
 containers:
-  description: Containers of the stack without its labels, which somebody created by hand under the name of a service.
+  description: Containers of the stack without its labels, which were created by hand under the name of a service.
   returned: with O(state)
   type: list
   elements: str

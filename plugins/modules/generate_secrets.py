@@ -14,7 +14,7 @@ description:
   - Each name that neither the vault file nor any other variable of the environment sets gets a random value of 40 letters and digits.
     What is set already is kept, its comments and order too.
   - The file is encrypted as a whole with the run's vault password, and replaced atomically.
-  - Where the run has no vault password and nothing in the checkout is encrypted yet, one is created in C(.vault-password) beside the
+  - Where the run has no vault password and nothing in the checkout is encrypted yet, one is created in C(.vault-password) next to the
     folder of C(tools/vault-password), for its owner only.
   - Names are returned, values never.
 options:
@@ -26,7 +26,7 @@ options:
   path:
     description:
       - The vault file.
-      - By default C(group_vars/all/vault.yml) beside the inventory that the run was given with C(-i).
+      - By default C(group_vars/all/vault.yml) next to the inventory that the run was given with C(-i).
     type: path
 extends_documentation_fragment:
   - slipway.stack.attributes.controller

@@ -244,7 +244,7 @@ class Asker:
         try:
             if self.target not in self._options["containers"]:
                 answer = ask(self.target, self._options["path"], self._options["host_header"])
-                return self._told(self._options["path"], judge(*answer, self._options["version"], self._options["version_field"]))
+                return self._sentence(self._options["path"], judge(*answer, self._options["version"], self._options["version_field"]))
             inspected = self._engine.inspect(self.target)
             if self.target in self._options["restarts"]:
                 must_have_stayed(inspected, int(self._options["restarts"][self.target]))
@@ -253,10 +253,10 @@ class Asker:
         except GoneError as error:
             raise GoneError(self.describe(str(error))) from error
         except (OSError, EngineError) as error:
-            return self._told(self._options["path"] or self._options["version_path"], f"does not answer: {error}")
+            return self._sentence(self._options["path"] or self._options["version_path"], f"does not answer: {error}")
 
     @staticmethod
-    def _told(path: str, wrong: str) -> str:
+    def _sentence(path: str, wrong: str) -> str:
         return f"{path} {wrong}" if wrong else ""
 
     def _wrong_container(self, inspected: dict[str, t.Any], url: str) -> str:
@@ -269,7 +269,7 @@ class Asker:
             reports = reported_version(body, field) is not None
             wrong = judge(status, body, version if reports else "", field)
             if wrong or reports:
-                return self._told(path, wrong)
+                return self._sentence(path, wrong)
         if not version:
             return ""
         if self._options["version_path"]:
@@ -280,7 +280,7 @@ class Asker:
                     wrong += (
                         "; set app_backend_version_path to where the product reports its version, or to an empty string if it does not,"
                     )
-                return self._told(self._options["version_path"], wrong)
+                return self._sentence(self._options["version_path"], wrong)
         self.unreported = True
         return image_problem(inspected, self._engine.image_id(inspected["Config"]["Image"]), version)
 

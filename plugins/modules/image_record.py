@@ -23,7 +23,7 @@ options:
     description: By tier, C(digest) and whatever else describes the image.
     type: dict
   store:
-    description: Folder of images; by default C(.images) beside the inventory.
+    description: Folder of images; by default C(.images) next to the inventory.
     type: str
     default: ""
 extends_documentation_fragment:

@@ -43,7 +43,7 @@ options:
   purpose:
     description:
       - What the lock is held for where it is not for a release, as messages name it.
-      - What an interrupted release has left in the lock is kept meanwhile, and stands there again once the lock is given back.
+      - What an interrupted release has left in the lock is kept in the meantime, and is there again once the lock is released.
     type: str
     default: ""
   step:

@@ -15,7 +15,7 @@ description:
     WebSockets open. Later tasks, also of other hosts and forks, mark moments, read its numbers and stop it.
   - No remote call is made. The prober needs nothing but the controller's Python.
   - It always ends, by O(state=stopped), at its deadline, or within two seconds when ansible-playbook is gone.
-  - The prober's files, its settings among them, stand in a new folder that only the user can read. Give the task C(no_log) when
+  - The prober's files, its settings among them, are in a new folder that only the user can read. Give the task C(no_log) when
     O(headers) or O(post_body) hold secrets.
 options:
   state:
@@ -25,7 +25,7 @@ options:
       - V(read) returns the numbers, and fails when the prober does not run any more, as they would say nothing about now, or when since
         O(mark) no request was answered or failed, as nothing was measured then.
       - V(stopped) waits for answers that are still due, ends the prober, removes its files and returns the totals. It never fails, so
-        that it can stand in an C(always) section.
+        that it can be used in an C(always) section.
     type: str
     required: true
     choices: [started, marked, read, stopped]

@@ -23,7 +23,7 @@ options:
     type: str
     required: true
   report:
-    description: What to report besides the steps' seconds.
+    description: What to report in addition to the steps' seconds.
     type: dict
     default: {}
 extends_documentation_fragment:

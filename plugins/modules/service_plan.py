@@ -82,7 +82,7 @@ needed:
   type: list
   elements: dict
 stale:
-  description: Names of containers that nobody declares any more.
+  description: Names of containers that are no longer declared.
   returned: success
   type: list
   elements: str

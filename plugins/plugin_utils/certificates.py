@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-# Any label: what is a key and what is a certificate is told from it.
+# Any label: it distinguishes keys from certificates.
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n.*?-----END \1-----", re.DOTALL)
 # Browsers take no certificate with a shorter key (CA/Browser Forum, Baseline Requirements, section 6.1.5).
 LEAST_RSA_BITS = 2048
@@ -62,16 +62,16 @@ def read_certificates(content: bytes, file: str) -> tuple[list[x509.Certificate]
         return (
             [],
             "",
-            [f"{file} holds a certificate that cannot be read, perhaps because the file is damaged: copy it anew from where it was issued"],
+            [f"{file} holds a certificate that cannot be read; the file may be damaged: copy it again from where it was issued"],
         )
     if content.count(b"-----BEGIN CERTIFICATE-----") > len(found):
-        return [], "", [f"{file} is cut off: its last certificate has no end; copy it anew from where it was issued"]
+        return [], "", [f"{file} is cut off: its last certificate has no end; copy it again from where it was issued"]
     return chain, _text(found), []
 
 
 def _no_certificate(content: bytes, file: str) -> str:
     if b"-----BEGIN CERTIFICATE-----" in content:
-        return f"{file} is cut off: its certificate has no end; copy it anew from where it was issued"
+        return f"{file} is cut off: its certificate has no end; copy it again from where it was issued"
     if blocks(content, "PRIVATE KEY"):
         return f"{file} holds a private key and no certificate: give the certificate there, and the key as the other file"
     if blocks(content, "CERTIFICATE REQUEST"):
@@ -116,12 +116,12 @@ def read_key(content: bytes, file: str) -> tuple[Any, str, list[str]]:
     try:
         return serialization.load_pem_private_key(found[0], password=None), _text(found), []
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        return None, "", [f"{file} holds a private key that cannot be read, perhaps because the file is damaged: copy it anew"]
+        return None, "", [f"{file} holds a private key that cannot be read; the file may be damaged: copy it again"]
 
 
 def _no_key(content: bytes, file: str) -> str:
     if re.search(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----", content):
-        return f"{file} is cut off: its private key has no end; copy it anew"
+        return f"{file} is cut off: its private key has no end; copy it again"
     if blocks(content, "CERTIFICATE"):
         return f"{file} holds a certificate and no private key: give the key there"
     if content[:1] == b"\x30":
@@ -195,7 +195,7 @@ def _chain_problems(chain: Sequence[x509.Certificate], file: str, now: Now) -> l
 
 
 def _issued(below: x509.Certificate, above: x509.Certificate) -> bool:
-    """Tell whether one certificate was signed with the key of another one."""
+    """Return whether one certificate was signed with the key of another one."""
     try:
         below.verify_directly_issued_by(above)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -238,7 +238,7 @@ def alternative_names(certificate: x509.Certificate) -> tuple[list[str], list[st
 
 
 def _covers(dns: Sequence[str], addresses: Sequence[str], name: str) -> bool:
-    """Tell whether a certificate's names are enough for a name of a site (RFC 9525, section 6.3)."""
+    """Return whether a certificate's names are enough for a name of a site (RFC 9525, section 6.3)."""
     name = name.lower()
     try:
         return str(ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))) in addresses
@@ -292,9 +292,9 @@ def _match_problems(pair: Pair, certificate_file: str, key_file: str) -> list[st
 
 
 def authority_problems(certificate: bytes | None, key: bytes | None, certificate_file: str, key_file: str) -> list[str]:
-    """Return a sentence for everything that keeps our own CA from issuing a certificate.
+    """Return a sentence for everything that prevents the private CA from issuing a certificate.
 
-    A new CA is made only where there is neither file, or a good key alone, as clients must be told to trust another one.
+    A new CA is created only if there is neither file, or a good key alone, as every client must trust a new one.
 
     Args:
         certificate: content of ca.pem, or None where there is no such file.
@@ -303,8 +303,7 @@ def authority_problems(certificate: bytes | None, key: bytes | None, certificate
         key_file: path of ca.key.
     """
     remedy = (
-        f"put it back from a copy, or remove both {certificate_file} and {key_file} to have a new CA, which every client must then be told "
-        "to trust"
+        f"restore it from a copy, or remove both {certificate_file} and {key_file} to create a new CA, which every client must then trust"
     )
     private: Any = None
     problems = []

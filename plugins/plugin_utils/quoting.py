@@ -37,7 +37,7 @@ def _text(value: Any, what: str, *, forbidden: str = "\0") -> str:
         QuotingError: The value is of another type, or holds a character that the format cannot hold.
     """
     if value is None:
-        raise QuotingError(f"{what} has no value (null): give it one, or remove it")
+        raise QuotingError(f"{what} is null: give it a value, or remove it")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise QuotingError(f"{what} must be a string, not {_kind(value)}: quote the value")
     text = str(value)
@@ -124,7 +124,7 @@ def nginx_location(value: Any, what: str) -> str:
 def nginx_words(text: str) -> Iterator[str]:
     """Yield the words of nginx' configuration, and ``;``, ``{`` and ``}`` where they are not part of a word, as nginx reads them.
 
-    A word is yielded as ``"`` and its text, so that a quoted semicolon is told from one that ends a directive.
+    A word is yielded as ``"`` and its text, to distinguish a quoted semicolon from one that ends a directive.
 
     Raises:
         ValueError: A quote is not closed, or something stands right behind one.
@@ -142,7 +142,7 @@ def nginx_words(text: str) -> Iterator[str]:
         elif character in "\"'":
             word, at = _nginx_quoted(text, at)
             if at < length and text[at] not in " \t\r\n;{)":
-                raise ValueError("something stands right behind a quote")
+                raise ValueError("there is text right after a closing quote")
             yield '"' + word
         else:
             start, word, at = at, *_nginx_bare(text, at)
@@ -186,7 +186,7 @@ def _nginx_bare(text: str, at: int) -> tuple[str, int]:
 
 
 def nginx_directives(value: Any, what: str) -> str:
-    """Return nginx configuration of the user's own, once it cannot end the block that it stands in.
+    """Return nginx configuration of the user's own, once it cannot end the block that contains it.
 
     Raises:
         QuotingError: A block, a quote or the last directive is not closed, or one is closed that was not opened.
@@ -250,7 +250,7 @@ def pg_hba_name(value: Any, what: str) -> str:
     """
     text = _postgres_name(value, what)
     if text.startswith("/"):
-        raise QuotingError(f"{what} must not begin with a slash (/): PostgreSQL would take it for a regular expression")
+        raise QuotingError(f"{what} must not begin with a slash (/): PostgreSQL would parse it as a regular expression")
     return '"' + text.replace('"', '""') + '"'
 
 
@@ -276,7 +276,7 @@ def pg_hba_network(value: Any, what: str) -> str:
         raise QuotingError(f"{what} must hold addresses (10.0.0.5) or networks (10.0.0.0/24)") from error
 
 
-# PostgreSQL: src/backend/utils/misc/guc-file.l (ID, QUALIFIED_ID, STRING) and DeescapeQuotedString() beside it.
+# PostgreSQL: src/backend/utils/misc/guc-file.l (ID, QUALIFIED_ID, STRING) and DeescapeQuotedString() in guc.c.
 _POSTGRES_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 _POSTGRES_ESCAPES = str.maketrans({"\\": "\\\\", "'": "''", "\n": "\\n", "\r": "\\r"})
 
@@ -384,7 +384,7 @@ def redis_arguments(value: Any, what: str) -> str:
     else:
         words = [value]
     if not words:
-        raise QuotingError(f"{what} has no value: an empty one is written '\"\"'")
+        raise QuotingError(f"{what} is empty: write an empty value as '\"\"'")
     return " ".join(redis_argument(word, what) for word in words)
 
 
@@ -456,7 +456,7 @@ def redis_acl_rules(value: Any, what: str) -> str:
 
 
 def _selectors_closed(words: list[str]) -> bool:
-    """Tell whether each word that opens a selector is followed by one that closes it, before the next one opens."""
+    """Return whether each word that opens a selector is followed by one that closes it, before the next one opens."""
     opened = False
     for word in words:
         if word.startswith("("):

@@ -190,7 +190,7 @@ def test_our_own_authority_is_never_replaced_silently():
         return "; ".join(authority_problems(first, second, "pki/ca.pem", "pki/ca.key"))
 
     assert told(None, None) == told(pem(AUTHORITY), key) == told(None, key) == ""
-    assert "pki/ca.key is not the key of a CA that can be used: put it back from a copy" in told(pem(AUTHORITY), b"garbage")
+    assert "pki/ca.key is not the key of a CA that can be used: restore it from a copy" in told(pem(AUTHORITY), b"garbage")
     assert "pki/ca.key is not the key of a CA" in told(None, b"garbage")
     assert "pki/ca.key is not the key of pki/ca.pem" in told(pem(AUTHORITY), other)
     assert "pki/ca.pem is there, and its key pki/ca.key is not" in told(pem(AUTHORITY), None)
@@ -276,7 +276,7 @@ def test_a_damaged_authority_ends_the_run_and_stays_as_it_is(tmp_path: Path, che
     (folder / "ca.key").write_bytes(b"garbage")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (mistake,) = declared("__nginx_mistakes", nginx_tls_ca_dir=str(folder))
-    assert mistake.startswith(f"nginx_tls_ca_dir: {folder}/ca.key is not the key of a CA that can be used: put it back from a copy")
+    assert mistake.startswith(f"nginx_tls_ca_dir: {folder}/ca.key is not the key of a CA that can be used: restore it from a copy")
     # The tasks by themselves do not replace it either.
     (checkout / "playbooks/issue.yml").write_text(
         "- hosts: one\n  gather_facts: false\n  tasks:\n"

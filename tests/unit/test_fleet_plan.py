@@ -105,5 +105,5 @@ def test_a_value_that_cannot_be_had_is_named(checkout: Path) -> None:
     """Host and variable are in the message."""
     found, output = compare(checkout, redis_maxmemory_policy="{{ not_there }}")
     assert not found
-    assert "one: __redis_services has no value" in " ".join(output.split())
+    assert "one: __redis_services cannot be evaluated" in " ".join(output.split())
     assert "not_there" in output

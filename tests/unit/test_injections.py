@@ -41,7 +41,7 @@ def services(role: str, inputs: dict[str, Any]) -> str:
     [
         ("nginx", {"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names"),
         ("nginx", {"nginx_tls_curves": "auto;\nssl_protocols TLSv1"}, "nginx_tls_curves"),
-        ("nginx", {"nginx_security_headers": {"X-A": None}}, "nginx_security_headers: X-A has no value"),
+        ("nginx", {"nginx_security_headers": {"X-A": None}}, "nginx_security_headers: X-A is null"),
         ("nginx", {"nginx_security_headers": {"X-A": False}}, "nginx_security_headers: X-A must be a string"),
         ("nginx", {"nginx_security_headers": {"X-A always; add_header X-B": "1"}}, "nginx_security_headers"),
         ("nginx", {"nginx_hsts": "max-age=1\r\nSet-Cookie: a=b"}, "nginx_security_headers: Strict-Transport-Security"),
@@ -107,5 +107,5 @@ def test_what_is_wrong_is_told_at_once_and_before_anything_is_touched():
         "nginx_server_extra": "}",
     }
     mistakes = role_variable("nginx", "__nginx_mistakes", {**BASE["nginx"], **inputs})
-    for part in ("nginx_server_names must", "nginx_backend_paths must", "X-A has no value", "nginx_server_extra closes", "each path once"):
+    for part in ("nginx_server_names must", "nginx_backend_paths must", "X-A is null", "nginx_server_extra closes", "each path once"):
         assert [mistake for mistake in mistakes if part in mistake], part

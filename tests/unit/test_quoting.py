@@ -93,7 +93,7 @@ def test_configuration_of_a_users_own_stays_in_its_block(text: str):
         ("location / {", "does not close it"),
         ("add_header a 'b;", "a quote is not closed"),
         ("return 200", "must end with a semicolon"),
-        ("return 200 'a'b;", "right behind a quote"),
+        ("return 200 'a'b;", "right after a closing quote"),
     ],
 )
 def test_configuration_that_reaches_out_of_its_block_is_refused(text: str, message: str):
@@ -713,7 +713,7 @@ def test_all_problems_of_an_input_are_told_at_once():
     assert problems(["/a", "b", "~c"], WHAT, "nginx_location") == [f"{WHAT} must begin with a slash (/)"]
     found = problems({"X-A": None, "X B": "1", "X-C": "c"}, WHAT, "http_header_value", "http_header_name")
     assert len(found) == 2
-    assert f"{WHAT}: X-A has no value (null): give it one, or remove it" in found
+    assert f"{WHAT}: X-A is null: give it a value, or remove it" in found
     assert problems("fine", WHAT, "nginx_word") == []
 
 
