@@ -239,6 +239,6 @@ def reload(engine: Engine, container: str, argv: list[str]) -> None:
         RefusedError: it does not; the message holds what it printed.
         EngineError: it cannot be signalled.
     """
-    # The current files were checked, so a refusal passes: a starting service cannot be signalled yet. nginx writes its pid to a file that is
-    # empty until then, as its check makes it.
+    # The current files were checked, so a refusal is temporary: a starting service cannot be signalled yet. nginx writes its pid to a
+    # file that is empty until then, as its check makes it.
     run_in_container(engine, container, argv, "The reload", tries=3)
