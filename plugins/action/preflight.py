@@ -27,6 +27,10 @@ READ_HERE: dict[str, dict[str, Any]] = {
 }
 
 
+#: Whose hosts keep recovery points.
+BACKUP_GROUP = "backup"
+
+
 def is_number(value: Any) -> bool:
     """Tell whether a value is a number, or a text that is nothing else."""
     try:
@@ -110,6 +114,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_names(host, set_here, known, view.place)
             for role in self._roles[host]:
                 problems += self._check_required(host, role, view)
+                if groups.get(BACKUP_GROUP):
+                    problems += self._check_volumes(host, role, view)
         wrong = {host: self._wrong_values(host, view, arguments["secrets"]) for host, view in views.items()}
         return problems + preflight.causes(wrong, {host: view.sources for host, view in views.items()}, told)
 
@@ -172,6 +178,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if wrong is None and preflight.is_secret_input(name, spec) and value != spec.get("default"):
             return secret_problem(value)
         return wrong
+
+    def _check_volumes(self, host: str, role: str, view: HostView) -> list[Problem]:
+        """Volumes of the product are backed up by whoever has it."""
+        names = [name for name, spec in self._specs[role].items() if name.endswith("_volumes") and spec.get("type") == "list"]
+        values = {name: view.value(name)[0] for name in names if name in view}
+        return [
+            problem for name, value in values.items() for problem in preflight.check_volumes(host, name, value, self._remedy(view, name))
+        ]
 
     def _remedy(self, view: HostView, name: str) -> str:
         """Say where to set a variable."""
