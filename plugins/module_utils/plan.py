@@ -62,6 +62,8 @@ EXEMPTIBLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
 #: The engine takes start_interval, which makes a first health check quick, from this API version on.
 START_INTERVAL_API = (1, 44)
+#: Seconds since the last write to a volume that show that somebody may use it; an idle server writes every few minutes at most.
+RECENT, RECENT_WITH_LOCK = 60, 600
 STARTING = "the container is not healthy yet"
 #: Behind the name of a container: what is made to take its place, what it was while the new one is not up yet, and what is only tried.
 NEXT, BEFORE, TRIAL = "-next", "-before", "-trial"
@@ -342,26 +344,16 @@ def converge_difference(service: Declaration, container: str, state: State) -> s
     return f"its inner state differs in {', '.join(parts)}"
 
 
-def foreign_objects(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> None:
-    """Refuse to touch a container or volume of somebody else's.
+def foreign_container(container: str, stack: str, state: State) -> None:
+    """Refuse to touch a container of somebody else's.
 
     Raises:
-        DeclarationError: a container or volume of that name exists, and is not of this stack.
+        DeclarationError: a container of that name exists, and is not of this stack.
     """
     if container in state["foreign_containers"]:
         raise DeclarationError(
             f"a container named {container} exists that is not of the stack {stack}: rename or remove it, or set slipway_stack"
         )
-    for volume in service["volumes"]:
-        there = state["volumes"].get(volume["name"])
-        if there and there["labels"].get("slipway.stack") != stack and not adopt:
-            owner = there["labels"].get("slipway.stack")
-            whose = f"is that of the stack {owner}" if owner else f"is not of the stack {stack}"
-            variable = volume.get("variable")
-            raise DeclarationError(
-                f"volume {volume['name']} exists and {whose}: name another in {variable or 'the declaration'}"
-                + ("" if owner else ", or set container_service_adopt_volumes: true to take it over with its data")
-            )
 
 
 def absent_addresses(service: Declaration, state: State) -> None:
@@ -382,6 +374,111 @@ def absent_addresses(service: Declaration, state: State) -> None:
                 f"service {service['name']}: port {port['port']} is to be published on {address}, which is none of this host's addresses "
                 f"({', '.join(addresses)}): change {port.get('variable') or 'the address in the declaration'}"
             )
+
+
+def refuse_networks(service: Declaration, networks: dict[str, t.Any]) -> None:
+    """Refuse networks that nobody has declared.
+
+    Raises:
+        DeclarationError: the service asks for one.
+    """
+    unknown = sorted(set(service["networks"]) - set(networks))
+    if unknown:
+        raise DeclarationError(f"service {service['name']}: unknown network {', '.join(unknown)}")
+
+
+def refuse_volumes(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> None:
+    """Refuse to touch a volume that somebody else uses, or that does not fit.
+
+    Raises:
+        DeclarationError: there is one; the message holds all reasons.
+    """
+    clashes = volume_clashes(service, container, stack, state, adopt)
+    if clashes:
+        raise DeclarationError("\n".join(clashes))
+
+
+def volume_clashes(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> list[str]:
+    """Return why a service may not have its volumes, all reasons at once, each with what to do."""
+    actual = state["containers"].get(container)
+    found = []
+    for volume in service["volumes"]:
+        name, there = volume["name"], state["volumes"].get(volume["name"])
+        found += unintended_move(service, volume, actual, there)
+        if there is None:
+            continue
+        variable, found_before = volume.get("variable") or "the declaration", len(found)
+        found += [
+            f"volume {name} is used by the container {user['name']} ({user['status']}), which is not of the stack {stack}. Two servers on "
+            f"one volume destroy its data: remove that container (`docker rm -f {user['name']}` keeps the volume), or name another volume "
+            f"in {variable}"
+            for user in users_of_volume(name, volume, there, stack, state)
+        ]
+        if there["labels"].get("slipway.stack") != stack and len(found) == found_before:
+            found += adoption_clashes(name, variable, there, stack, adopt)
+        uid = wanted_uid(service, state)
+        if uid is not None and there.get("uid") not in (None, uid) and there.get("empty") is False and volume.get("mode", "rw") == "rw":
+            found.append(another_owner(name, there["uid"], uid))
+    return found
+
+
+def users_of_volume(name: str, volume: dict[str, t.Any], there: dict[str, t.Any], stack: str, state: State) -> list[dict[str, t.Any]]:
+    """Return the containers that are not the stack's and may write to a volume, now or once they are started."""
+    ours = there["labels"].get("slipway.stack") == stack
+    found = []
+    for other, container in sorted(state["foreign_containers"].items()):
+        mode = container.get("volumes", {}).get(name)
+        # One that reads beside us, such as a shipper of logs, is nobody's rival; of a volume that is not ours, everybody is its owner.
+        if mode is None or (ours and (mode == "ro" or not volume.get("data") or not container.get("running"))):
+            continue
+        found.append({"name": other, "status": container.get("status", "unknown")})
+    return found
+
+
+def adoption_clashes(name: str, variable: str, there: dict[str, t.Any], stack: str, adopt: bool) -> list[str]:
+    """Return why a volume without our label cannot be taken over."""
+    owner = there["labels"].get("slipway.stack")
+    if owner or not adopt:
+        whose = f"is that of the stack {owner}" if owner else f"is not of the stack {stack}"
+        more = "" if owner else ", or set container_service_adopt_volumes: true to take it over with its data"
+        return [f"volume {name} exists and {whose}: name another in {variable}{more}"]
+    written, lock = there.get("written_s"), there.get("lock", "")
+    if written is not None and written < (RECENT_WITH_LOCK if lock else RECENT):
+        signs = f"its file {lock} says that a server uses it, and" if lock else "somebody may use it:"
+        message = (
+            f"volume {name} cannot be taken over: {signs} the last write was {written} s ago. Stop what uses it, and run this again "
+            f"{(RECENT_WITH_LOCK if lock else RECENT) // 60} minutes after; or name another volume in {variable}"
+        )
+        return [message]
+    return []
+
+
+def unintended_move(
+    service: Declaration, volume: dict[str, t.Any], actual: dict[str, t.Any] | None, there: dict[str, t.Any] | None
+) -> list[str]:
+    """Return why a store that runs may not be given an empty volume in place of the one with its data.
+
+    A new major version, which cannot read the data, is meant to begin on an empty one.
+    """
+    mounted = (actual or {}).get("volumes", {})
+    former = next((name for name, mount in mounted.items() if mount["path"] == volume["path"]), "")
+    if not volume.get("data") or not actual or not actual["running"] or former in ("", volume["name"]):
+        return []
+    if (there and there.get("empty") is False) or not same_major(actual["image"], normal_reference(str(service["image"]))):
+        return []
+    message = (
+        f"{service['name']} runs on the volume {former}, and {volume.get('variable') or 'its declaration'} names {volume['name']}, which "
+        f"is empty: the product would be without its data. Set it back to {former}. To begin without data on purpose, remove the container "
+        "first (`docker rm -f` keeps the volume)"
+    )
+    return [message]
+
+
+def wanted_uid(service: Declaration, state: State) -> int | None:
+    """Return the number of the user that a container will run as, or None where that is not known before it is made."""
+    image = state["images"].get(normal_reference(str(service["image"]))) or {}
+    name = (str(service["user"]) or image.get("user", "")).partition(":")[0]
+    return int(name) if name.isdigit() else (image.get("users") or {}).get(name)
 
 
 def another_owner(volume: str, owner: int, uid: int) -> str:
@@ -438,12 +535,11 @@ def plan_service(
         DeclarationError: the declaration is wrong, or something not ours stands in its way.
     """
     service = normalize(declared)
-    unknown = sorted(set(service["networks"]) - set(networks))
-    if unknown:
-        raise DeclarationError(f"service {service['name']}: unknown network {', '.join(unknown)}")
+    refuse_networks(service, networks)
     options = container_options(service, stack, root, owner, state["engine"]["api_version"])
     container, folder = options["name"], f"{root}/{stack}/{service['name']}"
-    foreign_objects(service, container, stack, state, adopt)
+    foreign_container(container, stack, state)
+    refuse_volumes(service, container, stack, state, adopt)
     absent_addresses(service, state)
     actual: t.Any = between_restarts(state["containers"].get(container))
     # A run that was killed has stopped it, and its successor has not got its name yet.
@@ -579,7 +675,14 @@ def plan_services(
     Raises:
         DeclarationError: see plan_service.
     """
-    plans = [plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt) for item in declared]
+    plans, wrong = [], []
+    for item in declared:
+        try:
+            plans.append(plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt))
+        except DeclarationError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DeclarationError("\n".join(wrong))
     names = [plan["name"] for plan in plans]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:

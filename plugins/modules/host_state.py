@@ -88,7 +88,7 @@ containers:
   returned: always
   type: dict
 foreign_containers:
-  description: Other containers by name, with their published C(ports).
+  description: Other containers by name, with their published C(ports), and the C(volumes) that they mount.
   returned: always
   type: dict
 networks:
@@ -96,7 +96,9 @@ networks:
   returned: always
   type: dict
 volumes:
-  description: All volumes by name, with C(labels), C(mountpoint) and the C(uid) that owns its root.
+  description: >-
+    All volumes by name, with C(labels), C(mountpoint), the C(uid) that owns its root, whether it is C(empty), and the C(pg_version) of a
+    PostgreSQL cluster; those that are not the stack's also with C(lock) and C(written_s), which tell whether somebody uses it.
   returned: always
   type: dict
 images:
@@ -138,6 +140,7 @@ tools:
   type: dict
 """
 
+import contextlib
 import glob
 import hashlib
 import hmac
@@ -149,6 +152,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -162,6 +166,10 @@ from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
+# By which servers say that they use a folder: PostgreSQL, and SQLite in Chroma while it is open.
+LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
+# Of a volume that is not ours so many files are looked at.
+ENTRIES_LOOKED_AT = 2000
 # Where the kernel tells of processes and of control groups.
 PROCESSES = "/proc"
 CONTROL_GROUPS = "/sys/fs/cgroup"
@@ -269,6 +277,11 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
         "nano_cpus": host.get("NanoCpus", 0),
         "cpu_shares": host.get("CpuShares", 0),
         "pids": host.get("PidsLimit") or 0,
+        "volumes": {
+            mount["Name"]: {"path": mount.get("Destination", ""), "mode": "rw" if mount.get("RW") else "ro"}
+            for mount in inspected.get("Mounts") or []
+            if mount.get("Name")
+        },
         "restart_policy": (host.get("RestartPolicy") or {}).get("Name", ""),
         "ports": {
             port: [f"{binding['HostIp']}:{binding['HostPort']}" for binding in bindings or []]
@@ -314,8 +327,13 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
         name = short["Names"][0].lstrip("/") if short["Names"] else short["Id"][:12]
         if not of_the_stack(name, short.get("Labels") or {}, stack, folder):
             ports = sorted({port["PublicPort"] for port in short.get("Ports") or [] if port.get("PublicPort")})
-            volumes = sorted(mount["Name"] for mount in short.get("Mounts") or [] if mount.get("Type") == "volume" and mount.get("Name"))
-            state["foreign_containers"][name] = {"ports": ports, "image": short.get("Image", ""), "volumes": volumes}
+            state["foreign_containers"][name] = {
+                "ports": ports,
+                "image": short.get("Image", ""),
+                "status": short.get("State", ""),
+                "running": short.get("State") in ("running", "restarting", "paused"),
+                "mounts": short.get("Mounts") or [],
+            }
             continue
         inspected = engine.inspect(short["Id"])
         if inspected is not None:
@@ -326,13 +344,7 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
             "labels": network.get("Labels") or {},
             "subnets": [item.get("Subnet", "") for item in (network.get("IPAM") or {}).get("Config") or []],
         }
-    for volume in engine.get("/volumes").get("Volumes") or []:
-        state["volumes"][volume["Name"]] = {
-            "labels": volume.get("Labels") or {},
-            "mountpoint": volume["Mountpoint"],
-            "driver": volume["Driver"],
-            "uid": os.stat(volume["Mountpoint"]).st_uid if os.path.isdir(volume["Mountpoint"]) else None,
-        }
+    read_volumes(engine, stack, state)
     for image in engine.get("/images/json"):
         for reference in (image.get("RepoTags") or []) + (image.get("RepoDigests") or []):
             if "<none>" not in reference:
@@ -345,6 +357,60 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
         if argv and container["running"]:
             state["queries"][name] = run_query(engine, name, json.loads(argv))
     return state, engine
+
+
+def read_volumes(engine: Engine, stack: str, state: dict[str, t.Any]) -> None:
+    """Add to the state all volumes, and to each container of somebody else those that it mounts."""
+    for volume in engine.get("/volumes").get("Volumes") or []:
+        labels = volume.get("Labels") or {}
+        state["volumes"][volume["Name"]] = {
+            "labels": labels,
+            "mountpoint": volume["Mountpoint"],
+            "driver": volume["Driver"],
+            **describe_volume(volume["Mountpoint"], ours=labels.get("slipway.stack") == stack),
+        }
+    places = {name: volume["mountpoint"] for name, volume in state["volumes"].items()}
+    for container in state["foreign_containers"].values():
+        container["volumes"] = volumes_of(container.pop("mounts"), places)
+
+
+def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
+    """Return who owns a volume's root and what is in it; of one that is not ours also whether somebody seems to use it.
+
+    ``written_s`` are the seconds since the last write that a look at the upper folders finds, and ``lock`` the file by which a server says
+    that it runs, or that it ended in a crash.
+    """
+    try:
+        info, names = os.stat(place), [name for name in os.listdir(place) if name != "lost+found"]
+    except OSError:
+        # Of a driver that keeps it elsewhere.
+        return {"uid": None, "empty": None, "pg_version": ""}
+    found: dict[str, t.Any] = {"uid": info.st_uid, "empty": not names, "pg_version": ""}
+    if "PG_VERSION" in names:
+        found["pg_version"] = read_text(os.path.join(place, "PG_VERSION")).strip()
+    if not ours:
+        found["lock"] = next((name for name in LOCK_FILES if name in names), "")
+        newest, left = 0.0, ENTRIES_LOOKED_AT
+        for folder, folders, files in os.walk(place):
+            if folder.count("/") - place.count("/") >= 1:
+                folders.clear()
+            for name in files[:left]:
+                with contextlib.suppress(OSError):
+                    newest = max(newest, os.lstat(os.path.join(folder, name)).st_mtime)
+            left -= min(left, len(files))
+        found["written_s"] = max(0, int(time.time() - newest)) if newest else None
+    return found
+
+
+def volumes_of(mounts: list[dict[str, t.Any]], places: dict[str, str]) -> dict[str, str]:
+    """Return the volumes that a container mounts, by name or by their folders on the host, with ``rw`` or ``ro``."""
+    found: dict[str, str] = {}
+    for mount in mounts:
+        source = mount.get("Source") or ""
+        for name, place in places.items():
+            if mount.get("Name") == name or source == place or source.startswith(place + "/"):
+                found[name] = "rw" if mount.get("RW") or found.get(name) == "rw" else "ro"
+    return found
 
 
 def run_query(engine: Engine, container: str, argv: list[str]) -> dict[str, t.Any]:

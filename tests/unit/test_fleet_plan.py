@@ -15,7 +15,7 @@ STATE: dict[str, Any] = {
     "host": {"memory_mb": 8000, "cores": 4},
     "engine": {"api_version": "1.45", "available": True},
     "containers": {},
-    "foreign_containers": [],
+    "foreign_containers": {},
     "files": {},
     "images": {},
     "volumes": {},

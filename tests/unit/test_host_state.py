@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,36 @@ def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(t
     layers = {"UpperDir": f"{tmp_path}/top", "LowerDir": f"{tmp_path}/app:{tmp_path}/base"}
     assert host_state.users_of(layers) == {"root": 0, "shop": 1000}
     assert host_state.users_of({}) == {}
+
+
+def test_a_volume_tells_what_is_in_it_and_whether_somebody_uses_it(tmp_path: Path):
+    volume = tmp_path / "volume"
+    (volume / "lost+found").mkdir(parents=True)
+    assert host_state.describe_volume(str(volume), ours=False) == {
+        "uid": os.getuid(),
+        "empty": True,
+        "pg_version": "",
+        "lock": "",
+        "written_s": None,
+    }
+    (volume / "pg_wal").mkdir()
+    for name in ("PG_VERSION", "postmaster.pid", "pg_wal/1"):
+        (volume / name).write_text("17\n")
+        os.utime(volume / name, (1000, 1000))
+    found = host_state.describe_volume(str(volume), ours=False)
+    assert (found["empty"], found["pg_version"], found["lock"]) == (False, "17", "postmaster.pid")
+    assert found["written_s"] > 10**6
+    os.utime(volume / "pg_wal/1")
+    assert host_state.describe_volume(str(volume), ours=False)["written_s"] < 60
+    assert "lock" not in host_state.describe_volume(str(volume), ours=True)
+    assert host_state.describe_volume(str(tmp_path / "elsewhere"), ours=False)["empty"] is None
+
+
+def test_a_volume_is_found_behind_a_folder_of_the_host_too():
+    places = {"data": "/var/lib/docker/volumes/data/_data", "data2": "/var/lib/docker/volumes/data2/_data"}
+    mounts = [
+        {"Type": "volume", "Name": "data2", "Source": places["data2"], "RW": False},
+        {"Type": "bind", "Source": places["data"] + "/sub", "RW": True},
+        {"Type": "bind", "Source": "/etc", "RW": True},
+    ]
+    assert host_state.volumes_of(mounts, places) == {"data": "rw", "data2": "ro"}

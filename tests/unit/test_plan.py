@@ -393,3 +393,88 @@ def test_a_port_on_an_address_that_the_host_has_not_is_refused(
             plan({**state, "host": host}, declared)
     else:
         assert plan({**state, "host": host}, declared)["needed"]
+
+
+STORE: dict[str, Any] = {**DECLARED, "volumes": [{"name": "redis_data", "path": "/data", "variable": "redis_volume", "data": True}]}
+
+
+def foreign(status: str = "running", mode: str = "rw") -> dict[str, Any]:
+    """Return a container of somebody else that mounts the volume of Redis."""
+    return {"ports": [], "status": status, "running": status == "running", "volumes": {"redis_data": mode}}
+
+
+@pytest.mark.parametrize("status", ["running", "exited", "restarting"])
+def test_a_volume_that_a_container_of_somebody_else_mounts_is_never_taken_over(state: dict[str, Any], status: str) -> None:
+    state["volumes"]["redis_data"] |= {"labels": {}, "empty": False}
+    state["foreign_containers"]["old-redis"] = foreign(status)
+    with pytest.raises(
+        DeclarationError, match=rf"redis_data is used by the container old-redis \({status}\).*docker rm -f old-redis.*redis_volume"
+    ):
+        plan(state, STORE, adopt=True)
+
+
+@pytest.mark.parametrize(
+    ("user", "refused"), [(foreign(), True), (foreign("exited"), False), (foreign(mode="ro"), False)], ids=["writes", "stopped", "reads"]
+)
+def test_a_second_server_on_our_own_volume_is_refused(state: dict[str, Any], user: dict[str, Any], refused: bool) -> None:
+    state["foreign_containers"]["other"] = user
+    if refused:
+        with pytest.raises(DeclarationError, match="Two servers on one volume"):
+            plan(state, STORE)
+    else:
+        assert plan(state, STORE)["needed"] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [
+        ({"written_s": 5, "lock": ""}, "somebody may use it: the last write was 5 s ago"),
+        ({"written_s": 300, "lock": "postmaster.pid"}, r"its file postmaster\.pid says that a server uses it.*10 minutes"),
+        ({"written_s": 700, "lock": "postmaster.pid"}, ""),
+        ({"written_s": 90, "lock": ""}, ""),
+        ({"written_s": None, "lock": ""}, ""),
+    ],
+)
+def test_a_volume_that_somebody_wrote_to_lately_is_not_taken_over(state: dict[str, Any], there: dict[str, Any], refused: str) -> None:
+    state["volumes"]["redis_data"] |= {"labels": {}, "empty": False, **there}
+    if refused:
+        with pytest.raises(DeclarationError, match=refused):
+            plan(state, STORE, adopt=True)
+    else:
+        assert plan(state, STORE, adopt=True)["needed"] == []
+
+
+def test_data_of_another_user_is_refused_by_the_plan_and_so_in_check_mode(state: dict[str, Any]) -> None:
+    # The alpine and Debian images differ in that number.
+    state["volumes"]["redis_data"] |= {"uid": 70, "empty": False}
+    state["images"]["redis:7-alpine"]["users"] = {"root": 0, "redis": 999}
+    with pytest.raises(DeclarationError, match="volume redis_data holds data of user 70, but the image runs as user 999"):
+        plan(state, STORE)
+    state["volumes"]["redis_data"]["empty"] = True
+    plan(state, STORE)
+
+
+def test_an_empty_volume_does_not_take_the_place_of_the_one_with_the_data(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
+    moved = {**STORE, "volumes": [{**STORE["volumes"][0], "name": "new"}]}
+    with pytest.raises(DeclarationError, match=r"runs on the volume redis_data, and redis_volume names new, which is empty.*Set it back"):
+        plan(state, moved)
+    # A volume with data, another major version, one that does not run any more, and what is no data may be meant.
+    filled = copy.deepcopy(state)
+    filled["volumes"]["new"] = {"labels": {"slipway.stack": "slipway"}, "empty": False}
+    assert plan(filled, moved)["needed"]
+    assert plan(state, {**moved, "image": "redis:8-alpine"})["needed"]
+    assert plan(state, {**moved, "volumes": [{**moved["volumes"][0], "data": False}]})["needed"]
+    state["containers"]["slipway-redis"]["running"] = False
+    assert plan(state, moved)["needed"]
+
+
+def test_all_clashes_come_at_once(state: dict[str, Any]) -> None:
+    state["foreign_containers"]["old"] = {**foreign(), "volumes": {"redis_data": "rw", "more": "rw"}}
+    state["volumes"]["redis_data"]["labels"] = {}
+    state["volumes"]["more"] = {"labels": {}}
+    second = {**STORE, "name": "second", "volumes": [{"name": "more", "path": "/data"}]}
+    arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": True}
+    with pytest.raises(DeclarationError) as raised:
+        plan_services([STORE, second], state, **arguments)
+    assert len(str(raised.value).splitlines()) == 2
