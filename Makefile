@@ -5,7 +5,7 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image images lab demo check test test-all lint unit scenario molecule e2e bench clean
+.PHONY: help tools image images lab demo check test test-all lint unit sanity scenario molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,8 +45,11 @@ test-all: ## The same with every test of every scenario, which takes hours
 lint: ## Check style, types and rules
 	@lab/test lint
 
-unit: ## Run all unit tests, without Docker
+unit: ## All unit tests, and the checks of sanity, without Docker
 	@lab/test unit
+
+sanity: ## What others check: ansible-test sanity, galaxy-importer, antsibull-docs
+	@lab/test sanity
 
 scenario: ## One scenario's tests against a lab that stays up: make scenario S=release K=test_two_releases
 	@lab/step tools lab/tools

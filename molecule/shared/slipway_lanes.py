@@ -36,6 +36,7 @@ SHARDS = (
     "backup-losses",
     "restore",
     "cluster",
+    "images",
     "default",
     "product",
 )

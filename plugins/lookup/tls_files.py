@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: tls_files
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Read a certificate and its key on the controller, and say what is wrong with them
 description:

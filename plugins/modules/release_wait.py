@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_wait
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Wait on the controller
 description:

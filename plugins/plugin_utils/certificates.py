@@ -308,11 +308,11 @@ def authority_problems(certificate: bytes | None, key: bytes | None, certificate
     private: Any = None
     problems = []
     if key is not None:
-        private, _, wrong = read_key(key, key_file)
-        problems += [f"{key_file} is not the key of a CA that can be used: {remedy}" for _ in wrong[:1]]
+        private, _unused, wrong = read_key(key, key_file)
+        problems += [f"{key_file} is not the key of a CA that can be used: {remedy}" for _unused in wrong[:1]]
     if certificate is not None:
-        chain, _, wrong = read_certificates(certificate, certificate_file)
-        problems += [f"{certificate_file} is not a certificate that can be read: {remedy}" for _ in wrong[:1]]
+        chain, _unused, wrong = read_certificates(certificate, certificate_file)
+        problems += [f"{certificate_file} is not a certificate that can be read: {remedy}" for _unused in wrong[:1]]
         if key is None and not wrong:
             problems.append(f"{certificate_file} is there, and its key {key_file} is not: {remedy}")
         if chain and private is not None and public_bytes(chain[0].public_key()) != public_bytes(private.public_key()):

@@ -155,10 +155,10 @@ def test_the_package_that_is_locked_is_the_one_that_is_tested():
     assert all(line.split("==")[1].split()[0] in shown for line in locked), (BIN, shown)
 
 
-SHIPPED = [path for path in tracked_files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in {"plugins", "roles"}]
+PROGRAMS = [path for path in tracked_files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in {"plugins", "roles"}]
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_what_ansible_test_refuses_is_not_written(path: Path):
     """It takes minutes to say so (make sanity); these are what is written without a thought."""
     text = path.read_text()

@@ -352,6 +352,7 @@ def test_a_scheduled_run_that_was_missed_is_caught_up(host: LabHost):
 # What must not break it
 
 
+@pytest.mark.extended("backup-runs")
 def test_two_runs_at_once_are_kept_apart(host: LabHost):
     before = names(host)
     host.run(f"systemd-run --unit first-run --collect --quiet --service-type=exec {HOST_PROGRAM} run")

@@ -257,6 +257,7 @@ def test_all_points_are_listed(host: LabHost, lab: Lab):
     assert "verified" in here
 
 
+@pytest.mark.extended("restore")
 def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_offered(host: LabHost, lab: Lab, damaged: str):
     host.run(f"{HOST_PROGRAM} drill {points(host)[-2]['name']}")
     before = points(host)[-2]

@@ -11,6 +11,9 @@ from slipway_lab import STORES, Container, Lab
 CAPABILITIES: dict[str, int] = {}
 STATUS = r"""
 import os, subprocess
+
+# On hosts that share the tiers these hold as on one that has all of them.
+pytestmark = pytest.mark.extended("cluster", scenario="cluster")
 pids = subprocess.run(["docker", "top", V["container"], "-o", "pid"], capture_output=True, text=True, check=True).stdout.split()[1:]
 found = {}
 for pid in pids:

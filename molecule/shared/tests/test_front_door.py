@@ -14,6 +14,9 @@ import pytest
 import websockets
 from slipway_lab import Lab, Stranger, access_log, logged, wait_until
 
+# On hosts that share the tiers these hold as on one that has all of them.
+pytestmark = pytest.mark.extended("cluster", scenario="cluster")
+
 YEAR = "max-age=31536000"
 HEADERS = {
     "x-frame-options": "deny",

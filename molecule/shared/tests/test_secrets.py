@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import uuid
 
+import pytest
 import slipway_leaks
 from slipway_lab import ROOT, Lab
+
+# On hosts that share the tiers these hold as on one that has all of them.
+pytestmark = pytest.mark.extended("cluster", scenario="cluster")
 
 
 def test_no_secret_is_outside_the_secret_folders(lab: Lab):
