@@ -26,7 +26,7 @@ as_root() {
   elif command -v sudo >/dev/null; then
     sudo "$@"
   else
-    fail "'$1' needs root, and there is no sudo"
+    fail "'$1' needs root, but sudo is not installed"
   fi
 }
 
@@ -35,7 +35,7 @@ engine_answers() { timeout 30 docker info >/dev/null 2>&1; }
 
 os_field() { (. /etc/os-release && eval "printf '%s' \"\${$1:-}\""); }
 
-# Scripts of ours that run at once would fail on apt's own locks, which it does not wait for.
+# Scripts of the lab that run at once would fail on apt's own locks, which it does not wait for.
 locked_apt() {
   as_root flock /run/lock/slipway-apt.lock env DEBIAN_FRONTEND=noninteractive \
     apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 "$@"
@@ -83,7 +83,7 @@ apt_uri() {
     apt_refresh force
     uri=$(apt_target REPO_URI)
   fi
-  [ -n "$uri" ] || fail "apt names no source for the main component of $(os_field VERSION_CODENAME)"
+  [ -n "$uri" ] || fail "apt has no source for the main component of $(os_field VERSION_CODENAME)"
   printf '%s' "${uri%/}"
 }
 
@@ -98,7 +98,7 @@ apt_keyring() {
 
 # Makes trixie's packages known to apt on an older Debian, at a priority below all that the machine has.
 add_trixie() {
-  [ "$(os_field ID)" = debian ] || fail "this is $(os_field PRETTY_NAME), not Debian: install $1 as it documents, and run this again"
+  [ "$(os_field ID)" = debian ] || fail "this is $(os_field PRETTY_NAME), not Debian: install $1 yourself, and run this again"
   if [ "$(os_field VERSION_CODENAME)" = trixie ]; then
     apt_refresh
     return
@@ -152,14 +152,14 @@ ensure_network() {
 
 # What a user may set; the same in all scripts.
 lab=${LAB:-lab}
-[[ $lab =~ ^[a-z][a-z0-9-]{0,30}$ ]] || fail "LAB is '$lab': lower-case letters, digits and dashes, beginning with a letter"
-[ "$lab" != prod ] || fail "LAB is 'prod', and inventories/prod is not a lab's"
+[[ $lab =~ ^[a-z][a-z0-9-]{0,30}$ ]] || fail "LAB is '$lab': it must have only lower-case letters, digits and dashes, and begin with a letter"
+[ "$lab" != prod ] || fail "LAB is 'prod', but inventories/prod is not a lab: choose another name"
 # shellcheck disable=SC2034
 state=$repository/.lab/$lab
 # shellcheck disable=SC2034
 inventory=$repository/inventories/$lab
 
-# Tells whether an environment was made by lab/up as a whole, which may then replace and remove it. Another may be a user's.
+# Whether an environment was made by lab/up as a whole, which may then replace and remove it. Another may be a user's.
 is_made_here() {
   [ "$(cat "$1/.gitignore" 2>/dev/null)" = '*' ] && [ -e "$1/group_vars/all/lab.yml" ]
 }
