@@ -214,13 +214,14 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
         recreate.append(f"image {actual['image']} becomes {image}")
     elif known and known["id"] != actual["image_id"]:
         recreate.append(f"image {image} is a newer one")
+    # docker_container would remove what runs before it creates another: unlike memory, it does not change this limit of a living one.
+    if actual["nano_cpus"] != round(options["cpus"] * 1e9):
+        recreate.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
     if recreate:
         return recreate, mend
     wanted_memory = int(options["memory"][:-1]) * 2**20
     if actual["memory"] != wanted_memory:
         mend.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
-    if actual["nano_cpus"] != round(options["cpus"] * 1e9):
-        mend.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
     # The engine says 0 for its default.
     if (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
         mend.append(f"CPU shares {actual['cpu_shares']} become {options['cpu_shares']}")

@@ -130,7 +130,7 @@ CONTAINER_CHANGES = [
     # Caught alive between two ends.
     ({"health": "starting", "restarts": 3}, "the container is restarting", {"restart": True, "reload": False, "wait": True}),
     ({"memory": 2**20}, "memory limit 1 MiB becomes 128 MiB", {"make": True, "recreate": False}),
-    ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"make": True, "recreate": False}),
+    ({"nano_cpus": 2 * 10**9}, "CPU limit 2 becomes 1", {"make": True, "recreate": True}),
     ({"cpu_shares": 512}, "CPU shares 512 become 1024", {"make": True, "recreate": False}),
     ({"restart_policy": "no"}, "restart policy no becomes unless-stopped", {"make": True, "recreate": False}),
     ({"networks": {}}, "joins network slipway-database", {"make": True, "recreate": False}),
