@@ -218,3 +218,11 @@ def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_
         inputs = {"container_service_host_state": state, "container_service_stack": "s", "container_service_root": "/etc/slipway"}
         given = role_task("container_service", "healthy.yml", name, "vars", inputs)
         assert given["__container_service_serving"] == asked
+
+
+@pytest.mark.parametrize("playbook", ["backup", "drill", "restore"])
+def test_recovery_points_that_nobody_keeps_are_not_reported_as_fine(play: Run, checkout: Path, playbook: str) -> None:
+    shutil.copy(ROOT / "group_vars/all.yml", checkout / "inventories/test/group_vars/all/00_shared.yml")
+    done = play(playbook)
+    assert done.returncode == 2, done.stdout
+    assert "No host is in the group backup" in done.stdout
