@@ -109,3 +109,27 @@ def test_what_is_wrong_is_told_at_once_and_before_anything_is_touched():
     mistakes = role_variable("nginx", "__nginx_mistakes", {**BASE["nginx"], **inputs})
     for part in ("nginx_server_names must", "nginx_backend_paths must", "X-A is null", "nginx_server_extra closes", "each path once"):
         assert [mistake for mistake in mistakes if part in mistake], part
+
+
+@pytest.mark.parametrize(
+    ("role", "inputs", "told"),
+    [
+        (
+            "redis",
+            {"redis_settings": {"save": '"a', "include": "/x", "hz": 20}},
+            ["redis_settings: save holds a quote", "must not set include"],
+        ),
+        ("redis", {"redis_app_rules": ["~*", "nopass"]}, ["redis_app_rules must hold rules"]),
+        (
+            "postgres",
+            {"postgres_settings": {"include": "x", "work_mem": None, "jit": False}},
+            ["must not include other files", "work_mem is null"],
+        ),
+    ],
+)
+def test_settings_are_told_as_mistakes(role: str, inputs: dict[str, Any], told: list[str]):
+    state = {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}, "containers": {}}
+    mistakes = role_variable(role, f"__{role}_mistakes", {**BASE[role], **inputs, "container_service_host_state": state})
+    assert len(mistakes) == len(told)
+    for part in told:
+        assert [mistake for mistake in mistakes if part in mistake], mistakes
