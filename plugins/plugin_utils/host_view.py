@@ -17,6 +17,7 @@ from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import SHARED_PREFIX
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
 
 try:
     # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
@@ -142,7 +143,8 @@ class HostView:
         Raises:
             AnsibleError: It has none.
         """
-        return plain(self._templar.template(self._variables[name]))
+        with compiled_once():
+            return plain(self._templar.template(self._variables[name]))
 
     def value(self, name: str, default: Any = None) -> tuple[Any, str]:
         """Return a variable's value, and why it has none ("" when it has one)."""

@@ -1,0 +1,115 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Templates that are compiled once: the same results, errors too, in fewer compilations, and nothing left behind in Ansible."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+from jinja2 import Environment
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import compiled
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
+
+SOURCES = [
+    "{{ number + 1 }}",
+    "{{ name }} and {{ name | upper }}",
+    "{% for item in items %}{{ item }},{% endfor %}",
+    "{{ {'a': name, 'b': items} }}",
+    "{{ name | regex_replace('^(.)', '\\1\\1') }}",
+    "{{ nested }}",
+    "{{ lookup('ansible.builtin.vars', 'name') }}",
+    "{{ missing | default('none') }}",
+    "plain",
+]
+VALUES: list[dict[str, Any]] = [
+    {"number": 1, "name": "one", "items": [1, 2], "nested": trust_as_template("{{ name }}!")},
+    {"number": 2, "name": "two", "items": [], "nested": trust_as_template("{{ number }}!")},
+]
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sources that Jinja compiles from now on, beginning with none kept."""
+    sources: list[str] = []
+    real = Environment.compile
+
+    def counted(self: Environment, source: Any, *arguments: Any, **options: Any) -> Any:
+        sources.append(str(source))
+        return real(self, source, *arguments, **options)
+
+    monkeypatch.setattr(Environment, "compile", counted)
+    monkeypatch.setattr(compiled, "_code", {})
+    return sources
+
+
+def results(values: dict[str, Any]) -> list[Any]:
+    templar = Templar(DataLoader(), variables=values)
+    return [templar.template(trust_as_template(source)) for source in SOURCES]
+
+
+def test_results_are_the_same_and_each_source_is_compiled_once(compilations: list[str]) -> None:
+    """For another host with other values, too."""
+    expected = [results(values) for values in VALUES]
+    several = len(compilations)
+    compilations.clear()
+    with compiled_once():
+        assert [results(values) for values in VALUES] == expected
+    assert len(compilations) == len(set(compilations)) < several
+
+
+def test_syntax_and_escapes_are_told_apart(compilations: list[str]) -> None:
+    source = trust_as_template("{{ 'a\\tb' }}")
+    templar = Templar(DataLoader(), variables={})
+    with compiled_once():
+        kept = templar.template(source, escape_backslashes=True)
+        assert templar.template(source, escape_backslashes=False) != kept
+        assert templar.template(source, escape_backslashes=True) == kept
+    assert compilations
+
+
+def test_errors_are_raised_each_time(compilations: list[str]) -> None:
+    templar = Templar(DataLoader(), variables={})
+    with compiled_once():
+        for source in ("{{ missing }}", "{{ 1 + }}") * 2:
+            with pytest.raises(AnsibleError):
+                templar.template(trust_as_template(source))
+    assert compilations
+
+
+def test_ansible_is_as_before_after_the_block_and_an_error_in_it() -> None:
+    environment = compiled.AnsibleEnvironment
+    before = environment.compile
+
+    def fail() -> None:
+        with compiled_once(), compiled_once():
+            assert environment.compile is not before
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert environment.compile is before
+    assert "compile" not in vars(environment)
+
+
+@pytest.mark.usefixtures("compilations")
+def test_an_ansible_of_another_make_gives_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose insides are named otherwise: it takes longer."""
+    expected = results(VALUES[0])
+    monkeypatch.setattr(compiled, "AnsibleEnvironment", None)
+    with compiled_once():
+        assert results(VALUES[0]) == expected
+    assert not compiled._code
+
+
+def test_the_views_of_several_hosts_share_what_is_compiled(compilations: list[str]) -> None:
+    for number in range(3):
+        raw = {"value": trust_as_template("{{ number * 2 }} of this test"), "number": number}
+        assert HostView(raw, {}, {}, DataLoader()).resolve("value") == f"{number * 2} of this test"
+    assert len(compilations) == 1
