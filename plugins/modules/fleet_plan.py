@@ -35,7 +35,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Compare everything with what is declared
+- name: Compare all hosts with the inventory
   slipway.stack.fleet_plan:
     roles:
       - {group: redis, role: redis}
