@@ -232,6 +232,11 @@ def run_in_container(engine: Engine, container: str, argv: list[str], what: str,
         time.sleep(1)
 
 
+def look_at(inputs: list[str]) -> str:
+    """Return what a refusal adds about the inputs that it may come from, as a line of its own; "" where there are none."""
+    return f"\nCorrect what it names; it comes from {inputs[0] if len(inputs) == 1 else 'one of ' + ', '.join(inputs)}." if inputs else ""
+
+
 def reload(engine: Engine, container: str, argv: list[str]) -> None:
     """Have the service take over what is current.
 

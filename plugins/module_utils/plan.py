@@ -54,6 +54,7 @@ FIELDS: dict[str, t.Any] = {
     "trial": [],
     "reload": [],
     "converge": {},
+    "judged_inputs": [],
     "one_shot": False,
     "hardening_exceptions": [],
 }
@@ -611,6 +612,7 @@ def plan_service(
         # What runs goes on, or runs again, unless its successor is known to run.
         "keep": not service["one_shot"] and bool(recreate) and (bool(moved) or (actual["running"] and not failing)),
         "trial": service["trial"],
+        "judged_inputs": service["judged_inputs"],
         "returns": not service["volumes"] or (bool(actual) and same_major(actual["image"], normal_reference(options["image"]))),
         # What runs there is not what was released: there is nothing to keep alive while another takes its place.
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],

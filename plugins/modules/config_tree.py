@@ -69,6 +69,11 @@ options:
     type: list
     elements: str
     default: []
+  judged_inputs:
+    description: Inputs that only the service itself can judge; a refusal names them.
+    type: list
+    elements: str
+    default: []
   keep:
     description: >-
       Whether to keep what configuration and secrets were, as M(slipway.stack.container_replace) goes back to them if the container that is
@@ -153,6 +158,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     container_user,
     forget_files,
     keep_files,
+    look_at,
     make_folder,
     read_text,
     reload,
@@ -262,6 +268,7 @@ def main() -> None:
             "container": {"type": "str", "required": True},
             "validate": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
+            "judged_inputs": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "bool", "default": False},
             "image_command": {"type": "bool", "default": False},
             "phase": {"type": "str", "default": "whole", "choices": ["whole", "prepare", "commit"]},
@@ -269,7 +276,9 @@ def main() -> None:
     )
     try:
         module.exit_json(**apply(module.params, Engine()))
-    except (RefusedError, EngineError, OSError) as error:
+    except RefusedError as error:
+        module.fail_json(msg=f"{error}{look_at(module.params['judged_inputs'])}")
+    except (EngineError, OSError) as error:
         module.fail_json(msg=str(error))
 
 

@@ -66,6 +66,11 @@ options:
     type: list
     elements: str
     default: []
+  judged_inputs:
+    description: Inputs that only the service itself can judge; a refusal names them.
+    type: list
+    elements: str
+    default: []
   timeout:
     description: Seconds that the command may take.
     type: float
@@ -125,6 +130,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     RefusedError,
     container_user,
+    look_at,
     make_folder,
     volume_to_give,
     write_file,
@@ -270,6 +276,7 @@ def main() -> None:
             "volumes": {"type": "list", "elements": "str", "default": []},
             "options": {"type": "dict", "required": True},
             "command": {"type": "list", "elements": "str", "default": []},
+            "judged_inputs": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "float", "default": 60},
             "log_lines": {"type": "int", "default": 20},
         }
@@ -279,7 +286,9 @@ def main() -> None:
         engine = Engine()
         uid, gid = attempt(module.params, engine)
         entrypoint, command = engine.image_command(module.params["image"])
-    except (RefusedError, EngineError, OSError) as error:
+    except RefusedError as error:
+        module.fail_json(msg=f"{error}{look_at(module.params['judged_inputs'])}")
+    except (EngineError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, uid=uid, gid=gid, entrypoint=entrypoint, command=command, seconds=round(time.monotonic() - began, 2))
 

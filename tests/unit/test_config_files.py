@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, switch
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, look_at, switch
 from ansible_collections.slipway.stack.plugins.modules.config_revision import restore
 from ansible_collections.slipway.stack.plugins.modules.config_tree import apply, prune
 
@@ -341,3 +343,21 @@ def test_folders_that_an_earlier_version_left_to_the_umask_are_opened(service: P
         (service / name).chmod(0o700)
     assert apply(both(service, "good", "a", reload=[]), Store(service))["changed"]
     assert {oct((service / name).stat().st_mode & 0o7777) for name in ("config", "config/a", "config/a/parts")} == {"0o755"}
+
+
+def test_a_refusal_by_the_service_names_the_inputs_that_it_judges():
+    assert look_at([]) == ""
+    assert look_at(["redis_settings"]) == "\nCorrect what it names; it comes from redis_settings."
+    assert "one of redis_app_rules, redis_settings" in look_at(["redis_app_rules", "redis_settings"])
+
+
+def test_inputs_that_a_service_judges_are_inputs_of_its_role(root: Path):
+    declared = {
+        path.parts[-3]: set(re.split(r",\s*", found[1]))
+        for path in root.glob("roles/*/vars/main.yml")
+        if (found := re.search(r"^    judged_inputs: \[([^]]+)\]", path.read_text(encoding="utf-8"), re.MULTILINE))
+    }
+    assert {"nginx", "postgres", "redis"} <= set(declared)
+    for role, names in declared.items():
+        specs = yaml.safe_load((root / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        assert names <= set(specs["main"]["options"]), role
