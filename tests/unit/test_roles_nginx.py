@@ -229,9 +229,18 @@ def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Pa
     [
         {},
         {"nginx_maintenance": True, "nginx_log_format": "main", "nginx_hsts": "max-age=63072000"},
+        {
+            "nginx_server_names": [".shop.example", "*.b.example", "~^(?<a>.{2,3})\\.example$", "bücher.example", "::1"],
+            "nginx_resolver": "fd00::53",
+        },
+        {
+            "nginx_backend_paths": ["/", '/a b;{}$x"\\'],
+            "nginx_unbuffered_paths": ["/stream"],
+            "nginx_trusted_proxies": ["10.0.0.1", "fd00::/8"],
+        },
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         {"nginx_backend_servers": ["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "state": "backup"}]},
-        {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" \\'},
+        {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" $a \\'},
     ],
 )
 def test_nginx_takes_the_configuration(tmp_path: Path, inputs: dict[str, Any]) -> None:
