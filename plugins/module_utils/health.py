@@ -76,7 +76,7 @@ class Watch:
             raise NeverError("does not exist")
         state = inspected["State"]
         if inspected.get("RestartCount", 0) - self.restarts >= RESTARTS_MEANING_FAILURE:
-            raise NeverError(f"restarts again and again, last with exit status {state.get('ExitCode')}")
+            raise NeverError(f"restarts repeatedly, last with exit status {state.get('ExitCode')}")
         if state["Status"] in ("exited", "dead", "created"):
             ended = f" with exit status {state.get('ExitCode')}" if state["Status"] == "exited" else ""
             killed = ", killed at its memory limit" if state.get("OOMKilled") else ""
@@ -91,7 +91,8 @@ class Watch:
         if health in ("healthy", "none"):
             return True
         check = inspected["Config"].get("Healthcheck") or {}
-        # An engine from 25 on asks a starting container as often as we would. Ours come on top at first, as most services start at once.
+        # An engine from 25 on checks a starting container as often as this would. These checks are additional at first, as most services
+        # start at once.
         often = 0 < check.get("StartInterval", 0) / 1e9 <= LONGEST_PAUSE
         return run_check and self._may_run(until=LONGEST_PAUSE if often else None) and self._passes(check)
 
@@ -112,7 +113,7 @@ class Watch:
         try:
             return self._engine.execute(self.name, argv, timeout=check.get("Timeout", 0) / 1e9 or 30)[0] == 0
         except EngineError:
-            # It ended meanwhile, or the check takes too long; the next look tells.
+            # It ended in the meantime, or the check takes too long; the next check shows it.
             return False
 
     def restarting(self) -> str:
@@ -124,9 +125,9 @@ class Watch:
         return f": it restarted {inspected['RestartCount']} times, last after exit status {state.get('ExitCode')}"
 
     def explain(self, why: str, lines: int) -> str:
-        """Return what a person needs to mend a container that did not come up, with its last ``lines`` log lines.
+        """Return what a person needs to fix a container that did not start, with its last ``lines`` log lines.
 
-        Its log is kept in a file: whoever asks may remove the container, to go back to what ran before.
+        Its log is kept in a file, because the caller may remove the container to roll back.
         """
         parts = [f"{self.name} {why}."]
         inspected = self._engine.inspect(self.name)
@@ -142,5 +143,5 @@ class Watch:
                 parts += hints(log.splitlines(), checks[-1]["Output"] if checks else "", tier, uid)
             kept = keep_log(self._engine, self.name)
             if kept:
-                parts.append(f"Its log is kept in {kept} on the host, also when the container is removed.")
+                parts.append(f"The log is kept on the host in {kept}, even if the container is removed.")
         return "\n".join(parts)

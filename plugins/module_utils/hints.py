@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to change in an inventory, told from what a container of a product wrote before it ended."""
+"""What to change in an inventory, derived from the log of a product's container that ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tier_of(container: str) -> str:
 
 
 def hints(log_lines: t.Iterable[str], check: str = "", tier: str = "backend", uid: str = "") -> list[str]:
-    """Return sentences with lines to paste into the inventory, for causes that a log tells.
+    """Return sentences with lines to paste into the inventory, for causes that a log shows.
 
     Args:
         log_lines: what the container wrote last.

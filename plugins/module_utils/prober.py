@@ -1,9 +1,9 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Count what clients lose while a product is released.
+"""Count failed requests while a product is released.
 
-Requests go out at a steady rate over keep-alive HTTP/1.1 connections, beside open WebSockets; no client ever retries.
+Requests go out at a steady rate over keep-alive HTTP/1.1 connections, together with open WebSockets; no client ever retries.
 It is a program of its own (``python prober.py --config FILE``), so that it outlives the task that started it, and needs
 nothing but the standard library. It always ends: by its stop file, by a signal, at its deadline, or with its parent.
 
@@ -73,7 +73,7 @@ class Target:
 
 
 def bracketed(host: str) -> str:
-    """Return a host as it stands in a URL or Host header: IPv6 addresses in brackets."""
+    """Return a host as it is written in a URL or Host header: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -669,7 +669,7 @@ class Http1Connection(asyncio.Protocol):
             self._poll.register(raw.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of the answer in; bytes that nobody asked for end the connection."""
+        """Read a part of the answer; unexpected bytes end the connection."""
         waiting = self._waiting
         if waiting is None or waiting.done():
             self.abort()
@@ -814,7 +814,7 @@ class Http1Client:
             self._meter.failed(reason, str(job.target), request=job.name)
             return
         if self._connection is not None and self._connection.closed:
-            # The answer itself said that the connection ends.
+            # The answer itself ends the connection.
             self._connection = None
         version = version_in(self._settings, answer.headers, answer.body)
         if self._settings.accepts(answer.status):
@@ -880,7 +880,7 @@ class Http1Load:
             pool.idle.append(client)
 
     def _unanswered(self, job: Job) -> None:
-        """Count a request that had no answer when the prober ended: nobody knows that it was not lost."""
+        """Count a request that had no answer when the prober ended: it may have been lost."""
         self._meter.failed("no answer when the prober ended", str(job.target), request=job.name)
 
     async def finish(self, seconds: float) -> None:
@@ -953,7 +953,7 @@ class WebSocketClient:
         self._leaving = False
 
     async def run(self, delay: float) -> None:
-        """Open after a delay and stay until told to leave."""
+        """Open after a delay and stay open until the prober stops."""
         gone: float | None = None
         loop = asyncio.get_running_loop()
         while not self._leaving:
@@ -1121,7 +1121,7 @@ async def pace(rate: float, meter: Meter, submits: Sequence[Callable[[float], No
 
 
 def process_started(pid: int) -> str | None:
-    """Return what tells a process from a later one with the same number; None when there is none, "" where nothing tells.
+    """Return what distinguishes a process from a later one with the same number; None if there is none, "" if it is not known.
 
     Linux knows the start in clock ticks; elsewhere only the number is looked at.
     """
@@ -1159,7 +1159,7 @@ class Control:
         folder: Private folder with ``result.json`` (written), ``marks`` (one JSON object a line) and ``stop`` (its presence ends the run).
         deadline_seconds: The longest that it runs.
         parent_pid: The process whose end ends the run too; 0 for none.
-        parent_started: What process_started said about that process.
+        parent_started: What process_started returned for that process.
     """
 
     folder: Path
@@ -1318,7 +1318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return await Prober(settings, control).run()
 
     if run_bounded(probe()) == "parent gone":
-        # Nobody is left who would read the results or tidy up.
+        # The parent that would read the results and clean up has ended.
         remove_folder(path.parent)
     return 0
 

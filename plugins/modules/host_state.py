@@ -25,7 +25,7 @@ options:
     type: path
     default: /etc/slipway
   digest_key:
-    description: Random text that keys the digests of files, so that they tell nothing elsewhere. The action plugin gives it.
+    description: Random string that keys the digests of files, so that they reveal nothing in a log. The action plugin sets it.
     type: str
     required: true
   images:
@@ -48,7 +48,7 @@ options:
     type: float
     default: 3
   files:
-    description: Further files to describe beside those of the stack, by absolute path; shell patterns are expanded.
+    description: Further files to describe in addition to those of the stack, by absolute path; shell patterns are expanded.
     type: list
     elements: str
     default: []
@@ -84,7 +84,7 @@ engine:
 containers:
   description: >-
     The stack's containers by name, with image, state, health, labels, networks, limits and the memory that they take; never their
-    environment. One without labels that bears the name of a service that was deployed here is among them.
+    environment. One without labels that has the name of a service that was deployed here is among them.
   returned: always
   type: dict
 foreign_containers:
@@ -98,7 +98,7 @@ networks:
 volumes:
   description: >-
     All volumes by name, with C(labels), C(mountpoint), the C(uid) that owns its root, whether it is C(empty), and the C(pg_version) of a
-    PostgreSQL cluster; those that are not the stack's also with C(lock) and C(written_s), which tell whether somebody uses it.
+    PostgreSQL cluster; those that are not the stack's also with C(lock) and C(written_s), which show whether it is in use.
   returned: always
   type: dict
 images:
@@ -121,7 +121,7 @@ listening:
   type: dict
 reach:
   description: >-
-    For each of O(reach) C(open), C(refused) (the address answers, but nothing listens or lets this host in), or C(unreachable) with a
+    For each of O(reach) C(open), C(refused) (the address answers, but nothing listens or a firewall rejects it), or C(unreachable) with a
     reason.
   returned: always
   type: dict
@@ -168,9 +168,9 @@ from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_
 CONTENT_LIMIT = 65536
 # By which servers say that they use a folder: PostgreSQL, and SQLite in Chroma while it is open.
 LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
-# Of a volume that is not ours so many files are looked at.
+# Of a foreign volume, at most this many files are checked.
 ENTRIES_LOOKED_AT = 2000
-# Where the kernel tells of processes and of control groups.
+# Where the kernel lists processes and control groups.
 PROCESSES = "/proc"
 CONTROL_GROUPS = "/sys/fs/cgroup"
 
@@ -238,7 +238,7 @@ def own_addresses() -> list[str]:
 def memory_used(pid: int) -> int:
     """Return the bytes that the container of a process takes, as ``docker stats`` counts them: without files that it read once.
 
-    Read from the control groups, of version 1 or 2, as asking the engine costs a second. 0 where they do not tell.
+    Read from the control groups, of version 1 or 2, as asking the engine costs a second. 0 if they do not have it.
     """
     groups = dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
     if "memory" in groups:
@@ -291,7 +291,7 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def of_the_stack(name: str, labels: dict[str, str], stack: str, folder: str) -> bool:
-    """Tell whether a container is the stack's: by its label, or made anew by hand under the name of a service that ran here.
+    """Return whether a container is the stack's: by its label, or re-created by hand under the name of a service that ran here.
 
     Args:
         name: the container's name.
@@ -360,7 +360,7 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
 
 
 def read_volumes(engine: Engine, stack: str, state: dict[str, t.Any]) -> None:
-    """Add to the state all volumes, and to each container of somebody else those that it mounts."""
+    """Add to the state all volumes, and to each foreign container those that it mounts."""
     for volume in engine.get("/volumes").get("Volumes") or []:
         labels = volume.get("Labels") or {}
         state["volumes"][volume["Name"]] = {
@@ -375,7 +375,7 @@ def read_volumes(engine: Engine, stack: str, state: dict[str, t.Any]) -> None:
 
 
 def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
-    """Return who owns a volume's root and what is in it; of one that is not ours also whether somebody seems to use it.
+    """Return who owns a volume's root and what is in it; of a foreign one also whether it seems to be in use.
 
     ``written_s`` are the seconds since the last write that a look at the upper folders finds, and ``lock`` the file by which a server says
     that it runs, or that it ended in a crash.

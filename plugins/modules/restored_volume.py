@@ -238,7 +238,7 @@ def exchange(live: Path, staged: Path, aside: Path, journal_path: Path, journal:
         journal["phase"] = "place"
         write_journal(journal_path, journal)
     else:
-        # Half of what a run before has placed; its whole is staged anew.
+        # Half of what an earlier run has placed; all of it is staged again.
         for entry in entries(live, last, at_end=False):
             remove(entry)
     fill_from(live, staged, last)

@@ -120,7 +120,7 @@ def test_a_container_that_comes_up_takes_the_place(item: dict[str, Any]):
     [
         ({"unstartable": "new"}, "cannot be started: bind: cannot assign requested address"),
         ({"states": ["starting", "exited"]}, r"(?s)is exited with exit status 78.*what it wrote"),
-        ({"states": ["starting", "restarting"]}, "restarts again and again, last with exit status 1"),
+        ({"states": ["starting", "restarting"]}, "restarts repeatedly, last with exit status 1"),
         ({"states": ["starting", "unhealthy"]}, "is unhealthy"),
         ({"states": ["starting"]}, r"did not come up within 0\.5 s"),
     ],
@@ -137,7 +137,7 @@ def test_one_that_does_not_come_up_leaves_the_former_one_with_its_files(item: di
 
 @as_root
 def test_the_log_of_one_that_is_removed_is_kept(item: dict[str, Any], tmp_path: Path):
-    with pytest.raises(RefusedError, match=r"Its log is kept in .*/log/s-redis\.log on the host"):
+    with pytest.raises(RefusedError, match=r"The log is kept on the host in .*/log/s-redis\.log"):
         container_replace.replace(FakeEngine(OLD, NEW, states=["exited"]), item, 20)
     kept = tmp_path / "log/s-redis.log"
     assert kept.read_text() == "what it wrote\n"

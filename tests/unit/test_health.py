@@ -113,7 +113,7 @@ def test_a_container_that_restarts_again_and_again_never_becomes_healthy():
     watch = Watch(engine, "a")
     assert not watch.ready()
     engine.container["RestartCount"] = 7 + health.RESTARTS_MEANING_FAILURE
-    with pytest.raises(NeverError, match="again and again"):
+    with pytest.raises(NeverError, match="restarts repeatedly"):
         watch.ready()
 
 
