@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader
 from ansible.template import Templar, trust_as_template
 from jinja2 import Environment
 
@@ -26,6 +27,8 @@ SOURCES = [
     "{{ nested }}",
     "{{ lookup('ansible.builtin.vars', 'name') }}",
     "{{ missing | default('none') }}",
+    "{{ [1, 2, 3] | slipway.stack.fleet_batches(2) | map(attribute='hosts') }}",
+    "{{ number is ansible.builtin.truthy }}",
     "plain",
 ]
 VALUES: list[dict[str, Any]] = [
@@ -85,7 +88,7 @@ def test_errors_are_raised_each_time(compilations: list[str]) -> None:
 
 def test_ansible_is_as_before_after_the_block_and_an_error_in_it() -> None:
     environment = compiled.AnsibleEnvironment
-    before = environment.compile
+    before, finds = environment.compile, filter_loader.get
 
     def fail() -> None:
         with compiled_once(), compiled_once():
@@ -95,7 +98,28 @@ def test_ansible_is_as_before_after_the_block_and_an_error_in_it() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert environment.compile is before
+    assert filter_loader.get == finds
     assert "compile" not in vars(environment)
+    assert "get" not in vars(filter_loader)
+
+
+def test_a_filter_of_a_collection_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By however many environments; one that is not there is an error each time."""
+    monkeypatch.setattr(compiled, "_filters", {})
+    looked: list[str] = []
+    real = type(filter_loader).get_with_context
+
+    def counted(self: Any, name: str, *arguments: Any, **options: Any) -> Any:
+        looked.append(name)
+        return real(self, name, *arguments, **options)
+
+    monkeypatch.setattr(type(filter_loader), "get_with_context", counted)
+    for number in range(3):
+        view = HostView({"value": trust_as_template("{{ [1, 2] | slipway.stack.fleet_batches(2) | length }}")}, {}, {}, DataLoader())
+        assert view.resolve("value") == 1, number
+    assert looked.count("slipway.stack.fleet_batches") == 1
+    with pytest.raises(AnsibleError), compiled_once():
+        Templar(DataLoader(), variables={}).template(trust_as_template("{{ 1 | slipway.stack.not_there }}"))
 
 
 @pytest.mark.usefixtures("compilations")
