@@ -204,17 +204,17 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     recreate: list[str] = []
     mend: list[str] = []
     if "slipway.stack" not in actual["labels"]:
-        return ["it was made by hand"], mend
+        return ["it was created by hand"], mend
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
         recreate.append("its declaration changed")
     if not actual["labels"].get("slipway.uid"):
-        recreate.append("it does not say who its user is")
+        recreate.append("its user is unknown")
     image = normal_reference(options["image"])
     known = state["images"].get(image)
     if image != actual["image"]:
         recreate.append(f"image {actual['image']} becomes {image}")
     elif known and known["id"] != actual["image_id"]:
-        recreate.append(f"image {image} is a newer one")
+        recreate.append(f"image {image} was updated")
     # docker_container would remove what runs before it creates another: unlike memory, it does not change this limit of a living one.
     if actual["nano_cpus"] != round(options["cpus"] * 1e9):
         recreate.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
@@ -656,7 +656,7 @@ def plan_service(
 def stale_reason(container: str) -> str:
     """Return why a container goes that is not declared."""
     left = container.endswith((NEXT, BEFORE, TRIAL))
-    return f"{container}: " + ("is left of a run that was interrupted" if left else "is not declared any more")
+    return f"{container}: " + ("was left by an interrupted run" if left else "is no longer declared")
 
 
 def plan_services(

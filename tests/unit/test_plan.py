@@ -136,7 +136,7 @@ CONTAINER_CHANGES = [
     ({"networks": {}}, "joins network slipway-database", {"make": True, "recreate": False}),
     ({"networks": {"slipway-database": ["redis"], "bridge": []}}, "leaves network bridge", {"make": True, "recreate": False}),
     ({"networks": {"slipway-database": []}}, "gets its names on network slipway-database again", {"make": True}),
-    ({"image_id": "sha256:0"}, "image redis:7-alpine is a newer one", {"recreate": True}),
+    ({"image_id": "sha256:0"}, "image redis:7-alpine was updated", {"recreate": True}),
     ({"image": "redis:6"}, "image redis:6 becomes redis:7-alpine", {"recreate": True}),
     (
         {"labels": {"slipway.stack": "slipway", "slipway.owner": "redis", "slipway.uid": "999"}},
@@ -274,7 +274,7 @@ def test_a_wrong_declaration_is_refused(state: dict[str, Any], change: dict[str,
 def test_a_container_made_by_hand_is_replaced_and_not_asked_anything(state: dict[str, Any]) -> None:
     state["containers"]["slipway-redis"]["labels"] = {}
     found = plan(state)["needed"][0]
-    assert found["reasons"] == ["it was made by hand"]
+    assert found["reasons"] == ["it was created by hand"]
     assert (found["recreate"], found["replaced"], found["by_hand"]) == (True, True, True)
     # Its files are written again, as it may have been made because they were lost; its image may be anything.
     assert found["files"]
@@ -351,7 +351,7 @@ def test_what_an_interrupted_replacement_has_left_goes(state: dict[str, Any], su
     state["containers"][f"slipway-redis{suffix}"]["labels"]["slipway.owner"] = "redis"
     found = plan(state)
     assert (found["needed"], found["stale"]) == ([], [f"slipway-redis{suffix}"])
-    assert plan_module.stale_reason(found["stale"][0]).endswith("is left of a run that was interrupted")
+    assert plan_module.stale_reason(found["stale"][0]).endswith("was left by an interrupted run")
 
 
 @pytest.mark.parametrize(

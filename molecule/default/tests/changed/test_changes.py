@@ -107,7 +107,7 @@ def test_containers_made_anew_by_hand_are_replaced_and_nothing_is_lost(lab: Lab,
 
     dry = lab.site("--check", "--diff")
     names = {"redis", "nginx", live.removeprefix("slipway-")}
-    assert {f"{name}: it was made by hand" for name in names} <= reasons(dry.output, host), dry.output
+    assert {f"{name}: it was created by hand" for name in names} <= reasons(dry.output, host), dry.output
     lab.site()
     lab.wait_until_healthy(5)
     after = ids(lab)
