@@ -147,6 +147,7 @@ reloaded:
 import contextlib
 import os
 import shutil
+import subprocess
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -241,6 +242,27 @@ def prune(folder: str, keep: set[str]) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def check_timers(host_files: dict[str, t.Any]) -> None:
+    """Refuse a timer whose calendar systemd does not understand: it would never run, and say so in the journal only.
+
+    Raises:
+        RefusedError: there is one.
+    """
+    program = shutil.which("systemd-analyze")
+    for path, item in host_files.items():
+        for line in item["content"].splitlines():
+            name, _equals, value = line.partition("=")
+            if program is None or not path.endswith(".timer") or name.strip() != "OnCalendar":
+                continue
+            calendar = value.strip().replace("%%", "%")
+            done = subprocess.run([program, "calendar", calendar], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RefusedError(
+                    f"{os.path.basename(path)}: systemd does not understand the time {calendar!r}: {done.stderr.strip()}. "
+                    "Nothing was changed; `systemd-analyze calendar` shows what it makes of one, such as `*-*-* 02:15`"
+                )
+
+
 def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:
     """Return what changes in the live revision, as Ansible shows it with --diff."""
     found = []
@@ -285,6 +307,7 @@ def main() -> None:
 def apply(options: dict[str, t.Any], engine: Engine) -> dict[str, t.Any]:
     """Do what the module's documentation says; return its result."""
     uid, gid = container_user(engine, options["image"], options["user"], options["non_root"])
+    check_timers(options["host_files"])
     # Whatever may refuse comes before whatever writes: secrets that another user owns already would be lost to the running container.
     given = [place for place in (volume_to_give(engine, volume, uid) for volume in options["volumes"]) if place]
     top, revision, config = options["folder"], options["revision"], options["config"]

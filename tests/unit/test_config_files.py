@@ -361,3 +361,14 @@ def test_inputs_that_a_service_judges_are_inputs_of_its_role(root: Path):
     for role, names in declared.items():
         specs = yaml.safe_load((root / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
         assert names <= set(specs["main"]["options"]), role
+
+
+@as_root
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_a_timer_that_systemd_does_not_understand_is_refused_before_anything_is_written(service: Path):
+    before = everything(service)
+    timer = {str(service.parent / "slipway.timer"): {"content": "[Timer]\nOnCalendar=sometimes\n", "mode": "0644"}}
+    with pytest.raises(RefusedError, match=r"slipway\.timer: systemd does not understand the time 'sometimes'"):
+        apply(both(service, "new", "b", host_files=timer), Store(service))
+    assert everything(service) == before
+    assert not (service.parent / "slipway.timer").exists()
