@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
@@ -152,15 +153,20 @@ def site_name(names: t.Sequence[str], url: str = "") -> str:
     """Return the name by which clients ask for the site, or "" where none is known.
 
     Args:
-        names: names as ``server_name`` of nginx takes them; those that stand for many, such as ``*.example.com``, are no name to ask for.
-        url: the site's address, whose host counts where no name does.
+        names: names as ``server_name`` of nginx takes them. Those that stand for many, such as ``*.example.com``, come last.
+        url: the site's address, whose host counts where no name is exact.
     """
     try:
         host = urlsplit(str(url)).hostname or ""
     except ValueError:
         host = ""
     named = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-    return next((str(name) for name in [*names, host] if named.fullmatch(str(name))), "")
+    exact = next((str(name) for name in [*names, host] if named.fullmatch(str(name))), "")
+    try:
+        return exact or concrete_server_name(names, "")
+    except QuotingError:
+        # A name that is not valid is reported as such.
+        return ""
 
 
 def images_of_versions(images: list[str], version: str, versions: list[str]) -> list[str]:
