@@ -287,7 +287,7 @@ def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
 def test_a_version_that_turns_bad_once_it_serves(fleet: Fleet):
     """The probe finds it good; it is the prober that counts what clients lose then."""
     run = fails_and_goes_back(fleet, "5.0.0-sours", release_probe_seconds=15)
-    assert "more was lost than is allowed" in message(run)
+    assert "more requests failed than release_failure_budget" in message(run)
     assert run.report["prober"]["failed"] > 3
 
 
