@@ -45,7 +45,11 @@ def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
 
 
 @pytest.mark.parametrize("one_host", [True, False], ids=["one host", "a host each"])
-@pytest.mark.parametrize("left", [set(left) for count in range(5) for left in itertools.combinations(OPTIONAL, count)], ids=str)
+@pytest.mark.parametrize(
+    "left",
+    [set(left) for count in range(5) for left in itertools.combinations(sorted(OPTIONAL), count)],
+    ids=lambda left: "without " + (" and ".join(sorted(left)) or "none"),
+)
 def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_host: bool):
     groups = {"balancers": ["web"], "app": ["web"], **{name: ["web" if one_host else name] for name in OPTIONAL if name not in left}}
     for host in {*itertools.chain(*groups.values())}:
