@@ -57,13 +57,18 @@ def commands() -> list[str]:
     return [item.command for item in docs_commands.commands([PAGE]) if item.kind == "command"]
 
 
+def reports_of(environment: Path) -> Path:
+    """Return where reports go: not into the environment, all of which Ansible reads as an inventory."""
+    return ROOT / ".lab" / environment.name.removesuffix("-guestbook") / "reports-guestbook"
+
+
 def run(command: str, environment: Path) -> str:
     """Run a command of the page as a reader does, for this environment; return what it printed."""
     done = subprocess.run(
         command.replace(NAMED, f"inventories/{environment.name}"),
         shell=True,
         cwd=ROOT,
-        env=operators_environment() | {"PATH": f"{BIN}:{os.environ['PATH']}", "SLIPWAY_REPORTS_DIR": str(environment / "reports")},
+        env=operators_environment() | {"PATH": f"{BIN}:{os.environ['PATH']}", "SLIPWAY_REPORTS_DIR": str(reports_of(environment))},
         capture_output=True,
         text=True,
         check=False,
@@ -83,7 +88,7 @@ def test_the_page_leads_to_a_page_and_to_a_release(environment: Path, site: http
     assert sum("playbooks/site.yml" in command for command in told) == 1
     release = next(output for command, output in told.items() if "playbooks/deploy.yml" in command)
     assert "the product does not report its version (404 from /api/version)" in " ".join(release.split())
-    report = json.loads((environment / "reports/deploy-latest.json").read_text())
+    report = json.loads((reports_of(environment) / "deploy-latest.json").read_text())
     assert (report["outcome"], report["version"]) == ("released", "1.1")
     assert report["prober"]["requests"] > 0
     assert report["prober"]["failed"] == 0, report["prober"]
@@ -99,7 +104,7 @@ def test_a_stack_without_redis_and_chroma_runs_neither(lab: Lab):
 
 def test_a_second_run_changes_nothing(environment: Path):
     run(f"ansible-playbook playbooks/site.yml -i {NAMED} -e app_version=1.1", environment)
-    report = json.loads((environment / "reports/site-latest.json").read_text())
+    report = json.loads((reports_of(environment) / "site-latest.json").read_text())
     assert report["changed"] == []
 
 
