@@ -9,23 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
-from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
-
-#: Variables of no role that are read here, and must have a value of this kind.
-READ_HERE: dict[str, dict[str, Any]] = {
-    "slipway_stack": {"type": "raw"},
-    "slipway_address": {"type": "str"},
-    "slipway_minimum_memory_mb": {"type": "int"},
-    "slipway_minimum_disk_mb": {"type": "int"},
-}
-
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import RUNNER, Given, Inputs
 
 #: Whose hosts keep recovery points.
 BACKUP_GROUP = "backup"
@@ -60,6 +52,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, arguments = self.validate_argument_spec(
             {
                 "roles": ROLES_OPTION,
+                "playbook": {"type": "str", "default": ""},
+                "shared_variables": {"type": "bool", "default": False},
                 "required_groups": {"type": "list", "elements": "str", "default": []},
                 "optional_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
@@ -83,7 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for view in views.values()
             for name in {*arguments["secrets"], *(name for name in view.raw if name.startswith("vault_"))}
         ]
-        problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, groups, arguments)
+        problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, arguments, task_vars)
         result.update(changed=False)
         if problems:
             result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), self._hidden))
@@ -94,102 +88,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _view(self, host: str, task_vars: Mapping[str, Any]) -> HostView:
         """Return a host's variables over the defaults of its roles."""
         hostvars = task_vars["hostvars"]
-        return HostView(hostvars.raw_get(host), self._files.defaults(self._roles[host]), {"hostvars": hostvars}, self._loader)
+        return HostView(hostvars.raw_get(host), self._files.defaults([RUNNER, *self._roles[host]]), {"hostvars": hostvars}, self._loader)
 
     # Inputs
 
-    def _check_inputs(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
-        """Look at the inventory alone."""
-        problems = preflight.check_groups(groups, arguments["required_groups"], arguments["optional_groups"])
-        set_on_no_host = {name for name in arguments["secrets"] if not any(name in view for view in views.values())}
-        # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
-        told = set_on_no_host | ({"groups"} if problems else set())
-        for host, view in views.items():
-            problems += preflight.check_stack(host, view.value("slipway_stack", "slipway")[0], view.place("slipway_stack"))
-        problems += self._check_connections(views)
-        problems += [self._missing_secret(host, name) for host in views for name in arguments["secrets"] if name in set_on_no_host]
-        known = self._files.known_names()
-        for host, view in views.items():
-            set_here = [name for name in view.raw if name not in (view.raw.get("ansible_facts") or {})]
-            problems += preflight.check_names(host, set_here, known, view.place)
-            for role in self._roles[host]:
-                problems += self._check_required(host, role, view)
-                if groups.get(BACKUP_GROUP):
-                    problems += self._check_volumes(host, role, view)
-        wrong = {host: self._wrong_values(host, view, arguments["secrets"]) for host, view in views.items()}
-        return problems + preflight.causes(wrong, {host: view.sources for host, view in views.items()}, told)
-
-    def _check_connections(self, views: Mapping[str, HostView]) -> list[Problem]:
-        """Compare the addresses by which hosts are reached."""
-        connections, addresses = {}, {}
-        for host, view in views.items():
-            kind = str(view.value("ansible_connection", "ssh")[0])
-            if kind != "local":
-                address = view.value("ansible_host", host)[0] or host
-                port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
-                connections[host] = (kind, str(address), str(port))
-            private, _error = view.value("slipway_address")
-            if private:
-                addresses[host] = str(private)
-        return preflight.check_connections(connections, addresses)
-
-    def _missing_secret(self, host: str, name: str) -> Problem:
-        """Return the problem that a secret is not set."""
-        how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
-        return Problem(host, f"{name} {secret_problem(None)}; {how}")
-
-    def _check_required(self, host: str, role: str, view: HostView) -> list[Problem]:
-        """Every input that a role cannot do without must be set."""
-        return [
-            Problem(host, f"{name} is required by role {role} and not set; {self._remedy(view, name)}")
-            for name, spec in self._specs[role].items()
-            if name not in view and spec.get("required") and "default" not in spec
-        ]
-
-    def _wrong_values(self, host: str, view: HostView, secrets: Iterable[str]) -> dict[str, Problem]:
-        """Return, by variable, what is wrong with the values that the inventory sets.
-
-        A secret that only some hosts know is for the roles there to ask for.
-        """
-        found: dict[str, Problem] = {}
-        for name in (name for name in secrets if name in view):
-            value, error = view.value(name)
-            wrong = f"has no value: {error}" if error else secret_problem(value)
-            if wrong and value is None and not error:
-                found[name] = self._missing_secret(host, name)
-            elif wrong:
-                place = view.place(name) or f"{self._inventory}/group_vars/all/vault.yml"
-                how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
-                found[name] = Problem(host, f"{name} {wrong}; {how}")
-        specs = READ_HERE | {name: spec for role in self._roles[host] for name, spec in self._specs[role].items()}
-        for name, spec in specs.items():
-            wrong = self._wrong_value(view, name, spec) if name in view else None
-            if wrong:
-                found[name] = Problem(host, f"{name} {wrong}; {self._remedy(view, name)}")
-        return found
-
-    def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any]) -> str | None:
-        """Compare an input that the inventory sets with its specification; return the rest of a sentence, or None."""
-        value, error = view.value(name)
-        if error:
-            return f"has no value: {error}"
-        errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
-        wrong = preflight.value_problem(name, spec, value, errors, self._hidden)
-        if wrong is None and preflight.is_secret_input(name, spec) and value != spec.get("default"):
-            return secret_problem(value)
-        return wrong
-
-    def _check_volumes(self, host: str, role: str, view: HostView) -> list[Problem]:
-        """Volumes of the product are backed up by whoever has it."""
-        names = [name for name, spec in self._specs[role].items() if name.endswith("_volumes") and spec.get("type") == "list"]
-        values = {name: view.value(name)[0] for name in names if name in view}
-        return [
-            problem for name, value in values.items() for problem in preflight.check_volumes(host, name, value, self._remedy(view, name))
-        ]
-
-    def _remedy(self, view: HostView, name: str) -> str:
-        """Say where to set a variable."""
-        return preflight.remedy(view.place(name), self._inventory)
+    def _check_inputs(self, views: Mapping[str, HostView], arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Problem]:
+        """Look at the inventory and the command line alone."""
+        given = Given(
+            playbook=arguments["playbook"],
+            variables=load_extra_vars(self._loader),
+            texts=tuple(str(text) for text in context.CLIARGS.get("extra_vars") or ()),
+            tags=tuple(task_vars.get("ansible_run_tags") or ("all",)),
+            own_tags=tuple(self._task.tags),
+            sources=tuple(str(source) for source in task_vars.get("ansible_inventory_sources") or ()),
+        )
+        inputs = Inputs(self._files, self._roles, views, self._inventory, given=given, secrets=arguments["secrets"], hidden=self._hidden)
+        if task_vars["groups"].get(BACKUP_GROUP):
+            inputs.keeps_points = True
+        groups = preflight.check_groups(task_vars["groups"], arguments["required_groups"], arguments["optional_groups"])
+        return inputs.problems(groups, needs_shared=arguments["shared_variables"])
 
     # Hosts
 

@@ -37,6 +37,7 @@ import json
 import os
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,15 @@ from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
+from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import unreadable
 
 SCHEMA_VERSION = 1
+START_AT_TASK = (
+    "--start-at-task leaves out the tasks that check the inputs and read the hosts, which all others need; "
+    "run the whole playbook: what is done already is left as it is"
+)
+#: Exit status of ansible-playbook where a host has failed.
+FAILED = 2
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
@@ -88,6 +96,18 @@ def load_for_forks() -> list[str]:
                 found = None
             missing += [] if found else [name]
     return missing
+
+
+def refusals(loader: Any, arguments: Mapping[str, Any]) -> list[str]:
+    """Return why a run cannot begin: files of variables that cannot be read, or an option that leaves out all checks.
+
+    Args:
+        loader: Ansible's loader.
+        arguments: What the run was started with.
+    """
+    if arguments.get("start_at_task"):
+        return [START_AT_TASK]
+    return unreadable(loader, arguments.get("inventory") or ())
 
 
 def needs_host(action: str) -> bool:
@@ -168,6 +188,19 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._tasks: dict[str, dict[str, Any]] = {}
+        if self._playbook:
+            self._refuse(refusals(playbook._loader, context.CLIARGS))  # noqa: SLF001 - Ansible names it nowhere else
+
+    def _refuse(self, problems: list[str]) -> None:
+        """End the run before its first play, with the exit status of a failed one."""
+        if not problems:
+            return
+        for problem in problems:
+            self._display.error(f"Nothing was touched. {problem}", wrap_text=False)
+        self._failed = [{"host": "localhost", "task": "Read the inventory", "role": "", "message": problem} for problem in problems]
+        self._finish({}, failed=True)
+        # No task can say so: the variables of a host cannot be read, or the tasks that would look are left out.
+        raise SystemExit(FAILED)
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Remember the play, whose variables say what must not be shown."""

@@ -17,6 +17,7 @@ import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.environment_values import environment_of
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 
 Declaration = dict[str, t.Any]
@@ -142,7 +143,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     options: dict[str, t.Any] = {
         "name": f"{stack}-{service['name']}",
         "image": str(service["image"]),
-        "env": {name: str(value) for name, value in service["environment"].items()},
+        "env": environment_of(service["environment"]),
         "volumes": mounts,
         "tmpfs": [f"{path}:{','.join(filter(None, ['noexec,nosuid,nodev', more]))}" for path, more in sorted(tmpfs.items())],
         "published_ports": [f"{port['address']}:{port['port']}:{port['container_port']}" for port in service["ports"]],

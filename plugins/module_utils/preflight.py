@@ -95,6 +95,11 @@ def is_secret_input(name: str, spec: Mapping[str, Any]) -> bool:
     return spec.get("type", "str") == "str" and bool(_SECRET_INPUT.search(name))
 
 
+def is_hidden(name: str, spec: Mapping[str, Any]) -> bool:
+    """Tell whether an input's value must not be shown."""
+    return bool(spec.get("no_log")) or bool(_SHOWN_NEVER.search(name))
+
+
 def redacted(text: str, secrets: Iterable[Any]) -> str:
     """Return a text without the secrets, wherever an inventory used one."""
     for secret in secrets:
@@ -195,21 +200,6 @@ def check_volumes(host: str, name: str, volumes: Any, remedy: str) -> list[Probl
         )
         for volume in lost
     ]
-
-
-def check_stack(host: str, name: Any, place: str | None) -> list[Problem]:
-    """The stack's name is part of the names of containers, networks and folders.
-
-    Args:
-        host: Its name in the inventory.
-        name: The value of slipway_stack.
-        place: File and line that set it, where that is known.
-    """
-    if isinstance(name, str) and re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", name):
-        return []
-    where = f" in {place}" if place else ""
-    how = "use at most 41 small letters, digits, - and _, beginning with a letter or digit"
-    return [Problem(host, f"slipway_stack is {name!r}, which cannot be part of a container's name; {how}{where}")]
 
 
 def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses: Mapping[str, str]) -> list[Problem]:
@@ -343,7 +333,7 @@ def value_problem(name: str, spec: Mapping[str, Any], value: Any, errors: Iterab
         The rest of a sentence after the input's name. A secret's value is not in it.
     """
     kind = str(spec.get("type", "str"))
-    secret = bool(spec.get("no_log")) or bool(_SHOWN_NEVER.search(name))
+    secret = is_hidden(name, spec)
     has = "has a value that" if secret else f"is {shown(value, secrets)},"
     messages = list(errors)
     plain = _plain_type_problem(kind, value)

@@ -15,7 +15,17 @@ description:
     variable and remedy of every problem it found.
   - Run it once, before the first task that changes anything. With O(states) run it again after M(slipway.stack.host_state) has read
     the hosts.
+  - Every input has a form, such as a port or the name of a volume, in C(meta/forms.yml) of its role. Names that are nearly those of inputs
+    are refused too, in the inventory and after C(-e).
 options:
+  playbook:
+    description: Name of the playbook, whose arguments are looked at too.
+    type: str
+    default: ""
+  shared_variables:
+    description: Whether the run needs the variables that all environments share, which group_vars/all.yml of the collection sets.
+    type: bool
+    default: false
   required_groups:
     description: Groups that need a host.
     type: list

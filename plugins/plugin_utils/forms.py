@@ -322,9 +322,12 @@ def is_tmpfs_options(text: str) -> bool:
 
 def is_user(text: str) -> bool | str:
     """Tell whether a text is a user of an image other than root, by name or number, with a group that may be."""
+    return "another user than root" if text.partition(":")[0] in ("root", "0") else is_any_user(text)
+
+
+def is_any_user(text: str) -> bool:
+    """Tell whether a text is a user of an image, by name or number, with a group that may be."""
     name, _unused, group = text.partition(":")
-    if name in ("root", "0"):
-        return "another user than root"
     one = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|\d{1,10}"
     return bool(re.fullmatch(one, name)) and (":" not in text or bool(re.fullmatch(one, group)))
 
@@ -389,6 +392,7 @@ KINDS: dict[str, Kind] = {
     "redis_setting": _text("the name of a setting, of letters, digits and -", pattern(r"[A-Za-z][A-Za-z0-9-]{0,63}")),
     "setting_value": Kind("one line, a number or true or false", is_plain_value, text=False),
     "user": _text("a user by name or number, root excepted", is_user),
+    "any_user": _text("a user by name or number", is_any_user),
     "uid": _text("the number of a user above 0, in quotes", pattern(r"[1-9]\d{0,8}")),
     "name": _text("a name of letters, digits, _, . and -", pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 255)),
     "vault_name": _text("the name of a variable that begins with vault_, of letters, digits and _", pattern(r"vault_[A-Za-z0-9_]+", 255)),
@@ -536,43 +540,90 @@ def _parsed_text(declared: str) -> Form:
     return Form(name, low, high, further)
 
 
-def problems(form: Form, value: Any, path: str = "") -> Iterator[Wrong]:
-    """Yield what is wrong with a value, each member of it alone."""
+#: Returns how a member with this name was written, where YAML made something else of it.
+Changed = Callable[[Any, Any], "str | None"]
+
+
+def unchanged(_key: Any, _value: Any) -> str | None:
+    """Take a value as it is."""
+    return None
+
+
+def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "", key: Any = None) -> Iterator[Wrong]:
+    """Yield what is wrong with a value, each member of it alone.
+
+    Args:
+        form: The form that it must have.
+        value: The value, templates resolved.
+        changed: Tells how YAML has changed a value.
+        path: Where it is in the input, such as [0].name.
+        key: The name in the dictionary that holds it.
+    """
     if form.kind == "list":
         if not isinstance(value, (list, tuple)):
             yield Wrong(path, value, "must be a list")
         else:
             for number, member in enumerate(value):
-                yield from problems(form.members, member, f"{path}[{number}]")  # type: ignore[arg-type]
+                yield from problems(form.members, member, changed, f"{path}[{number}]")  # type: ignore[arg-type]
     elif form.kind in ("map", "fields"):
         if not isinstance(value, Mapping):
             yield Wrong(path, value, "must be a dictionary")
         elif form.kind == "map":
-            yield from _map_problems(form, value, path)
+            yield from _map_problems(form, value, changed, path)
         else:
-            yield from _fields_problems(form, value, path)
+            yield from _fields_problems(form, value, changed, path)
     else:
-        sentence = one_problem(form, value)
+        sentence = one_problem(form, value) or _changed_problem(form, key, value, changed)
         if sentence:
             yield Wrong(path, value, sentence, form.kind != "choice" and KINDS[form.kind].secret)
 
 
-def _map_problems(form: Form, value: Mapping[Any, Any], path: str) -> Iterator[Wrong]:
+def _map_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: str) -> Iterator[Wrong]:
+    """Yield what is wrong with a dictionary of any names."""
     for name, member in value.items():
-        for wrong in problems(form.keys, name, path):  # type: ignore[arg-type]
-            yield Wrong(path, name, f"is a name there, and {wrong.sentence}")
-        yield from problems(form.members, member, f"{path}.{name}")  # type: ignore[arg-type]
+        for wrong in problems(form.keys, name):  # type: ignore[arg-type]
+            yield Wrong(path, name, f"names {str(name)!r}, which {wrong.sentence}", secret=True)
+        yield from problems(form.members, member, changed, f"{path}.{name}", name)  # type: ignore[arg-type]
 
 
-def _fields_problems(form: Form, value: Mapping[Any, Any], path: str) -> Iterator[Wrong]:
+def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: str) -> Iterator[Wrong]:
+    """Yield what is wrong with a dictionary of known names."""
     for name, member in value.items():
         if name not in form.fields:
-            yield Wrong(path, name, f"is not known there; known are {', '.join(form.fields)}")
+            yield Wrong(f"{path}.{name}", name, f"is unknown there, known are {', '.join(form.fields)}", secret=True)
         elif member is not None or name in form.required:
-            yield from problems(form.fields[name], member, f"{path}.{name}")
-    for name in form.required:
-        if name not in value and value:
-            yield Wrong(path, None, f"lacks {name}")
+            yield from problems(form.fields[name], member, changed, f"{path}.{name}", name)
+    missing = [name for name in form.required if name not in value]
+    # An empty dictionary stands for none.
+    if missing and value:
+        yield Wrong(path, None, f"lacks {' and '.join(missing)}", secret=True)
+
+
+def _changed_problem(form: Form, key: Any, value: Any, changed: Changed) -> str | None:
+    """Return a sentence about a value that YAML does not read as it is written."""
+    kind = KINDS.get(form.kind)
+    if kind is None or not (kind.text or (kind.number and kind.whole) or form.kind in ("environment_value", "setting_value")):
+        return None
+    for name, part in _scalars(key, value):
+        # A setting's booleans are written as its program reads them.
+        if form.kind == "setting_value" and not (isinstance(part, int) and not isinstance(part, bool)):
+            continue
+        word = changed(name, part)
+        if word:
+            return f"which YAML made of {word}: quote the value"
+    return None
+
+
+def _scalars(key: Any, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the numbers and booleans in a value, each with its name where it has one."""
+    if isinstance(value, Mapping):
+        for name, member in value.items():
+            yield from _scalars(name, member)
+    elif isinstance(value, (list, tuple)):
+        for member in value:
+            yield from _scalars(None, member)
+    elif isinstance(value, (bool, int, float)):
+        yield key, value
 
 
 def one_problem(form: Form, value: Any) -> str | None:

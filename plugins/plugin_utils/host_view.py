@@ -12,12 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import SHARED_PREFIX
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
 
 try:
     # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
@@ -27,8 +30,8 @@ except ImportError:
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 SHARED = ROLES.parent / "group_vars" / "all.yml"
-# Read by us where they are set, and by default not: the other shared variables stand in SHARED.
-NOT_SET_BY_DEFAULT = ("slipway_destroy", "slipway_destroy_volumes", "slipway_public_url", "slipway_secrets_file")
+# Forms of variables that belong to no role, and of what is given to playbooks.
+FORMS = ROLES.parent / "meta" / "forms.yml"
 STATE = "container_service_host_state"
 # Which roles run where, as the fragment options.roles of the documentation describes it.
 ROLES_OPTION: dict[str, Any] = {
@@ -61,6 +64,21 @@ def names_used(value: Any) -> set[str]:
         return {node.name for node in Environment(autoescape=True).parse(value).find_all(nodes.Name)}
     except TemplateSyntaxError:
         return set()
+
+
+def plain_yaml(path: Path) -> Any:
+    """Return what a YAML file of ours holds, without Ansible's marks."""
+    return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506 - both are safe
+
+
+def shared_forms() -> dict[str, Form]:
+    """Return the forms of the variables that belong to no role."""
+    return {name: parsed(form) for name, form in plain_yaml(FORMS)["shared"].items()}
+
+
+def playbook_forms() -> dict[str, dict[str, Form]]:
+    """Return, for each playbook, the forms of what is given to it with -e."""
+    return {playbook: {name: parsed(form) for name, form in names.items()} for playbook, names in plain_yaml(FORMS)["playbooks"].items()}
 
 
 def near(path: Path) -> Path:
@@ -106,10 +124,22 @@ class RoleFiles:
     def known_names(self) -> dict[str, set[str]]:
         """Return all variables of ours that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
         known = {path.name: set(self.inputs(path.name)) for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
-        if SHARED.is_file():
-            shared = self.loader.load_from_file(str(SHARED), cache="none") or {}
-            known[SHARED_PREFIX] = {name for name in shared if name.startswith(f"{SHARED_PREFIX}_")} | set(NOT_SET_BY_DEFAULT)
+        known[SHARED_PREFIX] = set(shared_forms())
         return known
+
+    def forms(self, role: str) -> dict[str, Form]:
+        """Return the forms of a role's inputs, those of booleans and choices too."""
+        path = ROLES / role / "meta/forms.yml"
+        declared = plain_yaml(path) if path.is_file() else {}
+        forms = {name: form_of(spec, declared.get(name)) for name, spec in self.inputs(role).items()}
+        return {name: form for name, form in forms.items() if form}
+
+    def shared(self) -> dict[str, Any]:
+        """Return the variables that all environments share, as they stand."""
+        if SHARED not in self._read:
+            found = self.loader.load_from_file(str(SHARED), cache="none", trusted_as_template=True) if SHARED.is_file() else {}
+            self._read[SHARED] = found or {}
+        return self._read[SHARED]
 
     def defaults(self, roles: Iterable[str]) -> dict[str, Any]:
         """Return the defaults of several roles as they stand."""

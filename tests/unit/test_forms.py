@@ -158,6 +158,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("moment or end", ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z"], ["yesterday", "2026-13-01T00:00:00Z", "", "--help"]),
     ("point or latest", ["latest", "20261123T021500Z"], ["--help", "newest", "", None, 20261123]),
     ("stores", ["postgres", "postgres, redis", ["chroma"]], ["", "mysql", None, [], "postgres redis"]),
+    ("any_user or empty", ["root", "", 0], ["a b", None, "a:b:c"]),
     ("user or empty", ["", "app", "10001", 1000, "app:app"], ["root", "0", "a b", None, "0:0"]),
     ("uid", ["10001", 10001], ["0", "-1", "app", ""]),
     ("secret", ["t7Hq2Lw9Zx4Nv6Bk8Mr3"], ["t7Hq2Lw9Zx4Nv6Bk8Mr3\n", " t7Hq2Lw9Zx4Nv6Bk8Mr3", "t7Hq2Lw9Zx\x004Nv6Bk8Mr3", "short", None, 5]),

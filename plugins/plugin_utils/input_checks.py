@@ -1,0 +1,288 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What inputs must be by themselves and to each other, before any host is asked. No Ansible in here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
+
+#: Problems of one input that its line tells; more of them are of the same kind.
+MOST_TOLD = 3
+#: Names that are the stack's own in a store.
+POSTGRES_OWN = "postgres"
+#: Locations that every server of nginx has.
+NGINX_OWN = ("/", "/health")
+
+#: Returns a variable's value; None where it has none.
+Get = Callable[[str], Any]
+
+
+def form_of(spec: Mapping[str, Any], declared: Any) -> Form | None:
+    """Return the form of an input, from its declaration or, for booleans and choices, from its specification; None where there is none."""
+    if declared is not None:
+        return parsed(declared)
+    if spec.get("type") == "bool":
+        return Form("boolean")
+    if spec.get("choices") and spec.get("type", "str") == "str":
+        return Form("choice", words=tuple(spec["choices"]))
+    return None
+
+
+def form_problem(form: Form, value: Any, *, secret: bool = False, secrets: Iterable[Any] = (), changed: Changed = unchanged) -> str | None:
+    """Return what follows an input's name in a sentence about it, such as " is 0, must be …" or "[1] is …"; None where nothing is wrong.
+
+    Args:
+        form: Its form.
+        value: Its value, templates resolved.
+        secret: Whether the value must not be shown.
+        secrets: What must not be shown of it.
+        changed: Tells how YAML has changed a value.
+    """
+    told = []
+    for wrong in problems(form, value, changed):
+        hidden = secret or wrong.secret
+        member = shown(wrong.path, secrets)[1:-1]
+        if hidden and wrong.sentence.startswith("must be"):
+            told.append(f"{member} has a value that {wrong.sentence}")
+        elif hidden:
+            told.append(f"{member} {wrong.sentence}")
+        else:
+            told.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}")
+    if not told:
+        return None
+    more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+    return "; ".join(told[:MOST_TOLD]) + more
+
+
+def members(form: Form, value: Any, kind: str) -> Iterator[Any]:
+    """Yield the parts of a value that have a form of some kind."""
+    if form.kind == kind:
+        yield value
+    elif form.kind in ("list", "map") and form.members:
+        for member in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ():
+            yield from members(form.members, member, kind)
+    elif form.kind == "fields" and isinstance(value, Mapping):
+        for name, member in value.items():
+            if name in form.fields:
+                yield from members(form.fields[name], member, kind)
+
+
+def _joined(names: Iterable[str]) -> str:
+    return " and ".join(sorted(set(names)))
+
+
+def check_volumes(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:
+    """Return problems of services that share a volume, each with an input that it is about."""
+    users: defaultdict[str, list[str]] = defaultdict(list)
+    for name, form in forms.items():
+        if "volume" in kinds(form):
+            for volume in {str(volume) for volume in members(form, get(name), "volume") if volume}:
+                users[volume].append(name)
+    return [
+        (
+            names[-1],
+            f"is the volume {volume}, which {_joined(names[:-1])} is too: two services on one volume destroy its data; name another",
+        )
+        for volume, names in users.items()
+        if len(names) > 1
+    ]
+
+
+def kinds(form: Form) -> Iterator[str]:
+    """Yield the kinds of a form's parts."""
+    yield form.kind
+    for part in [form.members, *form.fields.values()]:
+        if part is not None:
+            yield from kinds(part)
+
+
+def check_networks(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:
+    """Return problems of services that name a network that the stack does not have."""
+    known = get("container_service_networks")
+    if not isinstance(known, Mapping):
+        return []
+    return [
+        (name, f"names the network {network}, which the stack does not have; known are {', '.join(sorted(known))}")
+        for name, form in forms.items()
+        if "container_network" in kinds(form)
+        for network in members(form, get(name), "container_network")
+        if isinstance(network, str) and network not in known
+    ]
+
+
+def _named(*pairs: tuple[str, Any]) -> list[tuple[str, str]]:
+    """Return problems of inputs that give one name twice."""
+    seen: dict[str, str] = {}
+    found = []
+    for variable, value in pairs:
+        if not isinstance(value, str) or not value:
+            continue
+        other = seen.setdefault(value, variable)
+        if other != variable:
+            found.append((variable.partition("[")[0].partition(".")[0], f"gives the name {value}, which {other} has; give another"))
+    return found
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def check_logins(get: Get) -> list[tuple[str, str]]:
+    """Return problems of logins of a store that share a name."""
+    further = [user for user in get("postgres_users") or () if isinstance(user, Mapping)]
+    return _named(
+        ("the superuser", POSTGRES_OWN),
+        ("postgres_owner_name", get("postgres_owner_name")),
+        ("postgres_app_name", get("postgres_app_name")),
+        ("postgres_backup_user", _member(get("postgres_backup_user"), "name")),
+        *((f"postgres_users[{number}]", user.get("name")) for number, user in enumerate(further)),
+    ) + _named(
+        ("redis_admin_name", get("redis_admin_name")),
+        ("redis_app_name", get("redis_app_name")),
+        ("redis_backup_user", _member(get("redis_backup_user"), "name")),
+    )
+
+
+def check_paths(get: Get) -> list[tuple[str, str]]:
+    """Return problems of paths that nginx would have to route to two places."""
+    seen = dict.fromkeys(NGINX_OWN, "nginx itself")
+    found = []
+    for variable in ("nginx_assets_paths", "nginx_backend_paths", "nginx_websocket_paths"):
+        for path in get(variable) or ():
+            if isinstance(path, str):
+                if path in seen:
+                    found.append((variable, f"has the path {path}, which {seen[path]} has already; remove one of them"))
+                seen.setdefault(path, variable)
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def check_sizes(get: Get) -> list[tuple[str, str]]:
+    """Return problems of sizes of which one must fit into the other."""
+    found = []
+    for part, whole, why in (
+        ("redis_maxmemory_mb", "redis_memory_mb", "rewriting the append-only file needs some too"),
+        ("nginx_tmp_mb", "nginx_memory_mb", "what is written there counts as memory"),
+        ("postgres_shm_mb", "postgres_memory_mb", "what is written there counts as memory"),
+    ):
+        small, large = _number(get(part)), _number(get(whole))
+        if small is not None and large is not None and small >= large:
+            found.append((part, f"is {small:g} MB and must be less than {whole}, which is {large:g} MB: {why}"))
+    offset = _number(get("app_slot_port_offset"))
+    for name in ("app_backend_replicas", "app_frontend_replicas"):
+        count = _number(get(name))
+        if get("app_publish_address") and count is not None and offset is not None and count > offset:
+            found.append((name, f"is {count:g}, more than app_slot_port_offset ({offset:g}): published ports of the two slots would meet"))
+    return found
+
+
+def check_published(items: Any) -> list[tuple[str, str]]:
+    """Return problems of ports that two services would publish.
+
+    Args:
+        items: Ports, each with its variable, and the address where it is not every address.
+    """
+    seen: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    found: dict[tuple[str, str], str] = {}
+    for item in items if isinstance(items, list) else ():
+        port, variable, address = _number(item.get("port")), str(item.get("variable") or "port"), str(item.get("address") or "")
+        if port is None:
+            continue
+        for other, where in seen[int(port)]:
+            if other != variable and ("" in (where, address) or where == address):
+                found.setdefault((variable, other), f"wants port {int(port)}, and {other} does too; change one of them")
+        seen[int(port)].append((variable, address))
+    return [(variable, text) for (variable, _other), text in found.items()]
+
+
+#: Checks between inputs, each with the inputs that it looks at: where an inventory sets none of them, defaults stand, which fit.
+CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ...] = (
+    (
+        check_logins,
+        (
+            "postgres_owner_name", "postgres_app_name", "postgres_backup_user", "postgres_users", "redis_admin_name", "redis_app_name",
+            "redis_backup_user",
+        ),
+    ),
+    (check_paths, ("nginx_assets_paths", "nginx_backend_paths", "nginx_websocket_paths")),
+    (
+        check_sizes,
+        (
+            "redis_maxmemory_mb", "redis_memory_mb", "nginx_tmp_mb", "nginx_memory_mb", "postgres_shm_mb", "postgres_memory_mb",
+            "app_backend_replicas", "app_frontend_replicas", "app_slot_port_offset",
+        ),
+    ),
+)  # fmt: skip
+#: Inputs that say which ports are published.
+PORTS = (
+    "nginx_http_port", "nginx_https_port", "postgres_port", "redis_port", "chroma_port", "app_backend_publish_port",
+    "app_frontend_publish_port", "app_backend_replicas", "app_frontend_replicas",
+)  # fmt: skip
+
+
+def check_together(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], bool]) -> list[tuple[str, str]]:
+    """Return what is wrong with the inputs of one host to each other, each with the input that it is about.
+
+    Args:
+        forms: Forms of the inputs of its roles.
+        get: Returns a variable's value.
+        is_set: Tells whether the inventory sets an input.
+    """
+    found = [problem for check, names in CHECKS if any(map(is_set, names)) for problem in check(get)]
+    if any(is_set(name) for name, form in forms.items() if "volume" in kinds(form)):
+        found += check_volumes(forms, get)
+    if any(is_set(name) for name, form in forms.items() if "container_network" in kinds(form)):
+        found += check_networks(forms, get)
+    if any(map(is_set, PORTS)):
+        found += check_published(get("slipway_published_ports"))
+    return found
+
+
+def check_alike(host: str, secrets: Mapping[str, Any]) -> list[Problem]:
+    """Every secret must be another: who knows one would know all.
+
+    Args:
+        host: The host.
+        secrets: Secrets by name.
+    """
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name, value in secrets.items():
+        if isinstance(value, str) and value:
+            names[value].append(name)
+    return [
+        Problem(host, f"{' and '.join(alike)} have the same value; give each its own, or remove their lines and run playbooks/secrets.yml")
+        for alike in names.values()
+        if len(alike) > 1
+    ]
+
+
+def check_addresses(addresses: Mapping[str, Any], place: Callable[[str], str | None]) -> list[Problem]:
+    """Where there are several hosts, each needs an IPv4 address for the others: ports are published and filtered by it.
+
+    Args:
+        addresses: slipway_address by host.
+        place: Returns the place that sets it for a host, where that is known.
+    """
+    if len(addresses) < 2:
+        return []
+    return [
+        Problem(
+            host,
+            f"slipway_address is {shown(address)}, must be an IPv4 address, at which the other hosts reach this one; "
+            f"set it{f' in {found}' if (found := place(host)) else f' for {host} in the hosts file'}",
+        )
+        for host, address in addresses.items()
+        if not (isinstance(address, str) and is_ipv4(address))
+    ]

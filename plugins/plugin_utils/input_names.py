@@ -1,0 +1,157 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names of variables that are nearly ours: what a typing error makes of an input is never ignored. No Ansible in here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+
+#: Letters by which a name may differ from one of ours and still be taken for it.
+MOST = 2
+#: A shorter name may differ by one letter only: `host` is not `port`.
+SHORT = 8
+#: Shorter ones are words of their own.
+SHORTEST = 5
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
+
+def distance(one: str, other: str, most: int = MOST) -> int:
+    """Return by how many letters two names differ: inserted, left out, replaced, or exchanged with the next one.
+
+    Args:
+        one: A name.
+        other: Another.
+        most: Where they differ by more, any number above it is returned.
+    """
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        last, before, row = before, row, [i]
+        for j, there in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != there))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == there:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        if min(row) > most:
+            return most + 1
+    return row[-1]
+
+
+def _letters(name: str) -> int:
+    """Return which letters a name has, as bits: two names that differ by n letters differ by at most 2 n of them."""
+    bits = 0
+    for letter in name:
+        bits |= 1 << (ord(letter) & 63)
+    return bits
+
+
+class KnownNames:
+    """The names of our inputs, to find those that another name was meant for."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Take the names."""
+        self._names = [(name, name.lower(), _letters(name.lower())) for name in sorted(set(names))]
+        self.all = {name for name, _, _ in self._names}
+
+    def near(self, name: str) -> list[str]:
+        """Return the names that differ from another by at most two letters, capitals aside, the nearest first; none for one of them."""
+        if name in self.all:
+            return []
+        plain = name.lower()
+        most = MOST if len(name) >= SHORT else 1 if len(name) >= SHORTEST else 0
+        bits = _letters(plain)
+        found = [
+            (far, known)
+            for known, lower, letters in self._names
+            if (bits ^ letters).bit_count() <= 2 * most and (far := distance(plain, lower, most)) <= most
+        ]
+        return [known for _, known in sorted(found)]
+
+    def ending(self, name: str) -> list[str]:
+        """Return the names that are another with the prefix of a role, as app_version for version."""
+        plain = name.lower()
+        return [known for known, lower, _ in self._names if lower.partition("_")[2] == plain]
+
+
+def near_names(names: Iterable[str], known: KnownNames, is_used: Callable[[str], bool]) -> dict[str, str]:
+    """Return what is wrong with variables of an inventory whose names are nearly ours, by name.
+
+    Args:
+        names: Variables that an inventory sets.
+        known: Ours.
+        is_used: Tells whether a template of the inventory reads a variable: then it is one of the user's own.
+    """
+    found = {}
+    for name in names:
+        meant = known.near(name)
+        if meant and not is_used(name):
+            found[name] = f"{name} is not a variable of Slipway (did you mean {meant[0]}?)"
+    return found
+
+
+def argument_problems(
+    given: Iterable[str],
+    playbook: str,
+    playbooks: Mapping[str, Iterable[str]],
+    known: KnownNames,
+    is_used: Callable[[str], bool],
+) -> list[str]:
+    """Return what is wrong with the names that were given with -e.
+
+    Args:
+        given: The names.
+        playbook: Name of the playbook that runs; "" where its arguments are not known.
+        playbooks: For each playbook the names of its arguments.
+        known: Names of all other variables of ours.
+        is_used: Tells whether a template of the inventory reads a variable.
+    """
+    own = KnownNames(playbooks.get(playbook, ()))
+    problems = []
+    for name in sorted(set(given) - own.all - known.all):
+        elsewhere = [other for other, names in playbooks.items() if name in names]
+        meant = own.near(name) or _same_without_case(name, own.all) or known.near(name) or known.ending(name)
+        if not meant and not elsewhere:
+            continue
+        if is_used(name) and not own.near(name):
+            continue
+        if elsewhere and not own.near(name):
+            its = f"; it has {', '.join(sorted(own.all))}" if own.all else ""
+            problems.append(f"{name} is an argument of {' and '.join(f'{other}.yml' for other in elsewhere)}, not of {playbook}.yml{its}")
+        else:
+            problems.append(f"{name} is not a variable of Slipway (did you mean {' or '.join(meant[:3])}?); correct the name after -e")
+    return problems
+
+
+def _same_without_case(name: str, names: Iterable[str]) -> list[str]:
+    """Return the names that are another in other letters."""
+    return [other for other in names if other.lower() == name.lower()]
+
+
+def command_line_problems(arguments: Iterable[str]) -> list[str]:
+    """Return what is wrong with the texts that were given with -e: Ansible leaves out what is not name=value.
+
+    Args:
+        arguments: The texts as they were given.
+    """
+    problems = []
+    for argument in arguments:
+        text = str(argument).strip()
+        # A file, or JSON or YAML, which Ansible reads as a whole.
+        if not text or text[0] in "@/.[{":
+            continue
+        try:
+            words = shlex.split(text)
+        except ValueError:
+            words = text.split()
+        wrong = [word for word in words if not _VARIABLE.fullmatch(word.partition("=")[0]) or "=" not in word]
+        if wrong:
+            name = next((word for word in words if _VARIABLE.fullmatch(word)), "")
+            value = next((word for word in words if word not in (name, "=")), "").lstrip("=") if name else ""
+            how = f"write -e {name}={value or '<value>'}, without blanks around =" if name else "write -e name=value"
+            problems.append(f"-e '{text}' sets nothing: Ansible leaves out what is not name=value; {how}")
+    return problems

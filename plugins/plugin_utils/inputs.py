@@ -1,0 +1,345 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Look at all inputs of a run at once: those of the inventory, and those that were given with -e."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.slipway.stack.plugins.module_utils import preflight
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, names_used, playbook_forms, shared_forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
+    KnownNames,
+    argument_problems,
+    command_line_problems,
+    near_names,
+)
+from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, places
+
+#: The role that all others call, whose few inputs for users hold everywhere.
+RUNNER = "container_service"
+#: What begins so is Ansible's, or a secret's own name.
+NOT_OURS = ("ansible_", "vault_", "__")
+#: Ansible's own variables with values that would end a run in words of Ansible's.
+CONNECTION = {"ansible_port": parsed("port"), "ansible_host": parsed("words")}
+#: Values of these kinds are shown whatever their variable is called.
+OPEN = {"list", "vault_name", "file", "boolean"}
+SHARED_FILE = "group_vars/all/00_shared.yml"
+
+
+class Given(NamedTuple):
+    """What a run was started with.
+
+    Attributes:
+        playbook: Name of the playbook; "" where it is not one of ours.
+        variables: Values given with -e, as Ansible has read them.
+        texts: The same as they stand on the command line.
+        tags: Tags that were asked for; "all" for every task.
+        own_tags: Tags that the check's task has, such as those of a playbook that imports ours.
+        sources: Inventories.
+    """
+
+    playbook: str = ""
+    variables: Mapping[str, Any] = {}
+    texts: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ("all",)
+    own_tags: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+class Inputs:
+    """The inputs of all hosts."""
+
+    def __init__(
+        self,
+        files: RoleFiles,
+        roles: Mapping[str, list[str]],
+        views: Mapping[str, HostView],
+        inventory: str,
+        *,
+        given: Given | None = None,
+        secrets: Collection[str] = (),
+        hidden: Iterable[Any] = (),
+    ) -> None:
+        """Take what there is to look at.
+
+        Args:
+            files: The roles' files.
+            roles: Roles by host.
+            views: Variables by host.
+            inventory: Folder of the inventory, for messages.
+            given: What the run was started with.
+            secrets: Variables that must hold a secret.
+            hidden: Values that no message shows.
+        """
+        self._files, self._roles, self._views, self._inventory = files, roles, views, inventory
+        self._given = given or Given()
+        self._secrets, self._hidden = list(secrets), list(hidden)
+        every = {RUNNER, *(role for names in roles.values() for role in names)}
+        self._specs = {role: files.inputs(role) for role in sorted(every)}
+        self._forms = {role: files.forms(role) for role in self._specs}
+        self._shared = shared_forms()
+        self._playbooks = playbook_forms()
+        self._defaults = files.shared()
+        #: Whether the stack has recovery points.
+        self.keeps_points = False
+
+    # What stops a run at once, as everything else follows from it
+
+    def first_problems(self, *, needs_shared: bool) -> list[Problem]:
+        """Return what keeps all other checks from saying anything useful.
+
+        Args:
+            needs_shared: Whether the run needs the variables that environments share.
+        """
+        tags = [tag for tag in self._given.tags if tag not in ("all", "tagged", "untagged", "always", *self._given.own_tags)]
+        if tags and len(tags) == len(self._given.tags):
+            return [
+                Problem(
+                    "",
+                    f"--tags {','.join(tags)} selects no task: Slipway's tasks have no tags; leave it out, or use --limit for some hosts",
+                )
+            ]
+        if not self._views:
+            sources = ", ".join(self._given.sources) or "none was given"
+            return [Problem("", f"the inventory ({sources}) has no host; give the folder of an environment, as -i inventories/prod")]
+        if needs_shared and not any("slipway_secrets" in view for view in self._views.values()):
+            return [
+                Problem(
+                    "",
+                    "slipway_secrets is not set for any host, so the environment lacks the variables that all environments share; link "
+                    f"group_vars/all.yml of Slipway as {self._inventory}/{SHARED_FILE}, or name the environment with -i",
+                )
+            ]
+        return []
+
+    # Names
+
+    def name_problems(self) -> list[Problem]:
+        """Return what is wrong with the names of variables, those given with -e too."""
+        by_prefix = self._files.known_names()
+        known = KnownNames({name for names in by_prefix.values() for name in names} | set(self._shared))
+        arguments = {playbook: set(names) for playbook, names in self._playbooks.items()}
+        own = arguments.get(self._given.playbook, set())
+        problems = [Problem("", text) for text in command_line_problems(self._given.texts)]
+        wrong_arguments = argument_problems(self._given.variables, self._given.playbook, arguments, known, self._is_used)
+        problems += [Problem("", text) for text in wrong_arguments]
+        told = {text.partition(" ")[0] for text in wrong_arguments} | own
+        seen: dict[str, str] = {}
+        for host, view in self._views.items():
+            facts = view.raw.get("ansible_facts") or {}
+            names = [name for name in view.raw if name not in facts and name not in told and not name.startswith(NOT_OURS)]
+            problems += preflight.check_names(host, names, by_prefix, self._place_of(view))
+            new = [name for name in names if name not in known.all and name not in seen and not _has_prefix(name, by_prefix)]
+            seen |= dict.fromkeys(new, "") | near_names(new, known, self._is_used)
+            problems += [
+                Problem(host, f"{seen[name]}; correct the name{_in(self._place(view, name))}, or give a variable of your own another one")
+                for name in names
+                if seen.get(name)
+            ]
+        return problems
+
+    def _is_used(self, name: str) -> bool:
+        """Tell whether a template of the inventory reads a variable."""
+        return any(
+            name in names_used(value)
+            for view in self._views.values()
+            for other, value in view.raw.items()
+            if other != name and isinstance(value, (str, dict, list)) and other not in ("ansible_facts", "groups", "hostvars")
+        )
+
+    # Values
+
+    def argument_problems(self) -> list[Problem]:
+        """Return what is wrong with what was given to the playbook."""
+        problems = []
+        for name, form in self._playbooks.get(self._given.playbook, {}).items():
+            if name in self._given.variables:
+                value = self._given.variables[name]
+                # A template is the run's to resolve.
+                wrong = None if "{{" in str(value) else input_checks.form_problem(form, value, secrets=self._hidden)
+                problems += [Problem("", f"{name}{wrong}; correct it after -e")] if wrong else []
+        return problems
+
+    def connection_problems(self) -> list[Problem]:
+        """Return what is wrong with the addresses by which hosts are reached, alone and to each other."""
+        connections, addresses, problems = {}, {}, []
+        for host, view in self._views.items():
+            kind = str(view.value("ansible_connection", "ssh")[0])
+            for name, form in CONNECTION.items():
+                wrong = input_checks.form_problem(form, view.value(name)[0]) if name in view else None
+                problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
+            if kind != "local":
+                address = view.value("ansible_host", host)[0] or host
+                port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
+                connections[host] = (kind, str(address), str(port))
+            private, _error = view.value("slipway_address")
+            if private:
+                addresses[host] = str(private)
+        members = {host: address for host, address in addresses.items() if self._roles.get(host)}
+        problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"))
+        return problems + preflight.check_connections(connections, addresses)
+
+    def volume_problems(self) -> list[Problem]:
+        """Return the volumes of the product whose backup nobody has said anything of."""
+        return [
+            problem
+            for host, view in self._views.items()
+            for role in self._roles[host]
+            for name, spec in self._specs[role].items()
+            if self.keeps_points and name.endswith("_volumes") and spec.get("type") == "list" and self.is_set(view, name)
+            for problem in preflight.check_volumes(host, name, view.value(name)[0], self._remedy(view, name))
+        ]
+
+    def missing_secret(self, host: str, name: str) -> Problem:
+        """Return the problem that a secret is not set."""
+        how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
+        return Problem(host, f"{name} {secret_problem(None)}; {how}")
+
+    def required_problems(self) -> list[Problem]:
+        """Return the inputs that a role cannot do without and that are not set."""
+        return [
+            Problem(host, f"{name} is required by role {role} and not set; {self._remedy(view, name)}")
+            for host, view in self._views.items()
+            for role in self._roles[host]
+            for name, spec in self._specs[role].items()
+            if name not in view and spec.get("required") and "default" not in spec
+        ]
+
+    def value_problems(self, told: Collection[str]) -> list[Problem]:
+        """Return what is wrong with the values that the inventory sets, alone and to each other.
+
+        Args:
+            told: Variables whose problem has a line already.
+        """
+        wrong = {host: self._wrong_values(host, view) for host, view in self._views.items()}
+        sources = {host: view.sources for host, view in self._views.items()}
+        return preflight.causes(wrong, sources, told) or self._together()
+
+    def _wrong_values(self, host: str, view: HostView) -> dict[str, Problem]:
+        """Return, by variable, what is wrong with the values that the inventory sets.
+
+        A secret that only some hosts know is for the roles there to ask for.
+        """
+        found: dict[str, Problem] = {}
+        for name in (name for name in self._secrets if name in view):
+            value, error = view.value(name)
+            wrong = f"has no value: {error}" if error else secret_problem(value)
+            if wrong and value is None and not error:
+                found[name] = self.missing_secret(host, name)
+            elif wrong:
+                place = self._place(view, name) or f"{self._inventory}/group_vars/all/vault.yml"
+                how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
+                found[name] = Problem(host, f"{name} {wrong}; {how}")
+        for role in (*self._roles[host], RUNNER):
+            for name, spec in self._specs[role].items():
+                # What stands as all environments share it is wrong by what it is made of alone.
+                if name not in found and self.is_set(view, name):
+                    wrong = self._wrong_value(view, name, spec, self._forms[role].get(name))
+                    if wrong:
+                        found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")
+        for name, form in self._shared.items():
+            if name in view and self.is_set(view, name):
+                wrong = self._wrong_value(view, name, {"type": "raw"}, form)
+                if wrong:
+                    found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")
+        return found
+
+    def is_set(self, view: HostView, name: str) -> bool:
+        """Tell whether the inventory sets a variable to something else than what all environments share."""
+        return name in view and not (name in self._defaults and view.raw[name] == self._defaults[name])
+
+    def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any], form: Form | None) -> str | None:
+        """Compare an input that the inventory sets with its form and specification; return what follows its name in a sentence, or None."""
+        value, error = view.value(name)
+        if error:
+            return f" has no value: {error}"
+        secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(input_checks.kinds(form)))
+        if form:
+            found = input_checks.form_problem(form, value, secret=secret, secrets=self._hidden, changed=changed_by_yaml)
+            if found:
+                return found
+        if spec.get("type") == "raw":
+            return None
+        errors = ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
+        wrong = preflight.value_problem(name, spec, value, errors, self._hidden)
+        if wrong is None and preflight.is_secret_input(name, spec) and value != spec.get("default"):
+            wrong = secret_problem(value)
+        return wrong and f" {wrong}"
+
+    def _together(self) -> list[Problem]:
+        """Return what is wrong with inputs of a host to each other."""
+        problems = []
+        for host, view in self._views.items():
+            forms = {name: form for role in self._roles[host] for name, form in self._forms[role].items()}
+            found = input_checks.check_together(forms, partial(_value, view), partial(self.is_set, view))
+            problems += [Problem(host, f"{name} {text}{_in(self._place_of_any(view, name, text))}") for name, text in found]
+            problems += input_checks.check_alike(host, {name: view.value(name)[0] for name in self._secrets if name in view})
+        return problems
+
+    # Where
+
+    def _place(self, view: HostView, name: str) -> str | None:
+        """Return where a variable is set, or None where that is not known."""
+        if name in self._given.variables:
+            return "the value after -e"
+        # Files are read in the order of their names, so the last one holds.
+        return view.place(name) or next(iter(places(Path(self._inventory), name)[::-1]), None)
+
+    def _place_of_any(self, view: HostView, name: str, text: str) -> str | None:
+        """Return where one of the inputs that a problem is about is set, itself first."""
+        names = sorted([name, *re.findall(r"[a-z]\w+", text)], key=lambda other: not self.is_set(view, other))
+        return next((place for place in (self._place(view, other) for other in names if other in view) if place), None)
+
+    def _place_of(self, view: HostView) -> Any:
+        return lambda name: self._place(view, name)
+
+    def _remedy(self, view: HostView, name: str) -> str:
+        """Say where to set a variable."""
+        if name in self._given.variables:
+            return "correct it after -e"
+        return preflight.remedy(self._place(view, name), self._inventory)
+
+    def problems(self, groups: list[Problem], *, needs_shared: bool) -> list[Problem]:
+        """Return all problems.
+
+        Args:
+            groups: What is wrong with the groups.
+            needs_shared: Whether the run needs the variables that environments share.
+        """
+        first = self.first_problems(needs_shared=needs_shared)
+        if first:
+            return first
+        set_on_no_host = {name for name in self._secrets if not any(name in view for view in self._views.values())}
+        # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
+        told = set_on_no_host | ({"groups"} if groups else set())
+        problems = [*groups, *self.connection_problems(), *self.name_problems(), *self.argument_problems()]
+        problems += [self.missing_secret(host, name) for host in self._views for name in self._secrets if name in set_on_no_host]
+        wrong = self.value_problems(told)
+        return problems + self.required_problems() + (wrong or self.volume_problems())
+
+
+def _value(view: HostView, name: str) -> Any:
+    """Return a variable's value; None where it has none."""
+    return view.value(name)[0]
+
+
+def _in(place: str | None) -> str:
+    """Return " in <place>" or ""."""
+    return f" in {place}" if place else ""
+
+
+def _has_prefix(name: str, prefixes: Iterable[str]) -> bool:
+    """Tell whether a name begins as those of a role do, which has been looked at."""
+    return any(name.startswith(f"{prefix}_") for prefix in prefixes)

@@ -1,0 +1,80 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a value stands in its file: YAML reads 1.10 as 1.1, 0755 as 493, 12:30 as 750 and on as true, without a word."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+try:
+    # Says which file, line and column hold a value. Internal to Ansible, so checks do without it where it is not found.
+    from ansible._internal._datatag._tags import Origin
+except ImportError:
+    Origin = None
+
+_WORD = re.compile(r"[^\s,\]}#]*")
+_AFTER_KEY = re.compile(r"[\"']?\s*:(?=\s|$)\s*([^\s,\]}#]*)")
+
+
+@functools.lru_cache(maxsize=256)
+def _lines(path: str) -> tuple[str, ...]:
+    """Return the lines of a file; none where it cannot be read as text, as one in Ansible Vault."""
+    try:
+        lines = tuple(Path(path).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return () if lines and lines[0].startswith("$ANSIBLE_VAULT") else lines
+
+
+def _rest_of_line(value: Any) -> str | None:
+    """Return what stands in the file from a value on; None where that is not known."""
+    origin = Origin.get_tag(value) if Origin else None
+    if origin is None or not origin.path or not origin.line_num or not origin.col_num:
+        return None
+    lines = _lines(str(origin.path))
+    return lines[origin.line_num - 1][origin.col_num - 1 :] if origin.line_num <= len(lines) else None
+
+
+def _word_after(key: Any) -> str | None:
+    """Return the word that stands in the file after a name and its colon; None where that is not known."""
+    line = (_rest_of_line(key) or "").lstrip("\"'")
+    found = _AFTER_KEY.match(line, len(str(key))) if line.startswith(str(key)) else None
+    return found[1] if found else None
+
+
+def places(folder: Path, name: str) -> list[str]:
+    """Return the files and lines below a folder that set a variable, by their text: null and booleans bear no mark of where they stand."""
+    line = re.compile(rf"\s*[\"']?{re.escape(name)}[\"']?\s*:(?:\s|$)")
+    return [
+        f"{path}:{number}"
+        for path in sorted(path for path in folder.rglob("*") if path.suffix in (".yml", ".yaml", ".json") and path.is_file())
+        for number, text in enumerate(_lines(str(path)), 1)
+        if line.match(text)
+    ]
+
+
+def changed_by_yaml(key: Any, value: Any) -> str | None:
+    """Return how a number or boolean was written where that is another text than Ansible's; None where it is the same.
+
+    A number with decimals whose writing is not known may have been changed.
+
+    Args:
+        key: The name in the dictionary that holds the value; None for a member of a list.
+        value: The value.
+    """
+    if isinstance(value, bool):
+        word = _word_after(key)
+        return word if word and word.lower() in ("on", "off", "yes", "no", "y", "n") else None
+    if isinstance(value, (int, float)):
+        rest = _rest_of_line(value)
+        if rest is None:
+            return "a number with decimals" if isinstance(value, float) else None
+        found = _WORD.match(rest)
+        word = found[0] if found else ""
+        # Of an anchor, a tag or a template nothing is known.
+        return word if word and word[0] in "+-.0123456789" and word != str(value) else None
+    return None

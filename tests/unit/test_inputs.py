@@ -1,0 +1,430 @@
+"""Inputs that people really bring: each is refused before any host is asked, with its variable and what it must be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.slipway.stack.plugins.module_utils.preflight import message_of
+from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, playbook_forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
+    KnownNames,
+    argument_problems,
+    command_line_problems,
+    distance,
+    near_names,
+)
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import Given, Inputs
+from conftest import ROOT
+
+GROUPS = {
+    "balancers": "nginx release",
+    "app": "app release image",
+    "postgres": "postgres",
+    "redis": "redis",
+    "chroma": "chroma",
+    "backup": "backup",
+}
+LOADER = DataLoader()
+SHARED = LOADER.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
+PRODUCT = LOADER.load_from_file(str(ROOT / "examples/support_desk/slipway.yml"), trusted_as_template=True)
+SECRETS = [
+    "vault_postgres_superuser_password", "vault_postgres_owner_password", "vault_postgres_app_password", "vault_postgres_backup_password",
+    "vault_redis_admin_password", "vault_redis_app_password", "vault_redis_backup_password", "vault_backup_offsite_password",
+    "vault_app_secret_key",
+]  # fmt: skip
+GOOD = {name: f"{number}t7Hq2Lw9Zx4Nv6Bk8Mr3" for number, name in enumerate(SECRETS)}
+FILES = RoleFiles(LOADER)
+
+Judge = Callable[..., list[str]]
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Judge:
+    """Return what is wrong with an inventory that sets these variables beside those of the example; YAML as a text, or a dictionary."""
+
+    def judge(variables: str | dict[str, Any], *, hosts: int = 1, given: Given | None = None) -> list[str]:
+        path = tmp_path / "own.yml"
+        path.write_text(variables if isinstance(variables, str) else json.dumps(variables, indent=1), encoding="utf-8")
+        own = LOADER.load_from_file(str(path), cache="none", trusted_as_template=True)
+        names = [f"h{number}" for number in range(1, hosts + 1)]
+        groups = {group: names if group in ("app", "balancers") else names[:1] for group in GROUPS} | {"all": names}
+        shared = {**SHARED, **PRODUCT, **GOOD, "groups": groups, "inventory_dir": "/i"}
+        given = given or Given(playbook="site")
+        raw = {
+            name: {**shared, "inventory_hostname": name, "ansible_host": f"10.0.0.{number}", **own, **given.variables}
+            for number, name in enumerate(names, 1)
+        }
+        roles = {
+            name: list(dict.fromkeys(role for group in GROUPS if name in groups[group] for role in GROUPS[group].split())) for name in names
+        }
+        resolved = {name: {**raw[name], "slipway_address": raw[name]["ansible_host"]} for name in names}
+        views = {
+            name: HostView(raw[name], FILES.defaults(["container_service", *roles[name]]), {"hostvars": resolved}, LOADER) for name in names
+        }
+        hidden = [view.value(name)[0] for view in views.values() for name in SECRETS]
+        inputs = Inputs(FILES, roles, views, str(tmp_path), given=given, secrets=SECRETS, hidden=hidden)
+        problems = inputs.problems([], needs_shared=True)
+        return [line.removeprefix("- ") for line in message_of(problems).splitlines()[1:]] if problems else []
+
+    return judge
+
+
+def test_the_example_has_no_problem(judged: Judge):
+    assert judged({}) == []
+    assert judged({}, hosts=3) == []
+
+
+FOLLOWS = "which YAML made of"
+#: Variables that an inventory sets, and what is said of them. Those of the first deployments, and relatives of each.
+REFUSED: list[tuple[Any, str]] = [
+    # Addresses, calendars and networks
+    ({"nginx_bind_address": "localhost"}, "nginx_bind_address is 'localhost', must be an IP address; set it in"),
+    ({"nginx_bind_address": "10.0.0.1:80"}, "must be an IP address"),
+    ({"postgres_publish_address": "db"}, "postgres_publish_address is 'db', must be an IP address, or empty"),
+    ({"backup_schedule": "nonsense"}, "backup_schedule is 'nonsense', must be a calendar event of systemd"),
+    ({"backup_schedule": "*-*-* 25:00"}, "must be a calendar event of systemd"),
+    ({"backup_drill_schedule": "weekly\n[Service]\nExecStart=/x"}, "backup_drill_schedule is 'weekly [Service]"),
+    ({"backup_schedule_jitter": -1}, "backup_schedule_jitter is -1, must be a time in seconds, a whole number from 0 to 86400"),
+    ({"postgres_allowed_networks": ["x"]}, "postgres_allowed_networks[0] is 'x', must be an IP address or a network as 10.0.0.0/8"),
+    ({"postgres_allowed_networks": ["10.0.0.1/32 trust\nhost all all 0.0.0.0/0"]}, "must be an IP address or a network"),
+    (
+        {"postgres_users": [{"name": "x", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N", "networks": ["999.0.0.1"]}]},
+        "postgres_users[0].networks[0] is '999.0.0.1'",
+    ),
+    ({"nginx_trusted_proxies": ["10.0.0.1", "300.1.1.1"]}, "nginx_trusted_proxies[1] is '300.1.1.1', must be"),
+    ({"nginx_tls_addresses": ["999.1.1.1"]}, "nginx_tls_addresses[0] is '999.1.1.1', must be an IP address"),
+    ({"nginx_resolver": "127.0.0.11; error_log /tmp/x"}, "must be an IP address or a DNS name"),
+    ({"slipway_address": "::1"}, "slipway_address is '::1', must be an IPv4 address or a DNS name"),
+    ({"slipway_address": "not an address"}, "must be an IPv4 address or a DNS name"),
+    ({"slipway_address": None}, "slipway_address is None, must be an IPv4 address or a DNS name; it is null: remove the line"),
+    ({"ansible_port": "80a"}, "ansible_port is '80a', must be a port"),
+    # Names
+    ({"postgres_volume": ""}, "postgres_volume is '', must be the name of a volume"),
+    ({"postgres_volume": "/srv/pgdata"}, "postgres_volume is '/srv/pgdata', must be the name of a volume"),
+    ({"redis_volume": "/etc"}, "redis_volume is '/etc', must be the name of a volume"),
+    (
+        {"postgres_volume": None},
+        "postgres_volume is None, must be the name of a volume, two letters, digits, _, . and - or more; it is null",
+    ),
+    ({"postgres_volume": "redis_data"}, "redis_volume is the volume redis_data, which postgres_volume is too: two services on one volume"),
+    ({"app_backend_volumes": [{"name": "chroma_data", "path": "/x"}]}, "is the volume chroma_data, which"),
+    ({"nginx_log_volume": "backup_data"}, "is the volume backup_data"),
+    ({"app_backend_volumes": [{"name": "xx", "path": "/x", "mode": "rwx"}]}, "app_backend_volumes[0].mode is 'rwx', must be one of rw, ro"),
+    ({"app_backend_volumes": [{"name": "xx"}]}, "app_backend_volumes[0] lacks path"),
+    ({"app_backend_volumes": [{"name": "xx", "path": "x"}]}, "app_backend_volumes[0].path is 'x', must be the absolute path"),
+    (
+        {"app_backend_volumes": [{"name": "xx", "path": "/x", "modus": "ro"}]},
+        "app_backend_volumes[0].modus is unknown there, known are name, path, mode",
+    ),
+    ({"postgres_app_name": ""}, "postgres_app_name is '', must be a name"),
+    ({"postgres_app_name": "none"}, "must be another name: PostgreSQL keeps none for itself"),
+    ({"postgres_app_name": "pg_app"}, "PostgreSQL keeps names that begin with pg_ for itself"),
+    ({"postgres_app_name": "app_owner"}, "postgres_app_name gives the name app_owner, which postgres_owner_name has"),
+    ({"postgres_owner_name": "postgres"}, "postgres_owner_name gives the name postgres, which the superuser has"),
+    ({"redis_app_name": "admin"}, "redis_app_name gives the name admin, which redis_admin_name has; give another"),
+    ({"redis_app_name": "a b"}, "redis_app_name is 'a b', must be the name of a user"),
+    ({"backup_redis_name": "a\nb"}, "backup_redis_name is 'a b', must be the name of a user"),
+    ({"redis_app_rules": ["~*", "+@all\nuser evil on nopass ~* +@all"]}, "redis_app_rules[1] is"),
+    ({"redis_app_rules": ["+@bogus"]}, "must be a rule of a category that Redis knows"),
+    ({"redis_app_rules": [">secret"]}, "must be one rule of Redis' ACL"),
+    ({"postgres_extensions": ["No Such"]}, "postgres_extensions[0] is 'No Such', must be the name of an extension"),
+    ({"postgres_settings": {"work_mem = '4MB'\nfsync": "off"}}, "postgres_settings names"),
+    ({"postgres_settings": {"log_line_prefix": "x'\nfsync = off\n#"}}, "postgres_settings.log_line_prefix is"),
+    ({"postgres_settings": {"a": {"b": []}}}, "postgres_settings.a is {'b': []}, must be one line, a number or true or false"),
+    ({"backup_networks": ["nosuch"]}, "backup_networks names the network nosuch, which the stack does not have; known are"),
+    ({"app_frontend_networks": ["front"]}, "names the network front"),
+    ({"slipway_stack": ""}, "slipway_stack is '', must be a name of at most 41"),
+    ({"slipway_stack": ".."}, "slipway_stack is '..', must be a name"),
+    ({"slipway_stack": "Shop One"}, "slipway_stack is 'Shop One', must be a name"),
+    ({"slipway_secrets": ["my_password"]}, "slipway_secrets[0] is 'my_password', must be the name of a variable that begins with vault_"),
+    ({"slipway_secrets": ["1 bad"]}, "slipway_secrets[0] is '1 bad'"),
+    ({"slipway_destroy_volumes": "redis_data"}, "slipway_destroy_volumes is 'redis_data', must be a list"),
+    ({"slipway_destroy_volumes": {"redis_data": True}}, "slipway_destroy_volumes is {'redis_data': True}, must be a list"),
+    # Images and versions
+    ({"postgres_image": "postgres:17@sha256:abc"}, "postgres_image is 'postgres:17@sha256:abc', must be an image whose digest is sha256:"),
+    ({"chroma_image": "ü🚀"}, "chroma_image is 'ü🚀', must be an image as repository:version"),
+    ({"redis_image": "redis"}, "redis_image is 'redis', must be an image with its version"),
+    ({"app_version": "a/b"}, "app_version is 'a/b', must be a version"),
+    ({"app_version": "../1.0.0"}, "app_version is '../1.0.0', must be a version"),
+    ({"app_version": None}, "app_version is None, must be a version"),
+    ({"app_version": ""}, "app_version is '', must be a version"),
+    # Numbers
+    ({"redis_memory_mb": 0}, "redis_memory_mb is 0, must be an amount of memory in MB, a whole number from 16"),
+    ({"redis_maxmemory_mb": 0}, "redis_maxmemory_mb is 0, must be a size in MB, a whole number from 1"),
+    (
+        {"redis_maxmemory_mb": 512, "redis_memory_mb": 256},
+        "redis_maxmemory_mb is 512 MB and must be less than redis_memory_mb, which is 256 MB",
+    ),
+    ({"redis_pids": -1}, "redis_pids is -1, must be a limit of processes, a whole number from 1"),
+    ({"postgres_memory_mb": -1}, "postgres_memory_mb is -1, must be an amount of memory in MB, a whole number from 256"),
+    ({"postgres_max_connections": -5}, "postgres_max_connections is -5, must be a whole number from 10"),
+    ({"backup_retention": {"days": -1}}, "backup_retention.days is -1, must be a whole number from 0"),
+    ({"backup_cpu_shares": 0}, "backup_cpu_shares is 0, must be a weight, a whole number from 2 to 262144"),
+    ({"nginx_upstream_keepalive": "1e3"}, "nginx_upstream_keepalive is '1e3', must be a whole number"),
+    ({"nginx_maintenance_retry_after": "soon"}, "nginx_maintenance_retry_after is 'soon', must be a time in seconds"),
+    ({"nginx_tmp_mb": -64}, "nginx_tmp_mb is -64, must be a size in MB"),
+    ({"app_backend_tmpfs": {"/run": "size=-1m"}}, "app_backend_tmpfs./run is 'size=-1m', must be mount options"),
+    ({"app_backend_replicas": 1000}, "app_backend_replicas is 1000, must be a whole number from 1 to 100"),
+    ({"app_backend_cpus": "many"}, "app_backend_cpus is 'many', must be a number of cores"),
+    ({"nginx_http_port": 0}, "nginx_http_port is 0, must be a port"),
+    ({"nginx_http_port": 443}, "nginx_https_port wants port 443, and nginx_http_port does too; change one of them"),
+    ({"restore_port": 65534}, "restore_port is 65534, must be a port, a whole number from 1 to 65533"),
+    # nginx
+    ({"nginx_backend_paths": ["api/"]}, "nginx_backend_paths[0] is 'api/', must be a path that begins with /"),
+    ({"nginx_backend_paths": ["/api/ {"]}, "nginx_backend_paths[0] is '/api/ {'"),
+    ({"nginx_backend_paths": ["/a b"]}, "nginx_backend_paths[0] is '/a b'"),
+    ({"nginx_backend_paths": [""]}, "nginx_backend_paths[0] is ''"),
+    ({"nginx_backend_paths": [None]}, "nginx_backend_paths[0] is None"),
+    ({"nginx_backend_paths": ["/ws"]}, "nginx_websocket_paths has the path /ws, which nginx_backend_paths has already"),
+    ({"nginx_assets_paths": ["/"]}, "nginx_assets_paths has the path /, which nginx itself has already"),
+    ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
+    ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),
+    ({"nginx_server_names": ["~^(("]}, "must be a valid regular expression after ~"),
+    ({"nginx_server_names": ["müller.example"]}, "must be a server name in ASCII; write it as xn--mller-kva.example"),
+    ({"nginx_security_headers": {"X-A": None}}, "nginx_security_headers.X-A is None, must be one line of text"),
+    ({"nginx_security_headers": {"X Bad": "v"}}, "nginx_security_headers names 'X Bad', which must be the name of a header"),
+    ({"nginx_security_headers": {"X-A: y\nZ": 1}}, "nginx_security_headers names"),
+    (
+        {"nginx_content_security_policy": "default-src $nosuchvar"},
+        "must be one line of text without $, which nginx would take for a variable",
+    ),
+    ({"nginx_tls_curves": "X25519; ssl_protocols TLSv1"}, "must be names of key exchange groups"),
+    ({"nginx_maintenance_text": ["x"]}, "nginx_maintenance_text is ['x'], must be text"),
+    # Off-site
+    ({"backup_offsite_repository": "rest:not a url"}, "backup_offsite_repository is 'rest:not a url', must be a repository of restic"),
+    ({"backup_offsite_repository": "nonsense://x"}, "must be a repository of restic"),
+    ({"backup_offsite_repository": "/srv/backup"}, "must be a folder below /offsite"),
+    # What all roles read
+    ({"container_service_adopt_volumes": {}}, "container_service_adopt_volumes is {}, must be true or false"),
+    ({"container_service_log_lines": "all"}, "container_service_log_lines is 'all', must be a whole number"),
+    # Environments, and what YAML makes of values
+    ({"app_backend_environment": {"A=B": "1"}}, "app_backend_environment names 'A=B', which must be the name of a variable"),
+    ({"app_backend_environment": {"": "1"}}, "app_backend_environment names '', which must be"),
+    (
+        "app_version: 1.10",
+        "app_version is 1.1, must be a version of letters, digits, _, . and -, as the tag of an image; it is a number: quote",
+    ),
+    ("app_version: 2026_11", f"app_version is 202611, {FOLLOWS} 2026_11: quote the value"),
+    ("app_backend_environment: {YES: a}", "app_backend_environment names 'True', which must be the name of a variable"),
+    ("app_version:", "app_version is None, must be a version"),
+    ("app_version: 010", f"app_version is 8, {FOLLOWS} 010: quote the value"),
+    (
+        "app_version: on",
+        "app_version is True, must be a version of letters, digits, _, . and -, as the tag of an image; YAML reads it as true: quote",
+    ),
+    ("redis_appendfsync: no", "redis_appendfsync is False, must be one of always, everysec, no; YAML reads it as false: quote the value"),
+    ("nginx_http_port: 0443", f"nginx_http_port is 291, {FOLLOWS} 0443: quote the value"),
+    ("app_backend_environment:\n  A: 1.10", f"app_backend_environment.A is 1.1, {FOLLOWS} 1.10: quote the value"),
+    ("app_backend_environment: {A: 0755}", f"app_backend_environment.A is 493, {FOLLOWS} 0755: quote the value"),
+    ("app_backend_environment: {A: 1, B: on}", f"app_backend_environment.B is True, {FOLLOWS} on: quote the value"),
+    ("app_frontend_environment:\n  'B': NO\n", f"app_frontend_environment.B is False, {FOLLOWS} NO: quote the value"),
+    ("app_migrate_environment: {T: 12:30}", f"app_migrate_environment.T is 750, {FOLLOWS} 12:30: quote the value"),
+    ("postgres_settings: {log_file_mode: 0640}", f"postgres_settings.log_file_mode is 416, {FOLLOWS} 0640: quote the value"),
+]
+
+
+@pytest.mark.parametrize(("variables", "said"), REFUSED, ids=lambda value: str(value)[:60])
+def test_a_bad_input_is_refused_in_one_line(judged: Judge, variables: Any, said: str):
+    lines = judged(variables)
+    assert len(lines) == 1, lines
+    assert said in lines[0]
+    assert "host h1: " in lines[0]
+    assert "own.yml" in lines[0] or "reads" in said
+
+
+#: Odd, and what its author means.
+TAKEN: list[Any] = [
+    {"app_backend_environment": {"A": "x", "B": True, "C": [1, 2], "D": {"a": None}, "E": None, "F": 5, "G": "1.10", "H": ""}},
+    "app_backend_environment: {RATIO: 1.5, YES_: true, 'QUOTED': \"on\", N: -3}",
+    "app_version: 2",
+    {"nginx_http_port": "8080", "nginx_https_port": "{{ 8443 }}"},
+    {"backup_schedule": "never", "backup_drill_schedule": "after"},
+    {"nginx_server_names": [".example.test", "localhost", "*.example.com", "10.0.0.1"]},
+    {"postgres_settings": {"work_mem": "4MB", "autovacuum": False, "random_page_cost": 1.1, "app.x": "it's a \\ \"test\""}},
+    {"redis_settings": {"appendonly": True, "hz": 20}, "redis_app_name": "default"},
+    {"app_backend_secrets": {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}},
+    {"postgres_users": [{"name": "reader", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N", "access": "read"}]},
+    {"my_own": "{{ nowhere }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
+    # Nearly ours, but the inventory reads it.
+    {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
+    {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
+    {"app_backend_replicas": 3, "app_backend_command": ["sh", "-c", "a\nb"], "app_backend_user": 1000},
+    {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("variables", TAKEN, ids=lambda value: str(value)[:60])
+def test_an_odd_input_with_a_meaning_is_taken(judged: Judge, variables: Any):
+    assert judged(variables) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["postgre_port", "App_version", "APP_VERSION", "redis_prot", "ngnix_http_port", "bakcup_schedule", "slipwey_stack"]
+)
+def test_a_name_that_is_nearly_ours_is_never_ignored(judged: Judge, name: str):
+    (line,) = judged({name: "1"})
+    assert f"{name} is " in line
+    assert "did you mean" in line
+    assert "own.yml" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: value + "\n", "begins or ends with a blank"),
+        (lambda value: f" {value}", "begins or ends with a blank"),
+        (lambda value: f"{value[:8]}\r{value[8:]}", "holds a control character"),
+        (lambda _value: "changeme-changeme-changeme", "is a placeholder"),
+        (lambda _value: None, "is not set"),
+        (lambda _value: 12345678901234567890, "must be a string, not int: quote the value"),
+    ],
+)
+def test_every_secret_is_looked_at(judged: Judge, change: Callable[[str], Any], said: str):
+    lines = judged({name: change(GOOD[name]) for name in SECRETS})
+    assert len(lines) == len(SECRETS)
+    for name in SECRETS:
+        assert any(f"{name} {said}" in line for line in lines)
+    assert "t7Hq2Lw9Zx4Nv6Bk8Mr3" not in "".join(lines)
+
+
+def test_secrets_that_are_alike_are_refused(judged: Judge):
+    (line,) = judged(dict.fromkeys(SECRETS, "t7Hq2Lw9Zx4Nv6Bk8Mr3"))
+    assert all(name in line for name in SECRETS)
+    assert "have the same value; give each its own" in line
+    (line,) = judged({SECRETS[1]: GOOD[SECRETS[4]]})
+    assert line == (
+        "host h1: vault_postgres_owner_password and vault_redis_admin_password have the same value; give each its own, "
+        "or remove their lines and run playbooks/secrets.yml"
+    )
+
+
+def test_secrets_of_further_users_are_looked_at_and_not_shown(judged: Judge):
+    (line,) = judged({"postgres_users": [{"name": "x", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N\n"}]})
+    assert "postgres_users[0].password begins or ends with a blank" in line
+    assert "Yh5k" not in line
+
+
+def test_several_hosts_need_addresses(judged: Judge):
+    lines = judged({"slipway_address": "my host"}, hosts=2)
+    assert any("slipway_address is 'my host', must be an IPv4 address, at which the other hosts reach this one" in line for line in lines)
+    lines = judged({"slipway_address": "{{ inventory_hostname }}.example.com"}, hosts=2)
+    assert len(lines) == 2
+    assert "own.yml" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            Given("site", texts=("app_version = 9",)),
+            "-e 'app_version = 9' sets nothing: Ansible leaves out what is not name=value; write -e app_version=9",
+        ),
+        (Given("site", texts=("app_version",)), "-e 'app_version' sets nothing"),
+        (Given("site", variables={"version": "9"}), "version is not a variable of Slipway (did you mean app_version"),
+        (Given("deploy", variables={"APP_VERSION": "9"}), "APP_VERSION is not a variable of Slipway (did you mean app_version?)"),
+        (Given("build", variables={"image_sorce": "/x"}), "image_sorce is not a variable of Slipway (did you mean image_source"),
+        (Given("build", variables={"shipp": "true"}), "shipp is not a variable of Slipway (did you mean ship?); correct the name after -e"),
+        (Given("backup", variables={"backup_run_full": "maybe"}), "backup_run_full is 'maybe', must be true or false; correct it after -e"),
+        (Given("drill", variables={"drill_wait": "abc"}), "drill_wait is 'abc', must be a time in seconds"),
+        (Given("drill", variables={"point": "--help"}), "point is '--help', must be the name of a recovery point"),
+        (Given("restore", variables={"target_time": "yesterday"}), "target_time is 'yesterday', must be a date and time"),
+        (Given("restore", variables={"stores": "mysql"}), "stores is 'mysql', must be a list of stores"),
+        (Given("restore", variables={"store": "redis"}), "store is not a variable of Slipway (did you mean stores?)"),
+        (Given("backup", variables={"point": "latest"}), "point is an argument of drill.yml and restore.yml, not of backup.yml"),
+        (Given("maintenance", variables={"state": "of"}), "state is 'of', must be true or false"),
+        (Given("maintenance", variables={"State": "on"}), "State is not a variable of Slipway (did you mean state?)"),
+        (Given("maintenance", variables={"nginx_maintenance_txt": "x"}), "nginx_maintenance_txt is not a variable of Slipway"),
+        (
+            Given("secrets", variables={"slipway_secret_file": "/x"}),
+            "slipway_secret_file is not a variable of Slipway (did you mean slipway_secrets_file?)",
+        ),
+        (Given("deploy", variables={"app_version": ""}), "app_version is '', must be a version"),
+        (
+            Given("deploy", variables={"nginx_http_port": "1e3"}),
+            "nginx_http_port is '1e3', must be a port, a whole number from 1 to 65535; correct it after -e",
+        ),
+        (Given("site", tags=("nosuch",)), "--tags nosuch selects no task"),
+    ],
+)
+def test_the_command_line_is_looked_at(judged: Judge, given: Given, said: str):
+    lines = judged({}, given=given)
+    assert len(lines) == 1, lines
+    assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Given("site", texts=("app_version=9 x='a b'", "@file.yml", '{"a": 1}', "a: 1")[:3]),
+        Given("deploy", variables={"app_version": "9.9.9", "my_reason": "x", "ci_job": "3"}),
+        Given("restore", variables={"point": "latest", "stores": "postgres,redis", "into": "inspect"}),
+        Given("maintenance", variables={"state": "on"}),
+        Given("backup", variables={"backup_run_full": True}),
+        Given("site", tags=("mine",), own_tags=("mine", "always")),
+    ],
+)
+def test_a_good_command_line_passes(judged: Judge, given: Given):
+    assert judged({}, given=given) == []
+
+
+def test_an_inventory_without_hosts_or_shared_variables_says_so():
+    given = Given("site", sources=("/dev/null",))
+    (problem,) = Inputs(FILES, {}, {}, "x", given=given).problems([], needs_shared=True)
+    assert problem.text == "the inventory (/dev/null) has no host; give the folder of an environment, as -i inventories/prod"
+    views = {"a": HostView({"inventory_hostname": "a"}, {}, {}, LOADER)}
+    (problem,) = Inputs(FILES, {"a": []}, views, "inventories/x", given=given).problems([], needs_shared=True)
+    assert "link group_vars/all.yml of Slipway as inventories/x/group_vars/all/00_shared.yml" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "far"),
+    [
+        ("port", "port", 0),
+        ("prot", "port", 1),
+        ("postgre", "postgres", 1),
+        ("abc", "bca", 2),
+        ("abcd", "wxyz", 3),
+        ("", "ab", 2),
+        ("a", "abcd", 3),
+    ],
+)
+def test_distance_counts_letters_and_exchanges(one: str, other: str, far: int):
+    assert distance(one, other) == distance(other, one) == far
+
+
+def test_short_names_and_names_in_use_are_the_users_own():
+    known = KnownNames(["app_version", "state", "ship"])
+    assert near_names(["stage", "host", "shop"], known, lambda _name: False) == {
+        "stage": "stage is not a variable of Slipway (did you mean state?)"
+    }
+    assert near_names(["stage", "App_version"], known, lambda _name: True) == {}
+    assert argument_problems(["version"], "deploy", {"deploy": []}, known, lambda _name: True) == []
+    assert command_line_problems(["a=1 b=2", "@x.yml", "{}", ""]) == []
+
+
+def test_every_playbook_checks_its_inputs_first_and_with_limit():
+    for path in sorted(ROOT.glob("playbooks/*.yml")):
+        if path.stem == "rollback":
+            continue
+        plays = LOADER.load_from_file(str(path), cache="none")
+        assert "ansible_limit is defined" in plays[0]["hosts"], path.name
+        task = plays[0]["tasks"][0]
+        assert task["slipway.stack.preflight"]["playbook"] == path.stem
+        assert task["tags"] == "always"
+    assert set(playbook_forms()) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
+
+
+def test_ports_of_one_address_meet_and_of_two_do_not():
+    def ports(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
+        return [{"port": 80, "variable": variable, "address": address} for variable, address in pairs]
+
+    assert input_checks.check_published(ports(("a", "10.0.0.1"), ("b", "10.0.0.2"))) == []
+    assert input_checks.check_published(ports(("a", ""), ("b", "10.0.0.2")))[0][0] == "b"
+    assert input_checks.check_published(ports(("a", ""), ("a", ""))) == []
