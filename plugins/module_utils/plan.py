@@ -37,6 +37,7 @@ FIELDS: dict[str, t.Any] = {
     "host_files": {},
     "volumes": [],
     "tmpfs": {},
+    "ulimits": {},
     "networks": [],
     "aliases": [],
     "ports": [],
@@ -139,7 +140,12 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         mounts.append(f"{folder}/config:/etc/slipway:ro")
     if service["secrets"]:
         mounts.append(f"{folder}/secrets:/run/secrets:ro")
-    tmpfs = {"/tmp": "size=64m", **service["tmpfs"]}  # noqa: S108 - a place inside the container
+    # A folder of the image keeps its mode, often root's 0755. The user's number is not known here, and no one else is in the container.
+    asked = {
+        path: more if path == "/tmp" or "mode=" in more else ",".join(filter(None, [more, "mode=1777"]))  # noqa: S108
+        for path, more in service["tmpfs"].items()
+    }
+    tmpfs = {"/tmp": "size=64m", **asked}  # noqa: S108 - a place inside the container
     options: dict[str, t.Any] = {
         "name": f"{stack}-{service['name']}",
         "image": str(service["image"]),
@@ -176,6 +182,8 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     if service["wrapper"]:
         # It takes the place of the entrypoint, which becomes a part of the command together with what the image brings along.
         options["wrapper"] = [str(part) for part in service["wrapper"]]
+    if service["ulimits"]:
+        options["ulimits"] = [f"{name}:{int(limit)}:{int(limit)}" for name, limit in sorted(service["ulimits"].items())]
     if int(service["shm_size_mb"]):
         options["shm_size"] = f"{int(service['shm_size_mb'])}M"
     labels = {

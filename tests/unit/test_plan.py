@@ -478,3 +478,16 @@ def test_all_clashes_come_at_once(state: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError) as raised:
         plan_services([STORE, second], state, **arguments)
     assert len(str(raised.value).splitlines()) == 2
+
+
+def test_a_tmpfs_can_be_written_by_the_containers_user_and_limits_are_passed_on() -> None:
+    declared = {**DECLARED, "tmpfs": {"/run": "", "/var/cache": "size=8m", "/x": "mode=0700"}, "ulimits": {"nofile": "65536"}}
+    options = container_options(plan_module.normalize(declared), "slipway", "/etc/slipway", "redis", "1.45")
+    assert options["tmpfs"] == [
+        "/run:noexec,nosuid,nodev,mode=1777",
+        "/tmp:noexec,nosuid,nodev,size=64m",
+        "/var/cache:noexec,nosuid,nodev,size=8m,mode=1777",
+        "/x:noexec,nosuid,nodev,mode=0700",
+    ]
+    assert options["ulimits"] == ["nofile:65536:65536"]
+    assert "ulimits" not in container_options(plan_module.normalize(DECLARED), "slipway", "/etc/slipway", "redis", "1.45")
