@@ -65,6 +65,9 @@ RELOADABLE = {
     *("debug", "labels", "live-restore", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
     *("default-runtime", "runtimes", "authorization-plugins", "insecure-registries", "registry-mirrors", "shutdown-timeout", "features"),
 }
+#: Options with which an engine has other images, containers and volumes, or none. One that fails to start with them also takes the file
+#: systems away from containers that live on.
+FOUNDATIONS = {"data-root", "storage-driver", "storage-opts", "exec-root", "userns-remap", "containerd"}
 #: Policies by which the engine starts a container again when it comes back itself.
 STARTED_AGAIN = {"always", "unless-stopped"}
 #: Seconds until an engine must answer.
@@ -207,6 +210,11 @@ def apply(options: dict[str, t.Any], path: str, accept: bool, engine: Engine, ru
     check(options, run)
     changed = {name for name in {*former, *options} if former.get(name) != options.get(name)}
     runs = answers(engine, 0)
+    if runs and changed & FOUNDATIONS and engine.containers():
+        raise RefusedError(
+            f"{', '.join(sorted(changed & FOUNDATIONS))} in host_engine_options differs from daemon.json, and the engine has containers, "
+            "which it would not find again. Nothing was changed: move the engine's data by hand, and change daemon.json then"
+        )
     reload = runs and changed <= RELOADABLE
     try:
         if runs and not reload and not lets_live(engine, options, former, path, run):

@@ -102,9 +102,9 @@ def test_options_that_the_engine_refuses_are_not_written(path: Path):
 def test_an_engine_that_does_not_come_up_runs_again_with_its_former_options(path: Path, there: bool):
     if not there:
         path.unlink()
-    machine, before = Machine(path, bad="storage-driver"), path.read_text() if there else ""
+    machine, before = Machine(path, bad="bip"), path.read_text() if there else ""
     with pytest.raises(RefusedError, match=r"(?s)does not run with its new options.*has its former options"):
-        change(machine, {"storage-driver": "zfs", "live-restore": True})
+        change(machine, {"bip": "10.0.0.1/33", "live-restore": True})
     assert machine.up
     assert machine.did == ["reload", "restart", "start"]
     assert (path.read_text() if path.exists() else "") == before
@@ -122,3 +122,10 @@ def test_a_file_that_is_not_valid_is_the_owners_to_correct(path: Path):
     with pytest.raises(RefusedError, match="is not valid JSON"):
         engine_options.apply({}, str(path), False, None)
     assert path.read_text() == "{"
+
+
+def test_an_engine_with_containers_does_not_lose_them_to_another_place(path: Path):
+    machine, before = Machine(path), path.read_text()
+    with pytest.raises(RefusedError, match="data-root in host_engine_options differs"):
+        change(machine, {"data-root": "/srv/docker", "live-restore": True})
+    assert (machine.did, path.read_text()) == ([], before)
