@@ -116,6 +116,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems = preflight.check_identities(states) + preflight.check_restores(states)
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():
+            if no_root := preflight.check_root(host, state):
+                # What was read there is not all that there is.
+                problems += no_root
+                continue
             view = views[host]
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])

@@ -73,7 +73,7 @@ EXAMPLES = r"""
 RETURN = r"""
 host:
   description: >-
-    The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores),
+    The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
     C(addresses), C(nonlocal_bind), and C(disks) with C(total_mb) and C(free_mb) by path.
   returned: always
   type: dict
@@ -217,6 +217,7 @@ def describe_host() -> dict[str, t.Any]:
         "memory_mb": min(total, int(limit) // 2**20) if limit.isdigit() else total,
         "memory_available_mb": memory.get("MemAvailable", 0),
         "cores": len(os.sched_getaffinity(0)),
+        "root": os.geteuid() == 0,
         "addresses": own_addresses(),
         # Addresses that another host may hand over can be bound before they are here.
         "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",

@@ -126,6 +126,11 @@ def test_a_container_gets_no_more_memory_than_its_host_has():
     assert said.startswith("postgres_memory_mb asks for 2001 MB of memory, and the host has 2000 MB; lower postgres_memory_mb")
 
 
+def test_a_host_is_only_judged_as_root():
+    assert not preflight.check_root("one", GOOD)
+    assert "set ansible_become: true" in texts(preflight.check_root("one", {"host": {"root": False}}))
+
+
 def test_a_container_gets_no_more_cores_than_its_host_has():
     two = {"host": {"cores": 2}}
     assert not preflight.check_cores("one", two, {"redis_cpus": 2, "nginx_cpus": 0.5})
