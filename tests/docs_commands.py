@@ -32,7 +32,7 @@ class Command(NamedTuple):
 
 def documents() -> list[Path]:
     """Return the pages whose commands users copy."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands(files: list[Path] | None = None) -> Iterator[Command]:

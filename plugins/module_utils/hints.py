@@ -31,7 +31,7 @@ def _folder(path: str) -> str:
     for known in _KNOWN_FOLDERS:
         if path == known or path.startswith(f"{known}/"):
             return {"/var/run": "/run", "/var/lib/nginx": "/var/cache/nginx"}.get(known, known)
-    parent, _, name = path.rpartition("/")
+    parent, _unused, name = path.rpartition("/")
     return parent if "." in name else path
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: engine_options
-author: The Slipway authors
+author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Change the Docker Engine's daemon.json, with a way back
 description:

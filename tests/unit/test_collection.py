@@ -20,10 +20,13 @@ from conftest import BIN, ROOT, ansible, tracked_files
 # What a deployment needs, and nothing else.
 SHIPPED = {
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "FILES.json",
     "LICENSE",
     "MANIFEST.json",
     "README.md",
+    "SECURITY.md",
+    "changelogs",
     "collections",
     "docs",
     "examples",

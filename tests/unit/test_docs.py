@@ -41,6 +41,10 @@ SETTINGS = {
     "IMAGES",
     "PYTHON",
     "SCENARIOS",
+    "SLIPWAY_LANE",
+    "S",
+    "K",
+    "ANSIBLE_COLLECTIONS_PATH",
 }
 MADE_BY_COMMANDS = re.compile(r"(inventories/(lab|second|shop)|reports|build|\.venv)(/|$)")
 
