@@ -380,9 +380,7 @@ def check_root(host: str, state: Mapping[str, Any]) -> list[Problem]:
     """Modules must run as root: others neither see whose the ports are, nor read what is deployed."""
     if (state.get("host") or {}).get("root", True):
         return []
-    return [
-        Problem(host, "Ansible does not run as root there: set ansible_become: true, and in ansible_user a user who may use sudo")
-    ]
+    return [Problem(host, "Ansible does not run as root there: set ansible_become: true, and in ansible_user a user who may use sudo")]
 
 
 def check_host(
