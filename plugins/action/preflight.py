@@ -126,6 +126,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_host(host, state, memory, disk)
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
             problems += preflight.check_cores(host, state, self._core_limits(host, view))
+            if "nginx_bind_address" in view:
+                problems += preflight.check_bind_address(host, state, "nginx_bind_address", view.value("nginx_bind_address")[0])
             problems += preflight.check_left_out(host, state, groups, arguments["optional_groups"])
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)

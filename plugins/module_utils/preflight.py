@@ -517,6 +517,21 @@ def _is_elsewhere(address: str, addresses: Iterable[str] | None) -> bool:
     return bool(addresses) and not (parsed.is_unspecified or parsed.is_loopback) and address not in (addresses or ())
 
 
+def check_bind_address(host: str, state: Mapping[str, Any], name: str, address: Any) -> list[Problem]:
+    """An address to listen on must be one of the host's.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        name: The input that sets it.
+        address: Its value.
+    """
+    own = (state.get("host") or {}).get("addresses") or ()
+    if not _is_elsewhere(str(address), own):
+        return []
+    return [Problem(host, f"has no address {address}, on which {name} wants to listen; it has {', '.join(sorted(own))}: correct {name}")]
+
+
 def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """A port that we publish must be free, or ours already, and wanted once.
 

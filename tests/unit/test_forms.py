@@ -114,7 +114,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("route", ["/api/", "/", "/a-b_c.d/%20"], ["api/", "", None, "/a b", "/api/ {", "/x;", "/$uri", '/"', "/a\n"]),
     ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
-    ("header_value", ["default-src 'self'", ""], [None, "a\nb", "default-src $nosuchvar", 1.5, True]),
+    ("header_value", ["default-src 'self'", ""], [None, "a\nb", "ü", 1.5, True]),
     ("curves", ["auto", "X25519:prime256v1"], ["", "X25519; ssl_protocols TLSv1", "a b"]),
     ("postgres_name", ["app", "my-app", "Übung"], ["", "none", "PUBLIC", "pg_x", "a b", 'a"b', "a\nb", "x" * 64, None]),
     ("redis_user", ["app", "default"], ["", "a b", "a\nb", None]),

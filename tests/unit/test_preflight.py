@@ -587,3 +587,16 @@ def test_a_role_without_exceptions_is_not_offered_any():
     problems = preflight.check_users("one", {"images": {"nginx:1": {"user": "root"}}}, {"nginx:1": "nginx_image"}, {"nginx_user": ""}, {})
     assert "nginx_user" in texts(problems)
     assert "hardening_exceptions" not in texts(problems)
+
+
+@pytest.mark.parametrize(
+    ("address", "good"), [("0.0.0.0", True), ("127.0.0.1", True), ("10.0.0.1", True), ("::", True), ("1.2.3.4", False)]
+)
+def test_a_balancer_listens_on_an_address_of_its_host(address: str, good: bool):
+    here = state(host={"addresses": ["10.0.0.1", "127.0.0.1"]})
+    said = texts(preflight.check_bind_address("one", here, "nginx_bind_address", address))
+    assert said == (
+        ""
+        if good
+        else "has no address 1.2.3.4, on which nginx_bind_address wants to listen; it has 10.0.0.1, 127.0.0.1: correct nginx_bind_address"
+    )
