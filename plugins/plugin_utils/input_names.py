@@ -56,7 +56,7 @@ class KnownNames:
     def __init__(self, names: Iterable[str]) -> None:
         """Take the names."""
         self._names = [(name, name.lower(), _letters(name.lower())) for name in sorted(set(names))]
-        self.all = {name for name, _, _ in self._names}
+        self.all = {name for name, _unused, _unused in self._names}
 
     def near(self, name: str) -> list[str]:
         """Return the names that differ from another by at most two letters, capitals aside, the nearest first; none for one of them."""
@@ -70,12 +70,12 @@ class KnownNames:
             for known, lower, letters in self._names
             if (bits ^ letters).bit_count() <= 2 * most and (far := distance(plain, lower, most)) <= most
         ]
-        return [known for _, known in sorted(found)]
+        return [known for _unused, known in sorted(found)]
 
     def ending(self, name: str) -> list[str]:
         """Return the names that are another with the prefix of a role, as app_version for version."""
         plain = name.lower()
-        return [known for known, lower, _ in self._names if lower.partition("_")[2] == plain]
+        return [known for known, lower, _unused in self._names if lower.partition("_")[2] == plain]
 
 
 def near_names(names: Iterable[str], known: KnownNames, is_used: Callable[[str], bool]) -> dict[str, str]:
