@@ -56,7 +56,7 @@ class KnownNames:
     def __init__(self, names: Iterable[str]) -> None:
         """Take the names."""
         self._names = [(name, name.lower(), _letters(name.lower())) for name in sorted(set(names))]
-        self.all = {name for name, _unused, _unused in self._names}
+        self.all = {entry[0] for entry in self._names}
 
     def near(self, name: str) -> list[str]:
         """Return the names that differ from another by at most two letters, capitals aside, the nearest first; none for one of them."""
