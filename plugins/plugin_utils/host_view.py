@@ -124,7 +124,7 @@ class RoleFiles:
     def known_names(self) -> dict[str, set[str]]:
         """Return all variables of ours that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
         known = {path.name: set(self.inputs(path.name)) for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
-        known[SHARED_PREFIX] = set(shared_forms())
+        known[SHARED_PREFIX] = {name for name in shared_forms() if name.startswith(f"{SHARED_PREFIX}_")}
         return known
 
     def forms(self, role: str) -> dict[str, Form]:
