@@ -296,13 +296,13 @@ def _plain_type_problem(kind: str, value: Any) -> str | None:
     if value is None:
         return None
     if kind in ("str", "path") and isinstance(value, (dict, list, tuple, set)):
-        return "must be a text"
+        return "must be a string"
     if kind == "list" and not isinstance(value, (list, tuple)):
         return "must be a list"
     if kind == "dict" and not isinstance(value, dict):
-        return "must be a mapping"
+        return "must be a dictionary"
     if kind == "int" and isinstance(value, bool):
-        return "must be a whole number"
+        return "must be an integer"
     if kind == "bool" and isinstance(value, str) and value.lower() not in _SWITCHES:
         return "must be true or false"
     return None
@@ -310,12 +310,12 @@ def _plain_type_problem(kind: str, value: Any) -> str | None:
 
 _TYPE_NAMES = {
     "bool": "true or false",
-    "dict": "a mapping",
+    "dict": "a dictionary",
     "float": "a number",
-    "int": "a whole number",
+    "int": "an integer",
     "list": "a list",
     "path": "a path",
-    "str": "a text",
+    "str": "a string",
 }
 
 

@@ -355,7 +355,7 @@ def is_data(value: Any) -> bool:
 
 
 def _count(what: str, low: float, high: float) -> Kind:
-    return Kind(f"{what}, a whole number from {{low}} to {{high}}", low=low, high=high)
+    return Kind(f"{what}, an integer from {{low}} to {{high}}", low=low, high=high)
 
 
 def _text(sentence: str, test: Callable[[Any], bool | str], *, secret: bool = False) -> Kind:
@@ -365,7 +365,7 @@ def _text(sentence: str, test: Callable[[Any], bool | str], *, secret: bool = Fa
 KINDS: dict[str, Kind] = {
     # Numbers
     "port": _count("a port", 1, HIGHEST_PORT),
-    "count": Kind("a whole number from {low} to {high}", low=1, high=1_000_000),
+    "count": Kind("an integer from {low} to {high}", low=1, high=1_000_000),
     "megabytes": _count("a size in MB", 1, 1_048_576),
     "memory": _count("an amount of memory in MB", 6, 1_048_576),
     "seconds": _count("a time in seconds", 0, 31_536_000),
@@ -440,7 +440,7 @@ KINDS: dict[str, Kind] = {
     "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
     "stores": Kind("a list of stores joined by commas: postgres, redis, chroma", text=False),
     "secret": Kind("a secret", text=True, secret=True),
-    "secret_text": _text("a text without NUL", lambda text: "\x00" not in text, secret=True),
+    "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
     "boolean": Kind("true or false", text=False),
     "data": Kind("data that can be written as JSON", is_data, text=False),
     # Not judged here, as another check does, or its form is a program's: the reason stands beside it in forms.yml.

@@ -235,7 +235,7 @@ class Inputs:
         found: dict[str, Problem] = {}
         for name in (name for name in self._secrets if name in view):
             value, error = view.value(name)
-            wrong = f"has no value: {error}" if error else secret_problem(value)
+            wrong = f"cannot be evaluated: {error}" if error else secret_problem(value)
             if wrong and value is None and not error:
                 found[name] = self.missing_secret(host, name)
             elif wrong:
@@ -264,7 +264,7 @@ class Inputs:
         """Compare an input that the inventory sets with its form and specification; return what follows its name in a sentence, or None."""
         value, error = view.value(name)
         if error:
-            return f" has no value: {error}"
+            return f" cannot be evaluated: {error}"
         secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(input_checks.kinds(form)))
         if form:
             found = input_checks.form_problem(form, value, secret=secret, secrets=self._hidden, changed=changed_by_yaml)

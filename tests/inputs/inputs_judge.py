@@ -80,7 +80,7 @@ REMEDY = re.compile(
 )
 #: Words of a program that nobody has caught.
 RAW = re.compile(
-    r"Traceback \(most recent|has no value: The filter|has no attribute '|Finalization of task args|HTTPConnectionPool|http\+docker:|"
+    r"Traceback \(most recent|evaluated: The filter|has no attribute '|Finalization of task args|HTTPConnectionPool|http\+docker:|"
     r"(A|The) '(when|failed_when|changed_when)' expression|Unexpected \w+Error|KeyError|Server Error for",
 )
 LONGEST_LINE = 2000

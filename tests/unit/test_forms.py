@@ -188,7 +188,7 @@ def test_no_kind_of_value_makes_a_check_fail(kind: str):
 @pytest.mark.parametrize(
     ("form", "value", "sentence"),
     [
-        ("port", "80a", ": must be a port, a whole number from 1 to 65535"),
+        ("port", "80a", ": must be a port, an integer from 1 to 65535"),
         ({"list": "route"}, ["/ok", "api/"], "[1]: must be a path that begins with /, without blanks, quotes, $, ;, { and }"),
         ("version", 1.1, ": must be a version of letters, digits, _, . and -, as the tag of an image; it is a number: quote the value"),
         (

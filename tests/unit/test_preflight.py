@@ -441,29 +441,29 @@ def test_good_inputs_pass(says):
 # Each is wrong by itself, and what the message says of it.
 BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"demo_policy": "lots"}, "demo_policy is 'lots', must be one of a, b; set it in inventories/test/group_vars/all/own.yml"),
-    ({"demo_port": "6379x"}, "demo_port is '6379x', must be a whole number; set it in"),
-    ({"demo_port": True}, "demo_port is True, must be a whole number"),
+    ({"demo_port": "6379x"}, "demo_port is '6379x', must be an integer; set it in"),
+    ({"demo_port": True}, "demo_port is True, must be an integer"),
     ({"demo_flag": "y"}, "demo_flag is 'y', must be true or false; set it in"),
     ({"demo_flag": "maybe"}, "demo_flag is 'maybe', must be true or false"),
-    ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a text"),
+    ({"demo_text": {"a": 1}}, "demo_text is {'a': 1}, must be a string"),
     ({"demo_names": "a,b"}, "demo_names is 'a,b', must be a list"),
-    ({"demo_numbers": [1, "x"]}, "demo_numbers does not fit: each element must be a whole number, not str"),
-    ({"demo_map": ["a"]}, "demo_map is ['a'], must be a mapping"),
+    ({"demo_numbers": [1, "x"]}, "demo_numbers does not fit: each element must be an integer, not str"),
+    ({"demo_map": ["a"]}, "demo_map is ['a'], must be a dictionary"),
     ({"demo_items": [{"mode": "ro"}]}, "demo_items does not fit: it lacks name"),
     ({"demo_items": [{"name": "a", "mode": "rx"}]}, "demo_items does not fit: value of mode must be one of: ro, rw, got: rx"),
     ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
-    ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text has no value: 'no_such_thing' is undefined; set it in"),
-    ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map has no value: 'no_such_thing' is undefined"),
+    ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text cannot be evaluated: 'no_such_thing' is undefined; set it in"),
+    ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map cannot be evaluated: 'no_such_thing' is undefined"),
     ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
     ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
     # What is made of it is wrong too, but mended with it.
-    ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be a whole number"),
-    ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be a whole number"),
-    ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text has no value: 'nowhere' is undefined"),
+    ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be an integer"),
+    ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be an integer"),
+    ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text cannot be evaluated: 'nowhere' is undefined"),
     ({"slipway_adress": "10.0.0.1"}, "slipway_adress is no shared variable (did you mean slipway_address?); correct the name in inv"),
     ({"container_service_adopt_volume": True}, "container_service_adopt_volume is no input of role container_service (did you mean"),
-    ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be a whole number from 0 to 1073741824; set it in"),
-    ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack has no value: 'nowhere' is undefined; set it in"),
+    ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be an integer from 0 to 1073741824; set it in"),
+    ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack cannot be evaluated: 'nowhere' is undefined; set it in"),
     ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
     ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
     ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
@@ -514,7 +514,7 @@ def test_all_problems_come_at_once_and_a_secret_used_elsewhere_is_not_shown(says
     lines = says({"demo_port": "{{ vault_owner }}", "demo_flag": "maybe"}, required_groups=["balancers"])
     assert len(lines) == 3
     assert FINE["vault_owner"] not in "".join(lines)
-    assert "demo_port is '(secret)', must be a whole number" in "".join(lines)
+    assert "demo_port is '(secret)', must be an integer" in "".join(lines)
 
 
 @pytest.mark.parametrize("value", ["{{ vault_own }}", "{{ vault_own }} and more", ["{{ vault_own }}"]])

@@ -66,7 +66,7 @@ INPUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "short secret": ({"vault_app_secret_key": "abc123"}, ["vault_app_secret_key", "32 random characters"]),
     "empty secret": ({"vault_postgres_app_password": ""}, ["vault_postgres_app_password"]),
-    "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "whole number", "set it in"]),
+    "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "integer", "set it in"]),
     "unknown choice": ({"nginx_log_format": "xml"}, ["nginx_log_format is 'xml'", "json, main", "set it in"]),
 }
 # What only a look at the host shows; each is a problem of its own.
