@@ -5,7 +5,7 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image images lab demo check test test-all lint unit sanity scenario molecule e2e bench clean
+.PHONY: help tools image images lab demo check test test-all lint unit sanity changelog scenario molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ unit: ## All unit tests, and the checks of sanity, without Docker
 
 sanity: ## What others check: ansible-test sanity, galaxy-importer, antsibull-docs
 	@lab/test sanity
+
+changelog: ## Write the changelog of a version from its fragments; after make sanity, which installs what does it
+	@ANSIBLE_COLLECTIONS_PATH=collections .lab/checks/bin/antsibull-changelog release
 
 scenario: ## One scenario's tests against a lab that stays up: make scenario S=release K=test_two_releases
 	@lab/step tools lab/tools

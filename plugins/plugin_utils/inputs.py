@@ -178,7 +178,9 @@ class Inputs:
         for host, view in self._views.items():
             kind = str(view.value("ansible_connection", "ssh")[0])
             for name, form in CONNECTION.items():
-                wrong = input_checks.form_problem(form, view.value(name)[0]) if name in view else None
+                value, error = view.value(name)
+                # What has no value here may have one in the play that connects, and Ansible says itself what it lacks.
+                wrong = input_checks.form_problem(form, value) if name in view and not error else None
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
             if kind != "local":
                 address = view.value("ansible_host", host)[0] or host
