@@ -101,3 +101,13 @@ def test_the_database_is_told_as_a_url_that_any_driver_takes_and_in_parts():
 )
 def test_the_site_is_asked_by_a_name_of_its_own(names: list[str], url: str, name: str):
     assert site_name(names, url) == name
+
+
+@pytest.mark.parametrize("store", ["postgres", "redis", "chroma"])
+def test_an_address_that_a_user_sets_is_asked_for_before_anything_changes(store: str):
+    """Also on a host of the store's own group, where it is reached by its name otherwise."""
+    groups = {name: ["web"] for name in ("balancers", "app", *OPTIONAL)}
+    assert view(groups, "web").value("slipway_needed_addresses") == ([], "")
+    needed, error = view(groups, "web", **{f"slipway_{store}_host": "192.0.2.9"}).value("slipway_needed_addresses")
+    assert not error
+    assert [(item["group"], item["address"]) for item in needed] == [(store, "192.0.2.9")]

@@ -66,12 +66,12 @@ INPUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "short secret": ({"vault_app_secret_key": "abc123"}, ["vault_app_secret_key", "32 random characters"]),
     "empty secret": ({"vault_postgres_app_password": ""}, ["vault_postgres_app_password"]),
-    "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "integer", "set it in"]),
-    "unknown choice": ({"nginx_log_format": "xml"}, ["nginx_log_format is 'xml'", "json, main", "set it in"]),
+    "wrong type": ({"redis_maxmemory_mb": "plenty"}, ["redis_maxmemory_mb is 'plenty'", "integer", "correct it after -e"]),
+    "unknown choice": ({"nginx_log_format": "xml"}, ["nginx_log_format is 'xml'", "json, main", "correct it after -e"]),
 }
 # What only a look at the host shows; each is a problem of its own.
 HOSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "too little memory": ({"slipway_minimum_memory_mb": 9999999}, ["of memory", "slipway_minimum_memory_mb asks for 9999999 MB"]),
+    "too little memory": ({"slipway_minimum_memory_mb": 1000000}, ["of memory", "slipway_minimum_memory_mb asks for 1000000 MB"]),
     "too little disk": ({"slipway_minimum_disk_mb": 99999999}, ["MB free on the disk of", "slipway_minimum_disk_mb"]),
     "no such image": ({"redis_image": "redis:7-never-built"}, ["redis:7-never-built (redis_image)", "correct redis_image"]),
     # An address of the lab's network that lab/up gives to no host.
@@ -122,7 +122,7 @@ def test_empty_group_is_named(lab: Lab, broken_inventory: Path):
     content = yaml.safe_load((broken_inventory / "hosts.yml").read_text(encoding="utf-8"))
     content["all"]["children"]["redis"] = {"hosts": {}}
     (broken_inventory / "hosts.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    refused(lab, "group redis has no host", "add one to it", inventory=broken_inventory)
+    refused(lab, "app_backend_secrets", "no host is in group redis: add one", inventory=broken_inventory)
 
 
 @pytest.mark.usefixtures("untouched")
