@@ -19,7 +19,7 @@ TESTS = lanes.tests()
 
 def test_every_test_of_a_scenario_is_run_by_it():
     """A file that no verify step names would never run."""
-    files = set((ROOT / "molecule").rglob("test_*.py")) | set((ROOT / "tests/e2e").rglob("test_*.py"))
+    files = {file for folder in ("molecule", "tests/e2e", "tests/inputs") for file in (ROOT / folder).rglob("test_*.py")}
     assert {test.file for test in TESTS} == files
     written = {file: len(re.findall(r"^(?:async )?def test_", file.read_text(), flags=re.MULTILINE)) for file in files}
     found = Counter((test.scenario, test.file) for test in TESTS)

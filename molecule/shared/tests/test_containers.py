@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from slipway_lab import STORES, Container, Lab
 
+# On hosts that share the tiers these hold as on one that has all of them.
+pytestmark = pytest.mark.extended("cluster", scenario="cluster")
 # Capabilities that a service keeps, each with its reason. None does.
 CAPABILITIES: dict[str, int] = {}
 STATUS = r"""
 import os, subprocess
-
-# On hosts that share the tiers these hold as on one that has all of them.
-pytestmark = pytest.mark.extended("cluster", scenario="cluster")
 pids = subprocess.run(["docker", "top", V["container"], "-o", "pid"], capture_output=True, text=True, check=True).stdout.split()[1:]
 found = {}
 for pid in pids:
