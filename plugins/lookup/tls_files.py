@@ -69,20 +69,24 @@ _raw:
 import datetime as dt
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
-from cryptography import x509
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import (
+    READS_CERTIFICATES,
     Pair,
     authority_problems,
     public_bytes,
     read_certificates,
     read_pair,
 )
+
+if READS_CERTIFICATES:
+    from cryptography import x509
 
 
 def own_names(certificate: x509.Certificate) -> list[str]:
@@ -111,6 +115,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
     def run(self, _terms: Sequence[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
         """Return what the two files hold."""
+        if not READS_CERTIFICATES:
+            raise AnsibleError(
+                f"reading certificates needs cryptography in the Python of the controller: {sys.executable} -m pip install cryptography"
+            )
         self.set_options(var_options=variables, direct=kwargs)
         certificate, key = (os.path.expanduser(str(self.get_option(name))) for name in ("certificate", "key"))
         authority = str(self.get_option("authority"))
