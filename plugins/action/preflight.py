@@ -67,7 +67,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._files = RoleFiles(self._loader)
         self._specs = {item["role"]: self._files.inputs(item["role"]) for item in arguments["roles"]}
         self._roles = {
-            host: [item["role"] for item in arguments["roles"] if host in groups.get(item["group"], ())] for host in groups["all"]
+            # A role of several groups is once on a host that is in all of them.
+            host: list(dict.fromkeys(item["role"] for item in arguments["roles"] if host in groups.get(item["group"], ())))
+            for host in groups["all"]
         }
         views = {host: self._view(host, task_vars) for host in groups["all"]}
 
