@@ -101,8 +101,11 @@ def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str
     """Return the files of a commit in a separate folder: uncommitted files of a checkout are not part of it."""
     try:
         commit = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", folder=repository)
-    except AnsibleActionFail as error:
-        raise AnsibleActionFail(f"image_git_ref is {ref}, which {source} does not know{f' ({error})' if str(error) else ''}") from error
+    except AnsibleActionFail:
+        # Git itself says nothing of it.
+        raise AnsibleActionFail(
+            f"image_git_ref is {ref}, which is not a branch, tag or commit of {source}: correct it, or fetch it there first"
+        ) from None
     folder = tempfile.mkdtemp(prefix="slipway-source-")
     archive = Path(folder) / ".archive.tar"
     try:
