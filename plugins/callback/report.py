@@ -189,7 +189,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._tasks: dict[str, dict[str, Any]] = {}
         if self._playbook:
-            self._refuse(refusals(playbook._loader, context.CLIARGS))  # noqa: SLF001 - Ansible names it nowhere else
+            self._refuse(refusals(playbook._loader, context.CLIARGS))  # noqa: SLF001 - Ansible has no public name for it
 
     def _refuse(self, problems: list[str]) -> None:
         """End the run before its first play, with the exit status of a failed one."""

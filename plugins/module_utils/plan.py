@@ -65,7 +65,7 @@ EXEMPTIBLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
 #: The engine takes start_interval, which makes a first health check quick, from this API version on.
 START_INTERVAL_API = (1, 44)
-#: Seconds since the last write to a volume that show that somebody may use it; an idle server writes every few minutes at most.
+#: Seconds since the last write to a volume that show that it may be in use; an idle server writes every few minutes at most.
 RECENT, RECENT_WITH_LOCK = 60, 600
 STARTING = "the container is not healthy yet"
 #: Behind the name of a container: what is made to take its place, what it was while the new one is not up yet, and what is only tried.
@@ -356,7 +356,7 @@ def converge_difference(service: Declaration, container: str, state: State) -> s
 
 
 def foreign_container(container: str, stack: str, state: State) -> None:
-    """Refuse to touch a container of somebody else's.
+    """Refuse to touch a container that is not of the stack.
 
     Raises:
         DeclarationError: a container of that name exists, and is not of this stack.
@@ -399,7 +399,7 @@ def refuse_networks(service: Declaration, networks: dict[str, t.Any]) -> None:
 
 
 def refuse_volumes(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> None:
-    """Refuse to touch a volume that somebody else uses, or that does not fit.
+    """Refuse to touch a volume that another container uses, or that does not fit.
 
     Raises:
         DeclarationError: there is one; the message holds all reasons.
@@ -455,7 +455,7 @@ def adoption_clashes(name: str, variable: str, there: dict[str, t.Any], stack: s
         return [f"volume {name} exists and {whose}: name another in {variable}{more}"]
     written, lock = there.get("written_s"), there.get("lock", "")
     if written is not None and written < (RECENT_WITH_LOCK if lock else RECENT):
-        signs = f"its file {lock} says that a server uses it, and" if lock else "somebody may use it:"
+        signs = f"its file {lock} says that a server uses it, and" if lock else "it may be in use:"
         message = (
             f"volume {name} cannot be taken over: {signs} the last write was {written} s ago. Stop what uses it, and run this again "
             f"{(RECENT_WITH_LOCK if lock else RECENT) // 60} minutes after; or name another volume in {variable}"

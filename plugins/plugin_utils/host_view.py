@@ -67,7 +67,7 @@ def names_used(value: Any) -> set[str]:
 
 
 def plain_yaml(path: Path) -> Any:
-    """Return what a YAML file of ours holds, without Ansible's marks."""
+    """Return what a YAML file of the collection holds, without Ansible's marks."""
     return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506 - both are safe
 
 

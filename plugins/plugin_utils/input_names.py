@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 
-#: Letters by which a name may differ from one of ours and still be taken for it.
+#: Letters by which a name may differ from one of Slipway's and still be taken for it.
 MOST = 2
 #: A shorter name may differ by one letter only: `host` is not `port`.
 SHORT = 8
@@ -107,7 +107,7 @@ def argument_problems(
         given: The names.
         playbook: Name of the playbook that runs; "" where its arguments are not known.
         playbooks: For each playbook the names of its arguments.
-        known: Names of all other variables of ours.
+        known: Names of all other variables of Slipway.
         is_used: Tells whether a template of the inventory reads a variable.
     """
     own = KnownNames(playbooks.get(playbook, ()))

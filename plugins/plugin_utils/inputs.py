@@ -42,7 +42,7 @@ class Given(NamedTuple):
     """What a run was started with.
 
     Attributes:
-        playbook: Name of the playbook; "" where it is not one of ours.
+        playbook: Name of the playbook; "" where it is not one of Slipway's.
         variables: Values given with -e, as Ansible has read them.
         texts: The same as they stand on the command line.
         tags: Tags that were asked for; "all" for every task.

@@ -102,7 +102,7 @@ def checkout(tmp_path: Path) -> Path:
             shutil.copy2(source, top / name)
     variables = top / "inventories/test/group_vars/all"
     variables.mkdir(parents=True)
-    # What tells an environment of ours from any other; a test's own file, read after it, wins.
+    # What marks an environment of Slipway; a test's own file, read after it, wins.
     (variables / "00_shared.yml").write_text("---\nslipway_secrets: []\nslipway_stack: slipway\n", encoding="utf-8")
     (top / "inventories/test/hosts.yml").write_text(
         "all:\n  vars:\n    ansible_connection: ansible.builtin.local\n"

@@ -399,7 +399,7 @@ STORE: dict[str, Any] = {**DECLARED, "volumes": [{"name": "redis_data", "path": 
 
 
 def foreign(status: str = "running", mode: str = "rw") -> dict[str, Any]:
-    """Return a container of somebody else that mounts the volume of Redis."""
+    """Return a container of another owner that mounts the volume of Redis."""
     return {"ports": [], "status": status, "running": status == "running", "volumes": {"redis_data": mode}}
 
 
@@ -428,7 +428,7 @@ def test_a_second_server_on_our_own_volume_is_refused(state: dict[str, Any], use
 @pytest.mark.parametrize(
     ("there", "refused"),
     [
-        ({"written_s": 5, "lock": ""}, "somebody may use it: the last write was 5 s ago"),
+        ({"written_s": 5, "lock": ""}, "it may be in use: the last write was 5 s ago"),
         ({"written_s": 300, "lock": "postmaster.pid"}, r"its file postmaster\.pid says that a server uses it.*10 minutes"),
         ({"written_s": 700, "lock": "postmaster.pid"}, ""),
         ({"written_s": 90, "lock": ""}, ""),
