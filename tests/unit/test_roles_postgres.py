@@ -355,6 +355,15 @@ def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
         ("alter schema public owner to postgres", "schema_owner"),
         ("alter default privileges for role app_owner in schema public revoke select on tables from app", "default_privileges"),
         ('drop extension "uuid-ossp"', "extensions"),
+        ("drop table if exists loaded; create table loaded (id serial, t text)", "superuser_objects"),
+        ("drop table if exists loaded; create table loaded (id int) partition by range (id)", "superuser_objects"),
+        ("drop view if exists shown; create view shown as select 1 as x", "superuser_objects"),
+        ("drop sequence if exists counted; create sequence counted", "superuser_objects"),
+        ('drop schema if exists other cascade; create schema other create table other."T t" ()', "superuser_objects"),
+        ("create or replace function f(x int) returns int language sql as 'select x'", "superuser_objects"),
+        ("drop type if exists mood; create type mood as enum ('well')", "superuser_objects"),
+        ("drop type if exists pair; create type pair as (x int, y int)", "superuser_objects"),
+        ("drop domain if exists small; create domain small as int", "superuser_objects"),
         (
             "drop table if exists t; create table t (); alter table t owner to app_owner; revoke select on t from app",
             "missing_table_privileges",
@@ -502,6 +511,39 @@ def test_start_refuses_data_of_another_user(server: Server, whole: bool) -> None
     shutil.rmtree(other)
     assert process.returncode == 1
     assert "belongs to user 0" in printed
+
+
+@needs_server
+@pytest.mark.parametrize("by_hand", ["", "create role postgres login"])
+def test_cluster_of_another_superuser_is_taken_over(by_hand: str) -> None:
+    """Its bootstrap role has another name: the application reads and writes its tables all the same."""
+    folder = Path(f"/tmp/slipway-adopt-{os.getpid()}")
+    folder.mkdir(mode=0o755)
+    other = Server(folder)
+    try:
+        other.declare()
+        status, printed = other.run(["initdb", "--username=cs_user", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
+        assert status == 0, printed
+        single = ["postgres", "--single", "-D", str(folder / "data"), "-c", "exit_on_error=on"]
+        for database, statements in (
+            ("template1", ["create database app", by_hand]),
+            ("app", ["create table letters (id serial primary key, t text)", "insert into letters (t) values ('kept')"]),
+        ):
+            status, printed = other.run([*single, database], "\n".join(filter(None, statements)) + "\n")
+            assert status == 0, printed
+        other.start()
+        other.converge()
+        assert other.differences() == set()
+        assert other.sql("insert into letters (t) values ('new'); select count(*) from letters", **APP) == (0, "2\n")
+        assert other.sql("alter table letters add x int", **OWNER)[0] == 0
+        other.stop()
+        other.start()
+        assert other.log.read_text().count("taken over") == 1
+        other.stop()
+    finally:
+        if other.process and other.process.poll() is None:
+            other.process.kill()
+        shutil.rmtree(folder)
 
 
 BACKUP = {"name": "backup", "password": "backup-password-1"}

@@ -7,6 +7,9 @@ say() { echo "start.sh: $*" >&2; }
 
 image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 
+# The file in a volume that says that its superuser is named postgres.
+has_superuser=slipway.superuser
+
 not_ours() {
   say "user $(id -u) cannot use $1, which belongs to user $(stat -c %u "$1")."
   say "The Alpine and Debian images use different user ids: set postgres_image back to the family that created the data, or dump and restore."
@@ -24,6 +27,17 @@ if [ -e "$PGDATA/PG_VERSION" ]; then
     say "A new major version cannot read it: set postgres_image back to version $data_major, or dump and restore."
     exit 1
   fi
+  # A cluster that another program created may know its superuser by another name, and converge logs in as postgres. Asked once a volume,
+  # in single-user mode, which needs no name; a copy that is still to be recovered has one.
+  if ! [ -e "$PGDATA/$has_superuser" ] && ! [ -e "$PGDATA/recovery.signal" ] && ! [ -e "$PGDATA/standby.signal" ]; then
+    say "the volume is taken over: making sure that it has a superuser named postgres"
+    chmod 0700 "$PGDATA"
+    postgres --single -D "$PGDATA" -c config_file=/etc/slipway/current/postgresql.conf -c exit_on_error=on template1 >/dev/null <<'SQL'
+do $$ begin if not exists (select from pg_roles where rolname = 'postgres') then create role postgres; end if; end $$
+alter role postgres superuser login
+SQL
+    : >"$PGDATA/$has_superuser"
+  fi
 else
   # The data is created next to its final place and PG_VERSION moves last, so that an interrupted run leaves nothing that
   # looks like a database.
@@ -40,6 +54,7 @@ else
   for entry in "$fresh"/*; do
     [ "$entry" = "$fresh/PG_VERSION" ] || mv "$entry" "$PGDATA/"
   done
+  : >"$PGDATA/$has_superuser"
   mv "$fresh/PG_VERSION" "$PGDATA/"
   rmdir "$fresh"
 fi
