@@ -1,5 +1,5 @@
 #!/bin/sh
-# Before nginx starts, what stands in /docker-entrypoint.d runs in order: *.envsh is sourced, *.sh is run.
+# Before nginx starts, the files of /docker-entrypoint.d run in order: *.envsh is sourced, *.sh is run.
 set -e
 if [ "$1" = nginx ] || [ "$1" = nginx-debug ]; then
   for file in /docker-entrypoint.d/*; do

@@ -8,7 +8,7 @@ if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then
   find . \! -user redis -exec chown redis '{}' +
   exec setpriv --reuid redis --regid redis --clear-groups "$0" "$@"
 fi
-# The append-only file is nobody else's.
+# Only this user may read the append-only file.
 [ "$(umask)" != 0022 ] || umask 0077
 # In a container the network decides who may connect; without a configuration the official build says so too.
 if [ "$1" = redis-server ] && [ $# = 1 ]; then

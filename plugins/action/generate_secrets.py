@@ -23,7 +23,7 @@ NO_PASSWORD = b"slipway-has-no-vault-password"
 VAULT_FILE = Path("group_vars", "all", "vault.yml")
 
 
-def vault_path_beside(sources: list[str]) -> Path:
+def vault_path_next_to(sources: list[str]) -> Path:
     """Return the vault file of the inventory that a run was given.
 
     Raises:
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, arguments = self.validate_argument_spec(
             {"names": {"type": "list", "elements": "str", "required": True}, "path": {"type": "path"}}
         )
-        path = Path(arguments["path"]) if arguments["path"] else vault_path_beside(task_vars.get("ansible_inventory_sources") or [])
+        path = Path(arguments["path"]) if arguments["path"] else vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
         text, encrypted, vault_id = self._read(path)
         set_elsewhere = self._names_set(task_vars)
         kept = [name for name in arguments["names"] if name in names_in(text) or name in set_elsewhere]

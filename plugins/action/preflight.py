@@ -24,7 +24,7 @@ BACKUP_GROUP = "backup"
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a number, or a text that is nothing else."""
+    """Return whether a value is a number, or a string that holds nothing else."""
     try:
         float(value)
     except (TypeError, ValueError):
@@ -73,7 +73,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         views = {host: self._view(host, task_vars) for host in groups["all"]}
 
-        # Also those that nobody asks for here: an input that is wrong may be made of one.
+        # Also those that no role asks for here: an input that is wrong may be made of one.
         self._hidden = [
             view.value(name)[0]
             for view in views.values()

@@ -74,7 +74,7 @@ LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
 class DeclarationError(ValueError):
-    """A declaration is wrong, or the host holds something in its way that is not ours."""
+    """A declaration is wrong, or a container, volume or network of the host that is not the stack's is in its way."""
 
 
 def normalize(declared: Declaration) -> Declaration:
@@ -209,11 +209,11 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
 
 
 def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], state: State) -> tuple[list[str], list[str]]:
-    """Return why a container must be re-created, and what can be mended on it while it lives."""
+    """Return why a container must be re-created, and what can be changed on it while it runs."""
     recreate: list[str] = []
-    mend: list[str] = []
+    update: list[str] = []
     if "slipway.stack" not in actual["labels"]:
-        return ["it was created by hand"], mend
+        return ["it was created by hand"], update
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
         recreate.append("its declaration changed")
     if not actual["labels"].get("slipway.uid"):
@@ -228,24 +228,24 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     if actual["nano_cpus"] != round(options["cpus"] * 1e9):
         recreate.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
     if recreate:
-        return recreate, mend
+        return recreate, update
     wanted_memory = int(options["memory"][:-1]) * 2**20
     if actual["memory"] != wanted_memory:
-        mend.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
+        update.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
     # The engine says 0 for its default.
     if (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
-        mend.append(f"CPU shares {actual['cpu_shares']} become {options['cpu_shares']}")
+        update.append(f"CPU shares {actual['cpu_shares']} become {options['cpu_shares']}")
     if actual["restart_policy"] != options["restart_policy"]:
-        mend.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
+        update.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
     wanted = {network["name"]: network["aliases"] for network in options["networks"]}
-    mend += [f"joins network {name}" for name in sorted(set(wanted) - set(actual["networks"]))]
-    mend += [f"leaves network {name}" for name in sorted(set(actual["networks"]) - set(wanted))]
-    mend += [
+    update += [f"joins network {name}" for name in sorted(set(wanted) - set(actual["networks"]))]
+    update += [f"leaves network {name}" for name in sorted(set(actual["networks"]) - set(wanted))]
+    update += [
         f"gets its names on network {name} again"
         for name in sorted(set(wanted) & set(actual["networks"]))
         if not set(wanted[name]) <= set(actual["networks"][name])
     ]
-    return recreate, mend
+    return recreate, update
 
 
 def config_differences(service: Declaration, folder: str, files: dict[str, t.Any], key: str) -> t.Iterator[tuple[str, str]]:
@@ -301,7 +301,7 @@ def file_differences(service: Declaration, folder: str, state: State, key: str, 
         folder: the service's folder on the host.
         state: what ``host_state`` read.
         key: the key of the digests in ``state``.
-        uid: number of the user that must own the secrets, or None where no container tells.
+        uid: number of the user that must own the secrets, or None where no container shows it.
     """
     files = state["files"]
     found: list[dict[str, t.Any]] = []
@@ -388,7 +388,7 @@ def absent_addresses(service: Declaration, state: State) -> None:
 
 
 def refuse_networks(service: Declaration, networks: dict[str, t.Any]) -> None:
-    """Refuse networks that nobody has declared.
+    """Refuse networks that are not declared.
 
     Raises:
         DeclarationError: the service asks for one.
@@ -439,7 +439,7 @@ def users_of_volume(name: str, volume: dict[str, t.Any], there: dict[str, t.Any]
     found = []
     for other, container in sorted(state["foreign_containers"].items()):
         mode = container.get("volumes", {}).get(name)
-        # One that reads beside us, such as a shipper of logs, is nobody's rival; of a volume that is not ours, everybody is its owner.
+        # A second reader, such as a shipper of logs, does no harm. A volume that is not the stack's belongs to whatever mounts it.
         if mode is None or (ours and (mode == "ro" or not volume.get("data") or not container.get("running"))):
             continue
         found.append({"name": other, "status": container.get("status", "unknown")})
@@ -510,7 +510,7 @@ def root_refused(image: str) -> str:
 
 
 def same_major(one: str, other: str) -> bool:
-    """Tell whether two images, named as the engine lists them, are of the same repository and major version, as far as their tags say.
+    """Return whether two images, named as the engine lists them, are of the same repository and major version, as far as their tags say.
 
     A version 0 changes with its second number, and a digest says nothing.
     """
@@ -543,7 +543,7 @@ def plan_service(
     container_service act on. It holds no secret.
 
     Raises:
-        DeclarationError: the declaration is wrong, or something not ours stands in its way.
+        DeclarationError: the declaration is wrong, or something that is not the stack's is in its way.
     """
     service = normalize(declared)
     refuse_networks(service, networks)
@@ -559,9 +559,9 @@ def plan_service(
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
     uid = int(uid_label) if uid_label else None
     differing = file_differences(service, folder, state, key, uid)
-    recreate, mend = container_differences(options, actual, state) if actual else ([], [])
+    recreate, update = container_differences(options, actual, state) if actual else ([], [])
     if moved:
-        recreate, mend = ["its replacement was interrupted"], []
+        recreate, update = ["its replacement was interrupted"], []
     # Where nothing was ever deployed, a list of all its files says no more than that.
     reasons = [f"{item['path']} {item['why']}" for item in differing if actual or item["why"] != "is missing"]
     start = bool(actual) and not actual["running"] and not recreate
@@ -569,7 +569,7 @@ def plan_service(
         reasons.append("the container does not exist")
     elif start:
         reasons.append(f"the container is {actual['status']}")
-    reasons += recreate + mend
+    reasons += recreate + update
     foreign_volumes = [
         volume["name"]
         for volume in service["volumes"]
@@ -606,7 +606,7 @@ def plan_service(
     )
     if inner and not starting:
         reasons.append(inner)
-    # A login that fails because of a changed password is mended by converge, and needs no restart.
+    # A login that fails because of a changed password is fixed by converge, and needs no restart.
     restart = failing and not recreate and not (bool(inner) or (secrets_differ and bool(service["converge"])))
     return {
         "name": service["name"],
@@ -627,9 +627,9 @@ def plan_service(
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
         "restart": restart,
-        # Stopped and otherwise as declared, or to be made, mended or restarted.
-        "resume": start and not mend,
-        "make": not service["one_shot"] and (replaced or restart or bool(mend)),
+        # Stopped and otherwise as declared, or to be created, changed or restarted.
+        "resume": start and not update,
+        "make": not service["one_shot"] and (replaced or restart or bool(update)),
         # A reload leaves the health as it is.
         "wait": not service["one_shot"] and (replaced or start or restart or failing or starting),
         "pull": normal_reference(options["image"]) not in state["images"],
@@ -680,9 +680,9 @@ def plan_services(
     adopt: bool,
     run_one_shots: bool = False,
 ) -> dict[str, t.Any]:
-    """Return the plans of all services of one owner, in the order given, and its containers that nobody declares.
+    """Return the plans of all services of one owner, in the order given, and its containers that are not declared.
 
-    A one-shot service is needed exactly when a container of another service of the list is about to be made, or with ``run_one_shots``.
+    A one-shot service is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``.
 
     Raises:
         DeclarationError: see plan_service.

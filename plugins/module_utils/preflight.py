@@ -29,7 +29,7 @@ RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
 
-# From here on numbers are those of nobody and of users that systemd makes for a while.
+# From here on numbers are those of the user ``nobody`` and of users that systemd makes for a while.
 NOBODY = 60000
 # A host that runs the stack already holds its images: it needs room to go on, not room to begin.
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
@@ -47,7 +47,7 @@ LIKE_ANOTHER_GROUP = 0.8
 
 _FALSE = ("false", "no", "off", "0")
 
-#: A shorter one is told to be too short, and is part of too much that is none.
+#: A shorter one is reported as too short, and occurs in too many values that are not secret.
 SHORTEST_HIDDEN = 8
 
 _SECRET_INPUT = re.compile(r"_(password|passphrase|secret|secret_key|token)$")
@@ -91,17 +91,17 @@ def shown(value: Any, secrets: Iterable[Any] = ()) -> str:
 
 
 def is_secret_input(name: str, spec: Mapping[str, Any]) -> bool:
-    """Tell whether an input is one secret, which must be long and random."""
+    """Return whether an input is one secret, which must be long and random."""
     return spec.get("type", "str") == "str" and bool(_SECRET_INPUT.search(name))
 
 
 def is_hidden(name: str, spec: Mapping[str, Any]) -> bool:
-    """Tell whether an input's value must not be shown."""
+    """Return whether an input's value must not be shown."""
     return bool(spec.get("no_log")) or bool(_SHOWN_NEVER.search(name))
 
 
 def redacted(text: str, secrets: Iterable[Any]) -> str:
-    """Return a text without the secrets, wherever an inventory used one."""
+    """Return a string with its secrets hidden, wherever an inventory used one."""
     for secret in secrets:
         if isinstance(secret, str):
             # As it is, as a member of something that is shown, and on one line.
@@ -156,7 +156,7 @@ def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str], o
 
 
 def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Iterable[str]], optional: Iterable[str]) -> list[Problem]:
-    """What runs for a group that has no host any more would go on running with nobody to look after it.
+    """What runs for a group that has no host any more would go on running unmanaged.
 
     Args:
         host: Its name in the inventory.
@@ -183,7 +183,7 @@ def check_volumes(host: str, name: str, volumes: Any, remedy: str) -> list[Probl
     Args:
         host: Its name in the inventory.
         name: The input.
-        volumes: Its value; what is no list of dictionaries is told elsewhere.
+        volumes: Its value; what is not a list of dictionaries is reported by the check of its type.
         remedy: Where to set it.
     """
     volumes = [volume for volume in volumes if isinstance(volume, Mapping)] if isinstance(volumes, (list, tuple)) else []
@@ -224,7 +224,7 @@ def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses
 
 
 def check_names(host: str, names: Iterable[str], known: Mapping[str, Iterable[str]], where: Callable[[str], str | None]) -> list[Problem]:
-    """A variable that begins as ours do must be one of them.
+    """A variable that begins as those of Slipway do must be one of them.
 
     Args:
         host: The host.
@@ -243,7 +243,7 @@ def check_names(host: str, names: Iterable[str], known: Mapping[str, Iterable[st
             problems.append(
                 Problem(
                     host,
-                    f"{name} is no {what}{nearest(name, known[prefix])}; correct the name{_at(where(name))}, "
+                    f"{name} is not a known {what}{nearest(name, known[prefix])}; correct the name{_at(where(name))}, "
                     f"or begin a variable of your own otherwise",
                 )
             )
@@ -251,16 +251,16 @@ def check_names(host: str, names: Iterable[str], known: Mapping[str, Iterable[st
 
 
 def causes(
-    wrong: Mapping[str, Mapping[str, Problem]], sources: Mapping[str, Callable[[str], set[str]]], told: Collection[str]
+    wrong: Mapping[str, Mapping[str, Problem]], sources: Mapping[str, Callable[[str], set[str]]], reported: Collection[str]
 ) -> list[Problem]:
-    """Return the problems of variables that are not made of another one with a problem, here or on another host: mending that mends both.
+    """Return the problems of variables that are not derived from another one with a problem, here or on another host: one fix serves both.
 
     Args:
         wrong: For each host the variables whose value is wrong or cannot be had, each with its problem.
-        sources: For each host what returns the variables that one is made of.
-        told: Variables of any host whose problem has been told before.
+        sources: For each host what returns the variables that one is derived from.
+        reported: Variables of any host whose problem has been reported before.
     """
-    suspects = {name for problems in wrong.values() for name in problems} | set(told)
+    suspects = {name for problems in wrong.values() for name in problems} | set(reported)
     kept = []
     for host, problems in wrong.items():
         for name, problem in problems.items():
@@ -270,7 +270,7 @@ def causes(
             if not behind:
                 kept.append((problem, "hostvars" in made_of))
     # Which variables of other hosts one is made of cannot be seen. If anything else is wrong at all, that may be what is behind it.
-    alone = not told and all(of_others for _unused, of_others in kept)
+    alone = not reported and all(of_others for _unused, of_others in kept)
     return [problem for problem, of_others in kept if alone or not of_others]
 
 
@@ -292,7 +292,7 @@ _SWITCHES = {"true", "yes", "on", "1", "false", "no", "off", "0"}
 
 
 def _plain_type_problem(kind: str, value: Any) -> str | None:
-    """Return what Ansible's conversions would let pass: a mapping that becomes text, a text that becomes a list, a y that is a boolean."""
+    """Return what Ansible's conversions would accept: a dictionary as a string, a string as a list, a y as a boolean."""
     if value is None:
         return None
     if kind in ("str", "path") and isinstance(value, (dict, list, tuple, set)):
@@ -509,7 +509,7 @@ def _listening_address(raw: str) -> str:
 
 
 def _is_elsewhere(address: str, addresses: Iterable[str] | None) -> bool:
-    """Tell whether an IPv4 address is none of a host's own, where these are known: the engine could not listen on it."""
+    """Return whether an IPv4 address is none of a host's own, where these are known: the engine could not listen on it."""
     try:
         parsed = ipaddress.IPv4Address(address)
     except ValueError:
@@ -533,7 +533,7 @@ def check_bind_address(host: str, state: Mapping[str, Any], name: str, address: 
 
 
 def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
-    """A port that we publish must be free, or ours already, and wanted once.
+    """A port to publish must be free, or published by the stack already, and wanted once.
 
     Args:
         host: Its name in the inventory.
@@ -654,7 +654,7 @@ def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str
 def check_reach(
     host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]], read: Mapping[str, Iterable[Mapping[str, Any]]]
 ) -> list[Problem]:
-    """A host must be let in at the addresses that its services use, or this run must be what brings that about.
+    """A host must reach the addresses that its services use, or this run must be what allows that.
 
     Args:
         host: Its name in the inventory.
@@ -680,14 +680,14 @@ def check_reach(
                 Problem(
                     host,
                     f"cannot reach {target} ({variable}): it refuses the connection, and this run starts nothing there; "
-                    f"correct {variable}, or start what should answer there and let this host in",
+                    f"correct {variable}, or start what should answer there and allow this host in its firewall",
                 )
             )
     return problems
 
 
 def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mapping[str, Any]) -> bool:
-    """Tell whether a refusal is one that a run mends: nothing healthy is published there yet, or its firewall knows the client not yet."""
+    """Return whether a refusal is one that a run ends: nothing healthy is published there yet, or its firewall knows the client not yet."""
     own = (client.get("host") or {}).get("addresses", ())
     # An address that both have, as that of the engine's bridge, leads the client to itself.
     if address not in (store.get("host") or {}).get("addresses", ()) or (address in own and store is not client):
@@ -702,7 +702,7 @@ def _will_serve(store: Mapping[str, Any], address: str, port: int, client: Mappi
 
 
 def _admits(rules: Iterable[str], address: str, port: int, clients: Iterable[str]) -> bool:
-    """Tell whether the chain of a stack lets one of a client's addresses through to a published port."""
+    """Return whether the chain of a stack lets one of a client's addresses through to a published port."""
     ours = [rule for rule in rules if f"--ctorigdst {address} --ctorigdstport {port} " in rule]
     peers = [ipaddress.ip_network(found[1]) for rule in ours if (found := re.search(r" -s (\S+) .* -j RETURN$", rule))]
     return not ours or any(ipaddress.ip_address(client) in peer for client in clients for peer in peers)

@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 module: engine_options
 author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
-short_description: Change the Docker Engine's daemon.json, with a way back
+short_description: Change the Docker Engine's daemon.json, and undo it where the engine does not start
 description:
   - Has C(dockerd --validate) check the options, together with the flags that the engine was started with, before the file is replaced.
   - An engine takes some options over while it runs; for the others it is restarted. Before a restart C(live-restore) is switched on if the
@@ -132,7 +132,7 @@ def stopped_for_good(engine: Engine) -> list[str]:
 
 
 def answers(engine: Engine, seconds: float) -> bool:
-    """Wait until the engine answers; tell whether it does."""
+    """Wait until the engine answers; return whether it does."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -146,7 +146,7 @@ def answers(engine: Engine, seconds: float) -> bool:
 
 
 def lets_live(engine: Engine, options: dict[str, t.Any], former: dict[str, t.Any], path: str, run: Run) -> bool:
-    """Tell whether containers live on while the engine restarts, and switch that on before where the options ask for it."""
+    """Return whether containers live on while the engine restarts, and switch that on before where the options ask for it."""
     info = engine.get("/info")
     if info.get("LiveRestoreEnabled"):
         return True
@@ -167,7 +167,7 @@ def refuse_restart(engine: Engine, changed: set[str], accept: bool) -> None:
     """Refuse a restart that stops what nothing starts again.
 
     Raises:
-        RefusedError: there is such a container, and nobody has accepted that.
+        RefusedError: there is such a container, and the caller has not accepted that.
     """
     stopped = [] if accept else stopped_for_good(engine)
     if stopped:

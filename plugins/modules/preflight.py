@@ -39,7 +39,7 @@ options:
     elements: str
     default: []
   secrets:
-    description: Variables that must hold a secret of at least 16 characters that is no placeholder. Values are never shown.
+    description: Variables that must hold a secret of at least 16 characters that is not a placeholder. Values are never shown.
     type: list
     elements: str
     default: []

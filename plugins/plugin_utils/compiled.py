@@ -18,7 +18,7 @@ from typing import Any
 from ansible.plugins.loader import filter_loader, test_loader
 
 try:
-    # Internal to Ansible: its environment, what tells it from Jinja's, and whether backslashes are escaped while it compiles.
+    # Internal to Ansible: its environment, how it differs from Jinja's, and whether backslashes are escaped while it compiles.
     from ansible._internal._templating._jinja_bits import (
         _TEMPLATE_OVERRIDE_FIELD_NAMES as SYNTAX,
     )

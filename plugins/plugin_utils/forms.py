@@ -12,8 +12,8 @@ roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml 
     app_backend_volumes: {list: {fields: {name: volume, path: path, mode: one of rw ro}, required: [name, path]}}
     app_backend_environment: {map: {keys: environment_name, values: environment_value}}
 
-A text is ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. Types, booleans and choices are the
-argument specification's. No Ansible in here.
+A form is written as ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. Types, booleans and choices
+are the argument specification's. No Ansible in here.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Kind:
 
     Attributes:
         sentence: What a value must be, after "must be"; {low} and {high} stand for the limits.
-        test: Returns whether a text is one, or why it is none.
+        test: Returns whether a string is one, or why it is not.
         low: Least number, where it is one of numbers.
         high: Highest number.
         whole: Whether numbers are whole ones.
@@ -81,12 +81,12 @@ class Kind:
 
     @property
     def number(self) -> bool:
-        """Tell whether values are numbers."""
+        """Return whether values are numbers."""
         return self.low is not None
 
 
 def pattern(expression: str, longest: int = 4096) -> Callable[[Any], bool]:
-    """Return a test that compares all of a text with a regular expression."""
+    """Return a test that compares all of a string with a regular expression."""
     compiled = re.compile(expression)
     return lambda text: len(text) <= longest and compiled.fullmatch(text) is not None
 
@@ -98,17 +98,17 @@ _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 def is_line(text: str) -> bool:
-    """Tell whether a text is one line without control characters."""
+    """Return whether a string is one line without control characters."""
     return not _CONTROL.search(text) and not _SURROGATE.search(text)
 
 
 def is_text(text: str) -> bool:
-    """Tell whether a text has no control characters but tabs and ends of lines."""
+    """Return whether a string has no control characters but tabs and ends of lines."""
     return not _CONTROL_OR_BREAK.search(text.replace("\r\n", "\n"))
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is an IP address."""
+    """Return whether a string is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -117,12 +117,12 @@ def is_address(text: str) -> bool:
 
 
 def is_ipv4(text: str) -> bool:
-    """Tell whether a text is an IPv4 address."""
+    """Return whether a string is an IPv4 address."""
     return ":" not in text and is_address(text)
 
 
 def is_network(text: str) -> bool:
-    """Tell whether a text is an IP address or a network in CIDR notation."""
+    """Return whether a string is an IP address or a network in CIDR notation."""
     try:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -132,19 +132,19 @@ def is_network(text: str) -> bool:
 
 
 def is_dns_name(text: str) -> bool:
-    """Tell whether a text is a DNS name in ASCII."""
+    """Return whether a string is a DNS name in ASCII."""
     labels = text.removesuffix(".").split(".")
     # What looks like an IPv4 address is one, or a mistake.
     return len(text) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdecimal()
 
 
 def is_host(text: str) -> bool:
-    """Tell whether a text is an IP address or a DNS name."""
+    """Return whether a string is an IP address or a DNS name."""
     return is_address(text) or is_dns_name(text)
 
 
 def is_server_name(text: str) -> bool | str:
-    """Tell whether nginx and a certificate can have a text as a server's name."""
+    """Return whether nginx and a certificate can have a string as a server's name."""
     if not text.isascii():
         try:
             return f"a server name in ASCII; write it as {text.encode('idna').decode()}"
@@ -166,7 +166,7 @@ def is_server_name(text: str) -> bool | str:
 
 
 def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
-    """Tell whether a text is an URL with a host, and a port that may be."""
+    """Return whether a string is a URL with a host and perhaps a port."""
     if re.search(r"[\s\x00-\x1f\"'<>\\^`{}|]", text):
         return False
     try:
@@ -179,7 +179,7 @@ def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
 
 
 def is_endpoint(text: str) -> bool:
-    """Tell whether a text is host:port."""
+    """Return whether a string is host:port."""
     host, _unused, port = text.rpartition(":")
     return port.isdecimal() and 0 < int(port) <= HIGHEST_PORT and is_host(host.removeprefix("[").removesuffix("]"))
 
@@ -194,7 +194,7 @@ _IMAGE = re.compile(
 
 
 def is_image(text: str) -> bool | str:
-    """Tell whether a text is a reference to an image with a version or digest, as Docker reads them."""
+    """Return whether a string is a reference to an image with a version or digest, as Docker reads them."""
     found = _IMAGE.fullmatch(text)
     if found and not (found["tag"] or found["digest"]):
         return "an image with its version, as repository:version"
@@ -206,7 +206,7 @@ def is_image(text: str) -> bool | str:
 
 
 def is_path(text: str) -> bool:
-    """Tell whether a text is the absolute path of a file or folder in a container."""
+    """Return whether a string is the absolute path of a file or folder in a container."""
     return (
         text.startswith("/")
         and text.strip("/") != ""
@@ -217,17 +217,17 @@ def is_path(text: str) -> bool:
 
 
 def is_relative(text: str) -> bool:
-    """Tell whether a text is a relative path that stays below where it begins."""
+    """Return whether a string is a relative path that stays below where it begins."""
     return is_line(text) and ".." not in text.split("/") and text[:1] not in ("/", "-")
 
 
 def is_header_value(text: str) -> bool:
-    """Tell whether nginx sends a text as the value of a header."""
+    """Return whether nginx sends a string as the value of a header."""
     return is_line(text) and text.isascii()
 
 
 def is_postgres_name(text: str) -> bool | str:
-    """Tell whether PostgreSQL takes a text as a name, and clients as part of an URL."""
+    """Return whether PostgreSQL takes a string as a name, and clients as part of an URL."""
     if text.lower() in POSTGRES_RESERVED:
         return f"another name: PostgreSQL keeps {text.lower()} for itself"
     if text.lower().startswith("pg_"):
@@ -236,7 +236,7 @@ def is_postgres_name(text: str) -> bool | str:
 
 
 def is_redis_rule(text: str) -> bool | str:
-    """Tell whether a text is one rule of what a Redis user may do, and grants no password or further user."""
+    """Return whether a string is one rule of what a Redis user may do, and grants no password or further user."""
     if text in ("allkeys", "allchannels", "allcommands", "nocommands", "resetkeys", "resetchannels"):
         return True
     if re.fullmatch(r"(?:%(?:R|W|RW)~|~|&)[^\s\"'\x00-\x1f\x7f]+", text):
@@ -251,7 +251,7 @@ def is_redis_rule(text: str) -> bool | str:
 
 @functools.lru_cache(maxsize=64)
 def is_calendar(text: str) -> bool:
-    """Tell whether systemd takes a text for OnCalendar: by systemd where it is here, or else by a grammar that takes its usual forms."""
+    """Return whether systemd accepts a string for OnCalendar: by systemd where it is installed, or else by a grammar of its usual forms."""
     if not is_line(text) or text.startswith("-"):
         return False
     program = shutil.which("systemd-analyze")
@@ -267,7 +267,7 @@ def is_calendar(text: str) -> bool:
 
 
 def _is_plain_calendar(text: str) -> bool:
-    """Tell whether a text is of the form that nearly all calendar events have: days of the week, a date and a time."""
+    """Return whether a string is of the form that nearly all calendar events have: days of the week, a date and a time."""
     if text.lower() in CALENDAR_WORDS:
         return True
     parts = text.split()
@@ -290,7 +290,7 @@ def _is_plain_calendar(text: str) -> bool:
 
 
 def is_repository(text: str) -> bool | str:
-    """Tell whether restic takes a text for a repository, and our image reaches it."""
+    """Return whether restic accepts a string as a repository, and the backup image can reach it."""
     if not is_line(text) or " " in text:
         return False
     kind, colon, rest = text.partition(":")
@@ -310,30 +310,30 @@ def is_repository(text: str) -> bool | str:
 
 
 def is_postgres_extension(text: str) -> bool:
-    """Tell whether an extension of PostgreSQL may have this name."""
+    """Return whether an extension of PostgreSQL may have this name."""
     return re.fullmatch(r"[a-z_][a-z0-9_$-]*", text) is not None
 
 
 def is_tmpfs_options(text: str) -> bool:
-    """Tell whether a text is a list of mount options of a tmpfs."""
+    """Return whether a string is a list of mount options of a tmpfs."""
     one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=\d+|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
 def is_user(text: str) -> bool | str:
-    """Tell whether a text is a user of an image other than root, by name or number, with a group that may be."""
+    """Return whether a string is a user of an image other than root, by name or number, perhaps with a group."""
     return "another user than root" if text.partition(":")[0] in ("root", "0") else is_any_user(text)
 
 
 def is_any_user(text: str) -> bool:
-    """Tell whether a text is a user of an image, by name or number, with a group that may be."""
+    """Return whether a string is a user of an image, by name or number, perhaps with a group."""
     name, _unused, group = text.partition(":")
     one = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|\d{1,10}"
     return bool(re.fullmatch(one, name)) and (":" not in text or bool(re.fullmatch(one, group)))
 
 
 def is_moment(text: str) -> bool:
-    """Tell whether a text is a date and time that PostgreSQL reads without doubt about its zone."""
+    """Return whether a string is a date and time that PostgreSQL reads without doubt about its zone."""
     found = re.fullmatch(
         r"\d{4}-(\d\d)-(\d\d)[T ]([0-2]\d):([0-5]\d)(?::([0-5]\d)(?:[.]\d{1,6})?)? ?(?:Z|UTC|[+-][01]\d(?::?[0-5]\d)?)?", text
     )
@@ -341,12 +341,12 @@ def is_moment(text: str) -> bool:
 
 
 def is_plain_value(value: Any) -> bool:
-    """Tell whether a value of a setting is one line, a number or a boolean."""
+    """Return whether a value of a setting is one line, a number or a boolean."""
     return isinstance(value, (bool, int, float)) or (isinstance(value, str) and is_line(value))
 
 
 def is_data(value: Any) -> bool:
-    """Tell whether a value can be written as JSON."""
+    """Return whether a value can be written as JSON."""
     try:
         json.dumps(value)
     except (TypeError, ValueError):
@@ -443,7 +443,7 @@ KINDS: dict[str, Kind] = {
     "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
     "boolean": Kind("true or false", text=False),
     "data": Kind("data that can be written as JSON", is_data, text=False),
-    # Not judged here, as another check does, or its form is a program's: the reason stands beside it in forms.yml.
+    # Not judged here, as another check does, or its form is a program's: the reason is in forms.yml, above it.
     "anything": Kind("", text=False),
 }
 
@@ -555,7 +555,7 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
     Args:
         form: The form that it must have.
         value: The value, templates resolved.
-        changed: Tells how YAML has changed a value.
+        changed: Returns how YAML has changed a value.
         path: Where it is in the input, such as [0].name.
         key: The name in the dictionary that holds it.
     """
@@ -643,7 +643,7 @@ def one_problem(form: Form, value: Any) -> str | None:
     if form.kind == "secret":
         wrong = secret_problem(value)
         return f"{wrong}" if wrong else None
-    # A whole number is the same text however it is read; what YAML may have changed is found by the caller, who knows the file.
+    # An integer is the same string however it is read; what YAML may have changed is found by the caller, who knows the file.
     if kind.text and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if kind.text and not isinstance(value, str):
@@ -666,7 +666,7 @@ def quote_it(value: Any) -> str:
 
 
 def _is_number(value: Any, form: Form, *, whole: bool) -> bool:
-    """Tell whether a value is a number within a form's limits, or a text that is nothing else."""
+    """Return whether a value is a number within a form's limits, or a string that holds nothing else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return False
     if isinstance(value, str):

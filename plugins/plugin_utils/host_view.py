@@ -122,7 +122,7 @@ class RoleFiles:
         return options
 
     def known_names(self) -> dict[str, set[str]]:
-        """Return all variables of ours that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
+        """Return all variables of Slipway that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
         known = {path.name: set(self.inputs(path.name)) for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
         known[SHARED_PREFIX] = {name for name in shared_forms() if name.startswith(f"{SHARED_PREFIX}_")}
         return known
@@ -160,11 +160,11 @@ class HostView:
         self._values: dict[str, tuple[Any, str]] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Tell whether the inventory sets a variable."""
+        """Return whether the inventory sets a variable."""
         return name in self.raw
 
     def known(self, name: str) -> bool:
-        """Tell whether the inventory, a role or the task sets a variable."""
+        """Return whether the inventory, a role or the task sets a variable."""
         return name in self._variables
 
     def resolve(self, name: str) -> Any:

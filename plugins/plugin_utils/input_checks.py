@@ -12,8 +12,8 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
 
-#: Problems of one input that its line tells; more of them are of the same kind.
-MOST_TOLD = 3
+#: Problems of one input that its line lists; more of them are of the same kind.
+MOST_LISTED = 3
 #: Names that are the stack's own in a store.
 POSTGRES_OWN = "postgres"
 #: Locations that every server of nginx has.
@@ -42,22 +42,22 @@ def form_problem(form: Form, value: Any, *, secret: bool = False, secrets: Itera
         value: Its value, templates resolved.
         secret: Whether the value must not be shown.
         secrets: What must not be shown of it.
-        changed: Tells how YAML has changed a value.
+        changed: Returns how YAML has changed a value.
     """
-    told = []
+    listed = []
     for wrong in problems(form, value, changed):
         hidden = secret or wrong.secret
         member = shown(wrong.path, secrets)[1:-1]
         if hidden and wrong.sentence.startswith("must be"):
-            told.append(f"{member} has a value that {wrong.sentence}")
+            listed.append(f"{member} has a value that {wrong.sentence}")
         elif hidden:
-            told.append(f"{member} {wrong.sentence}")
+            listed.append(f"{member} {wrong.sentence}")
         else:
-            told.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}")
-    if not told:
+            listed.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}")
+    if not listed:
         return None
-    more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
-    return "; ".join(told[:MOST_TOLD]) + more
+    more = f"; and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""
+    return "; ".join(listed[:MOST_LISTED]) + more
 
 
 def members(form: Form, value: Any, kind: str) -> Iterator[Any]:
@@ -238,7 +238,7 @@ def check_together(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], 
     Args:
         forms: Forms of the inputs of its roles.
         get: Returns a variable's value.
-        is_set: Tells whether the inventory sets an input.
+        is_set: Returns whether the inventory sets an input.
     """
     found = [problem for check, names in CHECKS if any(map(is_set, names)) for problem in check(get)]
     if any(is_set(name) for name, form in forms.items() if "volume" in kinds(form)):

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Names of variables that are nearly ours: what a typing error makes of an input is never ignored. No Ansible in here."""
+"""Names of variables that are nearly those of Slipway: a misspelled input is never ignored. No Ansible in here."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ class KnownNames:
 
 
 def near_names(names: Iterable[str], known: KnownNames, is_used: Callable[[str], bool]) -> dict[str, str]:
-    """Return what is wrong with variables of an inventory whose names are nearly ours, by name.
+    """Return what is wrong with variables of an inventory whose names are nearly those of Slipway, by name.
 
     Args:
         names: Variables that an inventory sets.
-        known: Ours.
-        is_used: Tells whether a template of the inventory reads a variable: then it is one of the user's own.
+        known: Variables of Slipway.
+        is_used: Returns whether a template of the inventory reads a variable: then it is one of the user's own.
     """
     found = {}
     for name in names:
@@ -108,7 +108,7 @@ def argument_problems(
         playbook: Name of the playbook that runs; "" where its arguments are not known.
         playbooks: For each playbook the names of its arguments.
         known: Names of all other variables of Slipway.
-        is_used: Tells whether a template of the inventory reads a variable.
+        is_used: Returns whether a template of the inventory reads a variable.
     """
     own = KnownNames(playbooks.get(playbook, ()))
     problems = []

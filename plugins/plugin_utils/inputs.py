@@ -44,9 +44,9 @@ class Given(NamedTuple):
     Attributes:
         playbook: Name of the playbook; "" where it is not one of Slipway's.
         variables: Values given with -e, as Ansible has read them.
-        texts: The same as they stand on the command line.
+        texts: The same as the command line has them.
         tags: Tags that were asked for; "all" for every task.
-        own_tags: Tags that the check's task has, such as those of a playbook that imports ours.
+        own_tags: Tags that the check's task has, such as those of a playbook that imports one of Slipway's.
         sources: Inventories.
     """
 
@@ -135,11 +135,11 @@ class Inputs:
         problems = [Problem("", text) for text in command_line_problems(self._given.texts)]
         wrong_arguments = argument_problems(self._given.variables, self._given.playbook, arguments, known, self._is_used)
         problems += [Problem("", text) for text in wrong_arguments]
-        told = {text.partition(" ")[0] for text in wrong_arguments} | own
+        reported = {text.partition(" ")[0] for text in wrong_arguments} | own
         seen: dict[str, str] = {}
         for host, view in self._views.items():
             facts = view.raw.get("ansible_facts") or {}
-            names = [name for name in view.raw if name not in facts and name not in told and not name.startswith(NOT_OURS)]
+            names = [name for name in view.raw if name not in facts and name not in reported and not name.startswith(NOT_OURS)]
             problems += preflight.check_names(host, names, by_prefix, self._place_of(view))
             new = [name for name in names if name not in known.all and name not in seen and not _has_prefix(name, by_prefix)]
             seen |= dict.fromkeys(new, "") | near_names(new, known, self._is_used)
@@ -151,7 +151,7 @@ class Inputs:
         return problems
 
     def _is_used(self, name: str) -> bool:
-        """Tell whether a template of the inventory reads a variable."""
+        """Return whether a template of the inventory reads a variable."""
         return any(
             name in names_used(value)
             for view in self._views.values()
@@ -179,7 +179,7 @@ class Inputs:
             kind = str(view.value("ansible_connection", "ssh")[0])
             for name, form in CONNECTION.items():
                 value, error = view.value(name)
-                # What has no value here may have one in the play that connects, and Ansible says itself what it lacks.
+                # What is not set here may be set in the play that connects, and Ansible says itself what is missing.
                 wrong = input_checks.form_problem(form, value) if name in view and not error else None
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
             if kind != "local":
@@ -194,7 +194,7 @@ class Inputs:
         return problems + preflight.check_connections(connections, addresses)
 
     def volume_problems(self) -> list[Problem]:
-        """Return the volumes of the product whose backup nobody has said anything of."""
+        """Return the volumes of the product for which the inventory neither asks for a backup nor declines it."""
         return [
             problem
             for host, view in self._views.items()
@@ -219,15 +219,15 @@ class Inputs:
             if name not in view and spec.get("required") and "default" not in spec
         ]
 
-    def value_problems(self, told: Collection[str]) -> list[Problem]:
+    def value_problems(self, reported: Collection[str]) -> list[Problem]:
         """Return what is wrong with the values that the inventory sets, alone and to each other.
 
         Args:
-            told: Variables whose problem has a line already.
+            reported: Variables whose problem has a line already.
         """
         wrong = {host: self._wrong_values(host, view) for host, view in self._views.items()}
         sources = {host: view.sources for host, view in self._views.items()}
-        return preflight.causes(wrong, sources, told) or self._together()
+        return preflight.causes(wrong, sources, reported) or self._together()
 
     def _wrong_values(self, host: str, view: HostView) -> dict[str, Problem]:
         """Return, by variable, what is wrong with the values that the inventory sets.
@@ -259,7 +259,7 @@ class Inputs:
         return found
 
     def is_set(self, view: HostView, name: str) -> bool:
-        """Tell whether the inventory sets a variable to something else than what all environments share."""
+        """Return whether the inventory sets a variable to something else than what all environments share."""
         return name in view and not (name in self._defaults and view.raw[name] == self._defaults[name])
 
     def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any], form: Form | None) -> str | None:
@@ -324,11 +324,11 @@ class Inputs:
         if first:
             return first
         set_on_no_host = {name for name in self._secrets if not any(name in view for view in self._views.values())}
-        # Without a group, what derives from the groups has no value; without a secret, what holds it. Both have a line already.
-        told = set_on_no_host | ({"groups"} if groups else set())
+        # Without a group, what derives from the groups is not set; without a secret, what holds it. Both have a line already.
+        reported = set_on_no_host | ({"groups"} if groups else set())
         problems = [*groups, *self.connection_problems(), *self.name_problems(), *self.argument_problems()]
         problems += [self.missing_secret(host, name) for host in self._views for name in self._secrets if name in set_on_no_host]
-        wrong = self.value_problems(told)
+        wrong = self.value_problems(reported)
         return problems + self.required_problems() + (wrong or self.volume_problems())
 
 
@@ -343,5 +343,5 @@ def _in(place: str | None) -> str:
 
 
 def _has_prefix(name: str, prefixes: Iterable[str]) -> bool:
-    """Tell whether a name begins as those of a role do, which has been looked at."""
+    """Return whether a name begins as those of a role do, which has been looked at."""
     return any(name.startswith(f"{prefix}_") for prefix in prefixes)

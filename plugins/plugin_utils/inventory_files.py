@@ -42,7 +42,7 @@ def file_problem(path: Path, error: Exception) -> str:
         return _vault_problem(path, data)
     if b"\x00" in data:
         line = data[: data.index(b"\x00")].count(b"\n") + 1
-        return f"{path}:{line} holds a NUL byte, so it is not a text file; write it again, or bring it back from version control"
+        return f"{path}:{line} holds a NUL byte, so it is not plain text; write it again, or restore it from version control"
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__  # type: ignore[assignment]
@@ -62,7 +62,7 @@ def _vault_problem(path: Path, data: bytes) -> str:
 
 
 def _is_whole(body: bytes) -> bool:
-    """Tell whether what follows a vault's header is a salt, a checksum and blocks of a cipher."""
+    """Return whether what follows a vault's header is a salt, a checksum and blocks of a cipher."""
     if not re.fullmatch(rb"(?:[0-9a-f]{2})+", body):
         return False
     parts = bytes.fromhex(body.decode()).split(b"\n")

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a value stands in its file: YAML reads 1.10 as 1.1, 0755 as 493, 12:30 as 750 and on as true, without a word."""
+"""How a value is written in its file: YAML reads 1.10 as 1.1, 0755 as 493, 12:30 as 750 and on as true, without a word."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _lines(path: str) -> tuple[str, ...]:
 
 
 def _rest_of_line(value: Any) -> str | None:
-    """Return what stands in the file from a value on; None where that is not known."""
+    """Return what the file has from a value on; None where that is not known."""
     origin = Origin.get_tag(value) if Origin else None
     if origin is None or not origin.path or not origin.line_num or not origin.col_num:
         return None
@@ -40,7 +40,7 @@ def _rest_of_line(value: Any) -> str | None:
 
 
 def _word_after(key: Any) -> str | None:
-    """Return the word that stands in the file after a name and its colon; None where that is not known."""
+    """Return the word that the file has after a name and its colon; None where that is not known."""
     line = (_rest_of_line(key) or "").lstrip("\"'")
     found = _AFTER_KEY.match(line, len(str(key))) if line.startswith(str(key)) else None
     return found[1] if found else None

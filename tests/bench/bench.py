@@ -130,7 +130,7 @@ class OneHost:
     # Editing one setting
 
     def limit_is(self, megabytes: int) -> bool:
-        """Tell whether nginx refuses a body a little above a limit, by the length that a client announces."""
+        """Return whether nginx refuses a body a little above a limit, by the length that a client announces."""
         url = urlsplit(self.lab.url)
         context = ssl.create_default_context(cafile=str(self.lab.inventory / "pki" / "ca.pem"))
         head = f"POST /api/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {megabytes * MEGABYTE + 1}\r\n\r\n"

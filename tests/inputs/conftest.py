@@ -56,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def is_up(lab: str) -> bool:
-    """Tell whether the hosts of a lab run, and an inventory reaches them."""
+    """Return whether the hosts of a lab run, and an inventory reaches them."""
     found = subprocess.run(
         ["docker", "ps", "--quiet", "--filter", f"label=slipway.lab.name={lab}"], capture_output=True, text=True, check=False
     )

@@ -77,9 +77,9 @@ class Generator:
         }
 
     def cases(self, count: int) -> Iterator[Case]:
-        """Yield this many cases; every fifth is of a misspelt name."""
+        """Yield this many cases; every fifth is of a misspelled name."""
         for number in range(count):
-            yield self._misspelt(number) if number % 5 == 4 else self._case(number)
+            yield self._misspelled(number) if number % 5 == 4 else self._case(number)
 
     def _case(self, number: int) -> Case:
         name = self._random.choice(self._names)
@@ -96,7 +96,7 @@ class Generator:
         identity = f"{number:03} {way} {shown if len(shown) < 90 else shown[:87] + '...'}"
         return Case(identity, expect, says=says, **{way: variables})
 
-    def _misspelt(self, number: int) -> Case:
+    def _misspelled(self, number: int) -> Case:
         name = self._random.choice(self._names)
         letters = list(name)
         while (text := "".join(letters)) in self._inputs or text == name:
@@ -116,7 +116,7 @@ class Generator:
                 else:
                     letters[at] = letters[at].upper()
         if not text.isidentifier():
-            return self._misspelt(number)
+            return self._misspelled(number)
         return self._given(number, {text: self._inputs[name].get("default", 1)}, "refused")
 
     def _draw(self, option: dict[str, Any]) -> Drawn:

@@ -173,7 +173,7 @@ def test_a_replacement_that_was_killed_is_finished_by_the_next(item: dict[str, A
 
 
 def has_engine() -> bool:
-    """Tell whether the machine's engine has the image that the test of real containers needs."""
+    """Return whether the machine's engine has the image that the test of real containers needs."""
     shown = subprocess.run(["docker", "image", "inspect", "redis:7-alpine"], capture_output=True, check=False)
     return shown.returncode == 0 and os.getuid() == 0
 

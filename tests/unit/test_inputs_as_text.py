@@ -92,7 +92,7 @@ def unguarded(template: nodes.Template) -> Iterator[Use]:
 
 @cache
 def takes_boolean(module: str, option: str) -> bool:
-    """Tell whether the code of one of our modules, or its action plugin, makes a boolean of an option."""
+    """Return whether the code of one of our modules, or its action plugin, makes a boolean of an option."""
     paths = [ROOT / "plugins" / kind / f"{module.removeprefix('slipway.stack.')}.py" for kind in ("action", "modules")]
     return any(f'"{option}": {{"type": "bool"' in path.read_text() for path in paths if path.is_file())
 

@@ -339,10 +339,10 @@ def test_misspelled_inputs_suggest_the_nearest_and_others_are_left_alone():
     names = ["redis_maxmemroy_policy", "redis_cache_size", "redis_cache_sise", "slipway_address", "slipway_adress", "my_redis_port"]
     said = [problem.text for problem in preflight.check_names("a", names, known, {"redis_cache_sise": "x.yml:3"}.get)]
     assert said[0].startswith(
-        "redis_cache_sise is no input of role redis_cache (did you mean redis_cache_size?); correct the name in x.yml:3"
+        "redis_cache_sise is not a known input of role redis_cache (did you mean redis_cache_size?); correct the name in x.yml:3"
     )
-    assert said[1].startswith("redis_maxmemroy_policy is no input of role redis (did you mean redis_maxmemory_policy?)")
-    assert said[2].startswith("slipway_adress is no shared variable (did you mean slipway_address?); correct the name, or begin")
+    assert said[1].startswith("redis_maxmemroy_policy is not a known input of role redis (did you mean redis_maxmemory_policy?)")
+    assert said[2].startswith("slipway_adress is not a known shared variable (did you mean slipway_address?); correct the name, or begin")
     assert len(said) == 3
 
 
@@ -454,14 +454,23 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
     ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text cannot be evaluated: 'no_such_thing' is undefined; set it in"),
     ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map cannot be evaluated: 'no_such_thing' is undefined"),
-    ({"demo_polciy": "a"}, "demo_polciy is no input of role demo (did you mean demo_policy?); correct the name in inventories/test/"),
+    (
+        {"demo_polciy": "a"},
+        "demo_polciy is not a known input of role demo (did you mean demo_policy?)",
+    ),
     ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
     # What is made of it is wrong too, but mended with it.
     ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be an integer"),
     ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be an integer"),
     ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text cannot be evaluated: 'nowhere' is undefined"),
-    ({"slipway_adress": "10.0.0.1"}, "slipway_adress is no shared variable (did you mean slipway_address?); correct the name in inv"),
-    ({"container_service_adopt_volume": True}, "container_service_adopt_volume is no input of role container_service (did you mean"),
+    (
+        {"slipway_adress": "10.0.0.1"},
+        "slipway_adress is not a known shared variable (did you mean slipway_address?); correct the",
+    ),
+    (
+        {"container_service_adopt_volume": True},
+        "container_service_adopt_volume is not a known input of role container_service",
+    ),
     ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be an integer from 0 to 1073741824; set it in"),
     ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack cannot be evaluated: 'nowhere' is undefined; set it in"),
     ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),

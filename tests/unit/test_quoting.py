@@ -382,7 +382,7 @@ class Redis:
             time.sleep(0.01)
 
     def up(self) -> bool:
-        """Tell whether the server answers; the socket is there before that."""
+        """Return whether the server answers; the socket is there before that."""
         try:
             return bool(self.ask("PING") == "PONG")
         except OSError:

@@ -162,7 +162,7 @@ def server_binaries() -> Path | None:
 
 
 def can_become_postgres() -> bool:
-    """Tell whether a server can be run as the operating system's user postgres, which peer authentication asks for."""
+    """Return whether a server can be run as the operating system's user postgres, which peer authentication asks for."""
     try:
         return os.geteuid() in (0, pwd.getpwnam("postgres").pw_uid)
     except KeyError:

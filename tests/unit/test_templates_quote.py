@@ -20,7 +20,7 @@ TEMPLATES = sorted(ROOT.glob("roles/*/templates/*"))
 
 
 def quoted(node: nodes.Node, names: set[str]) -> bool:
-    """Tell whether what a node gives can be written."""
+    """Return whether what a node gives can be written."""
     if isinstance(node, nodes.TemplateData | nodes.Const):
         return True
     if isinstance(node, nodes.Filter):

@@ -70,7 +70,7 @@ def message_json(message: Message) -> dict[str, Any]:
 
 
 def pieces(text: str) -> list[str]:
-    """Cut a text into pieces of about four words; joined, they are the text again."""
+    """Cut text into pieces of about four words; joined, they are the same text."""
     return re.findall(r"(?:\S+\s*|\s+){1,4}", text)
 
 
@@ -84,7 +84,7 @@ def compose(hits: list[Hit]) -> str:
 
 
 class Assistant:
-    """Answers questions in sessions, and tells everyone who watches the session."""
+    """Answers questions in sessions, and notifies everyone who watches the session."""
 
     def __init__(
         self,

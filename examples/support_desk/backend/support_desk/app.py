@@ -303,7 +303,7 @@ async def get_session(request: Request, session_id: uuid.UUID) -> dict[str, Any]
 
 @router.get("/api/sessions/{session_id}/messages")
 async def list_messages(request: Request, session_id: uuid.UUID) -> list[dict[str, Any]]:
-    """Return what was said, in order."""
+    """Return the messages of a session, in order."""
     await get_session(request, session_id)
     query = select(Message).where(Message.session_id == session_id).order_by(Message.created_at, Message.id)
     async with _desk(request).database.sessions() as database:
@@ -360,7 +360,7 @@ async def search(
     q: Annotated[str, Query(min_length=1, max_length=2000)],
     limit: Annotated[int, Query(ge=1, le=20)] = 5,
 ) -> list[dict[str, Any]]:
-    """Return the articles that fit a text best."""
+    """Return the articles that fit the text best."""
     hits = await _desk(request).knowledge.search(q, limit)
     return [hit.source() | {"body": hit.body} for hit in hits]
 

@@ -77,7 +77,7 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def migration_lock(self) -> AsyncIterator[AsyncConnection]:
-        """Hand over a connection while nobody else migrates this database."""
+        """Hand over a connection while no other process migrates this database."""
         async with self.engine.connect() as connection:
             postgres = connection.dialect.name == "postgresql"
             if postgres:

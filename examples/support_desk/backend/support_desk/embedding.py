@@ -121,7 +121,7 @@ def _bucket(feature: str) -> tuple[int, float]:
 
 
 def embed(text: str) -> list[float]:
-    """Return a vector of length one, or all zeros for a text without meaning."""
+    """Return a vector of length one, or all zeros for text without meaning."""
     weights: dict[str, float] = {}
     for word in words(text):
         weights[f"w:{word}"] = weights.get(f"w:{word}", 0.0) + 1.0

@@ -104,7 +104,7 @@ def parse_article(slug: str, text: str) -> Article:
     head, _, body = text.partition("\n\n")
     fields = dict(line.split(": ", 1) for line in head.splitlines() if ": " in line)
     if not body.strip() or not {"title", "keywords"} <= fields.keys():
-        raise ValueError(f"article {slug!r} needs title:, keywords:, an empty line and a text")
+        raise ValueError(f"article {slug!r} needs title:, keywords:, an empty line and a body")
     return Article(slug, fields["title"].strip(), fields["keywords"].strip(), body.strip())
 
 

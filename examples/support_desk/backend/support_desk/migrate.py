@@ -36,7 +36,7 @@ async def _patiently[Result](
             return await act()
         except retried as error:
             reason = _reason(error)
-            # Waiting mends a server that starts, not a password.
+            # Waiting helps with a server that starts, not with a password.
             if "authentication failed" in reason or time.monotonic() >= deadline:
                 raise MigrationError(f"{what}: {reason}") from error
             if not told:

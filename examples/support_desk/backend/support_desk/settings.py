@@ -27,7 +27,7 @@ NAMES = (
     "INSTANCE",
 )
 ENVIRONMENTS = ("development", "test", "staging", "production")
-# Where other people's data is: no default may stand in for a secret there.
+# Where other people's data is: no default may replace a secret there.
 GUARDED = ("staging", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 SECRET_KEY_MINIMUM = 32
@@ -43,7 +43,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What the application was told; secrets are left out of its text form."""
+    """What the application was configured with; secrets are left out of its text form."""
 
     environment: str
     debug: bool
@@ -98,7 +98,7 @@ def database_url(text: str) -> URL:
     """Return the URL with a driver that speaks asyncio.
 
     Raises:
-        SettingsError: the text is no URL, or names a database that is not supported. The text is not shown, as it
+        SettingsError: the text is not a URL, or names a database that is not supported. The text is not shown, as it
             holds a password.
     """
     try:

@@ -1,4 +1,4 @@
-"""A visitor is a browser: an id in a signed cookie, so that nobody lists another's sessions by making one up."""
+"""A visitor is a browser: an id in a signed cookie, so that no visitor lists another's sessions by making one up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sign(visitor_id: uuid.UUID, secret_key: str) -> str:
 
 
 def verify(value: str | None, secret_key: str) -> uuid.UUID | None:
-    """Return the visitor of a cookie, or None where there is none or it is not ours."""
+    """Return the visitor of a cookie, or None where there is none or this server did not sign it."""
     text, _, signature = (value or "").partition(".")
     try:
         visitor_id = uuid.UUID(text)

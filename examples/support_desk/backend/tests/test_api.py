@@ -81,7 +81,7 @@ def test_the_same_question_is_answered_from_redis_on_another_instance(start: Sta
     assert second["sources"] == first["sources"]
 
 
-def test_redis_going_away_degrades_and_its_return_mends(start: Start, sqlite_url: str, own_redis: RedisServer) -> None:
+def test_loss_of_redis_degrades_and_its_return_recovers(start: Start, sqlite_url: str, own_redis: RedisServer) -> None:
     client = start(DATABASE_URL=sqlite_url, REDIS_URL=own_redis.url)
     session = new_session(client)
     assert client.get("/ready").json()["status"] == "ready"
@@ -97,7 +97,7 @@ def test_redis_going_away_degrades_and_its_return_mends(start: Start, sqlite_url
     assert [ask(client, session, "Can I get a refund?")["cached"] for _ in range(2)] == [False, True]
 
 
-def test_nothing_relevant_is_said_so(start: Start, sqlite_url: str) -> None:
+def test_answer_without_a_relevant_article_says_so(start: Start, sqlite_url: str) -> None:
     client = start(DATABASE_URL=sqlite_url)
     answer = ask(client, new_session(client), "Who won the world cup in 1998?")
     assert answer["sources"] == []

@@ -117,7 +117,7 @@ async def test_loading_chroma_writes_only_what_changed(chroma_url: str) -> None:
     assert await ChromaKnowledge(chroma_url, store._name).version() == third.version
 
 
-async def test_a_store_that_is_made_anew_is_found_again(chroma_url: str) -> None:
+async def test_a_recreated_store_is_found_again(chroma_url: str) -> None:
     name = f"test_{uuid4().hex}"
     store = ChromaKnowledge(chroma_url, name)
     await store.load(packaged_articles())

@@ -13,7 +13,7 @@ from support_desk.settings import load_settings
 
 
 class Model(httpx.AsyncBaseTransport):
-    """Stands for the model's service: streams a text in two parts, or fails with a status."""
+    """Stands for the model's service: streams an answer in two parts, or fails with a status."""
 
     def __init__(self, status: int = 200) -> None:
         self.status = status

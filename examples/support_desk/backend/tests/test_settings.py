@@ -51,7 +51,7 @@ def test_good_production_settings_are_taken() -> None:
         ({"REDIS_URL": "cache:6379"}, "REDIS_URL must begin with"),
         ({"CHROMA_URL": "chroma:8000"}, "CHROMA_URL must begin with"),
         ({"SECRET_KEY_FILE": "/run/secrets/other"}, "SECRET_KEY and SECRET_KEY_FILE are both set"),
-        ({"SECRET_KEY": "", "SECRET_KEY_FILE": "/nowhere/key"}, "SECRET_KEY_FILE: cannot read /nowhere/key"),
+        ({"SECRET_KEY": "", "SECRET_KEY_FILE": "/missing/key"}, "SECRET_KEY_FILE: cannot read /missing/key"),
     ],
 )
 def test_bad_settings_are_refused_by_name(change: dict[str, str], said: str) -> None:

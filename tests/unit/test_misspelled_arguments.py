@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A misspelt variable given with -e stops a playbook that would do something else without it."""
+"""A misspelled variable given with -e stops a playbook that would do something else without it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("restore", ["point=latest", "slipway_adress=x"], "slipway_adress is not a variable of Slipway (did you mean slipway_address?)"),
     ],
 )
-def test_a_misspelt_variable_is_refused(playbook: str, given: list[str], said: str, tmp_path: Path):
+def test_a_misspelled_variable_is_refused(playbook: str, given: list[str], said: str, tmp_path: Path):
     """Before any host is asked: the host of this inventory cannot be."""
     inventory = tmp_path / "hosts.yml"
     inventory.write_text(
