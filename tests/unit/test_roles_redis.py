@@ -102,7 +102,7 @@ class Server:
         """Return a text with the container's paths replaced."""
         for there, name in (("/etc/slipway/", "etc/"), ("/run/secrets/", "secrets/")):
             text = text.replace(there, f"{self.folder}/{name}")
-        return text.replace("dir /data", f"dir {self.folder}/data")
+        return re.sub(r"^(dir )?/data$", rf"\g<1>{self.folder}/data", text, flags=re.MULTILINE)
 
     def declare(self, **inputs: Any) -> None:
         """Write the files of a declaration, as config_tree does."""
@@ -115,13 +115,19 @@ class Server:
     def start(self) -> None:
         """Start the server and wait until it is healthy."""
         log = (self.folder / "log").open("a")
-        command = [self.here(part) for part in self.service["command"]]
+        command = [self.here(part) for part in [*self.service["entrypoint"], *self.service["command"]]]
         self.process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
         deadline = time.monotonic() + 20
         while self.health() != "":
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop the server as the engine does."""
+        if self.process:
+            self.process.terminate()
+            assert self.process.wait(20) == 0
 
     def run(self, argv: list[str], **environment: str) -> tuple[int, str]:
         """Run one of the declaration's commands; return its status and what it printed."""
@@ -156,9 +162,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         running.start()
         yield running
     finally:
-        if running.process:
-            running.process.terminate()
-            assert running.process.wait(20) == 0
+        running.stop()
 
 
 @needs_server
@@ -181,6 +185,35 @@ def test_application_may_cache_and_publish_but_not_administrate(server: Server) 
     for words in [*denied, ("replicaof", "no", "one"), ("monitor",), ("save",)]:
         assert server.ask(*words).startswith("NOPERM")
     assert server.run(["redis-cli", "-p", str(server.port), "ping"])[1] == "NOAUTH Authentication required."
+
+
+@needs_server
+@pytest.mark.parametrize(
+    "settings", [{}, {"dbfilename": "shop.rdb", "appenddirname": "log", "appendfilename": "shop.aof"}, {"appendonly": False}]
+)
+def test_snapshot_of_another_server_is_read(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Its data is there, also after the append-only file has been rewritten and the server has started again."""
+    other = Server(tmp_path)
+    other.declare(redis_settings=settings)
+    snapshot = settings.get("dbfilename", "dump.rdb")
+    arguments = ["--port", str(other.port), "--save", "", "--dir", str(tmp_path / "data"), "--dbfilename", snapshot]
+    with subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as process:
+        while other.run(["redis-cli", "-e", "-p", str(other.port), "set", "kept", "1"])[0] != 0:
+            time.sleep(0.1)
+        other.run(["redis-cli", "-p", str(other.port), "save"])
+        process.terminate()
+    try:
+        other.start()
+        assert other.ask("get", "kept") == "1"
+        assert other.ask("set", "new", "2") == "OK"
+        if not settings:
+            other.ask("bgrewriteaof", user="admin", password=SECRETS["redis_admin_password"])
+            other.stop()
+            other.start()
+            assert [other.ask("get", "kept"), other.ask("get", "new")] == ["1", "2"]
+            assert (other.folder / "log").read_text().count("begins with the snapshot") == 1
+    finally:
+        other.stop()
 
 
 @needs_server
