@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,11 @@ class Lab:
         run = self.playbook("site", *arguments, **options)
         assert run.returncode == 0, run.told
         return run
+
+    def destroy(self, volumes: Sequence[str] = ()) -> None:
+        """Take the stack off the hosts, and these volumes with it."""
+        run = self.playbook("destroy", variables={"slipway_destroy": "slipway", "slipway_destroy_volumes": list(volumes)})
+        assert run.returncode == 0, run.told
 
     def wait_until_healthy(self, seconds: float = 180) -> None:
         def sick() -> list[str]:

@@ -84,7 +84,8 @@ def half_points(host: LabHost) -> list[str]:
 
 def leftovers(host: LabHost) -> tuple[list[str], set[str]]:
     """Return half points, and base backups that belong to no point."""
-    manifests = host.run("docker exec slipway-backup sh -c 'cat /backup/points/2*/manifest.json'").replace("\n}\n{", "\n},{")
+    found = host.run("docker exec slipway-backup find /backup/points -path '*/2*/manifest.json' -exec cat {} +")
+    manifests = found.replace("\n}\n{", "\n},{")
     needed = {backup for found in json.loads(f"[{manifests}]") for backup in found["stores"]["postgres"]["chain"]}
     return half_points(host), set(host.run("docker exec slipway-backup ls /backup/barman/postgres/base").split()) - needed
 
@@ -96,6 +97,14 @@ def failed_without_a_trace(host: LabHost, cause: str, before: list[str]) -> None
     assert cause in last["reason"]
     assert names(host) == before
     assert leftovers(host) == ([], set())
+
+
+@pytest.fixture
+def two_points(host: LabHost) -> list[str]:
+    """The names of two points or more."""
+    while len(names(host)) < 2:
+        assert run(host)[0] == 0
+    return names(host)
 
 
 @pytest.fixture
@@ -534,6 +543,7 @@ def test_a_wrong_password_of_the_repository_is_named(host: LabHost):
     assert report(host)["alerts"] == []
 
 
+@pytest.mark.usefixtures("two_points")
 def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
     run(host, "--full")
     newest, before = names(host)[-1], names(host)[-2]
@@ -592,8 +602,8 @@ def test_pruning_takes_a_point_with_all_that_only_it_needed_and_nothing_else(hos
 
 
 @pytest.mark.extended("backup-runs")
-def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, restored: Callable[..., str]):
-    older = names(host)[-1]
+def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, two_points: list[str], restored: Callable[..., str]):
+    older = two_points[-1]
     rows = []
     for _ in range(2):
         sql(host, "insert into acked default values", "select pg_switch_wal()")
@@ -607,8 +617,8 @@ def test_a_point_that_is_fetched_takes_nothing_from_newer_ones(host: LabHost, re
 
 
 @pytest.mark.extended("backup-losses")
-def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_that_does(host: LabHost, lab: Lab):
-    *older, newest = names(host)
+def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_that_does(host: LabHost, lab: Lab, two_points: list[str]):
+    *older, newest = two_points
     wanted = older[-1]
     moment = manifest(host, wanted)["moment"]
     # As after the loss of the host, whose timer has made a point since.
@@ -697,9 +707,9 @@ def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: 
 
 
 @pytest.mark.extended("backup-losses")
-def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_name(host: LabHost, lab: Lab):
+def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_name(host: LabHost, lab: Lab, two_points: list[str]):
     identity = "/backup/barman/postgres/identity.json"
-    before = names(host)
+    before = two_points
     host.run(f'docker exec slipway-backup sed -i \'s/"systemid": "[0-9]*/"systemid": "1/\' {identity}')
     code, said = run(host)
     assert code == 1

@@ -137,6 +137,8 @@ def product(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prod
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(top / "ca.pem", top / "key.pem")
     origin, proxy = serve(context), serve()
+    # No version of it is recorded yet.
+    (lab.inventory / "group_vars/all/30_images.yml").unlink(missing_ok=True)
     made = Product(lab, folder)
     made.variables = {
         "app_backend_image": "tiny/backend:{{ app_version }}",
@@ -270,16 +272,23 @@ def test_a_registry_of_the_users_gets_and_gives_the_images(product: Product, reg
     assert "cannot be pushed to 127.0.0.1:9" in run.output
 
 
+@pytest.fixture
+def registry_host(lab: Lab) -> Iterator[None]:
+    """Have the backup host in the group of the registry, and take the registry off it afterwards."""
+    hosts = lab.inventory / "hosts.yml"
+    before = hosts.read_text(encoding="utf-8")
+    hosts.write_text(before + "    registry:\n      hosts:\n        backup1:\n", encoding="utf-8")
+    yield
+    hosts.write_text(before, encoding="utf-8")
+    lab.hosts["backup1"].run("docker rm --force slipway-registry")
+
+
+@pytest.mark.usefixtures("registry_host")
 @pytest.mark.extended("images")
 def test_a_registry_of_ours_is_reached_through_ssh_alone(product: Product):
     product.commit("v1.4.0", os.urandom(100_000))
-    lab, hosts = product.lab, product.lab.inventory / "hosts.yml"
-    before = hosts.read_text(encoding="utf-8")
-    hosts.write_text(before + "    registry:\n      hosts:\n        backup1:\n", encoding="utf-8")
-    try:
-        run = product.build("1.4.0", image_transport="hosted", ship=True)
-    finally:
-        hosts.write_text(before, encoding="utf-8")
+    lab = product.lab
+    run = product.build("1.4.0", image_transport="hosted", ship=True)
     assert [change for change in run.changed if change.startswith("backup1: container") and "registry" in change]
     product.check_hosts("1.4.0")
     address = lab.hosts["backup1"].address

@@ -30,6 +30,18 @@ def host(lab: Lab) -> LabHost:
     return lab.balancer
 
 
+@pytest.fixture(scope="module", autouse=True)
+def empty(lab: Lab, host: LabHost) -> Iterator[None]:
+    """Take off the host what was deployed to it, and the lab's certificates; deploy again for the tests of the later steps."""
+    deployed = bool(host.containers())
+    if deployed:
+        lab.destroy(host.run("docker volume ls --quiet --filter label=slipway.stack").split())
+        shutil.rmtree(lab.inventory / "pki")
+    yield
+    if deployed:
+        lab.site()
+
+
 @pytest.fixture
 def broken_inventory(lab: Lab) -> Iterator[Path]:
     """A copy of the lab's inventory to break."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from slipway_release import PRODUCT, Fleet
+
+
+@pytest.fixture(autouse=True)
+def first(fleet: Fleet) -> None:
+    """Begin with the first version, and no other: as the scenario does, or deployed again where others have served since."""
+    if any(record["previous"] or record["version"] != PRODUCT[0] for record in fleet.records()):
+        fleet.lab.destroy()
+        fleet.lab.site()
 
 
 def test_there_is_nothing_to_go_back_to(fleet: Fleet):
