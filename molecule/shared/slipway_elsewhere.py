@@ -1,6 +1,6 @@
 """Off-site repositories of the tests, which can be away for a while.
 
-A pytest plugin beside slipway_lab, loaded by the tests that need it.
+A pytest plugin next to slipway_lab, loaded by the tests that need it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Repository:
     come_back: Callable[[], object]
     #: What a run says of it meanwhile.
     says: str
-    #: What it is told beside the address, and the file of its key, on the backup host.
+    #: Its settings other than the address, and the file of its key, on the backup host.
     settings: dict[str, Any] = field(default_factory=dict)
     key: str = ""
 

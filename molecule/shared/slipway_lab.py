@@ -54,7 +54,7 @@ class Run:
         return [f"{item['host']}: {item['task']}" for item in self.report.get("changed", [])]
 
     @property
-    def told(self) -> str:
+    def excerpt(self) -> str:
         """Return what an assertion shows: what has failed comes first, as the end of a long text is what gets lost."""
         failed = [f"{item['host']}: {item['task']}: {item['message']}" for item in self.report.get("failed", [])]
         return "\n".join([*failed, self.output[-6000:]])
@@ -86,7 +86,7 @@ class LabHost:
         return self.name
 
     def run(self, command: str, check: bool = True) -> str:
-        """Return the output of a shell command; it must succeed unless told otherwise."""
+        """Return the output of a shell command; it must succeed unless ``check`` is false."""
         result = self.testinfra.run(command)
         output = result.stdout + result.stderr
         assert result.rc == 0 or not check, f"{self.name}: {command}\nended with {result.rc}:\n{output}"
@@ -110,7 +110,7 @@ class LabHost:
         return json.loads(result.stdout)
 
     def containers(self) -> list[Container]:
-        """Return all containers of ours on this host, as they are now."""
+        """Return all containers of the stack on this host, as they are now."""
         done = self.testinfra.run("docker ps --all --quiet --filter label=slipway.stack | xargs --no-run-if-empty docker inspect")
         # One that a drill throws away may be gone by the time it is looked at.
         unexpected = [line for line in done.stderr.splitlines() if line.strip() and "No such object" not in line]
@@ -155,7 +155,7 @@ class LabHost:
 
 @dataclass
 class Container:
-    """A container of ours."""
+    """A container of the stack."""
 
     host: LabHost
     inspect: dict[str, Any] = field(repr=False)
@@ -274,13 +274,13 @@ class Lab:
     def site(self, *arguments: str, **options: Any) -> Run:
         """Run site.yml, which must succeed."""
         run = self.playbook("site", *arguments, **options)
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         return run
 
     def destroy(self, volumes: Sequence[str] = ()) -> None:
         """Take the stack off the hosts, and these volumes with it."""
         run = self.playbook("destroy", variables={"slipway_destroy": "slipway", "slipway_destroy_volumes": list(volumes)})
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
 
     def wait_until_healthy(self, seconds: float = 180) -> None:
         def sick() -> list[str]:
@@ -310,7 +310,7 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
 
 
 def sql(postgres: Container, statement: str, connection: str = "dbname=app", check: bool = True) -> str:
-    """Return what PostgreSQL answers, to its superuser unless told otherwise."""
+    """Return what PostgreSQL answers, to its superuser by default."""
     return postgres.execute("psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", connection, "-c", statement, check=check).strip()
 
 
@@ -393,13 +393,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test that asks for a container every one that we started, on whatever host: a new service cannot forget one."""
     if "container" in metafunc.fixturenames:
         found = the_lab().containers()
-        assert found, "no container of ours runs anywhere in the lab"
+        assert found, "no container of the stack runs anywhere in the lab"
         metafunc.parametrize("container", found, ids=[f"{item.host}-{item.service}" for item in found])
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:  # noqa: ARG001 - the hook's signature
-    """Show the containers' last log lines beside a failure."""
+    """Show the containers' last log lines with a failure."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:

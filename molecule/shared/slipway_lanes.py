@@ -26,7 +26,7 @@ import yaml
 
 MOLECULE = Path(__file__).resolve().parents[1]
 MAIN, ALL = "main", "all"
-#: Each in the time that CI has left beside the main lane. One shard is of one scenario, whose lab is up by then.
+#: Each in the time that CI has left after the main lane. One shard is of one scenario, whose lab is up by then.
 SHARDS = (
     "release-faults",
     "release-kills",

@@ -39,7 +39,7 @@ for container in output("docker", "ps", "--all", "--quiet").decode().split():
     look(f"inspect {container}", inspected)
     look(f"log {container}", output("docker", "logs", container))
     described = json.loads(inspected)[0]
-    # What its processes wrote beside the volumes: its own layer, and its folders in memory.
+    # What its processes wrote outside of the volumes: its own layer, and its folders in memory.
     written.append(("layer", described["GraphDriver"]["Data"]["UpperDir"]))
     if described["State"]["Running"]:
         written += [("memory", f"/proc/{described['State']['Pid']}/root{path}") for path in described["HostConfig"].get("Tmpfs") or {}]
@@ -93,7 +93,7 @@ def leaks(host: LabHost, texts: dict[str, list[str]]) -> tuple[list[str], list[s
 
 
 def shown(text: str, texts: dict[str, list[str]]) -> list[str]:
-    """Return the names of secrets that a text holds."""
+    """Return the names of secrets that some text holds."""
     return [name for name, many in texts.items() if any(one in text for one in many)]
 
 

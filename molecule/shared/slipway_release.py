@@ -1,6 +1,6 @@
 """What tests of releases share: a fleet that is released to, runs that are killed in the middle, and what must hold after each.
 
-A pytest plugin beside slipway_lab, loaded by the tests that need it.
+A pytest plugin next to slipway_lab, loaded by the tests that need it.
 """
 
 from __future__ import annotations
@@ -94,19 +94,19 @@ class Fleet:
     def deploy(self, version: str, **variables: Any) -> Run:
         """Release a version, which must succeed."""
         run = self.start("deploy", version, **variables).end()
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         return run
 
     def rollback(self, version: str = "", **variables: Any) -> Run:
         """Go back, which must succeed."""
         run = self.start("rollback", version, **variables).end()
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         return run
 
     def refused(self, version: str, playbook: str = "deploy", **variables: Any) -> Run:
         """Release a version, which must fail."""
         run = self.start(playbook, version, **variables).end()
-        assert run.returncode != 0, run.told
+        assert run.returncode != 0, run.excerpt
         return run
 
     def records(self) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ class Fleet:
         """Check what holds after each run, whatever became of it.
 
         All hosts serve this version, which the report names; of the other slot nothing runs that a release does not keep, its backends
-        only where they stand by; nobody holds the lock; no prober is left.
+        only where they stand by; no run holds the lock; no prober is left.
         """
         if run is not None:
             assert run.report["version"] == version, json.dumps(run.report, indent=1)[:3000]
@@ -181,7 +181,7 @@ class Load:
     def __init__(self, lab: Lab, seconds: float = 900) -> None:
         self._file = Path(tempfile.mkdtemp(dir=lab.sockets)) / "load.json"
         self._process = subprocess.Popen(
-            # Its POSTs are refused by the product once it has read them: two cores cannot write 100 rows a second beside ten releases.
+            # Its POSTs are refused by the product once it has read them: two cores cannot write 100 rows a second during ten releases.
             [str(BIN / "python"), "tests/load/load.py", "@tests/load/support_desk.txt", "--target", f"127.0.0.1:{lab.https_port}",
              "--ca-file", str(lab.ca), "--seconds", str(seconds), "--result-file", str(self._file)],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -222,5 +222,5 @@ def load(lab: Lab) -> Iterator[Callable[[], Load]]:
 
     yield start
     for item in started:
-        item._process.kill()  # noqa: SLF001 - nobody else needs it
+        item._process.kill()  # noqa: SLF001 - no other test needs it
         item._process.wait(10)  # noqa: SLF001

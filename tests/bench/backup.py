@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Backups and restores of a database of some size, beside what a shell script would do with the same data."""
+"""Backups and restores of a database of some size, compared with what a shell script would do with the same data."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Backups:
 
     def timed(self, script: str) -> float:
         """Return how many seconds a script takes on the host, measured there."""
-        said = "/tmp/bench.said"
-        whole = f"b=$(date +%s%N); {{ {script}\n}} >{said} 2>&1 || {{ tail -n 20 {said} >&2; exit 1; }}; echo $(( $(date +%s%N) - b ))"
+        output = "/tmp/bench.output"
+        whole = f"b=$(date +%s%N); {{ {script}\n}} >{output} 2>&1 || {{ tail -n 20 {output} >&2; exit 1; }}; echo $(( $(date +%s%N) - b ))"
         return int(self.read(whole)) / 1e9
 
     def sql(self, text: str) -> str:
@@ -213,7 +213,7 @@ class Backups:
             self.read(f"{HOST_PROGRAM} unstage")
         return {"copy_s": middle(copies), "restore_s": middle(stages), "copies": copies, "restores": stages}
 
-    # Beside a busy database
+    # While the database is busy
 
     def pgbench(self, name: str, arguments: str) -> str:
         """Return a script that runs pgbench in a container of its own, as the product is, and logs in as the owner."""
@@ -228,7 +228,7 @@ class Backups:
         options = f"--client={PGBENCH_CLIENTS} --jobs=2 --protocol=prepared --no-vacuum --progress=1 --progress-timestamp --time={seconds}"
         return self.lab.start(self.host, self.pgbench("bench-load", options))
 
-    def beside(self, pairs: int) -> dict[str, Any]:
+    def while_busy(self, pairs: int) -> dict[str, Any]:
         """Return transactions a second without and with a full backup running, in turns."""
         self.say("backups: preparing pgbench")
         self.read(self.pgbench("bench-fill", f"--initialize --scale={PGBENCH_SCALE} --quiet"))
@@ -281,6 +281,6 @@ def measure(lab: Lab, megabytes: int, rounds: int, measured: dict[str, Any], say
         measured["throughput"] = bench.throughput(rounds)
         measured["growth"] = bench.growth()
         measured["restore"] = bench.restore(rounds)
-        measured["beside"] = bench.beside(rounds)
+        measured["while_busy"] = bench.while_busy(rounds)
     finally:
         bench.settings.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure deploys, runs with nothing to do, releases and backups, beside docker compose, pg_dump and cp on the same services and data.
+"""Measure deploys, no-ops, releases and backups, compared with docker compose, pg_dump and cp on the same services and data.
 
 Times are medians of several runs, taken in turns, so that what else the machine does weighs on all alike. The controller's CPU time
 (user and system, with that of its ssh processes) and the counts depend on it less: compare those on a busy machine. A bar that is
-missed is said, and no failure.
+missed is reported, and does not fail the run.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MEGABYTE = 1024 * 1024
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Report progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
@@ -72,7 +72,7 @@ def playbook_figures(samples: list[Sample]) -> dict[str, Any]:
     middle = sorted(samples, key=lambda sample: sample.seconds)[len(samples) // 2]
     return figures(samples) | {
         "changed": max(len(sample.report["changed"]) for sample in samples),
-        # The first run of a series opens connections; that is no further call.
+        # The first run of a series opens connections; that is not another call.
         "ssh_a_host": max(max(sample.ssh.values()) for sample in samples),
         "ssh": middle.ssh,
         "remote_calls_a_host": max(max(sample.report["remote_calls"].values(), default=0) for sample in samples),
@@ -146,7 +146,7 @@ class OneHost:
             return False
 
     def untouched(self) -> dict[str, str]:
-        """Return what tells whether anything but nginx's own configuration was touched."""
+        """Return what changes when anything but nginx's own configuration is touched."""
         shown = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
         lines = self.lab.read(self.host, f"docker inspect --format '{shown}' $(docker ps --all --quiet)").splitlines()
         found = {line.split()[0]: line for line in lines}
@@ -193,7 +193,7 @@ class OneHost:
     # Series
 
     def deploys(self, rounds: int, noops: int, measured: dict[str, Any]) -> None:
-        """Add first deploys and runs with nothing to do, ours and compose's in turns."""
+        """Add first deploys and runs with nothing to do, Slipway's and compose's in turns."""
         lab = self.lab
         made: dict[str, list[Sample]] = defaultdict(list)
         empty = lab.scratch / "empty.yml"
@@ -290,7 +290,7 @@ def load(lab: Lab) -> Iterator[dict[str, Any]]:
     """Have clients that never retry ask for what the tests ask for; what they counted is in the mapping when they have ended."""
     file, found = lab.scratch / "load.json", {}
     command = ["tests/load/load.py", "@tests/load/support_desk.txt", "--target", urlsplit(lab.url).netloc.replace("localhost", "127.0.0.1")]
-    # Ends by itself, should nobody end it.
+    # Ends by itself, should the benchmark be killed.
     command += ["--ca-file", str(lab.inventory / "pki" / "ca.pem"), "--seconds", "1800", "--result-file", str(file)]
     clients = subprocess.Popen([sys.executable, *command], cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
@@ -326,7 +326,7 @@ def release_series(lab: Lab, rounds: int, how: str, *settings: str) -> dict[str,
     deploys, rollbacks = [], []
     for number in range(rounds):
         say(f"two app hosts: release and rollback, {how}, {number + 1} of {rounds}")
-        # The idle slot holds what the round before went back from: its containers are made anew for a third version.
+        # The idle slot holds what the round before went back from: its containers are recreated for a third version.
         deploys.append(lab.playbook(DEPLOY, "-e", f"app_version={VERSIONS[number % 2 * 2]}", *settings))
         if settings:
             # What stands by boots first.
@@ -384,8 +384,8 @@ def judge_backup(measured: dict[str, Any]) -> list[dict[str, Any]]:
     if "restore" in measured:
         ratio, bar = measured["restore"]["restore_s"] / measured["restore"]["copy_s"], BACKUP_BARS["restore"]
         add("restore, as a multiple of copying the files", ratio, bar, "x", ratio <= bar)
-    if "beside" in measured:
-        fewer, bar = measured["beside"]["fewer_percent"], BACKUP_BARS["fewer_percent"]
+    if "while_busy" in measured:
+        fewer, bar = measured["while_busy"]["fewer_percent"], BACKUP_BARS["fewer_percent"]
         add("fewer transactions/s while a backup runs", fewer, bar, "%", fewer <= bar)
     return bars
 
@@ -463,8 +463,8 @@ def backup_table(measured: dict[str, Any]) -> list[str]:
             f"  {took['copy_s']:8.2f} s  copying the files",
             f"  {took['restore_s']:8.2f} s  restoring the point, until the server has served",
         ]
-    if "beside" in measured:
-        found = measured["beside"]
+    if "while_busy" in measured:
+        found = measured["while_busy"]
         lines.append(f"  {found['tps_without']:8.1f} transactions/s, and {found['tps_with']:.1f} while a full backup runs")
     return lines
 
@@ -496,7 +496,7 @@ def main() -> int:
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
-    parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups beside a busy database")
+    parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups while the database is busy")
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the table that is backed up")
     parser.add_argument("--keep", action="store_true", help="leave the labs running")
     options = parser.parse_args()

@@ -49,7 +49,7 @@ def run(command: list[str], *, environment: dict[str, str] | None = None, log: P
     """Run a program to its end.
 
     Raises:
-        BenchError: It failed; the message holds the end of what it said.
+        BenchError: It failed; the message holds the end of its output.
     """
     before, load, began = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0], time.monotonic()
     done = subprocess.run(

@@ -68,7 +68,7 @@ def judge() -> Iterator[Judge]:
     name = os.environ.get("LAB", "")
     if not name or not is_up(name):
         pytest.skip(f"no lab is up: LAB names '{name}'")
-    from slipway_lab import Lab  # noqa: PLC0415 - it is only there beside a lab
+    from slipway_lab import Lab  # noqa: PLC0415 - it is only there with a lab
 
     made = Judge(Lab(name))
     yield made

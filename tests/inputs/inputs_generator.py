@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("app", "backup", "chroma", "host", "nginx", "postgres", "redis", "release")
 #: A control character is right in these: an argument of a program, a document, a key.
 FREE = ("command", "entrypoint", "healthcheck", "arguments", "extra", "settings", "digests", "key", "secrets")
-#: Documents of any form, whose names are not ours to judge.
+#: Documents of any form, whose names are not judged.
 DOCUMENTS = ("backup_settings", "release_digests")
 #: Inputs that a topology makes, not an operator; and what a run does with another stack than the lab's is another deployment.
 COMPUTED = ("servers", "hosts", "targets", "peers", "ports", "certificate_addresses", "stack", "slot")
@@ -102,7 +102,7 @@ class Generator:
         while (text := "".join(letters)) in self._inputs or text == name:
             letters = list(name)
             for _ in range(self._random.choice([1, 1, 2])):
-                # The prefix too: that is where a typo made a variable of nobody's.
+                # The prefix too: a typo there made a variable of no role.
                 at = self._random.randrange(len(letters) - 1)
                 change = self._random.choice(["drop", "double", "swap", "replace", "case"])
                 if change == "drop":
@@ -161,7 +161,7 @@ class Generator:
         return [self._random.choice([*BREAKERS, "", 7, True])], "either"
 
     def _members(self, option: dict[str, Any]) -> Drawn:
-        """Draw an element that lacks a member, has one that nobody knows, or one of a wrong type."""
+        """Draw an element that lacks a member, has one that is unknown, or one of a wrong type."""
         members = option["options"]
         element = {name: self._plain(member) for name, member in members.items() if member.get("required")}
         kind = self._random.choice(["lacks", "unknown", "wrong", "text"])

@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from slipway_lab import BIN, ROOT, Lab, Run, operators_environment
 
-#: What of a host a run could change: everything that the engine has been told, our files with modes and owners, units, firewall rules.
+#: What of a host a run could change: all objects of the engine, the stack's files with modes and owners, units, firewall rules.
 #: What a scheduled backup or drill starts by itself is left out.
 FINGERPRINT = """
 import glob, hashlib, os, re, subprocess
@@ -75,10 +75,10 @@ print(json.dumps({name: hashlib.sha256(json.dumps(value, sort_keys=True).encode(
 #: A message without one of these says what is wrong, and leaves what to do to the reader.
 REMEDY = re.compile(
     r"\b(must|set|correct|quote|use|write|remove|rename|did you mean|choose|give|add|say|run|put|take|make|name|free|stop|raise|lower|"
-    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|mend|fix|create|see|change)\b",
+    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|fix|create|see|change)\b",
     re.IGNORECASE,
 )
-#: Words of a program that nobody has caught.
+#: Words of a program's own error that was not caught.
 RAW = re.compile(
     r"Traceback \(most recent|evaluated: The filter|has no attribute '|Finalization of task args|HTTPConnectionPool|http\+docker:|"
     r"(A|The) '(when|failed_when|changed_when)' expression|Unexpected \w+Error|KeyError|Server Error for",
@@ -94,7 +94,7 @@ class Case:
 
     Attributes:
         expect: refused, accepted, or either.
-        files: Files of the inventory with a text of their own, or null for one that is not there.
+        files: Files of the inventory with content of their own, or null for one that is not there.
         edits: Files of the inventory in which a regular expression is replaced.
         says: Regular expressions that the message must match; by default the name of one of the variables.
         meaning: Commands on the host, with what their output must match, after an accepted run.
@@ -276,7 +276,7 @@ class Judge:
             run = self.lab.playbook("site")
             if run.returncode == 0 and not run.changed:
                 break
-        assert run.returncode == 0, f"the lab cannot be brought back to its inventory:\n{run.told}"
+        assert run.returncode == 0, f"the lab cannot be brought back to its inventory:\n{run.excerpt}"
         self.lab.wait_until_healthy()
         self._before = self.fingerprint()
 

@@ -30,7 +30,7 @@ try:
     import h2.errors
     import h2.events
     import h2.exceptions
-except ImportError as error:  # pragma: no cover - said to the user of the command line
+except ImportError as error:  # pragma: no cover - reported to the user of the command line
     raise SystemExit("HTTP/2 needs the Python package h2 (it comes with httpx[http2])") from error
 
 
@@ -129,7 +129,7 @@ class Http2Connection(asyncio.Protocol):
             self._load.again(self.streams.pop(number), "resent_after_goaway")
 
     def forget(self, stream: Stream) -> None:
-        """Give a request up, and tell the server, so that its place is free again."""
+        """Give a request up and reset it at the server, so that its place is free again."""
         for number in [number for number, mine in self.streams.items() if mine is stream]:
             del self.streams[number]
             self._h2.reset_stream(number, h2.errors.ErrorCodes.CANCEL)
@@ -167,7 +167,7 @@ class Http2Connection(asyncio.Protocol):
 
 
 class Slot:
-    """A place for one connection at a time; an old one may still finish beside it."""
+    """A place for one connection at a time; an old one may still finish meanwhile."""
 
     def __init__(self) -> None:
         self.connection: Http2Connection | None = None
@@ -214,7 +214,7 @@ class Http2Load:
         """Open a slot's connection, and send what waits for it."""
         reason = ""
         if slot.connection is not None:
-            # Either the server said goodbye, or as many requests as it allows are under way.
+            # Either the server sent GOAWAY, or as many requests as it allows are under way.
             self._meter.count("reopened", client="http2")
             slot.connection.retire()
         try:
@@ -289,7 +289,7 @@ class Http2Load:
         self.lost(stream, f"no answer within {self.settings.timeout_seconds:g} s")
 
     def again(self, stream: Stream, why: str) -> None:
-        """Send a request that the server said it never took."""
+        """Send a request that the server reported as not processed."""
         self._meter.count(why, client="http2")
         stream.connection, stream.headers, stream.body = None, {}, bytearray()
         if id(stream) in self._streams:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Load for tests and benchmarks: HTTP/1.1 and HTTP/2 clients that never retry, and open WebSockets, through TLS.
 
-Prints one JSON summary. Sends to this machine and to private addresses only: it is made to overload nobody.
+Prints one JSON summary. Sends to this machine and to private addresses only: it must not overload anything else.
 
     python tests/load/load.py --target 127.0.0.1:8443 --server-name localhost --ca-file ca.pem --rate 200 \
         --path /api/sessions --post-share 0.5 --post-path /api/sessions --post-body '{}' --websockets 50 --seconds 60 --strict
@@ -83,7 +83,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         address, _, port = text.rpartition(":")
         address = "127.0.0.1" if address == "localhost" else address.strip("[]")
         if not is_loopback_or_private(address):
-            raise SettingsError(f"{address} is no loopback or private address; load goes nowhere else")
+            raise SettingsError(f"{address} is not a loopback or private address; load goes to those alone")
         targets.append({"address": address, "port": port, "server_name": options.server_name})
     names = [
         *("rate", "connections", "path", "post_share", "post_path", "post_body", "post_content_type", "ca_file", "timeout_seconds"),

@@ -101,7 +101,7 @@ def test_the_last_verified_point_is_kept_however_old(config: common.Config):
 # Points
 
 
-def test_a_folder_without_a_manifest_is_no_point(config: common.Config):
+def test_a_folder_without_a_manifest_is_not_a_point(config: common.Config):
     point = make_point(config, NOON)
     (point.folder / points.MANIFEST).unlink()
     assert points.read_points(config) == []
@@ -347,7 +347,7 @@ def test_only_a_busy_server_is_read_slowly(config: common.Config, monkeypatch: p
 
 def test_a_copy_goes_off_site_at_full_speed_where_the_database_is_away(config: common.Config, monkeypatch: pytest.MonkeyPatch):
     def away(_: common.Config) -> int:
-        raise common.StepError("PostgreSQL does not let us in")
+        raise common.StepError("PostgreSQL refuses the login")
 
     monkeypatch.setattr(postgres, "busy_rate", away)
     assert offsite.reading_rate(dataclasses.replace(config, postgres={"busy_rate_mb": 20})) == 0
@@ -366,7 +366,7 @@ def test_a_program_reads_no_faster_than_it_is_let():
     assert time.monotonic() - began > 1.5
 
 
-def test_a_program_that_is_held_up_is_told_of_and_ended_as_any_other():
+def test_a_throttled_program_is_reported_and_stopped_as_any_other():
     with pytest.raises(common.StepError, match=r"read: .* ended with 3: no"):
         common.execute([sys.executable, "-c", "import sys; sys.exit(print('no', file=sys.stderr) or 3)"], "read", rate=1)
     began = time.monotonic()
@@ -375,7 +375,7 @@ def test_a_program_that_is_held_up_is_told_of_and_ended_as_any_other():
     assert time.monotonic() - began < 5
 
 
-def test_what_is_held_up_ends_with_a_run_that_is_killed():
+def test_a_throttled_program_ends_with_a_run_that_is_killed():
     folder = Path(common.__file__).parents[1]
     script = f"from slipway_backup import common; common.execute([{sys.executable!r}, '-c', {READER.format(1000)!r}], 'read', rate=1)"
     run = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(folder)})
@@ -459,7 +459,7 @@ def test_a_point_of_the_future_and_an_old_one_are_alerts():
     assert report.point_alerts(None, 26) == ["there is no recovery point"]
 
 
-def test_a_program_that_takes_too_long_is_ended_and_what_it_said_is_told():
+def test_a_program_that_takes_too_long_is_stopped_and_its_output_reported():
     with pytest.raises(common.StepError, match=r"ask: sh was stopped after 0\.5 s: the bucket does not exist"):
         common.execute(["sh", "-c", "echo the bucket does not exist >&2; exec sleep 30"], "ask", timeout=0.5)
 
@@ -615,7 +615,7 @@ def test_a_segment_that_cannot_be_read_is_left_out_unless_the_point_needs_it(arc
         laid(2)
 
 
-def test_a_disk_without_room_is_no_damage(archive: Any):
+def test_a_full_disk_is_not_reported_as_damage(archive: Any):
     with Path("/dev/full").open("wb") as full, pytest.raises(OSError, match="No space left on device"):
         restore.decompress(archive(archived(3), "whole 3"), full)
 
@@ -717,7 +717,7 @@ def test_another_cluster_is_refused_with_the_way_on(cluster: common.Config):
     postgres.refuse_other_cluster(cluster, Server("1"))
 
 
-def test_beginning_anew_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+def test_begin_anew_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
     arguments = program.parser().parse_args(["begin-anew", "--cluster", "another"])
     with pytest.raises(common.StepError, match="give the name of this stack: shop"):
         program.do_begin_anew(cluster, arguments)
@@ -728,14 +728,14 @@ def test_beginning_anew_wants_the_name_of_the_stack_and_another_cluster(cluster:
     assert not (cluster.state / serve.ANEW).exists()
 
 
-def test_what_has_not_begun_anew_in_time_does_not_do_so_later(cluster: common.Config):
+def test_begin_anew_that_was_not_done_in_time_is_not_done_later(cluster: common.Config):
     common.write_atomically(cluster.state / serve.ANEW, "20261123T120000Z")
     with pytest.raises(common.StepError, match="nothing was moved aside"):
         serve.wait_until_obeyed(cluster, seconds=0)
     assert not (cluster.state / serve.ANEW).exists()
 
 
-def test_beginning_anew_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+def test_begin_anew_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
     point = make_point(cluster, NOON)
     # What the first process of the container does at its next turn.
     monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
@@ -812,11 +812,11 @@ def test_another_place_than_the_last_one_may_be_empty_and_the_same_may_not(confi
         ("", ""),
     ],
 )
-def test_the_reason_that_restic_gives_is_told_in_its_words(text: str, words: str) -> None:
+def test_the_reason_that_restic_gives_is_reported_in_its_words(text: str, words: str) -> None:
     assert offsite.words(text) == words
 
 
-def test_what_ssh_says_is_told(config: common.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_ssh_is_reported(config: common.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     def execute(command: list[str], *_: Any, **__: Any) -> subprocess.CompletedProcess[str]:

@@ -60,7 +60,7 @@ def test_a_time_without_its_zone_is_refused(text: str) -> None:
         decide.choose([a_point(1)], "latest", text)
 
 
-def test_a_day_is_no_moment() -> None:
+def test_a_day_alone_is_not_a_moment() -> None:
     """The shell takes the quotes from -e target_time='2026-11-23 02:15:00+00:00', and Ansible all from the space on."""
     with pytest.raises(engine.HostError, match="as one word, such as 2026-11-23T02:15:00"):
         decide.choose([a_point(1)], "latest", "2026-11-23")
@@ -111,7 +111,7 @@ def test_names_and_values_are_quoted() -> None:
     assert "E'it''s'" in query
 
 
-def test_answers_are_told_from_other_lines() -> None:
+def test_answers_are_found_among_other_lines() -> None:
     assert decide.answers('NOTICE\n{"table": "public.notes", "rows": 1}\n') == {"public.notes": {"table": "public.notes", "rows": 1}}
 
 
@@ -150,7 +150,7 @@ def test_only_a_points_own_fault_counts_against_it(code: int, message: str, kind
     assert message.removeprefix("slipway-backup: ") in str(error)
 
 
-def test_a_log_is_cut_down_to_what_tells() -> None:
+def test_a_log_is_cut_down_to_its_cause() -> None:
     log = "\n".join(["LOG: starting", "FATAL: no room", *["LOG: closing"] * 9])
     assert engine.essence(log) == "FATAL: no room"
     assert engine.essence("one\ntwo\n") == "one\ntwo"

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the benchmark makes of what it has measured: a bar that is missed is said."""
+"""What the benchmark makes of what it has measured: a bar that is missed is reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def results(**changes: Any) -> dict[str, Any]:
             "throughput": {"dump_s": 30.0, "point_s": 12.0},
             "growth": {"added_bytes": 10**6},
             "restore": {"copy_s": 8.0, "restore_s": 14.0},
-            "beside": {"fewer_percent": 4.0},
+            "while_busy": {"fewer_percent": 4.0},
         },
     }
     for path, value in changes.items():
@@ -71,7 +71,7 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"cluster__release__longest_gap_ms": 251.0}, ["longest gap between two of its answers"]),
     ],
 )
-def test_a_missed_bar_is_said(changes: dict[str, Any], missed: list[str]) -> None:
+def test_a_missed_bar_is_reported(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
     assert len(bars) == 19

@@ -1,4 +1,4 @@
-"""What is said of each kind of bad certificate or key, and that no key is where it does not belong."""
+"""The message for each kind of bad certificate or key, and that no key is where it does not belong."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def pem(*items: Any, password: bytes = b"", der: bool = False) -> bytes:
 
 
 def problems(first: bytes, second: bytes | None = None, *names: str) -> list[str]:
-    """Return what is said of the two files."""
+    """Return the message about the two files."""
     second = pem(new_key()) if second is None else second
     return certificate_problems(first, second, certificate_file="shop.pem", key_file="shop.key", names=names, now=NOW)
 
@@ -129,21 +129,21 @@ def test_good_files_are_good():
     # Not the files, which each process makes for itself.
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_each_kind_of_bad_file_is_told_with_its_name(first: bytes, second: bytes | None, told: str):
+def test_each_kind_of_bad_file_is_reported_with_its_name(first: bytes, second: bytes | None, told: str):
     found = problems(first, second)
     assert [sentence for sentence in found if told in sentence], found
     assert all("PRIVATE KEY-----\nMI" not in sentence and len(sentence) < 400 for sentence in found)
     assert len(found) <= 2
 
 
-def test_an_intermediate_certificate_that_has_expired_is_told():
+def test_an_intermediate_certificate_that_has_expired_is_reported():
     old = certificate(key=new_key(9), subject="ca", issuer="root", names=(), begin=NOW - 9 * DAY, end=NOW - DAY)
     assert problems(pem(GOOD, old)) == [
         f"shop.pem: the certificate of CN=ca in its chain expired on {NOW - DAY:%Y-%m-%d %H:%M} UTC: get a new one"
     ]
 
 
-def test_a_signature_with_sha_1_is_told(tmp_path: Path):
+def test_a_signature_with_sha_1_is_reported(tmp_path: Path):
     """OpenSSL makes such ones still; the library does not."""
     commands = [
         "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=ca -keyout ca.key -out ca.pem",
@@ -177,7 +177,7 @@ def test_a_signature_with_sha_1_is_told(tmp_path: Path):
         ((), ("shop.example",), ["shop.example"]),
     ],
 )
-def test_names_that_a_certificate_is_not_for_are_told(borne: tuple[str, ...], asked: tuple[str, ...], missing: list[str]):
+def test_names_that_a_certificate_is_not_for_are_reported(borne: tuple[str, ...], asked: tuple[str, ...], missing: list[str]):
     found = problems(pem(certificate(names=borne)), None, *asked)
     if missing:
         assert f"the certificate is not for {', '.join(missing)} (nginx_server_names)" in found[0]
@@ -188,15 +188,15 @@ def test_names_that_a_certificate_is_not_for_are_told(borne: tuple[str, ...], as
 def test_our_own_authority_is_never_replaced_silently():
     key, other = pem(new_key(9)), pem(new_key(2))
 
-    def told(first: bytes | None, second: bytes | None) -> str:
+    def message(first: bytes | None, second: bytes | None) -> str:
         return "; ".join(authority_problems(first, second, "pki/ca.pem", "pki/ca.key"))
 
-    assert told(None, None) == told(pem(AUTHORITY), key) == told(None, key) == ""
-    assert "pki/ca.key is not the key of a CA that can be used: restore it from a copy" in told(pem(AUTHORITY), b"garbage")
-    assert "pki/ca.key is not the key of a CA" in told(None, b"garbage")
-    assert "pki/ca.key is not the key of pki/ca.pem" in told(pem(AUTHORITY), other)
-    assert "pki/ca.pem is there, and its key pki/ca.key is not" in told(pem(AUTHORITY), None)
-    assert "pki/ca.pem is not a certificate that can be read" in told(b"garbage", key)
+    assert message(None, None) == message(pem(AUTHORITY), key) == message(None, key) == ""
+    assert "pki/ca.key is not the key of a CA that can be used: restore it from a copy" in message(pem(AUTHORITY), b"garbage")
+    assert "pki/ca.key is not the key of a CA" in message(None, b"garbage")
+    assert "pki/ca.key is not the key of pki/ca.pem" in message(pem(AUTHORITY), other)
+    assert "pki/ca.pem is there, and its key pki/ca.key is not" in message(pem(AUTHORITY), None)
+    assert "pki/ca.pem is not a certificate that can be read" in message(b"garbage", key)
 
 
 # What the role makes of them.
@@ -218,7 +218,7 @@ def files(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_a_key_beside_its_certificate_stays_a_secret(files: dict[str, Any]):
+def test_a_key_in_the_file_of_its_certificate_stays_a_secret(files: dict[str, Any]):
     """Whichever of the two files holds both: what is not a secret holds no key, and the secret nothing but it."""
     for both in ("nginx_tls_certificate_file", "nginx_tls_key_file"):
         Path(files[both]).write_bytes(pem(new_key(), GOOD, AUTHORITY))
@@ -230,7 +230,7 @@ def test_a_key_beside_its_certificate_stays_a_secret(files: dict[str, Any]):
     assert secret["content"].encode() == pem(new_key())
 
 
-def test_a_key_in_the_place_of_the_certificate_goes_nowhere(files: dict[str, Any]):
+def test_a_key_in_the_place_of_the_certificate_is_not_copied(files: dict[str, Any]):
     Path(files["nginx_tls_certificate_file"]).write_bytes(pem(new_key()))
     (mistake,) = declared("__nginx_mistakes", **files)
     assert "nginx_tls_certificate_file" in mistake
@@ -250,7 +250,7 @@ def test_a_key_in_the_place_of_the_certificate_goes_nowhere(files: dict[str, Any
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_role_tells_the_variable_and_the_file(files: dict[str, Any], variable: str, content: bytes | None, told: str):
+def test_the_role_names_the_variable_and_the_file(files: dict[str, Any], variable: str, content: bytes | None, told: str):
     path = Path(files[variable])
     path.unlink()
     if content is not None:
@@ -261,12 +261,12 @@ def test_the_role_tells_the_variable_and_the_file(files: dict[str, Any], variabl
     assert told in mistake
 
 
-def test_a_folder_is_no_file(files: dict[str, Any], tmp_path: Path):
+def test_a_folder_is_refused(files: dict[str, Any], tmp_path: Path):
     (mistake,) = declared("__nginx_mistakes", **{**files, "nginx_tls_key_file": str(tmp_path)})
     assert mistake == f"nginx_tls_key_file: {tmp_path} is a folder: name the file in it"
 
 
-def test_names_that_are_none_are_told_and_certificates_are_not_looked_at(files: dict[str, Any]):
+def test_invalid_names_are_reported_and_certificates_are_not_looked_at(files: dict[str, Any]):
     (mistake,) = declared("__nginx_mistakes", **{**files, "nginx_server_names": ["localhost; return 200 pwned"]})
     assert "nginx_server_names must hold host names" in mistake
 

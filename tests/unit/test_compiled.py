@@ -67,7 +67,7 @@ def test_results_are_the_same_and_each_source_is_compiled_once(compilations: lis
     assert len(compilations) == len(set(compilations)) < several
 
 
-def test_syntax_and_escapes_are_told_apart(compilations: list[str]) -> None:
+def test_syntax_and_escapes_are_distinguished(compilations: list[str]) -> None:
     source = trust_as_template("{{ 'a\\tb' }}")
     templar = Templar(DataLoader(), variables={})
     with compiled_once():

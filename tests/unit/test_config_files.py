@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Revisions of a service's configuration: which are kept, and the way back to one."""
+"""Revisions of a service's configuration: which are kept, and the rollback to one."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_what_is_committed_was_validated_before(folder: Path):
     assert current(folder) == ("f", "f")
 
 
-def test_what_somebody_edited_in_between_is_put_right_and_validated_again(folder: Path):
+def test_an_edit_by_hand_in_between_is_reverted_and_validated_again(folder: Path):
     apply(tree(folder, "prepare"), FakeEngine())
     (folder / "config/f/nginx.conf").write_text("edited")
     engine = FakeEngine()
@@ -146,7 +146,7 @@ def test_what_cannot_be_prepared_leaves_nothing(folder: Path):
 
 
 class Store:
-    """A service that reads its files when it is told to, and refuses some; what it has read lies in a file, which outlives a killed run."""
+    """A service that reads its files when it is reloaded, and refuses some; what it has read is in a file, which outlives a killed run."""
 
     def __init__(self, top: Path, bad: str = "bad") -> None:
         self.top, self.bad, self.place = top, bad, top.parent / "read.json"
@@ -283,7 +283,7 @@ def killed_at(step: int, change: Callable[[], object]) -> bool:
 
 @as_root
 @pytest.mark.parametrize("text", ["new", "bad"])
-def test_a_run_that_is_killed_at_any_step_is_mended_by_the_next(service: Path, text: str):
+def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(service: Path, text: str):
     top, step = service.parent / "copy", 0
     while True:
         step += 1

@@ -13,7 +13,7 @@ from ansible_collections.slipway.stack.plugins.modules.container_end import fail
 
 
 class FakeEngine:
-    """Tells a container's states one after the other; the last one stays."""
+    """Reports a container's states one after the other; the last one stays."""
 
     def __init__(self, *states: dict[str, Any] | None) -> None:
         self.states = list(states)

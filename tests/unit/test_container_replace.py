@@ -242,7 +242,7 @@ def test_a_trial_finds_options_that_the_engine_refuses(trial: dict[str, Any], op
 
 
 @pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
-def test_a_trial_that_was_killed_is_in_nobody_s_way(trial: dict[str, Any]):
+def test_a_trial_that_was_killed_does_not_block_the_next(trial: dict[str, Any]):
     Path(trial["folder"], "trial/secrets").mkdir(parents=True)
     Path(trial["folder"], "trial/secrets/old").write_text("left")
     Engine().request("POST", "/containers/create", {"name": f"{trial['container']}-trial"}, {"Image": "redis:7-alpine"})

@@ -155,7 +155,7 @@ def surroundings(options: tuple[str, ...]) -> tuple[str, bool]:
 
 @pytest.fixture(scope="module")
 def parsed(clone: Path) -> Callable[[list[str]], subprocess.CompletedProcess[str]]:
-    """Return what the syntax check says of a command. An option that nobody knows fails all of its run, and is named there."""
+    """Return what the syntax check says of a command. An unknown option fails all of its run, and is named there."""
     runs: dict[tuple[str, bool], tuple[dict[str, None], dict[tuple[str, ...], None]]] = {}
     for _, words in using("ansible-playbook"):
         playbooks, options = playbook_and_options(words, clone)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="writes files as root")
 
 
 class Machine:
-    """A host whose engine reads its file when it is restarted or told to, and does not start with some options."""
+    """A host whose engine reads its file when it is restarted or reloaded, and does not start with some options."""
 
     def __init__(self, path: Path, *, bad: str = "", policy: str = "no", swarm: str = "inactive", runs: bool = True) -> None:
         self.path, self.bad, self.policy, self.swarm, self.up = path, bad, policy, swarm, runs

@@ -30,7 +30,7 @@ PLAYBOOK = """
     - slipway.stack.fleet_plan:
         roles:
           - {group: all, role: redis}
-          - {group: nobody, role: chroma}
+          - {group: empty, role: chroma}
           - {group: postgres, role: postgres}
         variables: {redis: {redis_memory_mb: 512}}
       run_once: true
@@ -81,7 +81,7 @@ def test_mistakes_end_the_run_before_anything_is_touched(checkout: Path) -> None
     assert "two: the names of PostgreSQL's roles are postgres, app_owner, postgres" in " ".join(output.split())
 
 
-def test_what_is_in_the_way_on_any_host_is_told_at_once(checkout: Path) -> None:
+def test_obstacles_of_all_hosts_are_reported_at_once(checkout: Path) -> None:
     """As when a second stack comes to a host: both stores' volumes are the first one's."""
     volumes = {name: {"labels": {"slipway.stack": "shop"}} for name in ("redis_data", "postgres_data")}
     found, output = compare(checkout, container_service_host_state={**STATE, "volumes": volumes})
@@ -91,7 +91,7 @@ def test_what_is_in_the_way_on_any_host_is_told_at_once(checkout: Path) -> None:
         assert f"{host}: volume {name} exists and is that of the stack shop: name another in {variable}" in " ".join(output.split())
 
 
-def test_volumes_are_taken_over_where_a_text_says_so(checkout: Path) -> None:
+def test_volumes_are_taken_over_where_a_string_says_so(checkout: Path) -> None:
     """As after -e container_service_adopt_volumes=false: any text would be true for Python."""
     there = {**STATE, "volumes": {"redis_data": {"labels": {}}}}
     assert compare(checkout, container_service_host_state=there, container_service_adopt_volumes="true")[0]

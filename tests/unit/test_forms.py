@@ -31,7 +31,7 @@ def declared(role: str) -> dict[str, Any]:
     return found
 
 
-def said(form: Any, value: Any) -> str:
+def message(form: Any, value: Any) -> str:
     """What is wrong with a value, or an empty text."""
     return "; ".join(f"{wrong.path}: {wrong.sentence}" for wrong in forms.problems(forms.parsed(form), value))
 
@@ -60,7 +60,7 @@ def test_the_members_of_an_input_have_forms(role: str):
 def test_the_defaults_of_a_role_have_their_form(role: str):
     defaults = yaml.safe_load((ROOT / f"roles/{role}/defaults/main.yml").read_text()) or {}
     wrong = {
-        name: said(declared(role)[name], value)
+        name: message(declared(role)[name], value)
         for name, value in defaults.items()
         if name in declared(role) and "{{" not in str(value) and not (value == "" and name in EMPTY_BY_DEFAULT)
     }
@@ -170,13 +170,13 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
 
 @pytest.mark.parametrize(("form", "value"), [(form, value) for form, good, _ in EXAMPLES for value in good], ids=str)
 def test_what_has_its_form_passes(form: Any, value: Any):
-    assert said(form, value) == ""
+    assert message(form, value) == ""
 
 
 @pytest.mark.parametrize(("form", "value"), [(form, value) for form, _, bad in EXAMPLES for value in bad], ids=repr)
-def test_what_has_not_is_told_in_one_sentence(form: Any, value: Any):
-    assert said(form, value)
-    assert "\n" not in said(form, value)
+def test_a_value_without_it_is_refused_in_one_sentence(form: Any, value: Any):
+    assert message(form, value)
+    assert "\n" not in message(form, value)
 
 
 @pytest.mark.parametrize("kind", forms.KINDS)
@@ -204,7 +204,7 @@ def test_no_kind_of_value_makes_a_check_fail(kind: str):
     ],
 )
 def test_sentences(form: Any, value: Any, sentence: str):
-    assert said(form, value) == sentence
+    assert message(form, value) == sentence
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_a_product_that_answers_to_its_own_name_only_is_asked_by_it():
         assert not gate(Engine("healthy"), port).done()
 
 
-def test_a_backend_that_has_died_since_is_told_at_once():
+def test_a_backend_that_has_died_since_is_reported_at_once():
     with server("2.0") as port:
         engine = Engine("healthy")
         engine.container["RestartCount"] = 1

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is told to someone whose product does not come up. The lines are those of real programs."""
+"""Hints for a product that does not start. The lines are those of real programs."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_other_lines_say_nothing_of_folders(line: str):
         ([], "http://127.0.0.1:8000/health answered '', not 200 to 299", "set app_backend_port"),
     ],
 )
-def test_what_is_wrong_comes_with_the_input_that_mends_it(lines: list[str], check: str, part: str):
+def test_a_known_error_comes_with_the_input_that_fixes_it(lines: list[str], check: str, part: str):
     (told,) = hints(lines, check)
     assert part in told
 

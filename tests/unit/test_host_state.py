@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What host_state takes for the stack's, and what for somebody else's."""
+"""Which containers host_state takes for the stack's, and which for foreign ones."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ansible_collections.slipway.stack.plugins.modules import host_state
     [
         ("anything", {"slipway.stack": "slipway"}, True),
         ("slipway-redis", {"slipway.stack": "another"}, False),
-        # Made anew by hand, where Redis was deployed before.
+        # Recreated by hand, where Redis was deployed before.
         ("slipway-redis", {}, True),
         ("slipway-redis", {"maintainer": "somebody"}, True),
-        # A name of ours on a host that never had the service, and names that only look alike.
+        # A name of the stack on a host that never had the service, and names that only look alike.
         ("slipway-chroma", {}, False),
         ("redis", {}, False),
         ("slipway-", {}, False),
         ("another-redis", {}, False),
     ],
 )
-def test_a_container_is_ours_by_its_label_or_by_the_name_of_what_ran_here(tmp_path: Path, name: str, labels: dict[str, str], ours: bool):
+def test_a_container_is_known_by_its_label_or_by_the_name_of_what_ran_here(tmp_path: Path, name: str, labels: dict[str, str], ours: bool):
     (tmp_path / "redis").mkdir()
     assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
 
@@ -42,7 +42,7 @@ def test_a_container_is_ours_by_its_label_or_by_the_name_of_what_ran_here(tmp_pa
             {"memory/docker/1/memory.usage_in_bytes": "300\n", "memory/docker/1/memory.stat": "inactive_file 1\ntotal_inactive_file 90\n"},
             210,
         ),
-        # A process that ended meanwhile, and a kernel that tells less.
+        # A process that ended meanwhile, and a kernel that reports less.
         (None, {}, 0),
         ("0::/docker/1\n", {"docker/1/memory.current": "300\n", "docker/1/memory.stat": "anon 90\n"}, 0),
     ],
@@ -68,7 +68,7 @@ def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(t
     assert host_state.users_of({}) == {}
 
 
-def test_a_volume_tells_what_is_in_it_and_whether_somebody_uses_it(tmp_path: Path):
+def test_a_volume_is_described_with_its_content_and_its_users(tmp_path: Path):
     volume = tmp_path / "volume"
     (volume / "lost+found").mkdir(parents=True)
     assert host_state.describe_volume(str(volume), ours=False) == {

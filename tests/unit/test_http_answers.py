@@ -57,7 +57,7 @@ def test_a_container_is_asked_where_it_is_published(bindings: Any, url: str) -> 
 
 
 @pytest.mark.parametrize("state", [None, inspected(running=False), inspected(address="")])
-def test_a_container_that_cannot_be_asked_is_no_answer(state: Any) -> None:
+def test_a_container_that_cannot_be_asked_is_an_error(state: Any) -> None:
     with pytest.raises(EngineError):
         container_url(state, "backend", 8000)
 
@@ -98,7 +98,7 @@ def test_answers_are_read_as_they_come(server: str) -> None:
             ask(server, path, "")
 
 
-def test_nobody_there_is_no_answer(server: str) -> None:
+def test_a_refused_connection_is_an_error(server: str) -> None:
     # The server listens on one address of the machine only.
     with pytest.raises(OSError, match="refused"):
         ask(server.replace("127.0.0.1", "127.0.0.2"), "/ready", "")

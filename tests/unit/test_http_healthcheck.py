@@ -88,7 +88,7 @@ def test_a_name_cannot_become_a_part_of_the_script(host: object):
 
 
 @pytest.mark.parametrize("status", [301, 404, 500, 503])
-def test_other_answers_are_not_and_the_status_is_said(port: int, path: str, status: int, tmp_path: Path):
+def test_other_answers_are_not_and_the_status_is_reported(port: int, path: str, status: int, tmp_path: Path):
     done = check(port, path, f"/{status}", tmp_path)
     assert done.returncode == 1
     assert f"answered '{status}', not 200 to 299" in done.stdout
@@ -99,7 +99,7 @@ def test_expected_status_is_exact(port: int, path: str, tmp_path: Path):
     assert check(port, path, "/200", tmp_path, expect_status=404).returncode == 1
 
 
-def test_nobody_answering_is_not_healthy(path: str, tmp_path: Path):
+def test_a_service_that_does_not_answer_is_not_healthy(path: str, tmp_path: Path):
     assert check(1, path, "/200", tmp_path).returncode == 1
 
 

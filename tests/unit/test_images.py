@@ -1,4 +1,4 @@
-"""What building and shipping images decides, the folder that layers are kept in, and what bad input is told."""
+"""What building and shipping images decides, the folder that layers are kept in, and the messages for bad input."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_what_no_build_recorded_is_left_to_its_name():
     assert [item["name"] for item in images.to_bring(NAMES, {"backend": {"digest": A}}, {})] == ["shop/backend:1.0"]
 
 
-def test_a_build_is_told_all_and_shows_no_login_of_a_proxy():
+def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
     command = images.build_command(
         {
             "context": "/src/backend",
@@ -136,7 +136,7 @@ def test_what_a_pull_says_is_counted():
     assert images.pull_outcome('{"error": "manifest unknown"}\n')["error"] == "manifest unknown"
 
 
-def test_the_record_is_read_as_it_was_written_and_versions_stand_in_order():
+def test_the_record_is_read_as_it_was_written_and_versions_are_in_order():
     digests: dict[str, Any] = {}
     for version in ("1.10.0", "1.9.0", "1.9.0-rc1", "2"):
         digests = images.with_record(digests, version, {"backend": {"digest": A, "id": ""}, "frontend": {"digest": B, "id": C}})
@@ -326,7 +326,7 @@ def product(tmp_path: Path) -> Path:
     return folder
 
 
-def told(product: Path, **changes: Any) -> str:
+def message_of(product: Path, **changes: Any) -> str:
     """Return what a build says of its inputs before it builds; "" where they will do."""
     tiers = {tier: {"name": f"shop/{tier}:1.0", "context": tier, "dockerfile": "Dockerfile"} for tier in ("backend", "frontend")}
     options: dict[str, Any] = {"source": str(product), "git_ref": "", "version": "1.0", "transport": "ssh", "images": tiers}
@@ -376,9 +376,9 @@ def told(product: Path, **changes: Any) -> str:
         ({"build_host": "one", "transport": "hosted", "registry_host": "two"}, "the registry runs on two"),
     ],
 )
-def test_bad_input_is_told_in_one_message_before_anything_is_built(product: Path, changes: dict[str, Any], message: str):
+def test_bad_input_is_refused_in_one_message_before_anything_is_built(product: Path, changes: dict[str, Any], message: str):
     changes = {name: value.replace("PRODUCT", str(product)) for name, value in changes.items()}
-    said = told(product, **changes)
+    said = message_of(product, **changes)
     assert message in said
     assert bool(said) == bool(message)
 
@@ -395,9 +395,9 @@ def test_a_host_that_builds_is_sent_what_git_does_not_ignore(product: Path, tmp_
     assert files_of(plain) == ["Dockerfile", "backend"]
 
 
-def test_what_is_not_committed_is_no_part_of_a_reference(product: Path):
+def test_what_is_not_committed_is_not_part_of_a_reference(product: Path):
     (product / "backend/Dockerfile").write_text("FROM other\n")
-    assert told(product, git_ref="v1") == ""
+    assert message_of(product, git_ref="v1") == ""
 
 
 def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
@@ -422,7 +422,7 @@ def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
 LOGIN = {"username": "deploy", "password": "s3cret"}
 
 
-def test_a_login_is_used_for_base_images_and_caches_too_beside_the_clients_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_login_is_used_for_base_images_and_caches_too_together_with_the_clients_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "cli-plugins").mkdir()
     own = {"auths": {"hub.example.com": {"auth": "b3du"}, "registry.example.com": {}}, "credsStore": "vault", "proxies": {"default": {}}}
     (tmp_path / "config.json").write_text(json.dumps(own))
@@ -448,7 +448,7 @@ def test_a_login_is_used_for_base_images_and_caches_too_beside_the_clients_own(t
 # Where it is built
 
 DOCKER = """#!/bin/sh
-# Stands in for the client: notes what it is asked, and what is in the folder that it builds.
+# Replaces the client: notes what it is asked, and what is in the folder that it builds.
 echo "$@" >>LOG
 [ -z "$DOCKER_CONFIG" ] || echo "$1 with $(ls "$DOCKER_CONFIG")" >>LOG
 case "$1" in
@@ -461,7 +461,7 @@ case "$1" in
   push) echo "1.0: digest: ID size: 1" ;;
 esac
 """
-# Stands in for the way to another host: runs there what comes last.
+# Replaces the connection to another host: runs there what comes last.
 SSH = """#!/bin/sh
 for last; do :; done
 echo ssh >>LOG

@@ -99,7 +99,7 @@ def test_a_template_writes_what_was_meant(role: str, inputs: dict[str, Any], wri
     assert absent not in text
 
 
-def test_what_is_wrong_is_told_at_once_and_before_anything_is_touched():
+def test_all_problems_are_reported_at_once_and_before_anything_is_touched():
     inputs = {
         "nginx_server_names": ["a b"],
         "nginx_backend_paths": ["api/", "/ws"],
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_told_at_once_and_before_anything_is_touched():
         ),
     ],
 )
-def test_settings_are_told_as_mistakes(role: str, inputs: dict[str, Any], told: list[str]):
+def test_bad_settings_are_mistakes(role: str, inputs: dict[str, Any], told: list[str]):
     state = {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}, "containers": {}}
     mistakes = role_variable(role, f"__{role}_mistakes", {**BASE[role], **inputs, "container_service_host_state": state})
     assert len(mistakes) == len(told)

@@ -47,7 +47,7 @@ Judge = Callable[..., list[str]]
 
 @pytest.fixture
 def judged(tmp_path: Path) -> Judge:
-    """Return what is wrong with an inventory that sets these variables beside those of the example; YAML as a text, or a dictionary."""
+    """Return what is wrong with an inventory that sets these variables and those of the example; YAML as a string, or a dictionary."""
 
     def judge(variables: str | dict[str, Any], *, hosts: int = 1, given: Given | None = None) -> list[str]:
         path = tmp_path / "own.yml"
@@ -82,7 +82,7 @@ def test_the_example_has_no_problem(judged: Judge):
 
 
 FOLLOWS = "which YAML made of"
-#: Variables that an inventory sets, and what is said of them. Those of the first deployments, and relatives of each.
+#: Variables that an inventory sets, and the message about them. Those of the first deployments, and relatives of each.
 REFUSED: list[tuple[Any, str]] = [
     # Addresses, calendars and networks
     ({"nginx_bind_address": "localhost"}, "nginx_bind_address is 'localhost', must be an IP address; set it in"),
@@ -248,8 +248,8 @@ TAKEN: list[Any] = [
     {"redis_settings": {"appendonly": True, "hz": 20}, "redis_app_name": "default"},
     {"app_backend_secrets": {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}},
     {"postgres_users": [{"name": "reader", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N", "access": "read"}]},
-    {"my_own": "{{ nowhere }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
-    # Nearly ours, but the inventory reads it.
+    {"my_own": "{{ unknown }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
+    # Nearly an input's name, but the inventory reads it.
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
     {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
     {"app_backend_replicas": 3, "app_backend_command": ["sh", "-c", "a\nb"], "app_backend_user": 1000},
@@ -265,7 +265,7 @@ def test_an_odd_input_with_a_meaning_is_taken(judged: Judge, variables: Any):
 @pytest.mark.parametrize(
     "name", ["postgre_port", "App_version", "APP_VERSION", "redis_prot", "ngnix_http_port", "bakcup_schedule", "slipwey_stack"]
 )
-def test_a_name_that_is_nearly_ours_is_never_ignored(judged: Judge, name: str):
+def test_a_name_that_is_nearly_an_inputs_is_never_ignored(judged: Judge, name: str):
     (line,) = judged({name: "1"})
     assert f"{name} is " in line
     assert "did you mean" in line

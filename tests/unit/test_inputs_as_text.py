@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Inputs may come as text, as all do with -e NAME=VALUE: true and false, and numbers, must mean the same then.
 
-Ansible refuses a text as the result of a condition, and Jinja takes "false" for true.
+Ansible refuses a string as the result of a condition, and Jinja takes "false" for true.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def boolean_inputs() -> frozenset[str]:
 
 @cache
 def switches() -> frozenset[str]:
-    """Return the roles' boolean inputs, and the variables of playbooks that documents or messages tell users to set to true or false."""
+    """Return the roles' boolean inputs, and the variables of playbooks that documents or messages ask users to set to true or false."""
     told = [path for path in tracked_files() if path.suffix == ".md" or path.is_relative_to(ROOT / "playbooks")]
     names = {name for path in told for name in TOLD_SWITCH.findall(path.read_text())}
     for path in (ROOT / "playbooks").glob("*.yml"):
@@ -134,7 +134,7 @@ def misuses(path: Path) -> list[str]:
         found: Any = [(use.name, use.line) for use in unguarded(ENVIRONMENT.parse(text))]
     else:
         found = yaml_misuses(text)
-    return [f"{path.relative_to(ROOT)}:{line}: write {name} | bool, as it may be a text" for name, line in found]
+    return [f"{path.relative_to(ROOT)}:{line}: write {name} | bool, as it may be a string" for name, line in found]
 
 
 def test_booleans_are_known():
@@ -282,12 +282,12 @@ def test_no_shared_memory_given_as_text_is_none():
 
 
 @pytest.mark.parametrize(("migrates", "expected"), [("true", True), ("no", False), (True, True), (False, False)])
-def test_a_release_knows_from_a_text_whether_it_migrates(migrates: Any, expected: bool):
+def test_a_release_knows_from_a_string_whether_it_migrates(migrates: Any, expected: bool):
     inputs = {"app_version": "2.4", "app_migrate": migrates, "app_migrate_command": ["migrate"]}
     assert role_variable("release", "release_migrates", inputs) is expected
 
 
-def test_conditions_take_a_text(checkout: Path):
+def test_conditions_take_a_string(checkout: Path):
     """As users give them: what is switched off is skipped, and no condition fails."""
     (checkout / "playbooks/switched_off.yml").write_text(
         "- hosts: one\n  gather_facts: false\n  tasks:\n"

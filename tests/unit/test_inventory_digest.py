@@ -27,7 +27,7 @@ def test_digest_is_of_what_the_files_hold_wherever_they_lie(tmp_path: Path):
     assert digest_of([str(one)]) != before
 
 
-def test_keys_that_a_run_makes_beside_it_are_no_change(tmp_path: Path):
+def test_keys_that_a_run_makes_next_to_it_are_not_a_change(tmp_path: Path):
     top = make(tmp_path / "one")
     before = digest_of([str(top)]), digest_of([str(top / "hosts.yml")])
     (top / "pki").mkdir()

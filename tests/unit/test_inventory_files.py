@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def said(file: Path, data: bytes, password: bytes = b"right") -> list[str]:
+def problems_of(file: Path, data: bytes, password: bytes = b"right") -> list[str]:
     file.write_bytes(data)
     return [text.replace(f"{file}", "FILE") for text in unreadable(loader(password), [str(file.parents[2] / "hosts.yml")])]
 
@@ -39,7 +39,7 @@ def said(file: Path, data: bytes, password: bytes = b"right") -> list[str]:
     "data", [b"", b"---\n", b"a: 1\n", b"a: '{{ b }}'\n", VAULT, b"a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\n"]
 )
 def test_files_that_ansible_reads_are_no_problem(file: Path, data: bytes):
-    assert said(file, data) == []
+    assert problems_of(file, data) == []
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_files_that_ansible_reads_are_no_problem(file: Path, data: bytes):
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_with_what_to_do(file: Path, data: bytes, text: str):
-    (line,) = said(file, data)
+    (line,) = problems_of(file, data)
     assert line.startswith(text)
     assert "; correct it" in line or "bring it back from version control" in line
 
 
-def test_a_wrong_password_is_told_from_a_damaged_file(file: Path):
-    (line,) = said(file, VAULT, b"wrong")
+def test_a_wrong_password_is_distinguished_from_a_damaged_file(file: Path):
+    (line,) = problems_of(file, VAULT, b"wrong")
     assert line.startswith("FILE cannot be decrypted with the vault password of this run; export SLIPWAY_VAULT_PASSWORD")
 
 

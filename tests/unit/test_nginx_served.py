@@ -45,7 +45,7 @@ async def serve(reader, writer):
                 extra = b"Set-Cookie: a=" + b"x" * int(path.split("/")[-1]) + b"\\r\\n"
                 body = b"%d" % len(head)
             if "stream" in path:
-                extra = b"X-Accel-Buffering: no\\r\\n" if "told" in path else b""
+                extra = b"X-Accel-Buffering: no\\r\\n" if "unbuffered" in path else b""
                 writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\nConnection: close\\r\\n" + extra + b"\\r\\nfirst")
                 await writer.drain()
                 await asyncio.wait_for(go_on.wait(), 20)
@@ -183,7 +183,7 @@ def test_ten_uploads_at_once_arrive_and_leave_nothing_behind(site: Site):
 
 @pytest.mark.parametrize(
     ("path", "headers"),
-    [("/tokens/stream", {}), ("/api/told/stream", {}), ("/told/stream", {}), ("/api/stream", {"Accept": "text/event-stream"})],
+    [("/tokens/stream", {}), ("/api/unbuffered/stream", {}), ("/unbuffered/stream", {}), ("/api/stream", {"Accept": "text/event-stream"})],
 )
 def test_a_stream_arrives_as_it_is_sent(site: Site, path: str, headers: dict[str, str]):
     """The product sends no more until the client, which has seen the beginning, asks for it."""
@@ -214,7 +214,7 @@ def test_large_headers_pass_in_both_directions(site: Site, path: str):
 
 
 def test_more_connections_than_the_soft_limit_of_files(site: Site):
-    """Some engines' is 1,024; it is 256 here, so that 400 connections are enough to tell."""
+    """Some engines' is 1,024; it is 256 here, so that 400 connections are enough to see it."""
     count = 400
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * count:

@@ -99,7 +99,7 @@ def state() -> dict[str, Any]:
 
 
 def test_a_change_of_files_that_was_interrupted_is_finished(state: dict[str, Any]) -> None:
-    # Of secrets nothing else tells: their files may be the new ones, and what the process has read the old ones.
+    # Nothing else shows it of secrets: their files may be the new ones, and what the process has read the old ones.
     state["files"]["/etc/slipway/slipway/redis/undo/journal.json"] = {"mode": "0600", "uid": 0, "gid": 0, "digest": ""}
     (needed,) = plan(state)["needed"]
     assert needed["reasons"] == ["a change of its files was interrupted"]
@@ -282,7 +282,7 @@ def test_a_container_made_by_hand_is_replaced_and_not_asked_anything(state: dict
     assert not found["reload"]
 
 
-def test_what_is_not_ours_is_not_touched(state: dict[str, Any]) -> None:
+def test_what_is_not_the_stacks_is_not_touched(state: dict[str, Any]) -> None:
     state["foreign_containers"]["slipway-redis"] = {"ports": []}
     with pytest.raises(DeclarationError, match="not of the stack"):
         plan(state)
@@ -309,7 +309,7 @@ def test_every_container_is_hardened() -> None:
     assert options["pids_limit"] == 256
     assert options["memory"] == options["memory_swap"] == "128M"
     assert options["log_options"]["max-size"] == "10m"
-    exempt = {**DECLARED, "hardening_exceptions": [{"what": "read_only", "why": "writes beside its program"}]}
+    exempt = {**DECLARED, "hardening_exceptions": [{"what": "read_only", "why": "writes next to its program"}]}
     assert not container_options(plan_module.normalize(exempt), "slipway", "/etc/slipway", "redis", "1.45")["read_only"]
 
 
@@ -404,7 +404,7 @@ def foreign(status: str = "running", mode: str = "rw") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("status", ["running", "exited", "restarting"])
-def test_a_volume_that_a_container_of_somebody_else_mounts_is_never_taken_over(state: dict[str, Any], status: str) -> None:
+def test_a_volume_that_a_foreign_container_mounts_is_never_taken_over(state: dict[str, Any], status: str) -> None:
     state["volumes"]["redis_data"] |= {"labels": {}, "empty": False}
     state["foreign_containers"]["old-redis"] = foreign(status)
     with pytest.raises(
@@ -435,7 +435,7 @@ def test_a_second_server_on_our_own_volume_is_refused(state: dict[str, Any], use
         ({"written_s": None, "lock": ""}, ""),
     ],
 )
-def test_a_volume_that_somebody_wrote_to_lately_is_not_taken_over(state: dict[str, Any], there: dict[str, Any], refused: str) -> None:
+def test_a_volume_that_was_written_to_lately_is_not_taken_over(state: dict[str, Any], there: dict[str, Any], refused: str) -> None:
     state["volumes"]["redis_data"] |= {"labels": {}, "empty": False, **there}
     if refused:
         with pytest.raises(DeclarationError, match=refused):
@@ -459,7 +459,7 @@ def test_an_empty_volume_does_not_take_the_place_of_the_one_with_the_data(state:
     moved = {**STORE, "volumes": [{**STORE["volumes"][0], "name": "new"}]}
     with pytest.raises(DeclarationError, match=r"runs on the volume redis_data, and redis_volume names new, which is empty.*Set it back"):
         plan(state, moved)
-    # A volume with data, another major version, one that does not run any more, and what is no data may be meant.
+    # A volume with data, another major version, a stopped container, and a volume that is not for data may be meant.
     filled = copy.deepcopy(state)
     filled["volumes"]["new"] = {"labels": {"slipway.stack": "slipway"}, "empty": False}
     assert plan(filled, moved)["needed"]

@@ -118,7 +118,7 @@ def test_every_task_on_the_controller_says_how_it_is_reached() -> None:
     assert found > 6
     for path in PLAYBOOKS:
         for item in yaml.safe_load(path.read_text()):
-            # Such as the path of a key beside the inventory.
+            # Such as the path of a key next to the inventory.
             assert item.get("hosts") != "localhost" or "ansible_ssh_private_key_file" in item["vars"], f"{path.name}: {item['name']}"
 
 
@@ -135,7 +135,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def theirs(checkout: Path) -> Iterator[Path]:
-    """The checkout in a folder of another user's, whom pytest's own folders do not let in."""
+    """The checkout in a folder of another user's, who may not read pytest's own folders."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(shutil.move(checkout, folder))
@@ -143,7 +143,7 @@ def theirs(checkout: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def plain_user(theirs: Path) -> Run:
-    """Run a playbook as a user who may become nobody else, where all hosts are reached over SSH and by sudo."""
+    """Run a playbook as a user who may not become another one, where all hosts are reached over SSH and by sudo."""
     checkout = theirs
     setpriv = shutil.which("setpriv")
     if os.geteuid() != 0 or setpriv is None:
@@ -182,7 +182,7 @@ def test_a_plain_user_writes_secrets_whatever_the_hosts_need(plain_user: Run, th
 
 
 @pytest.mark.parametrize("playbook", ["site", "deploy"])
-def test_a_plain_user_is_told_about_the_inventory_and_not_about_sudo(plain_user: Run, playbook: str) -> None:
+def test_a_plain_user_reads_about_the_inventory_and_not_about_sudo(plain_user: Run, playbook: str) -> None:
     """The first play has then done its work, without a connection."""
     done = plain_user(playbook, "--check", "-e", '{"slipway_secrets": []}')
     assert "group app has no host" in " ".join(done.stdout.split()), done.stdout + done.stderr
@@ -223,7 +223,7 @@ def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_
 
 
 @pytest.mark.parametrize("playbook", ["backup", "drill", "restore"])
-def test_recovery_points_that_nobody_keeps_are_not_reported_as_fine(play: Run, checkout: Path, playbook: str) -> None:
+def test_a_stack_without_recovery_points_is_not_reported_as_fine(play: Run, checkout: Path, playbook: str) -> None:
     shutil.copy(ROOT / "group_vars/all.yml", checkout / "inventories/test/group_vars/all/00_shared.yml")
     groups = {name: {"hosts": {"one": {"slipway_address": "192.0.2.1"}}} for name in ("balancers", "app", "postgres", "redis", "chroma")}
     (checkout / "inventories/test/hosts.yml").write_text(json.dumps({"all": {"children": groups}}))

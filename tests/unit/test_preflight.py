@@ -97,14 +97,14 @@ def test_a_port_is_taken_on_the_same_address_only(listener: dict[str, Any], want
     assert bool(preflight.check_ports("one", there, [{"port": 5432, "variable": "postgres_port", **wanted}])) is taken
 
 
-def test_one_port_wanted_twice_is_said():
+def test_one_port_wanted_twice_is_reported():
     wanted = [{"port": 80, "variable": "a_port"}, {"port": 80, "variable": "b_port"}]
     assert "wanted by both a_port and b_port" in texts(preflight.check_ports("one", GOOD, wanted))
     assert not preflight.check_ports("one", GOOD, [{**wanted[0], "address": "10.0.0.1"}, {**wanted[1], "address": "10.0.0.2"}])
 
 
 @pytest.mark.parametrize("port", [0, 65536, 99999])
-def test_a_number_that_is_no_port_is_said(port: int):
+def test_a_number_that_is_not_a_port_is_reported(port: int):
     problems = preflight.check_ports("one", GOOD, [{"port": port, "variable": "nginx_https_port"}])
     assert texts(problems) == f"nginx_https_port is {port}, and ports are from 1 to 65535; correct nginx_https_port"
 
@@ -178,7 +178,7 @@ def test_a_version_that_is_not_available_is_named_with_all_places():
         ("nginx:1.27-alpine", "", ""),
         ("nginx:1.26-alpine", "", "1.26"),
         ("registry.example/mirror/nginx:1.26.3@sha256:aa", "", "1.26.3"),
-        # The number is that of somebody's own image.
+        # The number is that of a user's own image.
         ("registry.example/edge-proxy:1.2.0", "", ""),
     ],
 )
@@ -218,17 +218,17 @@ def store(
         # Not of this run, as an address outside of the inventory, or with --limit.
         ({}, False),
         ({"postgres": []}, False),
-        # The address of a host that is no database's.
+        # The address of a host without a database.
         ({"redis": [{"host": {"addresses": ["10.0.0.9"]}}]}, False),
         ({"postgres": [{"host": {"addresses": ["10.0.0.8"]}}]}, False),
-        # Nothing there yet, nothing healthy, or on another port: this run mends it.
+        # Nothing there yet, nothing healthy, or on another port: this run changes that.
         ({"postgres": [{"host": {"addresses": ["10.0.0.9"]}, "containers": {}, "firewall": []}]}, True),
         ({"postgres": [store(running=False)]}, True),
         ({"postgres": [store(health="starting")]}, True),
         ({"postgres": [store(binding="10.0.0.9:5433")]}, True),
-        # A host that was just added to the inventory is not let in yet.
+        # A host that was just added to the inventory is not allowed yet.
         ({"postgres": [store(peers=("10.0.0.2",))]}, True),
-        # It is up and lets this host in: whoever refuses, it is not for want of this run.
+        # It is up and allows this host: this run would not change the refusal.
         ({"postgres": [store()]}, False),
         ({"postgres": [store(binding="0.0.0.0:5432")]}, False),
         ({"postgres": [store(peers=("10.0.0.0/24",))]}, False),
@@ -237,7 +237,7 @@ def store(
         ({"postgres": [{"host": {"addresses": ["10.0.0.9"]}}], "own": ["10.0.0.9"]}, False),
     ],
 )
-def test_a_refusal_is_admitted_only_where_this_run_mends_it(read: dict[str, Any], admitted: bool):
+def test_a_refusal_is_accepted_only_where_this_run_ends_it(read: dict[str, Any], admitted: bool):
     client = state(reach={"10.0.0.9:5432": "refused"}, host={"addresses": ["10.0.0.1", "127.0.0.1", *read.get("own", ())]})
     wanted = [{"group": "postgres", "address": "10.0.0.9", "port": 5432, "variable": "slipway_postgres_host"}]
     said = texts(preflight.check_reach("one", client, wanted, read))
@@ -356,7 +356,7 @@ def wrong(*names: str) -> dict[str, Problem]:
     [
         # A cause, what is made of it, and something else.
         (("port", "url", "flag"), {"url": {"host", "port"}}, (), "port flag"),
-        # Of each other: one of them at least must be told.
+        # Of each other: one of them at least must be reported.
         (("a", "b"), {"a": {"a", "b"}, "b": {"a", "b"}}, (), "a b"),
         (("url",), {"url": {"vault_password"}}, {"vault_password"}, ""),
         # Which variables of other hosts it is made of is not known.
@@ -365,7 +365,7 @@ def wrong(*names: str) -> dict[str, Problem]:
         (("servers",), {"servers": {"hostvars"}}, {"groups"}, ""),
     ],
 )
-def test_what_is_made_of_something_wrong_is_not_told_beside_it(problems: Any, made_of: Any, told: Any, said: str):
+def test_what_is_derived_from_a_wrong_value_is_not_reported_with_it(problems: Any, made_of: Any, told: Any, said: str):
     def sources(name: str) -> set[str]:
         return made_of.get(name, set())
 
@@ -435,7 +435,7 @@ def says(checkout: Path, play):
 
 
 def test_good_inputs_pass(says):
-    assert says({"demo_port": "6379", "demo_flag": "yes", "demo_items": [{"name": "a", "mode": "ro"}], "my_own": "{{ nowhere }}"}) == []
+    assert says({"demo_port": "6379", "demo_flag": "yes", "demo_items": [{"name": "a", "mode": "ro"}], "my_own": "{{ unknown }}"}) == []
 
 
 # Each is wrong by itself, and what the message says of it.
@@ -459,10 +459,10 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
         "demo_polciy is not a known input of role demo (did you mean demo_policy?)",
     ),
     ({"demo_image": ""}, "demo_image is empty, must be an image with its version; set it in inventories/test/"),
-    # What is made of it is wrong too, but mended with it.
+    # What is derived from it is wrong too, but fixed with it.
     ({"demo_port": "many", "mine": "{{ demo_port }}1", "demo_numbers": ["{{ mine }}"]}, "demo_port is 'many', must be an integer"),
     ({"demo_port": "many", "demo_text": "{{ hostvars['two'].demo_port * 1.5 }}"}, "demo_port is 'many', must be an integer"),
-    ({"demo_text": "{{ nowhere }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text cannot be evaluated: 'nowhere' is undefined"),
+    ({"demo_text": "{{ unknown }}", "demo_map": {"a": "{{ demo_text }}"}}, "demo_text cannot be evaluated: 'unknown' is undefined"),
     (
         {"slipway_adress": "10.0.0.1"},
         "slipway_adress is not a known shared variable (did you mean slipway_address?); correct the",
@@ -472,7 +472,7 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
         "container_service_adopt_volume is not a known input of role container_service",
     ),
     ({"slipway_minimum_disk_mb": "lots"}, "slipway_minimum_disk_mb is 'lots', must be an integer from 0 to 1073741824; set it in"),
-    ({"slipway_stack": "{{ nowhere }}"}, "slipway_stack cannot be evaluated: 'nowhere' is undefined; set it in"),
+    ({"slipway_stack": "{{ unknown }}"}, "slipway_stack cannot be evaluated: 'unknown' is undefined; set it in"),
     ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
     ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
     ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
@@ -504,14 +504,14 @@ def test_a_bad_input_is_one_line_with_host_variable_and_remedy(says, cases: list
         assert sum(what.startswith(line) for what in found) == 1, f"{line}: {lines}"
 
 
-def test_a_missing_secret_is_said_once_with_the_command_that_makes_it(says):
+def test_a_missing_secret_is_reported_once_with_the_command_that_makes_it(says):
     lines = says({"demo_owner_password": "{{ vault_other }}"}, secrets=["vault_owner", "vault_other"])
     assert lines == [
         "- hosts one, two: vault_other is not set; run `ansible-playbook playbooks/secrets.yml -i inventories/test`, which generates it"
     ]
 
 
-def test_a_required_input_that_nobody_sets_is_said(says, checkout: Path):
+def test_a_required_input_that_is_not_set_is_reported(says, checkout: Path):
     specs = checkout / "roles/demo/meta/argument_specs.yml"
     specs.write_text(json.dumps({"argument_specs": {"main": {"options": {**ROLE, "demo_needed": {"type": "str", "required": True}}}}}))
     assert says({})[0].startswith(
@@ -527,7 +527,7 @@ def test_all_problems_come_at_once_and_a_secret_used_elsewhere_is_not_shown(says
 
 
 @pytest.mark.parametrize("value", ["{{ vault_own }}", "{{ vault_own }} and more", ["{{ vault_own }}"]])
-def test_a_secret_that_nobody_asks_for_is_not_shown_nor_a_part_of_it(says, value: Any):
+def test_a_secret_that_no_role_asks_for_is_not_shown_nor_a_part_of_it(says, value: Any):
     key = "-----BEGIN KEY-----\n" + 30 * "MC4CAQAwBQYDK2VwBCIE\n"
     lines = says({"vault_own": key, "demo_port": value})
     assert len(lines) == 1
@@ -573,7 +573,7 @@ REASON = [{"what": "non_root", "why": "binds port 80"}]
         ),
         # Where the layers cannot be read, a name is taken.
         ({"user": "nginx", "users": {}}, {}, {"app_frontend_user": "nginxx"}, ""),
-        # No host has it yet, and the build has said.
+        # No host has it yet, and the build has recorded it.
         ({}, {"frontend": {"user": "root"}}, {}, "runs as root"),
         ({}, {"frontend": {"user": "app"}}, {}, ""),
         ({}, {}, {}, ""),

@@ -1,4 +1,4 @@
-"""The prober, its action and the load generator against a server of ours that misbehaves on request, through TLS."""
+"""The prober, its action and the load generator against a server that misbehaves on request, through TLS."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ def test_only_the_first_failures_and_versions_are_kept():
     assert numbers["versions"]["others"]["failed"] == 200 - prober.KEPT_VERSIONS
 
 
-def test_websockets_that_are_told_to_leave_come_back_and_are_not_cut(certificate: Path):
+def test_websockets_that_are_closed_with_going_away_reconnect_and_are_not_cut(certificate: Path):
     async def retires(server: Server, _: Meter) -> None:
         await asyncio.sleep(0.7)
         assert len(server.websockets) == 5
@@ -453,7 +453,7 @@ def test_a_websocket_that_answers_no_ping_is_cut(certificate: Path):
         (b"x" * 70000, "head is too long"),
     ],
 )
-def test_what_is_no_answer_is_said(data: bytes, problem: str):
+def test_a_malformed_answer_is_reported(data: bytes, problem: str):
     with pytest.raises(AnswerError, match=problem):
         Answer().feed(data)
 
@@ -644,10 +644,10 @@ PLAY = """
         deadline_seconds: 60
         wait: {wait}
       register: probe
-    - name: Tell where it is
+    - name: Write down where it is
       ansible.builtin.copy:
         content: "{{{{ probe.state_file }}}}"
-        dest: {told}
+        dest: {written}
         mode: "0600"
       when: not ansible_check_mode
 {rest}
@@ -663,7 +663,7 @@ REST = """
     - name: Read
       slipway.stack.release_probe: {state: read, state_file: "{{ probe.state_file }}", mark: switch}
       register: read
-    - name: Read what nobody marked
+    - name: Read a mark that was not made
       slipway.stack.release_probe: {state: read, state_file: "{{ probe.state_file }}", mark: nothing}
       register: unknown
       ignore_errors: true
@@ -680,25 +680,25 @@ REST = """
     - name: Say all
       ansible.builtin.copy:
         content: "{{ [probe, marked, read, unknown, totals, again, over] | to_json }}"
-        dest: "{{ playbook_dir }}/said.json"
+        dest: "{{ playbook_dir }}/answers.json"
         mode: "0600"
       when: not ansible_check_mode
 """
 
 
 def write_play(checkout: Path, certificate: Path, port: int, rest: str, wait: bool = True) -> tuple[Path, Path]:
-    told = checkout / "told"
+    written = checkout / "written"
     path = checkout / "playbooks/probe.yml"
-    path.write_text(PLAY.format(port=port, certificate=certificate, told=told, rest=rest, wait=str(wait).lower()))
-    return path, told
+    path.write_text(PLAY.format(port=port, certificate=certificate, written=written, rest=rest, wait=str(wait).lower()))
+    return path, written
 
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_a_playbook_starts_marks_reads_and_stops(checkout: Path, play: Any, certificate: Path, served: int, wait: bool):
-    path, told = write_play(checkout, certificate, served, REST, wait)
+    path, written = write_play(checkout, certificate, served, REST, wait)
     run = play("probe")
     assert run.returncode == 0, run.stdout + run.stderr
-    probe, marked, read, unknown, totals, again, over = json.loads((path.parent / "said.json").read_text())
+    probe, marked, read, unknown, totals, again, over = json.loads((path.parent / "answers.json").read_text())
     assert probe["running"]
     if wait:
         assert probe["probe"]["requests"] >= 1
@@ -714,7 +714,7 @@ def test_a_playbook_starts_marks_reads_and_stops(checkout: Path, play: Any, cert
     assert again["ended"] == "not running"
     assert "was stopped since" in over["msg"]
     assert not any(answer["changed"] for answer in (probe, marked, read, totals, again))
-    assert not Path(told.read_text()).parent.exists()
+    assert not Path(written.read_text()).parent.exists()
     assert prober.process_started(totals["probe"]["pid"]) is None
 
 
@@ -735,11 +735,11 @@ def test_check_mode_starts_nothing(checkout: Path, play: Any, certificate: Path)
 
 
 def test_a_prober_ends_when_its_playbook_is_killed(checkout: Path, certificate: Path, served: int):
-    path, told = write_play(checkout, certificate, served, "    - name: Wait\n      ansible.builtin.pause: {seconds: 60}\n")
+    path, written = write_play(checkout, certificate, served, "    - name: Wait\n      ansible.builtin.pause: {seconds: 60}\n")
     command = [str(Path(sys.executable).parent / "ansible-playbook"), str(path), "-i", "inventories/test"]
     run = subprocess.Popen(command, cwd=checkout, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        state_file = Path(eventually(lambda: told.exists() and told.read_text(), 60) or "missing")
+        state_file = Path(eventually(lambda: written.exists() and written.read_text(), 60) or "missing")
         pid = json.loads(state_file.read_text())["pid"]
         assert prober.process_started(pid)
     finally:
@@ -749,7 +749,7 @@ def test_a_prober_ends_when_its_playbook_is_killed(checkout: Path, certificate: 
     run.wait()
 
 
-def test_a_prober_that_died_is_no_good_news(checkout: Path, play: Any, certificate: Path, served: int):
+def test_a_prober_that_died_is_an_error(checkout: Path, play: Any, certificate: Path, served: int):
     rest = """
     - name: Kill it
       ansible.builtin.command: kill -9 {{ probe.probe.pid }}
@@ -769,18 +769,18 @@ def test_a_prober_that_died_is_no_good_news(checkout: Path, play: Any, certifica
           - totals.probe.requests > 0
           - totals.warnings | length == 1
 """
-    _, told = write_play(checkout, certificate, served, rest)
+    _, written = write_play(checkout, certificate, served, rest)
     run = play("probe")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert not Path(told.read_text()).parent.exists()
+    assert not Path(written.read_text()).parent.exists()
 
 
 WRONG = {
     "{state: started}": "targets",
     "{state: started, targets: [{address: a, port: 1}], rate: -2, deadline_seconds: 5}": "rate cannot be -2",
     "{state: started, targets: [{address: a, port: 1}], deadline_seconds: 0}": "deadline_seconds cannot be 0",
-    "{state: started, targets: [{address: a, port: 1}], ca_file: /nowhere, deadline_seconds: 5}": "ca_file /nowhere cannot be read",
-    "{state: read, state_file: /nowhere/state.json}": "no prober was started with the state file /nowhere/state.json",
+    "{state: started, targets: [{address: a, port: 1}], ca_file: /missing, deadline_seconds: 5}": "ca_file /missing cannot be read",
+    "{state: read, state_file: /missing/state.json}": "no prober was started with the state file /missing/state.json",
     "{state: paused}": "paused",
 }
 
@@ -791,12 +791,12 @@ def test_wrong_options_of_the_action_are_named(checkout: Path, play: Any):
         for number, options in enumerate(WRONG)
     ]
     said = "{{ [" + ", ".join(f"answer_{number}" for number in range(len(WRONG))) + "] | to_json }}"
-    write = f'    - name: Say\n      ansible.builtin.copy: {{content: "{said}", dest: {checkout}/said.json, mode: "0600"}}\n'
+    write = f'    - name: Say\n      ansible.builtin.copy: {{content: "{said}", dest: {checkout}/answers.json, mode: "0600"}}\n'
     head = "- name: Probe\n  hosts: one\n  gather_facts: false\n  tasks:\n"
     (checkout / "playbooks/wrong.yml").write_text(head + "".join(tasks) + write)
     run = play("wrong")
     assert run.returncode == 0, run.stdout + run.stderr
-    for answer, wanted in zip(json.loads((checkout / "said.json").read_text()), WRONG.values(), strict=True):
+    for answer, wanted in zip(json.loads((checkout / "answers.json").read_text()), WRONG.values(), strict=True):
         assert answer["failed"]
         assert wanted in answer["msg"]
 
@@ -820,10 +820,10 @@ def load(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "example.org", "0.0.0.0", "[2606:2800:220:1::1]"])
-def test_load_goes_to_nobody_else(address: str):
+def test_load_to_a_public_address_is_refused(address: str):
     run = load("--target", f"{address}:443", "--seconds", "1", "--http2-share", "0")
     assert run.returncode == 2
-    assert "no loopback or private address" in run.stderr
+    assert "not a loopback or private address" in run.stderr
     assert not run.stdout
 
 

@@ -34,7 +34,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Peer(asyncio.Protocol):
-    """A server that treats the n-th request as it is told, counted over all connections."""
+    """A server that treats the n-th request as it is configured, counted over all connections."""
 
     def __init__(self, count: Iterator[int], behave: Behaviour, streams: int) -> None:
         self.most = streams
@@ -59,13 +59,13 @@ class Peer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for event in self.http.receive_data(data):
-            # A server that said goodbye takes no more requests.
+            # A server that has sent GOAWAY takes no more requests.
             if isinstance(event, h2.events.StreamEnded) and not (self.leaving and event.stream_id > self.leaving):
                 self.request(event.stream_id)
         self.flush()
 
     def leave(self, last: int) -> None:
-        """Say goodbye: requests behind this one were not taken. The library would end all of them, so the frame is ours."""
+        """Send GOAWAY: requests after this one were not taken. The library would end all of them, so the frame is built here."""
         self.leaving = max(last, 1)
         self.transport.write(self.http.data_to_send())
         self.transport.write(b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last.to_bytes(4, "big") + bytes(4))

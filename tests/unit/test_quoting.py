@@ -176,7 +176,7 @@ def test_nginx_serves_headers_as_they_were_given(texts: list[str]):
                 sent = [line.removeprefix(b"X-V: ") for line in head.split(b"\r\n") if line.startswith(b"X-V:")]
                 assert sent == ([text.encode()] if text else []), text
             for number, path in enumerate(paths):
-                # What nginx takes out of a path before it looks for a location is no concern here.
+                # What nginx takes out of a path before it looks for a location is not tested here.
                 if "//" not in path and "/." not in path:
                     assert server.get(urllib.parse.quote(path))[1] == str(number).encode(), path
     finally:
@@ -184,7 +184,7 @@ def test_nginx_serves_headers_as_they_were_given(texts: list[str]):
 
 
 @pytest.mark.parametrize("path", ["api/", "~ ^/x", "= /x", "^~ /x", "@x", "/x\n", "", None, True, 1.5, ["/x"]])
-def test_what_is_no_path_is_refused(path: Any):
+def test_a_bad_path_is_refused(path: Any):
     with pytest.raises(QuotingError, match=WHAT):
         quoting.nginx_location(path, WHAT)
 
@@ -492,7 +492,7 @@ def test_redis_takes_what_is_written_for_settings_of_several_words():
 @few
 @given(BATCHES, st.lists(st.lists(TEXTS, max_size=3), min_size=20, max_size=20))
 def test_no_name_and_no_rule_makes_another_user_in_redis(texts: list[str], rules: list[list[str]]):
-    # A hash mark is no comment in an ACL file, and default is a user that is always there.
+    # A hash mark does not begin a comment in an ACL file, and default is a user that is always there.
     names = taken(quoting.redis_user_name, [*texts, "a b", "evil on nopass", "a\nuser evil on nopass ~* +@all"])
     lines = [f"user {name} reset on #{'0' * 64} ~* +@read" for name in names.values()]
     for number, rule in enumerate(rules):
@@ -650,7 +650,7 @@ def test_hosts_in_urls(host: str, written: str):
 
 
 @pytest.mark.parametrize("host", ["my host", "a/b", "a@b", "", "a:1", "-a", None, "fe80::1%eth0", "a\nb", "x" * 254])
-def test_what_is_no_host_is_refused(host: Any):
+def test_a_bad_host_is_refused(host: Any):
     with pytest.raises(QuotingError, match=WHAT):
         quoting.url_host(host, WHAT)
 
@@ -686,10 +686,10 @@ def test_rules_of_the_firewall_are_words(rule: str):
         quoting.iptables_rule(rule, WHAT)
 
 
-# What is no text, for all formats alike.
+# Values that are not strings, for all formats alike.
 
 
-SECRET = "s3cr3t\n\0\ud800 that nobody is to see"
+SECRET = "s3cr3t\n\0\ud800 that must not be shown"
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMS) - {"concrete_server_name"}))
@@ -708,7 +708,7 @@ def test_null_is_refused_everywhere(name: str):
         FilterModule().filters()[name](None, WHAT)
 
 
-def test_all_problems_of_an_input_are_told_at_once():
+def test_all_problems_of_an_input_are_reported_at_once():
     problems = FilterModule().filters()["quoting_problems"]
     assert problems(["/a", "b", "~c"], WHAT, "nginx_location") == [f"{WHAT} must begin with a slash (/)"]
     found = problems({"X-A": None, "X B": "1", "X-C": "c"}, WHAT, "http_header_value", "http_header_name")
@@ -740,7 +740,7 @@ def test_server_names_are_written_as_the_dns_has_them(name: str, written: str):
 
 
 @pytest.mark.parametrize("name", ["localhost; return 200 pwned", "a b", "", "a/b", "a..b", "~a\nb", "-a", "a.*.b", None, 1, "ä" * 300])
-def test_what_is_no_server_name_is_refused(name: Any):
+def test_a_bad_server_name_is_refused(name: Any):
     with pytest.raises(QuotingError, match=WHAT):
         server_names.server_name(name, WHAT)
 

@@ -92,7 +92,7 @@ def test_what_a_rollback_after_an_interrupted_release_goes_back_to(step: str, wa
     assert release.wanted_version(record, declared, lock, explicit=explicit, rollback=True) == expected
 
 
-def test_the_way_back_is_the_configuration_before_the_interrupted_release():
+def test_the_rollback_is_to_the_configuration_before_the_interrupted_release():
     states = {"lb1": {"files": {"/x/nginx/config/current": {"link": "after"}}}, "app1": {"files": {}}}
     assert release.revisions_before(states, "/x/nginx", None) == {"lb1": "after"}
     lock = {"run": "x", "step": "switch", "journal": {"to": {"slot": "green"}, "revisions": {"lb1": "before"}}}
@@ -218,7 +218,7 @@ def test_a_lock_whose_holder_is_gone_is_taken(tmp_path: Path, how: dict[str, Any
 
 
 @pytest.mark.parametrize("state", ["held", "checked"])
-def test_a_playbook_that_is_no_release_is_kept_out_by_one(tmp_path: Path, state: str):
+def test_another_playbook_waits_for_the_release_lock(tmp_path: Path, state: str):
     """With who holds the lock and what to do; looking alone takes nothing."""
     assert not lock_module(tmp_path, run="m", state="checked").get("failed")
     lock_module(tmp_path, run="a", holder={"user": "ada", "controller": "ci-7", "pid": 4711}, step="switch")

@@ -206,7 +206,7 @@ def test_names_come_from_what_was_read() -> None:
     ("volume", "said"),
     [("blog_data", "belongs to the stack blog"), ("theirs", "is used by the container other")],
 )
-def test_a_volume_of_somebody_else_is_refused(volume: str, said: str) -> None:
+def test_a_foreign_volume_is_refused(volume: str, said: str) -> None:
     (problem,) = removal.destroy_plan("shop", [volume], STATE)["problems"]
     assert volume in problem
     assert said in problem

@@ -14,7 +14,7 @@ SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
 
 @pytest.fixture
 def report(checkout: Path, play):
-    """Run tasks as a playbook of ours, and return its report and what it printed."""
+    """Run tasks as a playbook of Slipway, and return its report and what it printed."""
     (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({"vault_owner": SECRET}))
     for role, tasks in (
         ("outer", [{"name": "Include", "ansible.builtin.include_role": {"name": "slipway.stack.inner"}}]),
@@ -95,9 +95,9 @@ def test_failures_have_their_messages_without_secrets(report):
     found, printed = report(
         [
             {
-                "name": "Mended",
-                "block": [{"name": "Break", "ansible.builtin.fail": {"msg": "mended"}}],
-                "rescue": [{"name": "Mend", "ansible.builtin.debug": {"msg": "ok"}}],
+                "name": "Rescued",
+                "block": [{"name": "Break", "ansible.builtin.fail": {"msg": "rescued"}}],
+                "rescue": [{"name": "Rescue", "ansible.builtin.debug": {"msg": "ok"}}],
             },
             {"name": "Ignore", "ansible.builtin.fail": {"msg": "ignored"}, "ignore_errors": True, "when": "inventory_hostname == 'one'"},
             {"name": "Fail", "ansible.builtin.fail": {"msg": "user has {{ vault_owner }}"}, "when": "inventory_hostname == 'two'"},
@@ -128,21 +128,21 @@ def test_a_failed_item_says_why(report):
     assert "item 0" not in found["failed"][0]["message"]
 
 
-def test_check_mode_is_said(report):
+def test_check_mode_is_reported(report):
     found, printed = report([{"name": "Would", "ansible.builtin.file": {"path": "/tmp/slipway-never", "state": "touch"}}], "--check")
     assert found["check_mode"] is True
     assert "2 would change on 2 hosts" in printed
 
 
 @pytest.mark.parametrize(("hosts", "said"), [("localhost", "the controller"), ("localhost,one", "1 host,"), ("all,localhost", "2 hosts,")])
-def test_the_controller_is_no_host_of_the_fleet(report, hosts: str, said: str):
+def test_the_controller_is_not_a_host_of_the_fleet(report, hosts: str, said: str):
     found, printed = report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], hosts=hosts)
     assert "localhost" in found["hosts"]
     assert f"0 changed on {said}" in printed
 
 
 @pytest.mark.parametrize(("first", "said"), [("command", ", 2 changed on 2 hosts, "), ("debug", ", 0 changed, ")])
-def test_an_interruption_is_told_with_what_was_done_until_then(report, first: str, said: str):
+def test_an_interruption_is_reported_with_what_was_done_until_then(report, first: str, said: str):
     """As by Ctrl-C: Ansible ends without statistics."""
     done = {"ansible.builtin.command": "true"} if first == "command" else {"ansible.builtin.debug": {"msg": "x"}}
     # A task runs in a process that the run itself has started.
@@ -175,7 +175,7 @@ def test_syntax_check_and_playbooks_of_others_leave_none(checkout: Path, play):
     assert not (checkout / "reports").exists()
 
 
-def test_a_release_tells_what_serves_and_how_it_ended(report):
+def test_a_release_reports_what_serves_and_how_it_ended(report):
     step = {"name": "Step", "slipway.stack.release_step": {"run": "x", "name": "pull"}, "run_once": True}
     told = {"version": "2.0", "wanted": "2.0", "previous": "1.0", "outcome": "released", "prober": {"requests": 9, "failed": 0}}
     end = {"name": "End", "slipway.stack.release_step": {"run": "x", "name": "report", "report": told}, "run_once": True}
@@ -192,8 +192,8 @@ def test_a_release_tells_what_serves_and_how_it_ended(report):
     ("steps", "fails", "outcome"),
     [([], False, "unchanged"), (["lock"], True, "refused"), (["lock", "pull"], True, "unfinished")],
 )
-def test_a_run_without_a_release_tells_what_serves_all_the_same(report, steps: list[str], fails: bool, outcome: str):
-    plan = {"members": ["one", "two"], "folder": "/nowhere", "version": "1.0"}
+def test_a_run_without_a_release_reports_what_serves_all_the_same(report, steps: list[str], fails: bool, outcome: str):
+    plan = {"members": ["one", "two"], "folder": "/missing", "version": "1.0"}
     tasks: list[dict[str, Any]] = [{"name": "Plan", "slipway.stack.release_plan": plan, "run_once": True}]
     tasks += [{"name": "Step", "slipway.stack.release_step": {"run": "y", "name": name}, "run_once": True} for name in steps]
     tasks += [{"name": "Fail", "ansible.builtin.fail": None}] if fails else []

@@ -82,7 +82,7 @@ def test_defaults_are_what_their_inputs_take(role: str):
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_entry_points_that_are_told_exist(role: str):
+def test_documented_entry_points_exist(role: str):
     folder = ROOT / "roles" / role
     told = set(read(folder / "meta/argument_specs.yml")["argument_specs"])
     page = folder / "README.md"
@@ -153,7 +153,7 @@ def test_links_lead_somewhere_inside():
         target = link.readlink()
         assert not target.is_absolute(), name_of(link)
         assert link.resolve().is_relative_to(ROOT), name_of(link)
-        assert link.exists(), f"{name_of(link)} leads nowhere"
+        assert link.exists(), f"{name_of(link)} leads to no file"
 
 
 def test_every_environment_links_the_shared_values():

@@ -70,7 +70,7 @@ def test_a_run_that_died_is_finished_by_the_next_and_old_data_is_whole(place, mo
     die_at(monkeypatch, number)
     with pytest.raises(DiedError):
         module.exchange(live, staged, aside, journal, {"phase": "aside", "aside": "a"}, "PG_VERSION")
-    # Whatever is there meanwhile is no database to a server, and not an empty volume either.
+    # What the volume holds meanwhile is not a database to a server, and not an empty volume either.
     assert (live / module.GUARD).exists()
     assert not ((live / "PG_VERSION").exists() and len(read(live)) > 2 and read(live).get("base") == "old" and number > 0)
     monkeypatch.undo()
@@ -174,7 +174,7 @@ def staged_again(volumes: Volumes) -> None:
 
 @pytest.mark.parametrize("written", [True, False])
 def test_what_was_written_after_a_restore_that_died_is_not_lost(volumes, tmp_path, written):
-    """The run had put all into place and died before the store was known to be healthy; then somebody brought the product back."""
+    """The run had put all into place and died before the store was known to be healthy; then a user brought the product back."""
     journal, live = tmp_path / "journal.json", volumes.top / "data"
     module.place(volumes, OPTIONS, journal)
     assert journal.exists()
@@ -310,7 +310,7 @@ def test_a_folder_arrives_whole_over_tls(offered, tmp_path):
     assert (tmp_path / "there/base/1").read_bytes() == b"row" * 10**6
 
 
-def test_nothing_is_asked_of_somebody_else(offered):
+def test_foreign_containers_are_not_asked(offered):
     with pytest.raises(module.RestoreError, match="another certificate"), module.opened(offered.partition("#")[0] + "#" + "0" * 64):
         pass
     with pytest.raises(module.RestoreError, match="another certificate"), module.opened(offered.partition("#")[0]):

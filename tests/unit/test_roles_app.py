@@ -51,7 +51,7 @@ def test_nothing_is_published_without_an_address() -> None:
 
 
 def test_secrets_are_files_and_the_environment_names_them() -> None:
-    """No value stands in what docker inspect shows."""
+    """No value is in what docker inspect shows."""
     backend = services(app_backend_secrets=SECRETS, app_backend_environment={"LOG_LEVEL": "INFO"})["backend-blue-1"]
     assert {name: item["content"] for name, item in backend["secrets"].items()} == SECRETS
     assert {item["on_change"] for item in backend["secrets"].values()} == {"restart"}
@@ -69,7 +69,7 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     backend = services(app_backend_secrets=SECRETS, app_backend_secrets_in_environment=True, app_backend_command=["serve", "it"])[
         "backend-blue-1"
     ]
-    assert backend["environment"] == {}, "some images refuse NAME beside NAME_FILE"
+    assert backend["environment"] == {}, "some images refuse NAME together with NAME_FILE"
     assert backend["wrapper"][-1] == "/etc/slipway/current/entrypoint.sh"
     assert (backend["entrypoint"], backend["command"]) == ([], ["serve", "it"])
     script = backend["config"]["entrypoint.sh"]

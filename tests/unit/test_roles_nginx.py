@@ -95,7 +95,7 @@ def test_health_is_answered_by_nginx_itself_on_both_ports_and_not_logged() -> No
 
 
 def test_plain_requests_are_redirected_to_the_port_that_clients_see() -> None:
-    """308 keeps the method; the port of the container is nobody's business."""
+    """308 keeps the method; the port of the container is not shown."""
     assert "return 308 https://$host$request_uri;" in config("servers.conf")
     assert "return 308 https://$host:8443$request_uri;" in config("servers.conf", nginx_https_port=8443)
     assert "https://$host$request_uri" in config("servers.conf", nginx_https_port=8443, nginx_public_https_port=443)
@@ -136,7 +136,7 @@ def test_product_cannot_weaken_a_security_header() -> None:
 
 
 def test_client_cannot_choose_its_address() -> None:
-    """X-Forwarded-For is the address that nginx sees, or that a trusted proxy tells."""
+    """X-Forwarded-For is the address that nginx sees, or that a trusted proxy sends."""
     assert "X-Forwarded-For $remote_addr;" in config("proxy.conf")
     assert "real_ip" not in config("nginx.conf")
     trusted = config("nginx.conf", nginx_trusted_proxies=["10.0.0.0/8"])
@@ -190,7 +190,7 @@ def test_log_rotation_reopens_the_log_of_this_stacks_container() -> None:
     assert item["content"].endswith("}\n")
 
 
-def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Path, checkout: Path) -> None:
+def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: Path, checkout: Path) -> None:
     """A certificate that fits stays; one for other names keeps its key; private keys are for their owner only."""
     folder = tmp_path / "pki"
     inputs: dict[str, Any] = {"nginx_tls_ca_dir": str(folder)}
@@ -219,7 +219,7 @@ def test_certificate_is_issued_kept_and_issued_anew_for_other_names(tmp_path: Pa
     [name] = second["secrets"]
     assert f"ssl_certificate_key /run/secrets/{name};" in second["config"]["nginx.conf"]["content"]
 
-    # A certificate of another authority is none of ours, whatever its names and dates.
+    # A certificate of another authority is not one of this CA, whatever its names and dates.
     self_signed(folder / "ca.key", folder / "ca.pem")
     assert tls(**inputs, **named)["good"] is False
 

@@ -52,7 +52,7 @@ def hba_lines(**inputs: Any) -> list[str]:
 
 
 def test_superuser_logs_in_from_inside_only() -> None:
-    """No line but that of the local socket lets the superuser in, and none lets anyone in without proof."""
+    """No line but that of the local socket accepts the superuser, and none accepts a user without proof."""
     lines = hba_lines(postgres_users=[{"name": "barman", "password": "x" * 20, "replication": True}])
     assert lines[0] == "local all postgres peer"
     assert not [line for line in lines[1:] if "postgres" in line or "trust" in line or " all " in line]
@@ -190,7 +190,7 @@ class Server:
         self.log = folder / "log"
 
     def here(self, text: str) -> str:
-        """Return a text with the container's paths replaced."""
+        """Return a configuration with the container's paths replaced."""
         for there, name in (("/etc/slipway/", "etc/"), ("/run/secrets/", "secrets/"), ("/var/run/postgresql", "socket")):
             text = text.replace(there, f"{self.folder}/{name}")
         return text
@@ -295,7 +295,7 @@ def running() -> Iterator[Server]:
 
 @pytest.fixture
 def server(running: Server) -> Server:
-    """Return a server on which the plain declaration has been applied, and is applied anew where a test has left another one."""
+    """Return a server on which the plain declaration has been applied, and is applied again where a test has left another one."""
     left = getattr(running, "service", None)
     running.declare()
     if left != running.service:
@@ -370,7 +370,7 @@ def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
         ),
     ],
 )
-def test_changes_by_hand_are_found_and_mended(server: Server, by_hand: str, part: str) -> None:
+def test_changes_by_hand_are_found_and_reverted(server: Server, by_hand: str, part: str) -> None:
     """Each is one difference before, and none after."""
     status, printed = server.sql(by_hand)
     assert status == 0, printed
@@ -424,7 +424,7 @@ def test_further_users_come_change_and_go(server: Server) -> None:
 
 @needs_server
 def test_new_owner_takes_over_the_tables(server: Server) -> None:
-    """Renaming the owner in the inventory leaves no table that nobody can migrate."""
+    """Renaming the owner in the inventory leaves no table that the new owner cannot migrate."""
     server.sql("drop table if exists inherited; create table inherited (x int)", **OWNER)
     server.declare(postgres_owner_name="second_owner")
     server.converge()
@@ -449,7 +449,7 @@ def test_odd_names_and_passwords(server: Server) -> None:
 def test_a_mistake_stops_the_reload(server: Server) -> None:
     """The message has the place, and the server goes on as before."""
     for name, line, message in (
-        ("pg_hba.conf", "host app app nowhere/99 scram-sha-256", "pg_hba.conf, line"),
+        ("pg_hba.conf", "host app app unknown/99 scram-sha-256", "pg_hba.conf, line"),
         ("runtime.conf", "work_mem = 'much'", "runtime.conf, line"),
     ):
         server.declare()

@@ -29,7 +29,7 @@ def declaration(**inputs: Any) -> dict[str, Any]:
 
 
 def test_default_user_is_off_unless_it_is_the_applications() -> None:
-    """Nobody gets in without a name and a password."""
+    """No client logs in without a name and a password."""
     users = declaration()["secrets"]["users.acl"]["content"].splitlines()
     assert [line.split()[:4] for line in users] == [
         ["user", "default", "reset", "off"],
@@ -99,7 +99,7 @@ class Server:
         self.process: subprocess.Popen[str] | None = None
 
     def here(self, text: str) -> str:
-        """Return a text with the container's paths replaced."""
+        """Return a configuration with the container's paths replaced."""
         for there, name in (("/etc/slipway/", "etc/"), ("/run/secrets/", "secrets/")):
             text = text.replace(there, f"{self.folder}/{name}")
         return re.sub(r"^(dir )?/data$", rf"\g<1>{self.folder}/data", text, flags=re.MULTILINE)

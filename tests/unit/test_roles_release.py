@@ -75,7 +75,7 @@ def test_a_product_that_reports_no_version_is_taken_with_any() -> None:
 
 @pytest.mark.parametrize(("path", "probed"), [("/api/version", "/api/version"), ("", "/")])
 def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
-    """A prober without a path does not start, and a product may report its version nowhere."""
+    """A prober without a path does not start, and a product need not report its version."""
     assert role_variable("release", "release_probe_path", {**PRODUCT, "release_version_path": path}) == probed
 
 
@@ -106,7 +106,7 @@ def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch
 
 @pytest.mark.parametrize("wanted", [False, True])
 def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool) -> None:
-    """It is not started where nobody wants it, and ended where it reaches no balancer, as here."""
+    """It is not started where it is not wanted, and stopped where it reaches no balancer, as here."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         target = {"address": "127.0.0.1", "port": closed.getsockname()[1], "server_name": "localhost"}
@@ -119,18 +119,18 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
                 "ansible.builtin.include_role": {**included, "tasks_from": "watch.yml"},
                 "vars": {"release_watch_seconds": 2},
             },
-            {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/said", "mode": "0600"}},
+            {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
         ]
         variables = {**HOSTS, "app_version": "1.1", "release_plan": PLAN, "release_probe": wanted, "release_probe_targets": [target]}
         play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
         (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
         run = play("release")
     assert run.returncode == 0, run.stdout + run.stderr
-    said = json.loads((checkout / "said").read_text())
+    said = json.loads((checkout / "answers").read_text())
     assert not said["probing"]
     assert bool(said["state_file"]) == wanted
     assert not wanted or not Path(said["state_file"]).parent.exists()
-    # A canary's time is somebody's to watch it all the same.
+    # A canary's time is waited for all the same.
     spent = {task["task"]: task["seconds"] for task in json.loads((checkout / "reports/release-latest.json").read_text())["slowest_tasks"]}
     assert spent["watch | Wait, in seconds 2"] >= 2
 
@@ -172,7 +172,7 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
         (0, 700, True, 256), (900, 700, True, 900),
     ],
 )  # fmt: skip
-def test_a_second_slot_needs_what_the_serving_one_takes_or_what_was_said(said: int, taken: int, rollback: bool, needed: int) -> None:
+def test_a_second_slot_needs_what_the_serving_one_takes_or_its_input(said: int, taken: int, rollback: bool, needed: int) -> None:
     containers = {"a": {"owner": "app-blue", "memory_used": taken * 2**20}, "b": {"owner": "app-green", "memory_used": 2**30}}
     inputs = {**PRODUCT, "release_rollback": rollback, "release_minimum_memory_mb": said}
     inputs["container_service_host_state"] = {"containers": containers}

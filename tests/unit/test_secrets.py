@@ -65,7 +65,7 @@ def test_new_secrets_are_long_safe_and_each_other():
     assert not any(secret_problem(value) for value in made)
 
 
-def test_what_stands_in_the_file_is_kept_to_the_letter():
+def test_the_content_of_the_file_is_kept_to_the_letter():
     text = "---\n# why\nvault_a: 'x'  # mine\nnested:\n  vault_b: 1\n"
     assert names_in(text) == {"vault_a", "nested"}
     grown = with_new_secrets(text, ["vault_b"])
@@ -118,7 +118,7 @@ def test_a_new_name_joins_and_the_others_keep_their_values(vault: Path, play):
     assert set(after) == {*NAMES, "vault_c"}
 
 
-def test_a_wrong_password_is_said_and_nothing_is_written(vault: Path, play):
+def test_a_wrong_password_is_reported_and_nothing_is_written(vault: Path, play):
     assert play("secrets", SLIPWAY_VAULT_PASSWORD="right").returncode == 0
     before = vault.read_bytes()
     (vault.parent / "names.yml").write_text(f"slipway_secrets: {[*NAMES, 'vault_c']}\n")
@@ -132,7 +132,7 @@ def test_a_wrong_password_is_said_and_nothing_is_written(vault: Path, play):
     assert not (vault.parents[4] / ".vault-password").exists()
 
 
-def test_no_second_password_is_made_beside_an_encrypted_environment(vault: Path, play):
+def test_no_second_password_is_made_for_an_encrypted_environment(vault: Path, play):
     other = vault.parents[3] / "prod/group_vars/all/vault.yml"
     other.parent.mkdir(parents=True)
     other.write_bytes(VaultLib().encrypt("---\n", VaultSecret(b"unknown here")))

@@ -34,7 +34,7 @@ OURS = (
 
 
 def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
-    """Return the variables of a host; secrets have a value where they are asked for and nowhere else."""
+    """Return the variables of a host; secrets have a value where they are asked for and in no other place."""
     loader = DataLoader()
     shared = loader.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
     product = {"app_version": "1.0", "app_backend_image": "b:1.0", "app_frontend_image": "f:1.0"}
@@ -67,7 +67,7 @@ def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_hos
     assert ("vault_backup_offsite_password" in here.value("slipway_secrets")[0]) is ("backup" not in left)
 
 
-def test_the_database_is_told_as_a_url_that_any_driver_takes_and_in_parts():
+def test_the_database_is_given_as_a_url_that_any_driver_takes_and_in_parts():
     here = view({"balancers": ["web"], "app": ["web"], "postgres": ["db"]}, "web", postgres_app_name="us/er", postgres_database="a b")
     value = {
         name: here.value(f"slipway_{name}")[0]

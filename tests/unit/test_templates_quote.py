@@ -30,7 +30,7 @@ def quoted(node: nodes.Node, names: set[str]) -> bool:
     if isinstance(node, nodes.Name):
         return node.name in names
     if isinstance(node, nodes.Mul | nodes.Add):
-        # Numbers: a text times a number would be one too.
+        # Numbers: a string times a number would be one too.
         return all(quoted(side, names) for side in (node.left, node.right))
     # A template within a template is one of those that are looked at.
     called = isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "lookup"

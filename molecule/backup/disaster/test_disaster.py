@@ -22,7 +22,7 @@ def report(host: LabHost) -> dict[str, Any]:
     return dict(json.loads(host.run(f"{PROGRAM} --json report")))
 
 
-def made_anew(lab: Lab, host: LabHost) -> Lab:
+def recreated(lab: Lab, host: LabHost) -> Lab:
     """Destroy a host with its disk, and return the lab with a new one of that name."""
     container = f"{lab.name}-{host.name}"
     subprocess.run(["docker", "rm", "--force", "--volumes", container], check=True, capture_output=True)
@@ -51,15 +51,15 @@ def test_everything_comes_back_onto_a_new_host_from_what_is_off_site(lab: Lab, s
     marks.leave(lab, "before")
     left = marks.found(lab)
     done = lab.playbook("backup")
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     point = done.report["backup"]["last_point"]["name"]
 
-    new = made_anew(lab, host)
+    new = recreated(lab, host)
     (host,) = new.groups["backup"]
     assert not host.run("docker ps --all --quiet; docker volume ls --quiet; ls -A /etc/slipway 2>/dev/null || true").strip()
     new.site()
     restored = new.playbook("restore", variables={"point": "latest", "restore_confirm": "slipway"})
-    assert restored.returncode == 0, restored.told
+    assert restored.returncode == 0, restored.excerpt
     assert restored.report["restore"]["point"] == point
     assert marks.found(new) == left
     new.wait_until_healthy()

@@ -58,7 +58,7 @@ def manifest(host: LabHost, name: str = "latest") -> dict[str, Any]:
 
 
 def run(host: LabHost, *arguments: str) -> tuple[int, str]:
-    """Make a recovery point as the timer does; return the exit code and what was said."""
+    """Make a recovery point as the timer does; return the exit code and the output."""
     result = host.testinfra.run(f"{HOST_PROGRAM} run {shlex.join(arguments)}")
     return int(result.rc), str(result.stdout + result.stderr)
 
@@ -398,7 +398,7 @@ def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_nex
     before = names(host)
     host.run(f"systemd-run --unit killed-run --collect --quiet --service-type=exec {HOST_PROGRAM} run --full")
     wait_until(lambda: host.succeeds("pgrep --full '[r]estic .*--files-from-verbatim'"), 90, "the copying has begun")
-    # A copy that takes hours keeps nobody from reading, as for a restore; who changes the data is told who does so now.
+    # A copy that takes hours keeps no command from reading, as for a restore; one that would change the data names the command that does.
     host.run("pkill --signal STOP --full '[r]estic .*--files-from-verbatim'")
     host.run(f"{PROGRAM} verify latest")
     busy = host.run(f"{PROGRAM} prune 2>&1; echo code=$?", check=False)
@@ -413,7 +413,7 @@ def test_a_run_that_is_killed_while_it_copies_off_site_is_made_up_for_by_the_nex
     code, said = run(host)
     assert code == 0, said
     assert report(host)["offsite"]["pending"] == []
-    # A lock beside which nobody else may be, as of a check that is killed.
+    # An exclusive lock, as a check leaves it that is killed.
     locks = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_offsite").strip() + "/restic/locks"
     assert host.run(f"ls {locks}") == ""
     check = f"systemd-run --unit killed-check --collect --quiet --service-type=exec {PROGRAM} check --read-data 100"
@@ -484,7 +484,7 @@ def small_disk(host: LabHost) -> Iterator[str]:
 
 
 def leave_free(disk: str, megabytes: int) -> str:
-    """Return the command that gives a disk in memory this much room beside what is on it."""
+    """Return the command that gives a disk in memory this much room in addition to what is on it."""
     return f"mount -o remount,size=$(($(df --output=used --block-size=1 {disk} | tail -n 1) + {megabytes * 2**20})) {disk}"
 
 
@@ -557,7 +557,7 @@ def test_damage_is_found_and_the_point_before_is_offered(host: LabHost):
     host.run(f"""echo '{{"reason": "damaged"}}' | docker exec --interactive slipway-backup slipway-backup mark {newest} failed""")
     assert manifest(host)["name"] == before
     assert f"the drill of {newest} failed: damaged" in report(host)["alerts"]
-    # Off-site it is whole: fetching it again mends it.
+    # Off-site it is whole: fetching it again repairs it.
     host.run(f"{PROGRAM} fetch {newest}")
     host.run(f"{PROGRAM} verify {newest}")
     host.run(f"echo '{{}}' | docker exec --interactive slipway-backup slipway-backup mark {newest} verified")
@@ -627,7 +627,7 @@ def test_a_moment_that_no_point_here_leads_to_is_restored_from_the_one_off_site_
     try:
         assert names(host) == [newest]
         run = lab.playbook("restore", variables={"target_time": moment, "into": "inspect"})
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         assert f"Recovery point {wanted} of" in run.output
         assert names(host) == [wanted, newest]
         assert lab.playbook("restore", variables={"into": "inspect", "remove": "true"}).returncode == 0
@@ -707,7 +707,7 @@ def test_a_clock_that_is_wrong_by_an_hour_costs_neither_order_nor_moments(host: 
 
 
 @pytest.mark.extended("backup-losses")
-def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_name(host: LabHost, lab: Lab, two_points: list[str]):
+def test_another_cluster_is_not_mixed_in_and_backups_start_over_when_asked_by_name(host: LabHost, lab: Lab, two_points: list[str]):
     identity = "/backup/barman/postgres/identity.json"
     before = two_points
     host.run(f'docker exec slipway-backup sed -i \'s/"systemid": "[0-9]*/"systemid": "1/\' {identity}')
@@ -717,7 +717,7 @@ def test_another_cluster_is_not_mixed_in_and_backups_begin_anew_when_told_by_nam
     assert "name the stack" in host.run(f"{PROGRAM} begin-anew --cluster another", check=False)
     assert names(host) == before
     done = lab.playbook("backup", variables={"backup_begin_anew": "slipway"})
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     assert done.report["backup"]["alerts"] == []
     assert names(host) == [done.report["backup"]["last_point"]["name"]]
     assert len(manifest(host)["stores"]["postgres"]["chain"]) == 1
@@ -762,7 +762,7 @@ def unsynchronised(host: LabHost, lab: Lab) -> Iterator[None]:
     text = settings.read_text(encoding="utf-8")
     settings.write_text(text.replace("backup_wal_synchronous: true", "backup_wal_synchronous: false"), encoding="utf-8")
     lab.site()
-    # The receiver reads its configuration anew.
+    # The receiver reads its configuration again.
     wait_until(lambda: report(host)["wal"]["streaming"], 60, "WAL streams again")
     yield
     settings.write_text(text, encoding="utf-8")
@@ -772,7 +772,7 @@ def unsynchronised(host: LabHost, lab: Lab) -> Iterator[None]:
 
 @pytest.mark.usefixtures("unsynchronised")
 @pytest.mark.extended("backup-losses")
-def test_the_loss_of_a_database_that_waits_for_nobody_loses_the_last_second_at_most(host: LabHost, restored: Callable[..., str]):
+def test_the_loss_of_a_database_that_waits_for_no_receiver_loses_the_last_second_at_most(host: LabHost, restored: Callable[..., str]):
     assert sql(host, "select sync_state from pg_stat_replication") == "async"
     assert report(host)["alerts"] == []
     host.run("docker pause slipway-backup")
@@ -786,7 +786,7 @@ def test_the_loss_of_a_database_that_waits_for_nobody_loses_the_last_second_at_m
     wait_until(lambda: report(host)["wal"]["streaming"], 120, "WAL streams again")
 
 
-# Where nothing of ours has set the server up
+# Where Slipway has not set the server up
 
 
 @pytest.fixture
@@ -827,7 +827,7 @@ def foreign(host: LabHost) -> Iterator[str]:
 
 
 @pytest.mark.extended("backup-losses")
-def test_a_server_that_is_none_of_ours_is_restored_to_the_last_row(host: LabHost, foreign: str):
+def test_a_server_that_slipway_did_not_deploy_is_restored_to_the_last_row(host: LabHost, foreign: str):
     rows = "docker exec {} psql --username=postgres --dbname=shop --no-psqlrc --quiet --tuples-only --no-align --command={}"
     wait_until(lambda: host.succeeds(f"{foreign} --json report | grep -q '\"streaming\": true'"), 90, "WAL streams")
     host.run(f"{foreign} run")

@@ -99,7 +99,7 @@ def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host:
     labels = "--label slipway.stack=slipway --label slipway.owner=backup-drill --label slipway.service=drill-redis"
     host.run(f"docker volume create {labels} slipway-drill-redis && docker network create --internal {labels} slipway-drill")
     run = lab.playbook("drill")
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     drill = run.report["drill"]
     assert (drill["point"], drill["result"]) == (newest["name"], "verified")
     passed = {check["name"]: check["detail"] for check in drill["checks"] if check["result"] == "passed"}
@@ -121,7 +121,7 @@ def test_a_drill_waits_for_one_that_is_going_on(host: LabHost, lab: Lab, newest:
     assert list(networks) == ["slipway-drill"]
     assert host.run("docker network inspect --format '{{.Internal}}' slipway-drill").strip() == "true"
     run = lab.playbook("drill")
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     assert "another drill runs on this host" in run.output
     assert run.report["drill"]["result"] == "verified"
 
@@ -165,14 +165,14 @@ def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: 
         assert "records instead of" in failed_checks(lab)["restore"]
     checks = [
         {"name": "a wrong answer", "sql": "select count(*) from alembic_version", "expect": "2"},
-        {"name": "no answer", "sql": "select * from nowhere"},
+        {"name": "no answer", "sql": "select * from missing"},
     ]
     with changed(host, "/etc/slipway/slipway/backup/config/current/backup.json", f"it['drill']['checks'] = {checks!r}"):
         found = failed_checks(lab)
     assert found["a wrong answer"] == "'1' instead of '2'"
-    assert 'relation "nowhere" does not exist' in found["no answer"]
+    assert 'relation "missing" does not exist' in found["no answer"]
     drill = lab.playbook("drill")
-    assert drill.report["drill"]["result"] == "verified", drill.told
+    assert drill.report["drill"]["result"] == "verified", drill.excerpt
 
 
 @pytest.mark.extended("restore")
@@ -216,7 +216,7 @@ def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
 
 @pytest.mark.parametrize("spoilt", ["head -c 16777216 /dev/zero | zstd -q", "head -c 5000 /dev/urandom"])
 @pytest.mark.extended("restore")
-def test_wal_that_cannot_be_read_up_to_its_end_is_told(host: LabHost, lab: Lab, spoilt: str):
+def test_wal_that_cannot_be_read_up_to_its_end_is_reported(host: LabHost, lab: Lab, spoilt: str):
     """Of a segment that can be decompressed and is not what was written, and of one that cannot."""
     point = points(host)[-1]["name"]
     rows = int(sql(host, "select count(*) from kept"))
@@ -231,7 +231,7 @@ def test_wal_that_cannot_be_read_up_to_its_end_is_told(host: LabHost, lab: Lab, 
     count = "docker exec slipway-inspect-postgres psql -h /tmp -U postgres -qAt app -c 'select count(*) from kept'"
     try:
         run = restore(lab, **inspect)
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         assert f"WARNING: PostgreSQL could read its WAL up to segment {written[1]} only" in " ".join(run.output.split())
         assert int(host.run(count)) == rows + 1
         # Points before it need nothing of it.
@@ -249,7 +249,7 @@ def test_wal_that_cannot_be_read_up_to_its_end_is_told(host: LabHost, lab: Lab, 
 
 def test_all_points_are_listed(host: LabHost, lab: Lab):
     listed = lab.playbook("restore", variables={"list": "true"})
-    assert listed.returncode == 0, listed.told
+    assert listed.returncode == 0, listed.excerpt
     assert listed.changed == []
     here, there = listed.output.split("Off-site: ", 1)
     for point in points(host):
@@ -335,19 +335,19 @@ def test_what_does_not_go_together_is_refused(lab: Lab, variables: dict[str, str
 
 
 @pytest.mark.extended("restore")
-def test_a_point_can_be_looked_at_beside_the_stack(host: LabHost, lab: Lab):
+def test_a_point_can_be_looked_at_while_the_stack_runs(host: LabHost, lab: Lab):
     stores = json.loads(host.run(f"{PROGRAM} --json show latest"))["stores"]
     rows = str(stores["postgres"]["databases"]["app"]["public.kept"]["rows"])
     sql(host, "insert into kept default values")
     run = lab.playbook("restore", variables={"point": "latest", "into": "inspect", "stores": "postgres"})
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     assert "docker exec -it slipway-inspect-postgres psql" in run.output
     assert sql(host, "select count(*) from kept", "slipway-inspect-postgres", "-h /tmp -U postgres") == rows
     networks = json.loads(host.run("docker inspect --format '{{json .NetworkSettings.Networks}}' slipway-inspect-postgres"))
     assert list(networks) == ["slipway-inspect"]
     assert host.run("docker network inspect --format '{{.Internal}}' slipway-inspect").strip() == "true"
     run = lab.playbook("restore", variables={"into": "inspect", "remove": "true"})
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     assert not host.run("docker ps --all --quiet --filter label=slipway.owner=backup-inspect").strip()
 
 
@@ -391,7 +391,7 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
         assert client.get("/api/version").status_code == 200
     # The old data is whole, whatever the interrupted run had moved of it.
     undone = restore(lab, restore_undo="true", stores="postgres")
-    assert undone.returncode == 0, undone.told
+    assert undone.returncode == 0, undone.excerpt
     assert sql(host, "select count(*) from kept") == now
     assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
     assert not host.run("docker volume ls --quiet --filter label=slipway.owner=restore-aside").strip()
@@ -419,7 +419,7 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     # In no point, and in no segment that is whole.
     sql(host, "insert into kept default values")
     run = restore(lab, point=older, stores="postgres")
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     assert f"holds postgres of recovery point {older}" in run.output
     assert run.report["restore"]["point"] == older
     assert run.report["restore"]["moment"] in run.output
@@ -429,7 +429,7 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     host.wait_for_backups()
     # What was there before it: the end of a history that was given up.
     run = restore(lab, point=older, target_time="end", stores="postgres,redis")
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     assert int(sql(host, "select count(*) from kept")) == rows + 2
     assert marks.redis(lab, "GET", "since:older") == ""
     lab.wait_until_healthy()
@@ -444,11 +444,11 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
     assert refused.returncode != 0
     assert "it had begun with postgres" in " ".join(refused.output.split())
     undone = restore(lab, restore_undo="true", stores="postgres, redis")
-    assert undone.returncode == 0, undone.told
+    assert undone.returncode == 0, undone.excerpt
     assert (int(sql(host, "select count(*) from kept")), marks.redis(lab, "GET", "since:older")) == (rows, "1")
     lab.wait_until_healthy()
     discarded = lab.playbook("restore", variables={"restore_discard_old": "true"})
-    assert discarded.returncode == 0, discarded.told
+    assert discarded.returncode == 0, discarded.excerpt
     assert re.search(r": removed .*-before-", " ".join(discarded.output.split()))
     host.wait_for_backups()
 
@@ -465,7 +465,7 @@ def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):
         assert client.get("/api/sessions").status_code == 503
     # That command, as it stands, brings the product back with what was there.
     undone = restore(lab, restore_undo="true", stores="redis")
-    assert undone.returncode == 0, undone.told
+    assert undone.returncode == 0, undone.excerpt
     lab.wait_until_healthy()
     assert sql(host, "select count(*) from kept") == rows
     assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0

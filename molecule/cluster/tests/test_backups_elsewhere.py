@@ -1,4 +1,4 @@
-"""A restore where the stores are on other hosts than the backups: the data goes to the hosts it is of, and to nobody else."""
+"""A restore where the stores are on other hosts than the backups: the data goes to the hosts it is of, and to no other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def point(lab: Lab) -> str:
     """A point that holds a mark, with another one written since."""
     marks.leave(lab, "before")
     done = lab.playbook("backup")
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     return str(done.report["backup"]["last_point"]["name"])
 
 
@@ -75,7 +75,7 @@ def test_a_restore_in_place_brings_each_store_its_data(lab: Lab, point: str):
     marks.leave(lab, "since")
     assert marks.found(lab) != left
     restored = lab.playbook("restore", variables={"point": "latest", "restore_confirm": "slipway"})
-    assert restored.returncode == 0, restored.told
+    assert restored.returncode == 0, restored.excerpt
     assert restored.report["restore"]["point"] == point
     assert marks.found(lab) == left
     lab.wait_until_healthy()

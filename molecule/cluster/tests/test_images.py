@@ -96,7 +96,7 @@ class Product:
 
     def build(self, version: str, *arguments: str, **variables: Any) -> Run:
         run = self.run("build", version, *arguments, **variables)
-        assert run.returncode == 0, run.told
+        assert run.returncode == 0, run.excerpt
         return run
 
     def ship(self, version: str) -> None:
@@ -169,7 +169,7 @@ def test_without_the_authority_the_build_says_why_it_fails(product: Product):
     run = product.run("build", "1.0.9", image_ca_file=str(shutil.copy("/dev/null", product.folder.parent / "none.pem")))
     assert run.returncode != 0
     assert "the backend cannot be built from" in run.output
-    assert re.search(r"SSL|CERTIFICATE", run.output), run.told
+    assert re.search(r"SSL|CERTIFICATE", run.output), run.excerpt
     recorded = product.lab.inventory / "group_vars/all/30_images.yml"
     assert not recorded.exists() or "1.0.9" not in recorded.read_text(encoding="utf-8")
 
@@ -178,7 +178,7 @@ def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx
     product.commit("v1.1.0", os.urandom(200_000))
     product.build("1.1.0")
     run = product.run("deploy", "1.1.0", "-v")
-    assert run.returncode == 0, run.told
+    assert run.returncode == 0, run.excerpt
     product.check_hosts("1.1.0")
     assert len(bytes_sent(run)) == 2
     answers = [client.get("/api/version").json() for _ in range(20)]
@@ -192,14 +192,14 @@ def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx
 def test_of_the_next_version_only_its_own_layer_travels(product: Product):
     product.ship("1.1.0")
     product.commit("v1.2.0", os.urandom(100_000))
-    # What is not committed is no part of it.
+    # What is not committed is not part of it.
     (product.folder / "backend/payload").write_bytes(os.urandom(5_000_000))
     run = product.build("1.2.0", "-v", image_source=f"file://{product.folder}", image_git_ref="v1.2.0", ship=True)
     product.check_hosts("1.2.0")
     sent = bytes_sent(run)
     assert len(sent) == 2
     assert all(100_000 < number < 160_000 for number in sent), sent
-    assert re.findall(r"layers_moved: (\d+)", run.output).count("1") == 2, run.told
+    assert re.findall(r"layers_moved: (\d+)", run.output).count("1") == 2, run.excerpt
 
 
 @pytest.mark.extended("images")
@@ -285,7 +285,7 @@ def registry_host(lab: Lab) -> Iterator[None]:
 
 @pytest.mark.usefixtures("registry_host")
 @pytest.mark.extended("images")
-def test_a_registry_of_ours_is_reached_through_ssh_alone(product: Product):
+def test_a_registry_of_the_stack_is_reached_through_ssh_alone(product: Product):
     product.commit("v1.4.0", os.urandom(100_000))
     lab = product.lab
     run = product.build("1.4.0", image_transport="hosted", ship=True)

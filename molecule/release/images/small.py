@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer; a version that dies does so as soon as it has said that it is ready."""
+        """Answer; a version that dies does so as soon as it has answered that it is ready."""
         status = status_of(self.path)
         body = json.dumps({"version": os.environ["APP_VERSION"], "instance": socket.gethostname(), "status": "ready"}).encode()
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""What holds for every container that we start. No list of services stands here, so that none can be forgotten."""
+"""What holds for every container of a stack. There is no list of services here, so that none can be forgotten."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_container_is_alone_in_its_namespaces(container: Container):
     assert host["NetworkMode"] not in {"host", "default", "bridge"}
 
 
-def test_mounts_are_folders_of_ours_and_volumes(container: Container):
+def test_mounts_are_folders_and_volumes_of_the_stack(container: Container):
     expected: dict[str, Any] = {"/etc/slipway": ("bind", False), "/run/secrets": ("bind", False)}
     stack = container.inspect["Config"]["Labels"]["slipway.stack"]
     for mount in container.inspect["Mounts"]:
@@ -156,7 +156,7 @@ def test_networks_are_those_of_its_neighbours(container: Container, lab: Lab):
     assert set(container.networks) == {f"{stack}-{name}" for name in tiers[container.kind]}
 
 
-def test_stores_have_no_way_out(container: Container):
+def test_stores_have_no_outbound_access(container: Container):
     if container.kind not in STORES:
         pytest.skip("products may call other services")
     registry = container.host.run("getent hosts registry | awk '{print $1}'").strip()
@@ -179,7 +179,7 @@ def test_published_ports_are_those_of_the_inventory(container: Container, lab: L
         assert {address for address, _ in bindings} == {container.host.address}
 
 
-def test_volumes_are_ours_and_named(lab: Lab):
+def test_volumes_are_labelled_and_named(lab: Lab):
     for group, volumes in {
         "postgres": ["postgres_data"],
         "redis": ["redis_data"],

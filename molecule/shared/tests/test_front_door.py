@@ -56,7 +56,7 @@ def test_security_headers_are_on_every_answer(client: httpx.Client, page_assets:
     for name, value in HEADERS.items():
         assert answer.headers.get_list(name) == [value], f"{name} of {path}"
     assert "default-src 'self'" in answer.headers["content-security-policy"]
-    assert answer.headers["server"] == "nginx", "the version is nobody's business"
+    assert answer.headers["server"] == "nginx", "the version is not shown"
     assert "x-powered-by" not in answer.headers
 
 
@@ -119,7 +119,7 @@ def test_assets_are_kept_for_a_year_and_errors_are_not(client: httpx.Client, pag
     assert "immutable" not in missing.headers.get("cache-control", "")
 
 
-def test_page_is_served_for_every_address_and_asked_for_anew(client: httpx.Client):
+def test_page_is_served_for_every_address_and_not_cached(client: httpx.Client):
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert YEAR not in page.headers.get("cache-control", "")
@@ -176,9 +176,9 @@ def test_log_holds_the_clients_own_address(lab: Lab, stranger: Stranger):
     assert lines[0]["upstream"]
     # What the client claims of itself never reaches the product.
     backends = [container for container in lab.containers() if container.kind == "backend"]
-    told = "".join(container.host.run(f"docker logs {container.name} 2>&1 | grep {marker} || true") for container in backends)
-    assert stranger.address in told
-    assert "203.0.113.9" not in told
+    logged = "".join(container.host.run(f"docker logs {container.name} 2>&1 | grep {marker} || true") for container in backends)
+    assert stranger.address in logged
+    assert "203.0.113.9" not in logged
 
 
 def test_rotated_logs_are_left_alone_and_new_ones_written(lab: Lab, client: httpx.Client):

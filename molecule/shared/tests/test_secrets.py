@@ -1,4 +1,4 @@
-"""Secrets are in the files of their services, and nowhere else."""
+"""Secrets are in the files of their services, and in no other place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_no_secret_is_outside_the_secret_folders(lab: Lab):
             assert looked["inspect"] > 0
             assert looked["image"] > 0
         seen |= set(inside)
-    # The search finds what is there: all but the superuser's key of the authority, which stays on the controller.
+    # The search finds every secret that exists: all but the superuser's key of the authority, which stays on the controller.
     expected = {
         "vault_postgres_app_password",
         "vault_redis_app_password",

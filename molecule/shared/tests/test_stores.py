@@ -73,7 +73,7 @@ def test_passwords_are_kept_as_scram_verifiers(postgres: Container):
     assert {line.split()[1] for line in verifiers} == {"SCRAM-SHA-256$"}
 
 
-def test_nobody_gets_in_without_a_password(postgres: Container):
+def test_no_user_logs_in_without_a_password(postgres: Container):
     methods = sql(postgres, "select type || ' ' || auth_method from pg_hba_file_rules").splitlines()
     assert methods
     assert {method for method in methods if method.startswith("host")} <= {"host scram-sha-256", "hostssl scram-sha-256"}
@@ -83,7 +83,7 @@ def test_nobody_gets_in_without_a_password(postgres: Container):
     )
     assert "password authentication failed" in refused
     unasked = postgres.execute(
-        "psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app passfile=/nowhere", "-c", "select 1", check=False
+        "psql", "-X", "-w", "-d", "host=127.0.0.1 user=app dbname=app passfile=/missing", "-c", "select 1", check=False
     )
     assert "no password supplied" in unasked
     unknown = postgres.execute("psql", "-X", "-w", "-d", "host=127.0.0.1 user=postgres dbname=postgres", "-c", "select 1", check=False)
@@ -135,7 +135,7 @@ def test_redis_keeps_what_it_has_and_knows_its_limit(redis: Container):
 
 
 @pytest.mark.parametrize("command", [["CONFIG", "GET", "maxmemory"], ["FLUSHALL"], ["KEYS", "*"], ["ACL", "LIST"], ["SHUTDOWN"]])
-def test_application_is_no_administrator_of_redis(redis: Container, command: list[str]):
+def test_application_is_not_an_administrator_of_redis(redis: Container, command: list[str]):
     line = f"REDISCLI_AUTH=$(cat /run/secrets/app_password) redis-cli --user app --no-auth-warning {shlex.join(command)}"
     assert "NOPERM" in redis.execute("sh", "-c", line)
 

@@ -25,7 +25,7 @@ def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tu
     expect(page.get_by_test_id("health")).to_have_attribute("data-status", "ready", timeout=ANSWER_MS)
     expect(page.get_by_test_id("health")).to_have_attribute("data-link", "open", timeout=ANSWER_MS)
 
-    # A question that nobody asked before: the word changes nothing about the article that answers it.
+    # A question that was not asked before: the word changes nothing about the article that answers it.
     question = f"How do I reset my password? {uuid.uuid4().hex[:8]}"
     page.get_by_test_id("question-input").fill(question)
     page.get_by_test_id("ask-button").click()

@@ -54,7 +54,7 @@ def broken_inventory(lab: Lab) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def by_hand(host: LabHost, done: str, undone: str) -> Iterator[None]:
-    """Have something on the host that somebody did there, and undo it afterwards."""
+    """Change a host by hand, and undo it afterwards."""
     host.run(done)
     try:
         yield
@@ -88,11 +88,11 @@ HOSTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no such image": ({"redis_image": "redis:7-never-built"}, ["redis:7-never-built (redis_image)", "correct redis_image"]),
     # An address of the lab's network that lab/up gives to no host.
     "database out of reach": (
-        {"slipway_postgres_host": "NOBODY"},
-        ["NOBODY:5432 (slipway_postgres_host)", "correct slipway_postgres_host"],
+        {"slipway_postgres_host": "UNUSED"},
+        ["UNUSED:5432 (slipway_postgres_host)", "correct slipway_postgres_host"],
     ),
     # A machine that is there, refuses, and is none that this run deploys a database to.
-    "database that nobody starts": (
+    "database that no run starts": (
         {"slipway_postgres_host": "registry"},
         ["cannot reach registry:5432 (slipway_postgres_host): it refuses the connection", "correct slipway_postgres_host"],
     ),
@@ -113,9 +113,9 @@ def refused(lab: Lab, *said: str, **options: Any) -> Run:
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(("variables", "said"), [*INPUTS.values(), *HOSTS.values()], ids=[*INPUTS, *HOSTS])
 def test_bad_input_stops_the_run_before_anything_is_touched(lab: Lab, host: LabHost, variables: dict[str, Any], said: list[str]):
-    nobody = host.address.rpartition(".")[0] + ".9"
-    variables = {name: nobody if value == "NOBODY" else value for name, value in variables.items()}
-    said = [part.replace("NOBODY", nobody) for part in said]
+    unused = host.address.rpartition(".")[0] + ".9"
+    variables = {name: unused if value == "UNUSED" else value for name, value in variables.items()}
+    said = [part.replace("UNUSED", unused) for part in said]
     run = refused(lab, "lab1", *said, variables=variables)
     assert re.search(r"Preflight found \d problems?; no host was changed\.", " ".join(run.output.split()))
     secret = [value for name, value in variables.items() if name.startswith("vault_") and value]
@@ -173,7 +173,7 @@ def test_dry_run_on_an_empty_host_says_what_it_would_do(lab: Lab):
 
 @pytest.mark.usefixtures("untouched")
 def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost):
-    """Where the service never ran, it may hold somebody's data: it is named, and what to do about it."""
+    """Where the service never ran, it may hold a stranger's data: it is named, and what to do about it."""
     theirs = "tar --create --files-from /dev/null | docker import - stranger && docker create --name slipway-postgres stranger true"
     with by_hand(host, theirs, "docker rm slipway-postgres && docker rmi stranger"):
         refused(lab, "lab1: a container named slipway-postgres exists that is not of the stack slipway: rename or remove it")

@@ -15,7 +15,7 @@ import slipway_leaks
 import websockets
 from slipway_lab import APP, Lab, LabHost, logged, sql, wait_until
 
-# A login by a password that stands on no command line.
+# A login by a password that is on no command line.
 LOGIN = r"""
 import subprocess
 inside = 'read -r PGPASSWORD; export PGPASSWORD; exec psql -X -A -t -q -w -d "$0" -c "$1" 2>&1'
@@ -59,13 +59,13 @@ def test_nothing_to_do_is_nothing_done(lab: Lab):
     assert max(run.report["remote_calls"].values()) <= 3, run.report["remote_calls"]
 
 
-def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host: LabHost):
+def test_changes_by_hand_are_named_and_reverted_and_nothing_else_is(lab: Lab, host: LabHost):
     said = question(lab)
     before = ids(lab)
     host.run("docker stop slipway-postgres")
     host.run(f"sed -i 's/client_max_body_size/# by hand/; $ a # by hand' {NGINX}")
     host.run("docker network disconnect slipway-database slipway-chroma")
-    # Made anew by hand: the same name, labels of ours, and nothing of what we ask of it.
+    # Recreated by hand: the same name, the stack's labels, and none of its options.
     host.run("docker rm --force slipway-redis && docker run --detach --name slipway-redis --network slipway-database --network-alias redis "
              "--label slipway.stack=slipway --label slipway.service=redis --label slipway.owner=redis redis:7-alpine")  # fmt: skip
 
@@ -79,13 +79,13 @@ def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host
     assert "-# by hand" in dry.output, "the diff shows the line that was added"
     assert ids(lab)["postgres"] == before["postgres"], "a dry run made something"
 
-    mended = lab.site()
-    assert reasons(mended.output, host) == named
+    fixed = lab.site()
+    assert reasons(fixed.output, host) == named
     after = ids(lab)
     assert {service for service in after if after[service] != before[service]} == {"redis"}
     lab.wait_until_healthy(5)
     assert "by hand" not in host.run(f"cat {NGINX}")
-    # What was said before is still there: the volumes outlive their containers.
+    # The messages from before are still there: the volumes outlive their containers.
     with lab.client() as client:
         stored = client.get(f"/api/sessions/{said['session']}/messages").json()
     assert len(stored) == 2
@@ -95,8 +95,8 @@ def test_changes_by_hand_are_named_and_mended_and_nothing_else_is(lab: Lab, host
 
 
 @pytest.mark.extended("default")
-def test_containers_made_anew_by_hand_are_replaced_and_nothing_is_lost(lab: Lab, host: LabHost):
-    """As somebody in a hurry does it: no label of ours, the default network, another image's command, the port of the front door taken."""
+def test_containers_recreated_by_hand_are_replaced_and_nothing_is_lost(lab: Lab, host: LabHost):
+    """As a user in a hurry does it: no label of the stack, the default network, another image's command, the port of nginx taken."""
     said = question(lab)
     before = ids(lab)
     host.run("docker rm --force slipway-redis slipway-nginx")
@@ -162,11 +162,11 @@ def test_new_key_and_log_format_reach_clients_by_a_reload(lab: Lab):
     with lab.client() as client:
         client.get(f"/api/version?{marker}")
     assert json.loads(logged(lab, marker)[0])["status"] == 200
-    assert ids(lab) == before, "a container was made anew for a setting of nginx"
+    assert ids(lab) == before, "a container was recreated for a setting of nginx"
 
 
 @pytest.mark.extended("default")
-def test_rotation_whose_release_fails_is_mended_by_running_again(lab: Lab, host: LabHost):
+def test_rotation_whose_release_fails_is_fixed_by_running_again(lab: Lab, host: LabHost):
     """The stores have the new passwords by then, and the version that goes on serving the old ones: what is connected stays so."""
     said = question(lab)
     before, old = ids(lab), running_backends(host)
@@ -207,7 +207,7 @@ def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host:
     assert not slipway_leaks.shown(json.dumps(run.report), texts)
     lab.wait_until_healthy(5)
     after = ids(lab)
-    assert after["postgres"] == before["postgres"], "the database was made anew for a password"
+    assert after["postgres"] == before["postgres"], "the database was recreated for a password"
     assert after["nginx"] == before["nginx"]
 
     postgres = lab.service("postgres")
@@ -263,4 +263,4 @@ def test_all_come_back_after_a_reboot_and_nothing_is_left_to_do(lab: Lab, host: 
     with lab.client() as client:
         assert len(client.get(f"/api/sessions/{said['session']}/messages").json()) == 2
     run = lab.site()
-    assert run.changed == [], run.told
+    assert run.changed == [], run.excerpt

@@ -28,5 +28,5 @@ def test_documented_command_works(lab: Lab, item: Command):
         timeout=300,
     )
     assert done.returncode == 0, f"{item.command}\nended with {done.returncode}:\n{done.stdout[-3000:]}"
-    # A log may have nothing to tell.
+    # A log may be empty.
     assert done.stdout.strip() or "docker logs" in item.command, f"{item.command} says nothing"

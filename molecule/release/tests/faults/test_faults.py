@@ -34,14 +34,14 @@ def fails_and_goes_back(fleet: Fleet, wanted: str, **variables: Any) -> Run:
     before = fleet.records()[0]
     run = fleet.refused(wanted, **{**QUICK, **variables})
     found = {key: run.report.get(key) for key in ("outcome", "wanted", "result", "version")}
-    assert found == {"outcome": "rolled_back", "wanted": wanted, "result": "failed", "version": before["version"]}, run.told
+    assert found == {"outcome": "rolled_back", "wanted": wanted, "result": "failed", "version": before["version"]}, run.excerpt
     fleet.check(before["version"], run)
     assert fleet.records()[0] == before
     return run
 
 
 def strand(fleet: Fleet, seconds: float) -> None:
-    """Leave the lock of a run on another machine, whose end nobody here can see; it expires after these seconds."""
+    """Leave the lock of a run on another machine, whose end cannot be seen from here; it expires after these seconds."""
     lock = {
         "run": "20260101T000000-4711", "since": "2026-01-01T00:00:00Z", "step": "prepare", "journal": {},
         "holder": {"user": "alice", "controller": "ci-7", "pid": 4711, "boot_id": "another-machine"},
@@ -95,7 +95,7 @@ def test_two_releases_started_together(fleet: Fleet):
     assert (second.report["outcome"], second.report["version"]) == ("refused", before)
     assert f"(process {first.process.pid}) holds the lock since 20" in message(second)
     done = first.end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     fleet.check(other, done)
 
 
@@ -108,7 +108,7 @@ def test_a_disk_that_fills_during_the_pull(fleet: Fleet):
         run = fails_and_goes_back(fleet, "5.0.0-large")
     finally:
         host.run("umount /var/lib/docker/tmp")
-    # The lab's registry is a mirror, so the last thing that the engine tells is that the registry itself is out of reach.
+    # The lab's registry is a mirror, so the last thing that the engine reports is that the registry itself is out of reach.
     assert "no space left on device" in host.run("journalctl --unit docker --since -3min")
     assert "Error pulling support-desk/" in message(run)
     assert "start" not in run.report["steps"]
@@ -157,7 +157,7 @@ def test_a_canary_gets_its_share(fleet: Fleet):
     assert set(seen) == {before, version}
     assert 30 <= seen[version] <= 70, seen
     done = run.end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     assert done.report["steps"]["canary"] >= 10
     fleet.check(version, done)
 
@@ -298,7 +298,7 @@ def test_a_maintenance_page_is_served_for_a_while(fleet: Fleet):
     version = fleet.version
     running = {container.name: container.inspect["Id"] for host in fleet.app for container in host.containers()}
     done = fleet.start("maintenance", state="on").end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     with fleet.lab.client() as client:
         for path in ("/", "/api/version", "/assets/anything.js"):
             answer = client.get(path)
@@ -310,10 +310,10 @@ def test_a_maintenance_page_is_served_for_a_while(fleet: Fleet):
         assert (client.get("/health").status_code, client.get("/health").text) == (200, "healthy\n")
     assert {container.name: container.inspect["Id"] for host in fleet.app for container in host.containers()} == running
     done = fleet.start("maintenance", state="off").end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     fleet.check(version)
     done = fleet.start("maintenance", state="on").end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     other = fleet.other()
     # A release ends it, and cannot count what clients lose, who got nothing before it either.
     run = fleet.deploy(other, **QUICK)

@@ -22,7 +22,7 @@ def second(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
     fleet.inventories.append(inventory)
     version = fleet.version if fleet.version in SMALL else SMALL[0]
     done = fleet.start("site", version, **QUICK).end()
-    assert done.returncode == 0, done.told
+    assert done.returncode == 0, done.excerpt
     yield host
     fleet.inventories.clear()
     host.run("docker rm --force slipway-nginx")
@@ -53,7 +53,7 @@ def test_a_balancer_whose_configuration_is_not_valid_keeps_both_where_they_are(f
     moment = taken_over(first)
     broken = "{{ 'no_such_directive on;' if inventory_hostname == '" + second.name + "' else '' }}"
     run = fleet.refused(wanted, **QUICK, nginx_server_extra=broken, app_canary_weight=canary, app_canary_seconds=1)
-    assert run.report["outcome"] == "rolled_back", run.told
+    assert run.report["outcome"] == "rolled_back", run.excerpt
     assert "no_such_directive" in run.output
     fleet.check(before, run)
     assert answers(second) == {before}

@@ -1,4 +1,4 @@
-"""Releases in a row under load: nobody notices."""
+"""Releases in a row under load: no client notices."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_releases_under_load_lose_nothing(fleet: Fleet, load: Callable[[], Load]
     print(json.dumps(report, indent=1))
     assert numbers["failed"] == 0, numbers["failures"]
     assert numbers["requests"] >= requests
-    # It was the load that is asked for: half of it over HTTP/2, and half POST, whose answers tell no version.
+    # It was the load that is asked for: half of it over HTTP/2, and half POST, whose answers have no version.
     assert numbers["requests"] >= 0.95 * RATE * numbers["seconds"]
     halves = {protocol: counts["requests"] for protocol, counts in numbers["clients"].items()}
     halves["GET"] = sum(seen["answers"] for seen in numbers["versions"].values())

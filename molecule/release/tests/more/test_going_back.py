@@ -36,10 +36,10 @@ def test_a_rollback_starts_what_was_kept(fleet: Fleet):
 
 @pytest.mark.extended("release-ways")
 def test_a_rollback_that_fails_leaves_what_was_kept(fleet: Fleet):
-    """So that the next one, once its cause is mended, finds it."""
+    """So that the next one, once its cause is fixed, finds it."""
     serving, before, to = fleet.version, kept(fleet), fleet.other()
     run = fleet.refused("", "rollback", **QUICK, release_version_field="instance", release_gate_seconds=2)
-    assert f"instead of {to}" in run.output, run.told
+    assert f"instead of {to}" in run.output, run.excerpt
     fleet.check(serving, run)
     assert {name: identity for name, (identity, _started) in kept(fleet).items()} == {
         name: identity for name, (identity, _started) in before.items()
@@ -59,7 +59,7 @@ def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
         60, f"slot {slot} stands by",
     )  # fmt: skip
     run = fleet.rollback(**QUICK, app_standby=True)
-    # What is gone back from is stopped: nobody goes back to it.
+    # The version that was rolled back is stopped: no rollback leads to it.
     fleet.check(before, run)
     for host in fleet.app:
         (backend,) = [container.inspect for container in host.containers() if container.service == f"backend-{slot}-1"]
@@ -67,7 +67,7 @@ def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
 
 
 @pytest.mark.parametrize("playbook", ["deploy", "rollback"])
-def test_a_version_that_nobody_has_is_refused_before_anything_is_touched(fleet: Fleet, playbook: str):
+def test_a_version_that_is_not_available_is_refused_before_anything_is_touched(fleet: Fleet, playbook: str):
     serving, before = fleet.version, kept(fleet)
     run = fleet.refused("9.9.9", playbook, **QUICK)
     said = " ".join(run.output.split())

@@ -47,7 +47,7 @@ def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
     before, wanted = fleet.version, fleet.other()
     ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[-1].name + "' else [] }}"
     run = fleet.refused(wanted, **ROLLING, app_backend_command=ends, app_backend_start_seconds=15)
-    assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.told
+    assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.excerpt
     fleet.check(before, run)
     assert run.report["prober"]["failed"] == 0, run.report["prober"]
 
@@ -67,7 +67,7 @@ def test_a_run_killed_between_two_hosts_is_put_right(fleet: Fleet):
 
 
 @pytest.mark.extended("release-ways")
-def test_somebody_must_serve_meanwhile(fleet: Fleet):
+def test_a_batch_of_all_hosts_is_refused(fleet: Fleet):
     before = fleet.records()
     run = fleet.refused(fleet.other(), **{**ROLLING, "app_release_batch": len(fleet.app)})
     assert "app_release_batch" in run.output
