@@ -16,7 +16,7 @@ EXTENSIONS = ("", ".yml", ".yaml", ".json")
 HEADER = re.compile(rb"\$ANSIBLE_VAULT;1\.[12];AES256(?:;[^\r\n]*)?\r?\n")
 #: How the password of a vault is given.
 GIVE_PASSWORD = "export SLIPWAY_VAULT_PASSWORD, write the password into .vault-password, or give --vault-password-file"  # noqa: S105 - advice
-RESTORE = "bring it back from version control or a copy; without one, move it away and run playbooks/secrets.yml, which writes new secrets"
+RESTORE = "restore it from version control or a copy; without one, move it away and run playbooks/secrets.yml, which writes new secrets"
 
 
 def variable_files(sources: Iterable[str]) -> list[Path]:

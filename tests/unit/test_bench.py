@@ -64,7 +64,7 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"backup__throughput__point_s": 15.5}, ["throughput of a full backup, as a multiple of pg_dump | gzip"]),
         ({"backup__growth__added_bytes": 21 * 10**6}, ["what an unchanged second backup adds off-site"]),
         ({"backup__restore__restore_s": 16.5}, ["restore, as a multiple of copying the files"]),
-        ({"backup__beside__fewer_percent": 10.5}, ["fewer transactions/s while a backup runs"]),
+        ({"backup__while_busy__fewer_percent": 10.5}, ["fewer transactions/s while a backup runs"]),
         ({"cluster__release__median_s": 30.5}, ["release whose images are there, to the switch, two app hosts"]),
         ({"cluster__rollback__median_s": 5.1}, ["rollback to the kept slot, to the switch, two app hosts"]),
         ({"cluster__rollback__failed": 1}, ["failed requests of 900 of the prober in that"]),

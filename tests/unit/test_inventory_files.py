@@ -59,7 +59,7 @@ def test_files_that_ansible_reads_are_no_problem(file: Path, data: bytes):
 def test_a_file_that_cannot_be_read_is_named_with_what_to_do(file: Path, data: bytes, text: str):
     (line,) = problems_of(file, data)
     assert line.startswith(text)
-    assert "; correct it" in line or "bring it back from version control" in line
+    assert "; correct it" in line or "restore it from version control" in line
 
 
 def test_a_wrong_password_is_distinguished_from_a_damaged_file(file: Path):
