@@ -59,7 +59,7 @@ FAILED = 2
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
-SHOWN_CHARACTERS = 400
+SHOWN_CHARACTERS = 1200
 TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
 # They look at which version serves, and move none.
@@ -225,6 +225,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Count a failure and keep its message."""
         self._end(result)
         self._follow_release(str(result.task.action).rpartition(".")[2], result.result)
+        if self._playbook and result.is_changed():
+            # Such as a container that was stopped, and runs again because its successor did not come up.
+            self._changed.append(self._entry(result))
         if self._playbook and not ignore_errors:
             self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
 
@@ -406,12 +409,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         )
         lines = [first]
         if "outcome" in report and report["playbook"] != "site":
-            lines.append(f"  {report['outcome']}: version {report['version']} serves, version {report['wanted']} was requested")
+            # What was refused may have nothing to do with the version.
+            requested = f", version {report['wanted']} was requested" if report["wanted"] != report["version"] else ""
+            lines.append(f"  {report['outcome']}: version {report['version']} serves{requested}")
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
         for entry in report["failed"][:SHOWN_LIMIT]:
             lines.append(f"  failed {entry['host']}: {entry['task']}")
             # All of it was printed where the task failed, which may be far above.
-            lines += [f"    {line}" for line in entry["message"][:SHOWN_CHARACTERS].splitlines()[:1]]
+            shown = entry["message"][:SHOWN_CHARACTERS].splitlines()[:SHOWN_LIMIT]
+            lines += [f"    {line}" for line in [*shown, *(["…"] if len("\n".join(shown)) < len(entry["message"]) else [])]]
         return lines

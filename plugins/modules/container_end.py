@@ -48,8 +48,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-
-INTERVAL = 0.2
+from ansible_collections.slipway.stack.plugins.module_utils.health import INTERVAL, Watch
 
 
 def failure_of(engine: Engine, name: str, timeout: float) -> str:
@@ -68,6 +67,15 @@ def failure_of(engine: Engine, name: str, timeout: float) -> str:
         time.sleep(INTERVAL)
 
 
+def end(engine: Engine, name: str, timeout: float, log_lines: int) -> str:
+    """Wait for a container's end and remove it; return why it did not end well and how to mend it, or an empty string."""
+    failure = failure_of(engine, name, timeout)
+    explained = Watch(engine, name).explain(failure, log_lines) if failure else ""
+    if engine.inspect(name) is not None:
+        engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1})
+    return explained
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -77,17 +85,14 @@ def main() -> None:
             "log_lines": {"type": "int", "default": 20},
         }
     )
-    name, engine, began = module.params["container"], Engine(), time.monotonic()
+    began = time.monotonic()
     try:
-        failure = failure_of(engine, name, module.params["timeout"])
-        logs = engine.logs(name, module.params["log_lines"]).rstrip() if failure and engine.inspect(name) else ""
-        if engine.inspect(name) is not None:
-            engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1})
+        failure = end(Engine(), module.params["container"], module.params["timeout"], module.params["log_lines"])
     except EngineError as error:
         module.fail_json(msg=str(error))
     seconds = round(time.monotonic() - began, 2)
     if failure:
-        module.fail_json(msg=f"{name} {failure}.\nLast log lines:\n{logs or 'none'}", seconds=seconds)
+        module.fail_json(msg=failure, seconds=seconds)
     module.exit_json(changed=True, seconds=seconds)
 
 

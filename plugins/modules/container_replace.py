@@ -84,6 +84,10 @@ from ansible_collections.slipway.stack.plugins.module_utils.health import INTERV
 from ansible_collections.slipway.stack.plugins.module_utils.plan import BEFORE, NEXT
 
 
+class NotUpError(RefusedError):
+    """The new container did not come up, after the former one was stopped for it."""
+
+
 def rename(engine: Engine, identity: str, name: str) -> None:
     """Give a container another name."""
     engine.request("POST", f"/containers/{identity}/rename", {"name": name})
@@ -117,7 +121,8 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     """Replace one container; return the seconds between the stop of the former one and the start of the new one.
 
     Raises:
-        RefusedError: the new one does not come up; the message says what runs now.
+        RefusedError: there is nothing to replace, or nothing to take its place.
+        NotUpError: the new one does not come up; the message says what runs now.
     """
     name, following, former = item["name"], item["name"] + NEXT, item["name"] + BEFORE
     new, current, before = engine.inspect(following), engine.inspect(name), engine.inspect(former)
@@ -138,17 +143,17 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
         engine.request("POST", f"/containers/{new['Id']}/start")
     except EngineError as error:
         put_back(engine, item, before or {})
-        raise RefusedError(f"The new {name} cannot be started: {error}\n{runs_again(name)}") from error
+        raise NotUpError(f"The new {name} cannot be started: {error}\n{runs_again(name)}") from error
     away = round(time.monotonic() - began, 2)
     failure = wait_until_up(engine, item, log_lines)
     if failure and not item["returns"]:
-        raise RefusedError(
+        raise NotUpError(
             f"{failure}\nThe former one, {former}, is not started again, because another version of the image may have changed its data. "
             "Fix the cause and run this again, or restore a recovery point."
         )
     if failure:
         put_back(engine, item, before or {})
-        raise RefusedError(f"The new {failure}\n{runs_again(name)}")
+        raise NotUpError(f"The new {failure}\n{runs_again(name)}")
     remove(engine, former)
     forget_files(item["folder"])
     return away
@@ -191,7 +196,8 @@ def main() -> None:
         for item in module.params["containers"]:
             seconds[item["name"]] = replace(engine, item, module.params["log_lines"])
     except (RefusedError, EngineError, OSError) as error:
-        module.fail_json(msg=str(error), replaced=list(seconds), seconds=seconds)
+        changed = bool(seconds) or isinstance(error, NotUpError)
+        module.fail_json(msg=str(error), changed=changed, replaced=list(seconds), seconds=seconds)
     module.exit_json(changed=bool(seconds), replaced=list(seconds), seconds=seconds)
 
 

@@ -179,6 +179,9 @@ def main() -> None:
         }
     )
     options = module.params
+    if options["state"] != "held" and not os.path.isdir(os.path.dirname(options["path"])):
+        # Never deployed, or just destroyed.
+        module.exit_json(changed=False, lock={})
     make_folder(os.path.dirname(options["path"]))
     # The kernel decides between two runs that start at once, not the order of their reads.
     with open(f"{options['path']}.guard", "w", encoding="ascii") as guard:

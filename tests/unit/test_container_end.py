@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.modules.container_end import failure_of
+from ansible_collections.slipway.stack.plugins.module_utils import health
+from ansible_collections.slipway.stack.plugins.modules.container_end import end, failure_of
 
 
 class FakeEngine:
@@ -17,11 +19,18 @@ class FakeEngine:
 
     def __init__(self, *states: dict[str, Any] | None) -> None:
         self.states = list(states)
+        self.requests: list[str] = []
 
     def inspect(self, name: str) -> dict[str, Any] | None:
         assert name == "slipway-migrate-green"
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return None if state is None else {"State": state}
+        return None if state is None else {"State": state, "Config": {"Labels": {"slipway.uid": "999"}}}
+
+    def logs(self, _name: str, _lines: int) -> str:
+        return "[Errno 30] Read-only file system: '/app/cache'\n"
+
+    def request(self, method: str, path: str, _query: dict[str, Any]) -> None:
+        self.requests.append(f"{method} {path}")
 
 
 RUNNING = {"Status": "running"}
@@ -39,3 +48,14 @@ RUNNING = {"Status": "running"}
 )
 def test_the_end_of_a_container_is_judged(states: list[Any], failure: str):
     assert failure_of(FakeEngine(*states), "slipway-migrate-green", 0.3) == failure
+
+
+def test_a_migration_that_fails_is_explained_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As a service that does not come up is: with the input that mends it, and a log that outlives the container."""
+    monkeypatch.setattr(health, "LOG_FOLDER", str(tmp_path))
+    engine = FakeEngine({"Status": "exited", "ExitCode": 1})
+    told = end(engine, "slipway-migrate-green", 1, 20)
+    assert told.startswith("slipway-migrate-green ended with status 1.\n")
+    assert "app_backend_tmpfs:\n  /app/cache: size=16m,uid=999" in told
+    assert str(tmp_path / "slipway-migrate-green.log") in told
+    assert engine.requests == ["DELETE /containers/slipway-migrate-green"]

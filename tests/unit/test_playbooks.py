@@ -48,7 +48,7 @@ def test_every_playbook_heeds_the_release_lock_or_says_why_not(path: Path) -> No
     needless = "# Takes no release lock: " in text
     assert needless != bool(files & (LOCKS | {"main.yml"})) or "import_playbook" in text
     # What is taken is given back, in the same playbook.
-    assert ("hold.yml" in files) <= ("let_go.yml" in files or path.stem == "destroy")
+    assert ("hold.yml" in files) <= ("let_go.yml" in files)
 
 
 def test_a_release_needs_a_fleet_that_has_one(play: Run, checkout: Path) -> None:

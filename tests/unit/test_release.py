@@ -211,6 +211,11 @@ def test_a_lock_keeps_a_second_run_out_and_says_who_holds_it(tmp_path: Path):
     assert not lock_module(tmp_path, run="b").get("failed")
 
 
+def test_a_lock_that_went_with_its_stack_leaves_no_folder_behind(tmp_path: Path):
+    assert not lock_module(tmp_path / "gone", run="a", state="absent")["changed"]
+    assert not (tmp_path / "gone").exists()
+
+
 @pytest.mark.parametrize("how", [{"stale": "a"}, {"takeover": True}])
 def test_a_lock_whose_holder_is_gone_is_taken(tmp_path: Path, how: dict[str, Any]):
     lock_module(tmp_path, run="a", step="prepare")

@@ -188,6 +188,22 @@ def test_a_release_reports_what_serves_and_how_it_ended(report):
     assert found["seconds"] >= found["steps"]["pull"]
 
 
+def test_what_a_failed_task_has_changed_is_counted(report):
+    """Such as a container that was stopped, and started again because its successor did not come up."""
+    found, printed = report([{"name": "Break", "ansible.builtin.command": "false", "when": "inventory_hostname == 'one'"}])
+    assert found["changed"] == [{"host": "one", "task": "Break", "role": ""}]
+    assert ", 1 changed on " in printed
+
+
+@pytest.mark.parametrize(("lines", "cut"), [(1, False), (4, False), (40, True)])
+def test_the_summary_shows_all_of_a_message_that_is_not_long(report, lines: int, cut: bool):
+    message = "\n".join(f"- problem {number}" for number in range(lines))
+    _, printed = report([{"name": "Refuse", "ansible.builtin.fail": {"msg": message}, "when": "inventory_hostname == 'one'"}])
+    summary = printed.rpartition("  failed one: Refuse\n")[2]
+    assert [line.strip() for line in summary.splitlines() if "problem" in line] == message.splitlines()[:10]
+    assert ("    …\n" in summary) == cut
+
+
 @pytest.mark.parametrize(
     ("steps", "fails", "outcome"),
     [([], False, "unchanged"), (["lock"], True, "refused"), (["lock", "pull"], True, "unfinished")],
@@ -197,6 +213,8 @@ def test_a_run_without_a_release_reports_what_serves_all_the_same(report, steps:
     tasks: list[dict[str, Any]] = [{"name": "Plan", "slipway.stack.release_plan": plan, "run_once": True}]
     tasks += [{"name": "Step", "slipway.stack.release_step": {"run": "y", "name": name}, "run_once": True} for name in steps]
     tasks += [{"name": "Fail", "ansible.builtin.fail": None}] if fails else []
-    found, _ = report(tasks)
+    found, printed = report(tasks)
+    # Another version was not asked for.
+    assert f"  {outcome}: version 1.0 serves\n" in printed
     assert (found["version"], found["wanted"], found["previous"], found["outcome"]) == ("1.0", "1.0", "", outcome)
     assert found["result"] == ("failed" if fails else "ok")
