@@ -29,6 +29,43 @@ options:
     default: 5000
 """
 
+    SERVICE_FILES = r"""
+options:
+  folder:
+    description: Folder of the service on the host.
+    type: path
+    required: true
+  image:
+    description: Image of the service, which is on the host.
+    type: str
+    required: true
+  user:
+    description: User of the container, by name or number; empty takes the image's own.
+    type: str
+    default: ""
+  non_root:
+    description: Whether to refuse root.
+    type: bool
+    default: true
+  revision:
+    description: Name of the configuration's revision; empty when the service has none.
+    type: str
+    default: ""
+  config:
+    description: Text of each config file, by its name relative to the revision.
+    type: dict
+    default: {}
+  secrets:
+    description: Text of each secret, by its file name.
+    type: dict
+    default: {}
+  judged_inputs:
+    description: Inputs that only the service itself can judge; a refusal names them.
+    type: list
+    elements: str
+    default: []
+"""
+
     ROLES = r"""
 options:
   roles:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import re
 import typing as t
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
-from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
@@ -158,14 +156,9 @@ def site_name(names: t.Sequence[str], url: str = "") -> str:
     """
     try:
         host = urlsplit(str(url)).hostname or ""
+        return concrete_server_name(names, "", known="" if ":" in host else host)
     except ValueError:
-        host = ""
-    named = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-    exact = next((str(name) for name in [*names, host] if named.fullmatch(str(name))), "")
-    try:
-        return exact or concrete_server_name(names, "")
-    except QuotingError:
-        # A name that is not valid is reported as such.
+        # A name or an address that is not valid is reported as such.
         return ""
 
 

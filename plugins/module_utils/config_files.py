@@ -20,6 +20,18 @@ import typing as t
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.plan import another_owner, root_refused
 
+#: Options of the modules that write a service's files, or try them; the documentation is the fragment ``options.service_files``.
+SERVICE_FILES: dict[str, t.Any] = {
+    "folder": {"type": "path", "required": True},
+    "image": {"type": "str", "required": True},
+    "user": {"type": "str", "default": ""},
+    "non_root": {"type": "bool", "default": True},
+    "revision": {"type": "str", "default": ""},
+    "config": {"type": "dict", "default": {}},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "judged_inputs": {"type": "list", "elements": "str", "default": []},
+}
+
 
 class RefusedError(Exception):
     """There is an obstacle; the message says what, and how to fix it."""

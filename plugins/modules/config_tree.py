@@ -18,34 +18,6 @@ description:
   - Writes secrets as files that only the container's user can read, and gives that user the root of its volumes.
   - A person's edit of a file, its mode or owner is put right.
 options:
-  folder:
-    description: Folder of the service on the host.
-    type: path
-    required: true
-  image:
-    description: Image of the service, in which user names are looked up.
-    type: str
-    required: true
-  user:
-    description: User of the container, by name or number; empty takes the image's own.
-    type: str
-    default: ""
-  non_root:
-    description: Whether to refuse root.
-    type: bool
-    default: true
-  revision:
-    description: Name of the configuration's revision; empty when the service has none.
-    type: str
-    default: ""
-  config:
-    description: Text of each config file, by its name relative to the revision.
-    type: dict
-    default: {}
-  secrets:
-    description: Text of each secret, by its file name.
-    type: dict
-    default: {}
   host_files:
     description: Further files of the host by absolute path, each with C(content) and C(mode).
     type: dict
@@ -69,11 +41,6 @@ options:
     type: list
     elements: str
     default: []
-  judged_inputs:
-    description: Inputs that only the service itself can judge; a refusal names them.
-    type: list
-    elements: str
-    default: []
   keep:
     description: >-
       Whether to keep what configuration and secrets were, as M(slipway.stack.container_replace) goes back to them if the container that is
@@ -93,6 +60,7 @@ options:
     default: whole
     choices: [whole, prepare, commit]
 extends_documentation_fragment:
+  - slipway.stack.options.service_files
   - slipway.stack.attributes.not_in_check_mode
 attributes:
   diff_mode:
@@ -154,6 +122,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     FOLDER_MODE,
+    SERVICE_FILES,
     TEMPORARY,
     RefusedError,
     container_user,
@@ -281,19 +250,12 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "folder": {"type": "path", "required": True},
-            "image": {"type": "str", "required": True},
-            "user": {"type": "str", "default": ""},
-            "non_root": {"type": "bool", "default": True},
-            "revision": {"type": "str", "default": ""},
-            "config": {"type": "dict", "default": {}},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            **SERVICE_FILES,
             "host_files": {"type": "dict", "default": {}},
             "volumes": {"type": "list", "elements": "str", "default": []},
             "container": {"type": "str", "required": True},
             "validate": {"type": "list", "elements": "str", "default": []},
             "reload": {"type": "list", "elements": "str", "default": []},
-            "judged_inputs": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "bool", "default": False},
             "image_command": {"type": "bool", "default": False},
             "phase": {"type": "str", "default": "whole", "choices": ["whole", "prepare", "commit"]},

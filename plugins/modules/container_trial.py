@@ -22,34 +22,6 @@ options:
     description: Name of the container that is to be replaced; the throw-away one has C(-trial) behind it.
     type: str
     required: true
-  folder:
-    description: Folder of the service on the host, in which the files of the trial lie while it lasts.
-    type: path
-    required: true
-  image:
-    description: Image to try, which is on the host.
-    type: str
-    required: true
-  user:
-    description: User of the container, by name or number; empty takes the image's own.
-    type: str
-    default: ""
-  non_root:
-    description: Whether to refuse root.
-    type: bool
-    default: true
-  revision:
-    description: Name of the configuration's revision; empty when the service has none.
-    type: str
-    default: ""
-  config:
-    description: Text of each config file, by its name relative to the revision.
-    type: dict
-    default: {}
-  secrets:
-    description: Text of each secret, by its file name.
-    type: dict
-    default: {}
   volumes:
     description: Volumes whose root the container's user must own, or which are empty.
     type: list
@@ -66,17 +38,13 @@ options:
     type: list
     elements: str
     default: []
-  judged_inputs:
-    description: Inputs that only the service itself can judge; a refusal names them.
-    type: list
-    elements: str
-    default: []
   timeout:
     description: Seconds that the command may take.
     type: float
     default: 60
 extends_documentation_fragment:
   - slipway.stack.options.log_lines
+  - slipway.stack.options.service_files
   - slipway.stack.attributes.not_in_check_mode
 """
 
@@ -128,6 +96,7 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
+    SERVICE_FILES,
     RefusedError,
     container_user,
     look_at,
@@ -265,18 +234,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
+            **SERVICE_FILES,
             "container": {"type": "str", "required": True},
-            "folder": {"type": "path", "required": True},
-            "image": {"type": "str", "required": True},
-            "user": {"type": "str", "default": ""},
-            "non_root": {"type": "bool", "default": True},
-            "revision": {"type": "str", "default": ""},
-            "config": {"type": "dict", "default": {}},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "volumes": {"type": "list", "elements": "str", "default": []},
             "options": {"type": "dict", "required": True},
             "command": {"type": "list", "elements": "str", "default": []},
-            "judged_inputs": {"type": "list", "elements": "str", "default": []},
             "timeout": {"type": "float", "default": 60},
             "log_lines": {"type": "int", "default": 20},
         }

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 
 HIGHEST_PORT = 65535
@@ -377,7 +378,7 @@ KINDS: dict[str, Kind] = {
     "cores": Kind("a number of cores from {low} to {high}", low=0.01, high=1024, whole=False),
     "share": Kind("a share from {low} to {high}", low=0.001, high=1, whole=False),
     # Names
-    "stack": _text("a name of at most 41 small letters, digits, - and _, not beginning with - or _", pattern(r"[a-z0-9][a-z0-9_-]{0,40}")),
+    "stack": _text("a name of at most 41 small letters, digits, - and _, not beginning with - or _", pattern(STACK_NAME.pattern)),
     "volume": _text(
         "the name of a volume, two letters, digits, _, . and - or more",
         pattern(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", 200),

@@ -276,6 +276,15 @@ def pg_hba_network(value: Any, what: str) -> str:
         raise QuotingError(f"{what} must hold addresses (10.0.0.5) or networks (10.0.0.0/24)") from error
 
 
+def _setting_name(value: Any, what: str, form: re.Pattern[str], characters: str, reserved: set[str], refusal: str) -> str:
+    text = _text(value, what)
+    if not form.fullmatch(text):
+        raise QuotingError(f"{what} must hold names of settings: {characters}")
+    if text.lower() in reserved:
+        raise QuotingError(f"{what} must not {refusal.format(text)}")
+    return text
+
+
 # PostgreSQL: src/backend/utils/misc/guc-file.l (ID, QUALIFIED_ID, STRING) and DeescapeQuotedString() in guc.c.
 _POSTGRES_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?")
 _POSTGRES_ESCAPES = str.maketrans({"\\": "\\\\", "'": "''", "\n": "\\n", "\r": "\\r"})
@@ -287,12 +296,9 @@ def postgres_setting_name(value: Any, what: str) -> str:
     Raises:
         QuotingError: It is not a name, or one with which another file would be read.
     """
-    text = _text(value, what)
-    if not _POSTGRES_SETTING.fullmatch(text):
-        raise QuotingError(f"{what} must hold names of settings: letters, digits and _, with a dot behind the name of an extension")
-    if text.lower() in {"include", "include_dir", "include_if_exists"}:
-        raise QuotingError(f"{what} must not include other files: {text} is not a setting")
-    return text
+    characters = "letters, digits and _, with a dot behind the name of an extension"
+    reserved = {"include", "include_dir", "include_if_exists"}
+    return _setting_name(value, what, _POSTGRES_SETTING, characters, reserved, "include other files: {} is not a setting")
 
 
 def postgres_setting_value(value: Any, what: str) -> str:
@@ -346,12 +352,8 @@ def redis_setting_name(value: Any, what: str) -> str:
     Raises:
         QuotingError: It is not a name, or one with which another file would be read or a module loaded.
     """
-    text = _text(value, what)
-    if not _REDIS_SETTING.fullmatch(text):
-        raise QuotingError(f"{what} must hold names of settings: letters, digits and hyphens")
-    if text.lower() in {"include", "user", "aclfile"}:
-        raise QuotingError(f"{what} must not set {text}: users and files are the role's own")
-    return text
+    reserved = {"include", "user", "aclfile"}
+    return _setting_name(value, what, _REDIS_SETTING, "letters, digits and hyphens", reserved, "set {}: users and files are the role's own")
 
 
 def redis_argument(value: Any, what: str) -> str:

@@ -79,8 +79,8 @@ def server_names(values: Iterable[Any], what: str) -> list[str]:
     return list(dict.fromkeys(server_name(value, what) for value in values))
 
 
-def concrete_server_name(values: Iterable[Any], default: str = "localhost") -> str:
-    """Return a name that a request may be sent to: the first exact one, else one that the first wildcard matches, else the default.
+def concrete_server_name(values: Iterable[Any], default: str = "localhost", known: str = "") -> str:
+    """Return a name that a request may be sent to: the first exact one, else the known one, a name that a wildcard matches, the default.
 
     ``.example.com`` is matched by ``example.com``, and ``*.example.com`` and ``www.example.*`` by ``www.example.com``. Of a regular
     expression nothing is known.
@@ -92,6 +92,8 @@ def concrete_server_name(values: Iterable[Any], default: str = "localhost") -> s
     for name in names:
         if name != "_" and not name.startswith((".", "*", "~")) and not name.endswith(".*"):
             return name
+    if known:
+        return known
     for name in names:
         if name.startswith("."):
             return name[1:]

@@ -87,7 +87,7 @@ def test_the_database_is_given_as_a_url_that_any_driver_takes_and_in_parts():
     ("names", "url", "name"),
     [
         (["www.example.com", "example.com"], "https://other.example", "www.example.com"),
-        ([".example.com", "*.example.com", "www.example.*", "~^www", "_", "", "localhost"], "", "localhost"),
+        ([".example.com", "*.example.com", "www.example.*", "~^www", "_", "localhost"], "", "localhost"),
         (["*.example.com"], "https://shop.example.com:8443/x", "shop.example.com"),
         (["*.example.com"], "", "www.example.com"),
         ([".example.com"], "", "example.com"),
