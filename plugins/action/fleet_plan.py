@@ -49,21 +49,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
         reasons: dict[str, dict[str, list[str]]] = {}
-        mistakes: list[str] = []
-        for host in task_vars["ansible_play_hosts_all"]:
-            roles = dict.fromkeys(item["role"] for item in arguments["roles"] if host in task_vars["groups"].get(item["group"], ()))
-            for role in roles:
-                view = self._view(host, role, arguments["variables"].get(role, {}), task_vars)
-                if view.state() is None:
-                    continue
-                wrong = self._list(host, view, private(role, "mistakes"))
-                try:
-                    found = [] if wrong else self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
-                except DeclarationError as error:
-                    found, wrong = [], [str(error)]
-                mistakes += [f"{host}: {mistake}" for mistake in wrong]
-                if found:
-                    reasons.setdefault(role, {})[host] = found
+        views = {
+            (host, role): view
+            for host in task_vars["ansible_play_hosts_all"]
+            for role in dict.fromkeys(item["role"] for item in arguments["roles"] if host in task_vars["groups"].get(item["group"], ()))
+            if (view := self._view(host, role, arguments["variables"].get(role, {}), task_vars)).state() is not None
+        }
+        # All of them first: declarations are rendered for a while, and mistakes may be why one cannot be.
+        mistakes = [f"{host}: {text}" for (host, role), view in views.items() for text in self._list(host, view, private(role, "mistakes"))]
+        for (host, role), view in () if mistakes else views.items():
+            try:
+                found = self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
+            except DeclarationError as error:
+                mistakes.append(f"{host}: {error}")
+                continue
+            if found:
+                reasons.setdefault(role, {})[host] = found
         result.update(changed=False, roles=list(reasons), reasons=reasons)
         if mistakes:
             result.update(failed=True, msg="\n".join(mistakes))

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleActionFail
+from ansible.inventory.manager import split_host_pattern
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
@@ -19,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.preflight import Pro
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import RUNNER, Given, Inputs
 
+CONTROLLER = "localhost"
 #: Whose hosts keep recovery points.
 BACKUP_GROUP = "backup"
 
@@ -54,6 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "roles": ROLES_OPTION,
                 "playbook": {"type": "str", "default": ""},
                 "shared_variables": {"type": "bool", "default": False},
+                "works_on": {"type": "list", "elements": "str", "default": []},
                 "required_groups": {"type": "list", "elements": "str", "default": []},
                 "optional_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
@@ -108,7 +111,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if task_vars["groups"].get(BACKUP_GROUP):
             inputs.keeps_points = True
         groups = preflight.check_groups(task_vars["groups"], arguments["required_groups"], arguments["optional_groups"])
-        return inputs.problems(groups, needs_shared=arguments["shared_variables"])
+        target = self._check_target(arguments, task_vars)
+        return inputs.problems(groups, needs_shared=arguments["shared_variables"], target=target)
+
+    @staticmethod
+    def _check_target(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Problem]:
+        """Return the problem that a run reaches none of the hosts on which its playbook works, so that it would do nothing."""
+        limit = str(task_vars.get("ansible_limit") or "")
+        reached = set(task_vars["ansible_play_hosts_all"]) if limit else set(task_vars["groups"]["all"])
+        if not limit or CONTROLLER in split_host_pattern(limit):
+            reached.add(CONTROLLER)
+        groups = {**task_vars["groups"], CONTROLLER: [CONTROLLER]}
+        targets = {name: list(groups.get(name, ())) for name in arguments["works_on"]}
+        return preflight.check_target(arguments["playbook"], targets, reached, limit)
 
     # Hosts
 

@@ -155,6 +155,25 @@ def check_groups(groups: Mapping[str, Iterable[str]], required: Iterable[str], o
     return problems
 
 
+def check_target(playbook: str, targets: Mapping[str, Collection[str]], reached: Collection[str], limit: str) -> list[Problem]:
+    """A run must reach a host on which its playbook works: it would do nothing, and end well.
+
+    Args:
+        playbook: Name of the playbook.
+        targets: The groups on whose hosts it works, each with its hosts; none where it has no work to miss.
+        reached: Hosts that the run reaches.
+        limit: What was given with --limit; "" without it.
+    """
+    hosts = dict.fromkeys(host for members in targets.values() for host in members)
+    if not targets or not set(hosts).isdisjoint(reached):
+        return []
+    names = f"{'group' if len(targets) == 1 else 'any of the groups'} {', '.join(targets)}, on which {playbook}.yml works"
+    if not hosts:
+        return [Problem("", f"no host is in {names}; add one in the inventory's hosts file, or name another environment with -i")]
+    where = f"{', '.join(hosts)}, on which {playbook}.yml works"
+    return [Problem("", f"--limit {limit} leaves out {where}; leave --limit out, or name {' or '.join(hosts)} in it")]
+
+
 def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Iterable[str]], optional: Iterable[str]) -> list[Problem]:
     """What runs for a group that has no host any more would go on running unmanaged.
 

@@ -26,6 +26,12 @@ options:
     description: Whether the run needs the variables that all environments share, which group_vars/all.yml of the collection sets.
     type: bool
     default: false
+  works_on:
+    description:
+      - Groups on whose hosts the playbook works, or C(localhost). A run that reaches none of them, as by C(--limit), would do nothing.
+    type: list
+    elements: str
+    default: []
   required_groups:
     description: Groups that need a host.
     type: list

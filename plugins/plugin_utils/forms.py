@@ -185,6 +185,11 @@ def is_endpoint(text: str) -> bool:
     return port.isdecimal() and 0 < int(port) <= HIGHEST_PORT and is_host(host.removeprefix("[").removesuffix("]"))
 
 
+#: Families of groups that OpenSSL has for a key exchange, in any case.
+_GROUP = (
+    r"(?:x25519|x448|p-\d{3}|prime\d{3}v\d|sec[pt]\d{3}[kr]\d|brainpoolp\d{3}[rt]1(?:tls13)?|ffdhe\d{4}"
+    r"|(?:x25519|secp\d{3}r1)?mlkem\d{3,4})"
+)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?P<name>(?:(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::\d+)?/)?"
@@ -400,7 +405,7 @@ KINDS: dict[str, Kind] = {
     "secret_name": _text("the name of a variable, of letters, digits and _", pattern(r"[A-Za-z_][A-Za-z0-9_]*", 200)),
     "environment_name": _text("the name of a variable, of letters, digits, _, . and -", pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", 200)),
     "environment_value": Kind("a string, a number, true or false, or a list or dictionary of them", is_data, text=False),
-    "inventory_host": _text("a host of the inventory", pattern(r"[^\s,:&!]+", 255)),
+    "inventory_host": _text("a host of the inventory", lambda text: bool(text.strip()) and is_line(text)),
     # Addresses
     "address": _text("an IP address", is_address),
     "ipv4": _text("an IPv4 address", is_ipv4),
@@ -431,7 +436,9 @@ KINDS: dict[str, Kind] = {
         "one line of text in ASCII",
         is_header_value,
     ),
-    "curves": _text("names of key exchange groups joined by colons, as X25519:prime256v1", pattern(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_-]+)*")),
+    "curves": _text(
+        "names of key exchange groups of OpenSSL joined by colons, as X25519:prime256v1", pattern(f"(?i){_GROUP}(?::{_GROUP})*")
+    ),
     "calendar": _text("a calendar event of systemd, as *-*-* 02:15:00; see `systemd-analyze calendar`", is_calendar),
     "repository": _text(
         "a repository of restic, as /offsite/stack, sftp:user@host:/folder, s3:https://host/bucket or rest:https://host", is_repository

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
@@ -113,6 +113,24 @@ def check_networks(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]
         if "container_network" in kinds(form)
         for network in members(form, get(name), "container_network")
         if isinstance(network, str) and network not in known
+    ]
+
+
+def check_hosts(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], bool], known: Collection[str]) -> list[tuple[str, str]]:
+    """Return problems of inputs that name a host which the inventory does not have.
+
+    Args:
+        forms: Forms of the inputs.
+        get: Returns a variable's value.
+        is_set: Tells whether the inventory sets an input.
+        known: The hosts.
+    """
+    return [
+        (name, f"names the host {shown(host)}, which the inventory does not have; known are {', '.join(sorted(known))}")
+        for name, form in forms.items()
+        if "inventory_host" in kinds(form) and is_set(name)
+        for host in members(form, get(name), "inventory_host")
+        if host not in known and host not in form.words
     ]
 
 

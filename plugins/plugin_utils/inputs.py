@@ -285,7 +285,9 @@ class Inputs:
         problems = []
         for host, view in self._views.items():
             forms = {name: form for role in self._roles[host] for name, form in self._forms[role].items()}
-            found = input_checks.check_together(forms, partial(_value, view), partial(self.is_set, view))
+            get, is_set = partial(_value, view), partial(self.is_set, view)
+            found = input_checks.check_together(forms, get, is_set)
+            found += input_checks.check_hosts({**self._shared, **forms}, get, is_set, {*self._views, "localhost"})
             problems += [Problem(host, f"{name} {text}{_in(self._place_of_any(view, name, text))}") for name, text in found]
             problems += input_checks.check_alike(host, {name: view.value(name)[0] for name in self._secrets if name in view})
         return problems
@@ -313,14 +315,15 @@ class Inputs:
             return "correct it after -e"
         return preflight.remedy(self._place(view, name), self._inventory)
 
-    def problems(self, groups: list[Problem], *, needs_shared: bool) -> list[Problem]:
+    def problems(self, groups: list[Problem], *, needs_shared: bool, target: Iterable[Problem] = ()) -> list[Problem]:
         """Return all problems.
 
         Args:
             groups: What is wrong with the groups.
             needs_shared: Whether the run needs the variables that environments share.
+            target: What is wrong with the hosts that the run reaches.
         """
-        first = self.first_problems(needs_shared=needs_shared)
+        first = self.first_problems(needs_shared=needs_shared) or list(target)
         if first:
             return first
         set_on_no_host = {name for name in self._secrets if not any(name in view for view in self._views.values())}

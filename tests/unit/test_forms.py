@@ -115,7 +115,11 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
     ("header_value", ["default-src 'self'", ""], [None, "a\nb", "ü", 1.5, True]),
-    ("curves", ["auto", "X25519:prime256v1"], ["", "X25519; ssl_protocols TLSv1", "a b"]),
+    (
+        "curves",
+        ["X25519:prime256v1", "x448", "P-256:secp384r1", "X25519MLKEM768", "SecP256r1MLKEM768:brainpoolP256r1tls13:ffdhe2048"],
+        ["", "X25519; ssl_protocols TLSv1", "a b", "X25518", "auto:X25519", "X25519:", "prime256"],
+    ),
     ("postgres_name", ["app", "my-app", "Übung"], ["", "none", "PUBLIC", "pg_x", "a b", 'a"b', "a\nb", "x" * 64, None]),
     ("redis_user", ["app", "default"], ["", "a b", "a\nb", None]),
     (

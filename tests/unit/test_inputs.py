@@ -147,6 +147,13 @@ REFUSED: list[tuple[Any, str]] = [
     ({"slipway_secrets": ["1 bad"]}, "slipway_secrets[0] is '1 bad'"),
     ({"slipway_destroy_volumes": "redis_data"}, "slipway_destroy_volumes is 'redis_data', must be a list"),
     ({"slipway_destroy_volumes": {"redis_data": True}}, "slipway_destroy_volumes is {'redis_data': True}, must be a list"),
+    # Hosts of the inventory
+    (
+        {"release_restore_point_host": "a;b"},
+        "release_restore_point_host names the host 'a;b', which the inventory does not have; known are",
+    ),
+    ({"slipway_backup_hosts": ["nosuch"]}, "slipway_backup_hosts names the host 'nosuch'"),
+    ({"image_build_host": "builder"}, "image_build_host names the host 'builder'"),
     # Images and versions
     ({"postgres_image": "postgres:17@sha256:abc"}, "postgres_image is 'postgres:17@sha256:abc', must be an image whose digest is sha256:"),
     ({"chroma_image": "ü🚀"}, "chroma_image is 'ü🚀', must be an image as repository:version"),
@@ -253,6 +260,7 @@ TAKEN: list[Any] = [
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
     {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
     {"app_backend_replicas": 3, "app_backend_command": ["sh", "-c", "a\nb"], "app_backend_user": 1000},
+    {"image_build_host": "localhost", "release_restore_point_host": "", "slipway_moved_hosts": {"h1": "green"}},
     {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
 ]  # fmt: skip
 

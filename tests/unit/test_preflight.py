@@ -120,6 +120,14 @@ def test_a_port_is_published_on_an_address_of_the_host():
     assert not preflight.check_ports("one", GOOD, [{**wanted, "address": "10.0.0.4"}])
 
 
+def test_a_limit_must_leave_a_host_on_which_the_playbook_works():
+    targets = {"app": ["a1", "a2"], "balancers": ["lb"], "redis": []}
+    assert not preflight.check_target("deploy", targets, {"a2", "db"}, "a2:db")
+    assert not preflight.check_target("", {}, {"db"}, "db")
+    said = texts(preflight.check_target("deploy", targets, {"db"}, "db"))
+    assert said == "--limit db leaves out a1, a2, lb, on which deploy.yml works; leave --limit out, or name a1 or a2 or lb in it"
+
+
 def test_a_container_gets_no_more_memory_than_its_host_has():
     assert not preflight.check_memory("one", GOOD, {"redis_memory_mb": 2000})
     said = texts(preflight.check_memory("one", GOOD, {"redis_memory_mb": 128, "postgres_memory_mb": 2001}))
