@@ -16,7 +16,7 @@ from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reason
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES, ROLES_OPTION, HostView, RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, role_folders
 
 RUNNER = "container_service"
 # What a task knows and the inventory does not.
@@ -45,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         _unused, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
-        self._files = RoleFiles(self._loader)
+        self._files = RoleFiles()
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
         reasons: dict[str, dict[str, list[str]]] = {}
@@ -75,8 +75,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         extra = {
             **self._files.read(role, "vars/main.yml", required=False),
             **self._extra,
-            "role_path": str(ROLES / role),
-            "ansible_search_path": [str(ROLES / role), str(task_vars.get("playbook_dir", ""))],
+            "role_path": str(role_folders()[role]),
+            "ansible_search_path": [str(role_folders()[role]), str(task_vars.get("playbook_dir", ""))],
             **variables,
         }
         return HostView(task_vars["hostvars"].raw_get(host), self._files.defaults([RUNNER, role]), extra, self._loader)

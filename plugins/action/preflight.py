@@ -67,7 +67,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         groups: dict[str, list[str]] = task_vars["groups"]
         self._inventory = inventory_folder(task_vars.get("ansible_inventory_sources") or [])
-        self._files = RoleFiles(self._loader)
+        self._files = RoleFiles()
         self._specs = {item["role"]: self._files.inputs(item["role"]) for item in arguments["roles"]}
         self._roles = {
             # A role of several groups is once on a host that is in all of them.

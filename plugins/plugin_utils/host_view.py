@@ -8,12 +8,15 @@ A task for each host and role costs a fork each; looking at all of them from one
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
@@ -21,6 +24,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.preflight import SHA
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES, Topology, services
 
 try:
     # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
@@ -28,7 +32,6 @@ try:
 except ImportError:
     Origin = None
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
 SHARED = ROLES.parent / "group_vars" / "all.yml"
 # Forms of variables that belong to no role, and of what is given to playbooks.
 FORMS = ROLES.parent / "meta" / "forms.yml"
@@ -86,13 +89,27 @@ def near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-class RoleFiles:
-    """The YAML files of this collection's roles, each read once."""
+@functools.cache
+def role_folders() -> dict[str, Path]:
+    """Return the folders of the collection's roles, and of others that describe a service."""
+    own = {path.name: path for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
+    return {**{service.role: service.folder for service in services()}, **own}
 
-    def __init__(self, loader: Any) -> None:
-        """Read with Ansible's loader, whose values know where they come from."""
-        self.loader = loader
-        self._read: dict[Path, dict[str, Any]] = {}
+
+@functools.cache
+def templates_of(path: Path) -> dict[str, Any]:
+    """Return what a YAML file of a role holds, whose values know where they come from; an empty dictionary where there is none.
+
+    Read once a process, and not again by the processes that are forked for tasks.
+    """
+    if not path.is_file():
+        return {}
+    # The loader's own cache copies all it holds at each use.
+    return DataLoader().load_from_file(str(path), cache="none", trusted_as_template=True) or {}
+
+
+class RoleFiles:
+    """The YAML files of roles."""
 
     def read(self, role: str, name: str, *, required: bool = True) -> dict[str, Any]:
         """Return what a file of a role holds.
@@ -105,16 +122,10 @@ class RoleFiles:
         Raises:
             AnsibleActionFail: It is required and not there.
         """
-        path = ROLES / role / name
-        if path not in self._read:
-            if not path.is_file():
-                if required:
-                    raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
-                self._read[path] = {}
-            else:
-                # The loader's own cache copies all it holds at each use.
-                self._read[path] = self.loader.load_from_file(str(path), cache="none", trusted_as_template=True) or {}
-        return self._read[path]
+        path = role_folders().get(role, ROLES / role) / name
+        if required and not path.is_file():
+            raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
+        return templates_of(path)
 
     def inputs(self, role: str) -> dict[str, Any]:
         """Return a role's inputs as its specification describes them."""
@@ -123,23 +134,20 @@ class RoleFiles:
 
     def known_names(self) -> dict[str, set[str]]:
         """Return all variables of Slipway that an inventory may set, by what they begin with: inputs of roles, and shared ones."""
-        known = {path.name: set(self.inputs(path.name)) for path in ROLES.iterdir() if (path / "meta/argument_specs.yml").is_file()}
+        known = {role: set(self.inputs(role)) for role in role_folders()}
         known[SHARED_PREFIX] = {name for name in shared_forms() if name.startswith(f"{SHARED_PREFIX}_")}
         return known
 
     def forms(self, role: str) -> dict[str, Form]:
         """Return the forms of a role's inputs, those of booleans and choices too."""
-        path = ROLES / role / "meta/forms.yml"
+        path = role_folders().get(role, ROLES / role) / "meta/forms.yml"
         declared = plain_yaml(path) if path.is_file() else {}
         forms = {name: form_of(spec, declared.get(name)) for name, spec in self.inputs(role).items()}
         return {name: form for name, form in forms.items() if form}
 
     def shared(self) -> dict[str, Any]:
         """Return the variables that all environments share, as they stand."""
-        if SHARED not in self._read:
-            found = self.loader.load_from_file(str(SHARED), cache="none", trusted_as_template=True) if SHARED.is_file() else {}
-            self._read[SHARED] = found or {}
-        return self._read[SHARED]
+        return templates_of(SHARED)
 
     def defaults(self, roles: Iterable[str]) -> dict[str, Any]:
         """Return the defaults of several roles as they stand."""
@@ -209,3 +217,42 @@ class HostView:
             return None
         path = near(Path(origin.path))
         return f"{path}:{origin.line_num}" if origin.line_num else str(path)
+
+
+#: Views of other hosts in a process that was forked for one task, which changes no variable.
+_views: dict[tuple[int, str], HostView] = {}
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """Return the defaults of all roles that describe a service."""
+    return RoleFiles().defaults(service.role for service in services())
+
+
+def topology_of(variables: dict[str, Any], loader: Any) -> Topology:
+    """Return what follows from the services and the inventory for the host whose variables these are.
+
+    Args:
+        variables: The variables of a task or a play, with their templates unresolved.
+        loader: Ansible's loader.
+    """
+    here, hostvars = str(variables.get("inventory_hostname", "")), variables.get("hostvars") or {}
+    own = HostView(variables, _defaults(), {}, loader)
+
+    def view_of(host: str) -> HostView:
+        key = (id(hostvars), host)
+        if key in _views:
+            return _views[key]
+        raw = getattr(hostvars, "raw_get", hostvars.__getitem__)(host)
+        view = HostView(raw, _defaults(), {"hostvars": hostvars}, loader)
+        if multiprocessing.parent_process() is not None:
+            _views[key] = view
+        return view
+
+    def value(host: str, name: str) -> Any:
+        found, error = (own if host == here else view_of(host)).value(name)
+        if error:
+            raise AnsibleError(error if host == here else f"{name} of {host}: {error}")
+        return found
+
+    return Topology(services(), variables.get("groups") or {}, here, value)

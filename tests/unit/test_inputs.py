@@ -40,7 +40,7 @@ SECRETS = [
     "vault_app_secret_key",
 ]  # fmt: skip
 GOOD = {name: f"{number}t7Hq2Lw9Zx4Nv6Bk8Mr3" for number, name in enumerate(SECRETS)}
-FILES = RoleFiles(LOADER)
+FILES = RoleFiles()
 
 Judge = Callable[..., list[str]]
 

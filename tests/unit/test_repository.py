@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from conftest import ROOT, tracked_files
@@ -137,7 +136,7 @@ def test_shared_variables_have_a_place():
     used: set[str] = set()
     for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/defaults/*.yml"), ROOT / "group_vars/all.yml"]:
         used |= set(re.findall(r"(?<![\w'/])slipway_\w+\b(?!\.py|…)", path.read_text()))
-    known = RoleFiles(DataLoader()).known_names()["slipway"]
+    known = RoleFiles().known_names()["slipway"]
     assert used - own == known
 
 

@@ -1,0 +1,352 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each service says of itself, and what follows from it for the hosts of an inventory.
+
+A role that runs something describes it in C(meta/service.yml), which SPEC documents. Nothing else in roles and playbooks knows the
+inventory's groups: who runs what, who reaches whom, what is published for whom, and which images and secrets are needed is computed here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from ansible import constants as C
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+DESCRIPTION = "meta/service.yml"
+#: The role that prepares every host on which a service runs.
+HOST_ROLE = "host"
+SPEC: dict[str, Any] = {
+    # Inventory group of the hosts that run it.
+    "group": {"type": "str", "required": True},
+    # Whether no stack can do without it.
+    "required": {"type": "bool", "default": False},
+    # When its turn comes in site.yml; the lowest comes first.
+    "turn": {"type": "int", "required": True},
+    # What brings its changes to the hosts: its own role in its turn of site.yml, a release, or build.yml.
+    "changed_by": {"type": "str", "choices": ["role", "release", "build"], "default": "role"},
+    # Further roles whose inputs matter on its hosts.
+    "roles": {"type": "list", "elements": "str", "default": []},
+    # Variables that hold its image, or a list of images.
+    "images": {"type": "list", "elements": "str", "default": []},
+    # Whether it also runs the images of all stores, as a drill does.
+    "images_of_stores": {"type": "bool", "default": False},
+    # What it publishes: a variable that holds a port, or a list of descriptions of ports, and the services whose hosts may connect.
+    # Without these, everybody may, and it is published on all of the host's addresses.
+    "ports": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"variable": {"type": "str", "required": True}, "peers": {"type": "list", "elements": "str", "default": []}},
+    },
+    # Container networks on which services of the same host reach it.
+    "networks": {"type": "list", "elements": "str", "default": []},
+    # Secrets of the vault, and the service that they are for, where a stack without that one does without them.
+    "secrets": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "needed_with": {"type": "str", "default": ""}},
+    },
+    # Of a service that holds data: the variable that names its volume, the file that is written last when data is complete ("" if there is
+    # none), and whether recovery points hold it.
+    "store": {
+        "type": "dict",
+        "options": {
+            "volume": {"type": "str", "required": True},
+            "last_file": {"type": "str", "default": ""},
+            "in_recovery_points": {"type": "bool", "default": False},
+        },
+    },
+}
+
+
+class Service(NamedTuple):
+    """What a role says of the service that it runs; see SPEC for what is not explained here.
+
+    Attributes:
+        role: Name of the role and of its service: its container, its alias on networks, its folder on the host.
+        name: Name by which a playbook includes the role.
+        folder: The role's folder.
+    """
+
+    role: str
+    name: str
+    folder: Path
+    group: str
+    required: bool
+    turn: int
+    changed_by: str
+    roles: list[str]
+    images: list[str]
+    images_of_stores: bool
+    ports: list[dict[str, Any]]
+    networks: list[str]
+    secrets: list[dict[str, str]]
+    store: dict[str, Any] | None
+
+    @property
+    def peers(self) -> list[str]:
+        """Services whose hosts reach this one over its published ports."""
+        return list(dict.fromkeys(peer for port in self.ports for peer in port["peers"]))
+
+
+def described(folder: Path) -> Service:
+    """Return what a role says of its service.
+
+    Raises:
+        AnsibleError: The description is not as SPEC says.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise AnsibleError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise AnsibleError(f"{path} must be a dictionary that describes the service, with its group and turn")
+    result = ArgumentSpecValidator(SPEC).validate(content)
+    if result.error_messages:
+        raise AnsibleError(f"{path}: {'; '.join(result.error_messages)}")
+    name = f"slipway.stack.{folder.name}" if folder.parent == ROLES else folder.name
+    return Service(folder.name, name, folder, **result.validated_parameters)
+
+
+@functools.cache
+def services() -> tuple[Service, ...]:
+    """Return the services of this collection, and those of roles in Ansible's path of roles, by their turns.
+
+    Raises:
+        AnsibleError: A description is wrong, or two roles have the same name.
+    """
+    found: dict[str, Service] = {}
+    for place in dict.fromkeys([ROLES, *(Path(path).resolve() for path in C.DEFAULT_ROLES_PATH)]):
+        for path in sorted(place.glob(f"*/{DESCRIPTION}")):
+            service = described(path.parents[1])
+            if found.setdefault(service.role, service) is not service:
+                raise AnsibleError(f"{path} describes a second service {service.role}, after {found[service.role].folder}: rename the role")
+    return tuple(sorted(found.values(), key=lambda service: (service.turn, service.role)))
+
+
+class Topology:
+    """What follows for one host from the descriptions and the inventory.
+
+    Only what is asked for is computed, as values may be templates of secrets that a run does not need.
+    """
+
+    def __init__(self, known: Iterable[Service], groups: Mapping[str, Iterable[str]], here: str, value: Callable[[str, str], Any]) -> None:
+        """Take what there is.
+
+        Args:
+            known: The services.
+            groups: The inventory's groups with their hosts.
+            here: The host.
+            value: Returns the value of a variable on a host, with the roles' defaults below the inventory's.
+        """
+        self._services = {service.role: service for service in known}
+        self._groups, self._here, self._value = groups, here, value
+
+    # Who runs what
+
+    def hosts(self, role: str) -> list[str]:
+        """Return the hosts that run a service, in the inventory's order."""
+        return list(self._groups.get(self._service(role).group, ()))
+
+    def first(self, role: str) -> str:
+        """Return the first host that runs a service, or "" where none does."""
+        return next(iter(self.hosts(role)), "")
+
+    def members(self, *changed_by: str) -> list[str]:
+        """Return the hosts that run a service.
+
+        Args:
+            changed_by: What brings its changes, as the descriptions have it; by default all but build.yml.
+        """
+        wanted = changed_by or ("role", "release")
+        found = [service for service in self._services.values() if service.changed_by in wanted]
+        return list(dict.fromkeys(host for service in found for host in self.hosts(service.role)))
+
+    def turns(self) -> list[dict[str, Any]]:
+        """Return the services that site.yml brings by their roles, each with the name of its role, in their turns."""
+        return [{"role": service.role, "name": service.name} for service in self._services.values() if service.changed_by == "role"]
+
+    def required_groups(self) -> list[str]:
+        """Return the groups that need a host."""
+        return [service.group for service in self._services.values() if service.required]
+
+    def optional_groups(self) -> list[str]:
+        """Return the groups that a stack may do without."""
+        return [service.group for service in self._services.values() if not service.required and service.changed_by != "build"]
+
+    def roles(self) -> list[dict[str, str]]:
+        """Return which roles matter on the hosts of which group."""
+        found = [service for service in self._services.values() if service.changed_by != "build"]
+        pairs = [(service.group, HOST_ROLE) for service in found]
+        pairs += [(service.group, role) for service in found for role in (service.role, *service.roles)]
+        return [{"group": group, "role": role} for group, role in dict.fromkeys(pairs)]
+
+    def groups(self) -> dict[str, list[str]]:
+        """Return the inventory's groups of hosts that run services, with their hosts."""
+        known = dict.fromkeys(service.group for service in self._services.values())
+        return {name: list(self._groups[name]) for name in known if name in self._groups}
+
+    def stores(self) -> list[str]:
+        """Return the stores that recovery points are made of, those that the stack has."""
+        return [service.role for service in self._kept() if self.hosts(service.role)]
+
+    def store_hosts(self) -> list[str]:
+        """Return the hosts of the stores that recovery points are made of."""
+        return list(dict.fromkeys(host for store in self._kept() for host in self.hosts(store.role)))
+
+    def volumes(self) -> list[dict[str, str]]:
+        """Return the stores of this host that recovery points are made of, each with its volume and the file that is written last."""
+        found = []
+        for service in self._kept():
+            if service.store and self._here in self.hosts(service.role):
+                volume = self._value(self._here, service.store["volume"])
+                found.append({"store": service.role, "volume": volume, "last": service.store["last_file"]})
+        return found
+
+    # Who reaches whom
+
+    def address(self, role: str) -> str:
+        """Return where a service is, seen from here: its name on the same host, else the private address of the first host that runs it."""
+        return role if self._here in self.hosts(role) else str(self._value(self.first(role), "slipway_address"))
+
+    def addresses(self, role: str) -> list[str]:
+        """Return the private addresses of all hosts that run a service."""
+        return [str(self._value(host, "slipway_address")) for host in self.hosts(role)]
+
+    def peers(self, role: str) -> list[str]:
+        """Return the private addresses of the other hosts that reach a service."""
+        return self._addresses(host for peer in self._service(role).peers for host in self.hosts(peer))
+
+    def publish_address(self, role: str) -> str:
+        """Return the address that a service of this host publishes its ports on, or "" where no other host needs it."""
+        return str(self._value(self._here, "slipway_address")) if self.peers(role) else ""
+
+    def published_ports(self) -> list[dict[str, Any]]:
+        """Return what this host publishes, and for whom; without peers, everybody may connect."""
+        return [port for service in self._on_host() for port in self._published(service)]
+
+    def restricted_ports(self) -> list[dict[str, Any]]:
+        """Return the ports of this host to which only some addresses may connect."""
+        return [port for port in self.published_ports() if "peers" in port] + self.transfer_ports()
+
+    def transfer_ports(self) -> list[dict[str, Any]]:
+        """Return the ports on which a backup host offers restored data to the hosts of stores while a restore lasts, one a store."""
+        if not any(service.images_of_stores for service in self._on_host()):
+            return []
+        address = self._value(self._here, "slipway_address")
+        ports = [
+            {"address": address, "port": self.transfer_port(store.role), "peers": self._addresses(self.hosts(store.role))}
+            for store in self._kept()
+        ]
+        return [port for port in ports if port["peers"]]
+
+    def transfer_port(self, store: str) -> int:
+        """Return the port on which a store's restored data is offered."""
+        return int(self._value(self._here, "restore_port")) + [service.role for service in self._kept()].index(store)
+
+    def needed_addresses(self) -> list[dict[str, Any]]:
+        """Return the stores that this host needs and that are elsewhere."""
+        found = []
+        for service in (service for service in self._stores() if self.hosts(service.role)):
+            variable = f"slipway_{service.role}_host"
+            if not any(self._here in self.hosts(peer) for peer in service.peers):
+                continue
+            address = self._value(self._here, variable) or self.address(service.role)
+            if address != service.role:
+                port = self._value(self._here, service.ports[0]["variable"])
+                found.append({"group": service.group, "address": address, "port": port, "variable": variable})
+        return found
+
+    def networks(self) -> list[str]:
+        """Return the container networks of the stores on this host."""
+        return list(dict.fromkeys(name for service in self._on_host() if service.store for name in service.networks))
+
+    def probe_targets(self) -> list[dict[str, Any]]:
+        """Return the balancers as the controller reaches them, with a name that a client could ask for."""
+        name = concrete_server_name(self._value(self._here, "nginx_server_names") or [])
+        return [
+            {
+                "address": self._value(host, "slipway_probe_address"),
+                "port": int(self._value(host, "slipway_probe_port")),
+                "server_name": name,
+            }
+            for host in self.hosts("nginx")
+        ]
+
+    # What is needed
+
+    def images(self) -> list[str]:
+        """Return the images that this host needs and gets from a registry by their names."""
+        variables = [name for service in self._on_host() for name in service.images]
+        if any(service.images_of_stores for service in self._on_host()):
+            variables += [name for store in self._kept() if self.hosts(store.role) for name in store.images]
+        return [image for name in variables for image in self._listed(name)]
+
+    def secrets(self) -> list[str]:
+        """Return the secrets that the stack's services need."""
+        return [
+            secret["name"]
+            for service in self._services.values()
+            if self.hosts(service.role)
+            for secret in service.secrets
+            if not secret["needed_with"] or self.hosts(secret["needed_with"])
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a recovery point says of the stack that it is of: the images of all services, and the groups."""
+        # What the product's images are is in the record of its releases.
+        variables = {service.role: f"{service.role}_image" for service in self._services.values() if service.changed_by != "build"}
+        images = {role: self._value(self._here, name) for role, name in variables.items() if name in self._services[role].images}
+        return {"images": images, "groups": self.groups()}
+
+    # Parts
+
+    def _service(self, role: str) -> Service:
+        if role not in self._services:
+            raise AnsibleError(f"no role {role} describes a service; described are: {', '.join(self._services)}")
+        return self._services[role]
+
+    def _on_host(self) -> list[Service]:
+        return [service for service in self._services.values() if self._here in self.hosts(service.role) and service.changed_by != "build"]
+
+    def _stores(self) -> list[Service]:
+        return [service for service in self._services.values() if service.store]
+
+    def _kept(self) -> list[Service]:
+        return [service for service in self._stores() if service.store and service.store["in_recovery_points"]]
+
+    def _addresses(self, hosts: Iterable[str]) -> list[str]:
+        """Return the private addresses of hosts, without this one's."""
+        return list(dict.fromkeys(str(self._value(host, "slipway_address")) for host in dict.fromkeys(hosts) if host != self._here))
+
+    def _published(self, service: Service) -> list[dict[str, Any]]:
+        """Return what a service of this host publishes."""
+        found: list[dict[str, Any]] = []
+        for port in service.ports:
+            if not port["peers"]:
+                found.append({"port": self._value(self._here, port["variable"]), "variable": port["variable"]})
+                continue
+            peers = self.peers(service.role)
+            if not peers:
+                continue
+            value = self._value(self._here, port["variable"])
+            own = value if isinstance(value, list) else [{"port": value, "variable": port["variable"]}]
+            found += [{"address": self.publish_address(service.role), "peers": peers, **item} for item in own]
+        return found
+
+    def _listed(self, name: str) -> list[str]:
+        """Return the images that a variable holds."""
+        value = self._value(self._here, name)
+        return [str(image) for image in value] if isinstance(value, list) else [str(value)]
