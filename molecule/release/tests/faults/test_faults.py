@@ -81,7 +81,7 @@ def test_an_image_that_one_host_of_two_does_not_have(fleet: Fleet):
 
 @pytest.mark.extended("release-faults")
 def test_a_host_without_room_for_a_second_slot(fleet: Fleet):
-    run = fails_and_goes_back(fleet, fleet.other(), release_minimum_memory_mb=99_999_999)
+    run = fails_and_goes_back(fleet, fleet.other(), release_minimum_memory_mb=1_000_000)
     assert "but a second slot needs" in message(run)
     assert "app_release_strategy to rolling" in message(run)
     assert "pull" not in run.report["steps"]

@@ -40,7 +40,7 @@ def test_releases_under_load_lose_nothing(fleet: Fleet, load: Callable[[], Load]
         assert set(run.report["digests"]) == {host.name for host in fleet.app}
         assert all(seconds >= 0 for seconds in run.report["steps"].values())
         assert {"preflight", "start", "gate", "switch", "probe", "retire"} <= set(run.report["steps"])
-        assert run.report["prober"]["failed"] == run.report["prober"]["websockets_cut"] == 0, run.report["prober"]
+        assert run.report["prober"]["failed"] == run.report["prober"]["websockets_cut"] == 0, str(run.report["prober"])
         # It looked at something.
         assert run.report["prober"]["requests"] > 0
         assert run.report["prober"]["websockets"] > 0

@@ -42,7 +42,7 @@ def test_a_product_that_lacks_something_is_released(fleet: Fleet, lacks: dict[st
     fleet.check(wanted, run)
     assert run.report["outcome"] == "released"
     assert run.report["prober"]["requests"] > 0
-    assert run.report["prober"]["failed"] == 0, run.report["prober"]
+    assert run.report["prober"]["failed"] == 0, str(run.report["prober"])
 
 
 def test_what_no_version_field_costs(fleet: Fleet):

@@ -30,7 +30,7 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
     version = fleet.other()
     run = fleet.deploy(version, **ROLLING)
     fleet.check(version, run)
-    assert run.report["prober"]["failed"] == 0, run.report["prober"]
+    assert run.report["prober"]["failed"] == 0, str(run.report["prober"])
     assert run.output.count("release: roll took") == len(fleet.app)
     # Where a restore can go back to, as the hosts have noted too.
     assert run.report["restore_point"]["name"].startswith(f"before-{version}-"), run.report["restore_point"]
@@ -49,7 +49,7 @@ def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
     run = fleet.refused(wanted, **ROLLING, app_backend_command=ends, app_backend_start_seconds=15)
     assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.excerpt
     fleet.check(before, run)
-    assert run.report["prober"]["failed"] == 0, run.report["prober"]
+    assert run.report["prober"]["failed"] == 0, str(run.report["prober"])
 
 
 @pytest.mark.extended("release-ways")
