@@ -454,11 +454,12 @@ def adoption_clashes(name: str, variable: str, there: dict[str, t.Any], stack: s
         more = "" if owner else ", or set container_service_adopt_volumes: true to take it over with its data"
         return [f"volume {name} exists and {whose}: name another in {variable}{more}"]
     written, lock = there.get("written_s"), there.get("lock", "")
-    if written is not None and written < (RECENT_WITH_LOCK if lock else RECENT):
+    recent = RECENT_WITH_LOCK if lock else RECENT
+    if written is not None and written < recent:
         signs = f"its file {lock} says that a server uses it, and" if lock else "it may be in use:"
         message = (
             f"volume {name} cannot be taken over: {signs} the last write was {written} s ago. Stop what uses it, and run this again "
-            f"{(RECENT_WITH_LOCK if lock else RECENT) // 60} minutes after; or name another volume in {variable}"
+            f"{recent - written} s later; or name another volume in {variable}"
         )
         return [message]
     return []

@@ -168,6 +168,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_
 CONTENT_LIMIT = 65536
 # By which servers say that they use a folder: PostgreSQL, and SQLite in Chroma while it is open.
 LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
+# What Redis leaves in a volume.
+REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 # Of a foreign volume, at most this many files are checked.
 ENTRIES_LOOKED_AT = 2000
 # Where the kernel lists processes and control groups.
@@ -378,8 +380,8 @@ def read_volumes(engine: Engine, stack: str, state: dict[str, t.Any]) -> None:
 def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
     """Return who owns a volume's root and what is in it; of a foreign one also whether it seems to be in use.
 
-    ``written_s`` are the seconds since the last write that a look at the upper folders finds, and ``lock`` the file by which a server says
-    that it runs, or that it ended in a crash.
+    ``written_s`` are the seconds since the last write that a look at the upper folders finds, or None where a server of this kind is known
+    to have ended, and ``lock`` the file by which a server says that it runs, or that it ended in a crash.
     """
     try:
         info, names = os.stat(place), [name for name in os.listdir(place) if name != "lost+found"]
@@ -391,6 +393,8 @@ def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
         found["pg_version"] = read_text(os.path.join(place, "PG_VERSION")).strip()
     if not ours:
         found["lock"] = next((name for name in LOCK_FILES if name in names), "")
+        if not found["lock"] and server_has_ended(place, names):
+            return {**found, "written_s": None}
         newest, left = 0.0, ENTRIES_LOOKED_AT
         for folder, folders, files in os.walk(place):
             if folder.count("/") - place.count("/") >= 1:
@@ -401,6 +405,24 @@ def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
             left -= min(left, len(files))
         found["written_s"] = max(0, int(time.time() - newest)) if newest else None
     return found
+
+
+def server_has_ended(place: str, names: list[str]) -> bool:
+    """Tell whether no server can run on this volume without a lock file: PostgreSQL has one, and Redis works in the folder of its data."""
+    if "PG_VERSION" in names:
+        return True
+    return any(name in names for name in REDIS_FILES) and not any(
+        same_folder(place, f"{PROCESSES}/{process}/cwd") for process in os.listdir(PROCESSES) if process.isdigit()
+    )
+
+
+def same_folder(one: str, other: str) -> bool:
+    """Tell whether two paths lead to one folder, whatever a container calls it."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        # The process has ended meanwhile, or is one of the kernel.
+        return False
 
 
 def volumes_of(mounts: list[dict[str, t.Any]], places: dict[str, str]) -> dict[str, str]:

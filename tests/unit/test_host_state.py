@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,18 @@ def test_a_volume_is_described_with_its_content_and_its_users(tmp_path: Path):
     os.utime(volume / "pg_wal/1")
     assert host_state.describe_volume(str(volume), ours=False)["written_s"] < 60
     assert "lock" not in host_state.describe_volume(str(volume), ours=True)
+    # A server that ended well has removed it.
+    (volume / "postmaster.pid").unlink()
+    assert host_state.describe_volume(str(volume), ours=False)["written_s"] is None
     assert host_state.describe_volume(str(tmp_path / "elsewhere"), ours=False)["empty"] is None
+
+
+def test_a_volume_of_redis_is_in_use_while_a_process_works_in_it(tmp_path: Path):
+    (tmp_path / "dump.rdb").write_text("REDIS")
+    with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as server:
+        assert host_state.describe_volume(str(tmp_path), ours=False)["written_s"] < 60
+        server.kill()
+    assert host_state.describe_volume(str(tmp_path), ours=False)["written_s"] is None
 
 
 def test_a_volume_is_found_behind_a_folder_of_the_host_too():
