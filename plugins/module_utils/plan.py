@@ -419,13 +419,16 @@ def volume_clashes(service: Declaration, container: str, stack: str, state: Stat
         if there is None:
             continue
         variable, found_before = volume.get("variable") or "the declaration", len(found)
+        # One that was taken over has no label of the stack, but the stack's container.
+        mounting = [actual] if actual and name in actual.get("volumes", {}) else []
+        ours = any(item["labels"].get("slipway.stack") == stack for item in [there, *mounting])
         found += [
             f"volume {name} is used by the container {user['name']} ({user['status']}), which is not of the stack {stack}. Two servers on "
             f"one volume destroy its data: remove that container (`docker rm -f {user['name']}` keeps the volume), or name another volume "
             f"in {variable}"
-            for user in users_of_volume(name, volume, there, stack, state)
+            for user in users_of_volume(name, volume, ours, state)
         ]
-        if there["labels"].get("slipway.stack") != stack and len(found) == found_before:
+        if not ours and len(found) == found_before:
             found += adoption_clashes(name, variable, there, stack, adopt)
         uid = wanted_uid(service, state)
         if uid is not None and there.get("uid") not in (None, uid) and there.get("empty") is False and volume.get("mode", "rw") == "rw":
@@ -433,9 +436,8 @@ def volume_clashes(service: Declaration, container: str, stack: str, state: Stat
     return found
 
 
-def users_of_volume(name: str, volume: dict[str, t.Any], there: dict[str, t.Any], stack: str, state: State) -> list[dict[str, t.Any]]:
+def users_of_volume(name: str, volume: dict[str, t.Any], ours: bool, state: State) -> list[dict[str, t.Any]]:
     """Return the containers that are not the stack's and may write to a volume, now or once they are started."""
-    ours = there["labels"].get("slipway.stack") == stack
     found = []
     for other, container in sorted(state["foreign_containers"].items()):
         mode = container.get("volumes", {}).get(name)

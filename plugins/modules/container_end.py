@@ -68,7 +68,7 @@ def failure_of(engine: Engine, name: str, timeout: float) -> str:
 
 
 def end(engine: Engine, name: str, timeout: float, log_lines: int) -> str:
-    """Wait for a container's end and remove it; return why it did not end well and how to mend it, or an empty string."""
+    """Wait for a container's end and remove it; return why it did not end well and how to fix it, or an empty string."""
     failure = failure_of(engine, name, timeout)
     explained = Watch(engine, name).explain(failure, log_lines) if failure else ""
     if engine.inspect(name) is not None:

@@ -408,7 +408,7 @@ def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:
 
 
 def server_has_ended(place: str, names: list[str]) -> bool:
-    """Tell whether no server can run on this volume without a lock file: PostgreSQL has one, and Redis works in the folder of its data."""
+    """Return whether no server runs on a volume without a lock file: PostgreSQL has one, and Redis works in the folder of its data."""
     if "PG_VERSION" in names:
         return True
     return any(name in names for name in REDIS_FILES) and not any(
@@ -417,7 +417,7 @@ def server_has_ended(place: str, names: list[str]) -> bool:
 
 
 def same_folder(one: str, other: str) -> bool:
-    """Tell whether two paths lead to one folder, whatever a container calls it."""
+    """Return whether two paths lead to one folder, whatever a container calls it."""
     try:
         return os.path.samefile(one, other)
     except OSError:

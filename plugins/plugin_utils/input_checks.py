@@ -122,7 +122,7 @@ def check_hosts(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], boo
     Args:
         forms: Forms of the inputs.
         get: Returns a variable's value.
-        is_set: Tells whether the inventory sets an input.
+        is_set: Returns whether the inventory sets an input.
         known: The hosts.
     """
     return [

@@ -51,7 +51,7 @@ def test_the_end_of_a_container_is_judged(states: list[Any], failure: str):
 
 
 def test_a_migration_that_fails_is_explained_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As a service that does not come up is: with the input that mends it, and a log that outlives the container."""
+    """As a service that does not come up is: with the input that fixes it, and a log that outlives the container."""
     monkeypatch.setattr(health, "LOG_FOLDER", str(tmp_path))
     engine = FakeEngine({"Status": "exited", "ExitCode": 1})
     told = end(engine, "slipway-migrate-green", 1, 20)

@@ -293,6 +293,17 @@ def test_what_is_not_the_stacks_is_not_touched(state: dict[str, Any]) -> None:
     assert plan(state, adopt=True)["needed"] == []
 
 
+def test_a_volume_that_was_taken_over_is_the_stacks(state: dict[str, Any]) -> None:
+    """It cannot be given a label, and its server runs: only the container that was taken over with it shows whose it is."""
+    state["volumes"]["redis_data"] |= {"labels": {}, "empty": False, "written_s": 0, "lock": "postmaster.pid"}
+    state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
+    for adopt in (True, False):
+        assert plan(state, STORE, adopt=adopt)["needed"] == []
+    state["containers"]["slipway-redis"]["labels"] = {}
+    with pytest.raises(DeclarationError, match="container_service_adopt_volumes"):
+        plan(state, STORE)
+
+
 def test_a_volume_of_another_stack_is_named_with_the_variable_to_change(state: dict[str, Any]) -> None:
     state["volumes"]["redis_data"]["labels"] = {"slipway.stack": "shop"}
     declared = {**DECLARED, "volumes": [{**DECLARED["volumes"][0], "variable": "redis_volume"}]}

@@ -1,0 +1,83 @@
+"""An environment for the guestbook on the lab's host, in which the commands of a page are run as a reader runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from slipway_lab import BIN, ROOT, Lab, LabHost, operators_environment
+
+sys.path.insert(0, str(ROOT / "tests"))
+import docs_commands
+
+# What the pages call their environment.
+NAMED = "inventories/shop"
+
+
+def page_commands(page: Path) -> list[docs_commands.Command]:
+    """Return a page's commands on the controller and on hosts, in its order."""
+    return [item for item in docs_commands.commands([page]) if item.kind in ("command", "host")]
+
+
+class Environment:
+    """An environment folder with what a reader writes by hand: hosts and the site's name. All else comes from the page's commands."""
+
+    def __init__(self, lab: Lab, name: str, without: tuple[str, ...]) -> None:
+        """Create the folder; the groups in ``without`` are left out."""
+        self.lab = lab
+        of_lab = ROOT / "inventories" / lab.name
+        self.folder = ROOT / "inventories" / f"{lab.name}-{name}"
+        # Not in the environment's folder, all of which Ansible reads as an inventory.
+        self.reports = ROOT / ".lab" / lab.name / f"reports-{name}"
+        variables = self.folder / "group_vars/all"
+        self.remove()
+        variables.mkdir(parents=True)
+        (self.folder / ".gitignore").write_text("*\n")
+        hosts = yaml.safe_load((of_lab / "hosts.yml").read_text())
+        for group in without:
+            del hosts["all"]["children"][group]
+        (self.folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
+        shutil.copy(of_lab / "group_vars/all/lab.yml", variables / "10_environment.yml")
+        self.url = yaml.safe_load((variables / "10_environment.yml").read_text())["slipway_public_url"]
+
+    def run(self, command: str, fails: bool = False) -> str:
+        """Run a command of a page for this environment; return what it printed."""
+        done = subprocess.run(
+            command.replace(NAMED, f"inventories/{self.folder.name}"),
+            shell=True,
+            cwd=ROOT,
+            env=operators_environment() | {"PATH": f"{BIN}:{os.environ['PATH']}", "SLIPWAY_REPORTS_DIR": str(self.reports)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, f"{command}\n{output[-6000:]}"
+        return output
+
+    def empty_host(self) -> LabHost:
+        """Return the host, after everything that another test left there is gone."""
+        host = self.lab.hosts["lab1"]
+        if host.containers():
+            self.run(f"ansible-playbook playbooks/destroy.yml -i {NAMED} -e slipway_destroy=slipway")
+        host.run("docker ps --all --quiet | xargs --no-run-if-empty docker rm --force")
+        host.run("docker volume ls --quiet | xargs --no-run-if-empty docker volume rm")
+        return host
+
+    def report(self, playbook: str) -> dict[str, Any]:
+        """Return the report of a playbook's last run."""
+        return dict(json.loads((self.reports / f"{playbook}-latest.json").read_text()))
+
+    def site(self) -> httpx.Client:
+        """Return the site as a browser has it."""
+        return httpx.Client(base_url=self.url, verify=False, timeout=30)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
