@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
-from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reason
+from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reasons
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, role_folders
 
 RUNNER = "container_service"
@@ -114,4 +114,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
         )
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
-        return sentences + [stale_reason(name) for name in plan["stale"]]
+        return sentences + stale_reasons(plan)

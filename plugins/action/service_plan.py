@@ -14,7 +14,7 @@ from ansible.utils.display import Display
 from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
-from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reason
+from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reasons
 
 display = Display()
 
@@ -53,9 +53,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
         except DeclarationError as error:
             raise AnsibleActionFail(f"{(task_vars or {}).get('inventory_hostname', '')}: {error}") from error
-        differs = bool(plan["stale"] or [item for item in plan["needed"] if not item["wait_only"]])
+        differs = bool(plan["stale"] or plan["stale_folders"] or [item for item in plan["needed"] if not item["wait_only"]])
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
-        sentences += [stale_reason(name) for name in plan["stale"]]
+        sentences += stale_reasons(plan)
         host = (task_vars or {}).get("inventory_hostname", "")
         for sentence in sentences:
             display.display(f"  {host}: {sentence}")

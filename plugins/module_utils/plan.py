@@ -19,6 +19,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.environment_values import environment_of
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
+from ansible_collections.slipway.stack.plugins.module_utils.removal import folders_without_service
 
 Declaration = dict[str, t.Any]
 State = dict[str, t.Any]
@@ -665,10 +666,11 @@ def plan_service(
     }
 
 
-def stale_reason(container: str) -> str:
-    """Return why a container goes that is not declared."""
-    left = container.endswith((NEXT, BEFORE, TRIAL))
-    return f"{container}: " + ("was left by an interrupted run" if left else "is no longer declared")
+def stale_reasons(plan: dict[str, t.Any]) -> list[str]:
+    """Return why containers and folders go that are not declared."""
+    left = {name: name.endswith((NEXT, BEFORE, TRIAL)) for name in plan["stale"]}
+    reasons = [f"{name}: " + ("was left by an interrupted run" if left[name] else "is no longer declared") for name in left]
+    return reasons + [f"folder {name}: its service has no container" for name in plan["stale_folders"]]
 
 
 def plan_services(
@@ -683,7 +685,7 @@ def plan_services(
     adopt: bool,
     run_one_shots: bool = False,
 ) -> dict[str, t.Any]:
-    """Return the plans of all services of one owner, in the order given, and its containers that are not declared.
+    """Return the plans of all services of one owner, in the order given, and its containers and folders that are not declared.
 
     A one-shot service is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``.
 
@@ -707,6 +709,14 @@ def plan_services(
         if plan["one_shot"]:
             plan["needed"] = bool(replaced) or run_one_shots
             plan["reasons"] = [f"{', '.join(replaced)} will be made" if replaced else "it was asked for"] if plan["needed"] else []
+    kinds: set[str] = set()
+    for plan, item in zip(plans, declared, strict=True):
+        plan["try"] = plan["keep"]
+        if plan["needed"] and plan["replaced"]:
+            # Replicas differ in nothing that a trial shows.
+            kind = fingerprint({field: value for field, value in item.items() if field not in ("name", "ports")})
+            plan["try"] |= kind not in kinds
+            kinds.add(kind)
     containers = {plan["container"] for plan in plans}
     containers |= {name + BEFORE for name in containers if name not in state["containers"]}
     stale = sorted(
@@ -714,4 +724,12 @@ def plan_services(
         for name, container in state["containers"].items()
         if container["labels"].get("slipway.owner") == owner and name not in containers
     )
-    return {"services": plans, "needed": [plan for plan in plans if plan["needed"]], "stale": stale}
+    # That of a one-shot service goes with its container.
+    staying = set(state["containers"]) - set(stale) | {plan["container"] for plan in plans if not plan["one_shot"]}
+    folders = {path.removeprefix(f"{root}/{stack}/").partition("/")[0] for path in state["files"] if path.startswith(f"{root}/{stack}/")}
+    return {
+        "services": plans,
+        "needed": [plan for plan in plans if plan["needed"]],
+        "stale": stale,
+        "stale_folders": folders_without_service(folders, staying, stack, owner),
+    }

@@ -92,6 +92,19 @@ def remove_entry(top: str, name: str) -> bool:
     return True
 
 
+def folders_without_service(names: t.Iterable[str], containers: t.Container[str], stack: str, owner: str) -> list[str]:
+    """Return the folders of a slot's services that have no container, such as those of a release that failed; they hold secrets.
+
+    Args:
+        names: names of the folders of a stack.
+        containers: names of all containers.
+        stack: name of the stack.
+        owner: owner of the slot's containers; others than slots have no such folders.
+    """
+    wanted = re.compile(rf".+-{owner.removeprefix('app-')}(-[0-9]+)?") if owner in ("app-blue", "app-green") else re.compile("(?!)")
+    return sorted(name for name in names if wanted.fullmatch(name) and f"{stack}-{name}" not in containers)
+
+
 def stack_units(stack: str, folder: str) -> list[str]:
     """Return the names of a stack's units in a folder of systemd's, as they are there."""
     wanted = re.compile(rf"slipway-{re.escape(stack)}-(backup|drill|firewall)\.(timer|service)")

@@ -19,6 +19,10 @@ options:
     description: Name of the container.
     type: str
     required: true
+  folder:
+    description: Folder of its configuration and secrets, which goes with it.
+    type: path
+    required: true
   timeout:
     description: Seconds that it may take.
     type: float
@@ -32,6 +36,7 @@ EXAMPLES = r"""
 - name: Wait for the migration
   slipway.stack.container_end:
     container: slipway-migrate-green
+    folder: /etc/slipway/slipway/migrate-green
     timeout: 600
 """
 
@@ -42,6 +47,7 @@ seconds:
   type: float
 """
 
+import os
 import time
 from urllib.parse import quote
 
@@ -49,6 +55,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.health import INTERVAL, Watch
+from ansible_collections.slipway.stack.plugins.module_utils.removal import RemovalError, remove_entry
 
 
 def failure_of(engine: Engine, name: str, timeout: float) -> str:
@@ -81,6 +88,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "container": {"type": "str", "required": True},
+            "folder": {"type": "path", "required": True},
             "timeout": {"type": "float", "required": True},
             "log_lines": {"type": "int", "default": 20},
         }
@@ -88,7 +96,8 @@ def main() -> None:
     began = time.monotonic()
     try:
         failure = end(Engine(), module.params["container"], module.params["timeout"], module.params["log_lines"])
-    except EngineError as error:
+        remove_entry(*os.path.split(module.params["folder"]))
+    except (EngineError, RemovalError, OSError) as error:
         module.fail_json(msg=str(error))
     seconds = round(time.monotonic() - began, 2)
     if failure:

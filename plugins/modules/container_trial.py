@@ -33,8 +33,8 @@ options:
     required: true
   command:
     description: >-
-      Command that shows whether all is good; C({revision}) stands for the revision's name. Empty makes the container and does not start it,
-      which shows whether the engine takes its options.
+      Command that shows whether all is good; C({revision}) stands for the revision's name. Without one, the service's own program is
+      started and ended at once, which shows whether the engine takes its options, and whether the program is in the image.
     type: list
     elements: str
     default: []
@@ -88,6 +88,7 @@ seconds:
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
 import typing as t
@@ -107,6 +108,40 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 INTERVAL = 0.1
+#: By these a trial that was killed is found.
+KEPT_LABELS = ("slipway.stack", "slipway.owner", "slipway.version")
+#: What the engine says of an option, and how the names of the inputs end that it comes from.
+ABOUT = (
+    (re.compile(r"no program|no command|exec format|entrypoint"), ("entrypoint", "command")),
+    (re.compile(r"\b(user|group|passwd)\b"), ("user",)),
+    (re.compile(r"rlimit|ulimit"), ("ulimits",)),
+    (re.compile(r"memory", re.IGNORECASE), ("memory_mb",)),
+    (re.compile(r"\bcpus?\b", re.IGNORECASE), ("cpus",)),
+    (re.compile(r"mount|tmpfs|volume"), ("tmpfs", "volumes")),
+)
+PROGRAM = re.compile(r'exec: "(?P<program>[^"]*)": (?P<why>.*?)(: unknown)?$')
+
+
+class EngineRefusedError(RefusedError):
+    """The engine does not make or start the container."""
+
+
+def inputs_about(text: str, inputs: list[str]) -> list[str]:
+    """Return those of the inputs that a message of the engine is about, or all where it does not say."""
+    for pattern, ends in ABOUT:
+        found = [name for name in inputs if re.search(rf"[_.]({'|'.join(ends)})$", name)]
+        if pattern.search(text) and found:
+            return found
+    return inputs
+
+
+def refused(what: str, image: str, error: EngineError) -> EngineRefusedError:
+    """Return what to say of a container that the engine does not make or start."""
+    found = PROGRAM.search(str(error))
+    if found:
+        why = f"image {image} has no program {found['program']!r} that its user may run ({found['why']}): name another, or its whole path"
+        return EngineRefusedError(f"{what} cannot be started: {why}")
+    return EngineRefusedError(f"{what} cannot be started: {str(error).rpartition('container init: ')[2].removesuffix(': unknown')}")
 
 
 def megabytes(size: str) -> int:
@@ -121,15 +156,18 @@ def without_data(options: dict[str, t.Any], uid: int, gid: int) -> dict[str, str
     return empty | dict(item.split(":", 1) for item in options.get("tmpfs", []))
 
 
-def request_body(options: dict[str, t.Any], command: list[str], binds: list[str], uid: int, gid: int) -> dict[str, t.Any]:
+def request_body(
+    options: dict[str, t.Any], entrypoint: list[str], command: list[str], binds: list[str], uid: int, gid: int
+) -> dict[str, t.Any]:
     """Return what the engine is asked for: the container of these options without data, network, ports, health check and restarts."""
     ulimits = [limit.split(":") for limit in options.get("ulimits", [])]
-    labels = {name: value for name, value in options.get("labels", {}).items() if name in ("slipway.stack", "slipway.owner")}
+    labels = {name: value for name, value in options.get("labels", {}).items() if name in KEPT_LABELS}
     return {
         "Image": options["image"],
         "User": options.get("user", ""),
-        "Entrypoint": command[:1] or ["true"],
-        "Cmd": command[1:],
+        # Of the image where none is given; an entrypoint that is given stands without the image's command.
+        **({"Entrypoint": entrypoint} if entrypoint else {}),
+        **({"Cmd": command} if command or entrypoint else {}),
         "Env": [f"{name}={value}" for name, value in options.get("env", {}).items()],
         "Labels": labels,
         "NetworkDisabled": True,
@@ -169,12 +207,11 @@ def write_trial(place: str, options: dict[str, t.Any], uid: int, gid: int) -> li
 
 
 def run_to_end(engine: Engine, container: str, what: str, timeout: float, log_lines: int) -> None:
-    """Run a container that was made to its end.
+    """Wait for the end of a container that was started.
 
     Raises:
         RefusedError: it fails, or takes too long; the message holds what it wrote.
     """
-    engine.request("POST", f"/containers/{container}/start")
     deadline = time.monotonic() + timeout
     while True:
         state = (engine.inspect(container) or {"State": {"Status": "gone"}})["State"]
@@ -194,39 +231,54 @@ def remove(engine: Engine, container: str) -> None:
         engine.request("DELETE", f"/containers/{quote(container)}", {"force": 1, "v": 1})
 
 
+def programs(options: dict[str, t.Any], command: list[str]) -> list[tuple[list[str], list[str]]]:
+    """Return what is to be started, each as entrypoint and command: what shows whether all is good, or the service's own program."""
+    if command:
+        return [(command[:1], command[1:])]
+    own = (options.get("entrypoint", []), options.get("command", []))
+    # A wrapper would become the program only once it runs.
+    return [(options["wrapper"], []), own] if "wrapper" in options else [own]
+
+
 def attempt(options: dict[str, t.Any], engine: Engine) -> tuple[int, int]:
     """Do what the module's documentation says; return the numbers of the container's user and group.
 
     Raises:
         RefusedError: something is wrong with what was to be tried.
-        EngineError: the engine refuses an option.
+        EngineRefusedError: the engine refuses an option, or the program.
     """
-    uid, gid = container_user(engine, options["image"], options["user"], options["non_root"])
-    for volume in options["volumes"]:
-        volume_to_give(engine, volume, uid)
     name, place = f"{options['container']}-trial", os.path.join(options["folder"], "trial")
     what = f"The trial of the new {options['container']}"
+    try:
+        uid, gid = container_user(engine, options["image"], options["user"], options["non_root"])
+    except EngineError as error:
+        raise EngineRefusedError(f"{what} cannot be made: {error}. Nothing was changed") from error
+    for volume in options["volumes"]:
+        volume_to_give(engine, volume, uid)
     remove(engine, name)
     shutil.rmtree(place, ignore_errors=True)
     try:
         make_folder(place)
         command = [part.replace("{revision}", options["revision"]) for part in options["command"]]
         binds = write_trial(place, options, uid, gid)
-        body = request_body(options["options"], command, binds, uid, gid)
-        try:
-            made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body))
-        except EngineError as error:
-            raise RefusedError(f"{what} cannot be made: {error}") from error
-        if command:
+        for entrypoint, arguments in programs(options["options"], command):
+            remove(engine, name)
+            body = request_body(options["options"], entrypoint, arguments, binds, uid, gid)
             try:
-                run_to_end(engine, made["Id"], what, options["timeout"], options["log_lines"])
+                made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body))
+                engine.request("POST", f"/containers/{made['Id']}/start")
             except EngineError as error:
-                raise RefusedError(f"{what} cannot be started: {error}") from error
+                raise refused(what, options["image"], error) from error
+            if command:
+                run_to_end(engine, made["Id"], what, options["timeout"], options["log_lines"])
     except RefusedError as error:
-        raise RefusedError(f"{error}\nNothing was changed: {options['container']} runs on as it is.") from error
+        raise type(error)(f"{error}\nNothing was changed: what runs goes on as it is.") from error
     finally:
         remove(engine, name)
         shutil.rmtree(place, ignore_errors=True)
+        # A service that is new has no folder yet.
+        with contextlib.suppress(OSError):
+            os.rmdir(options["folder"])
     return uid, gid
 
 
@@ -249,7 +301,8 @@ def main() -> None:
         uid, gid = attempt(module.params, engine)
         entrypoint, command = engine.image_command(module.params["image"])
     except RefusedError as error:
-        module.fail_json(msg=f"{error}{look_at(module.params['judged_inputs'])}")
+        judged = module.params["judged_inputs"]
+        module.fail_json(msg=f"{error}{look_at(inputs_about(str(error), judged) if isinstance(error, EngineRefusedError) else judged)}")
     except (EngineError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, uid=uid, gid=gid, entrypoint=entrypoint, command=command, seconds=round(time.monotonic() - began, 2))

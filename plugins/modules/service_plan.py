@@ -86,6 +86,11 @@ stale:
   returned: success
   type: list
   elements: str
+stale_folders:
+  description: Names of folders of the owner's services that have no container.
+  returned: success
+  type: list
+  elements: str
 reasons:
   description: What differs, a sentence each.
   returned: success

@@ -210,7 +210,7 @@ def trial(tmp_path: Path) -> Iterator[dict[str, Any]]:
     yield options
     left = subprocess.run(["docker", "ps", "-aq", "--filter", f"name={name}"], capture_output=True, text=True, check=True).stdout
     assert left == ""
-    assert [path.name for path in tmp_path.rglob("*")] in ([], ["redis"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
@@ -220,7 +220,7 @@ def trial(tmp_path: Path) -> Iterator[dict[str, Any]]:
         ({}, ""),
         ({"secrets": {"users.acl": "user x +@nosuch\n"}}, r"(?s)ended with status 1:.*users\.acl:1.*Nothing was changed"),
         ({"config": {"redis.conf": "nonsense\n"}}, "Bad directive"),
-        ({"command": ["nosuchprogram"]}, "cannot be started: .*nosuchprogram"),
+        ({"command": ["nosuchprogram"]}, "cannot be started: image redis:7-alpine has no program 'nosuchprogram' that its user may run"),
         ({"user": "nobody_knows"}, "has no user 'nobody_knows'"),
         ({"user": "root"}, "would run as root"),
         ({"command": ["sleep", "60"], "timeout": 0.5}, "has not ended within"),
@@ -242,6 +242,51 @@ def test_a_trial_finds_options_that_the_engine_refuses(trial: dict[str, Any], op
 
 
 @pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({}, ""),
+        ({"entrypoint": ["sleep"], "command": ["60"]}, ""),
+        # Without the image's command, which its entrypoint would start.
+        ({"wrapper": ["/bin/sh"], "command": ["redis-server"]}, ""),
+        ({"entrypoint": ["../x"]}, r"no program '\.\./x' that its user may run \(.*no such file"),
+        ({"entrypoint": ["nosuch"]}, r"no program 'nosuch' that its user may run \(executable file not found"),
+        ({"entrypoint": ["/etc/passwd"]}, r"no program '/etc/passwd' that its user may run \(.*permission denied"),
+        ({"wrapper": ["/bin/nosuch"]}, "no program '/bin/nosuch'"),
+        ({"wrapper": ["/bin/sh"], "entrypoint": ["nosuch"]}, "no program 'nosuch'"),
+        ({"ulimits": ["nofile:9999999999:9999999999"]}, "rlimit"),
+        ({"volumes": ["v:/proc:rw"]}, "/proc"),
+        ({"memory": "1M", "memory_swap": "1M"}, "Minimum memory limit"),
+    ],
+)
+def test_a_trial_without_a_command_starts_the_services_own_program(trial: dict[str, Any], own: dict[str, Any], message: str):
+    given = {**trial, "command": [], "options": {**trial["options"], **own}}
+    if not message:
+        assert container_trial.attempt(given, Engine()) == (999, 1000)
+        return
+    with pytest.raises(container_trial.EngineRefusedError, match=message):
+        container_trial.attempt(given, Engine())
+
+
+@pytest.mark.parametrize(
+    ("message", "ends"),
+    [
+        ("cannot be started: image x has no program 'y' that its user may run (no such file): name another", {"entrypoint", "command"}),
+        ("image x has no user 'y' in its /etc/passwd", {"user"}),
+        ("Minimum memory limit allowed is 6MB", {"memory_mb"}),
+        ("range of CPUs is from 0.01 to 2.00", {"cpus"}),
+        ("error mounting tmpfs to rootfs", {"tmpfs", "volumes"}),
+        ("something new", {"entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpus"}),
+    ],
+)
+def test_a_refusal_names_the_inputs_that_it_is_about(message: str, ends: set[str]):
+    fields = ("entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpus")
+    for written in ("app_x_{}", "app_services.x.{}"):
+        named = container_trial.inputs_about(message, [written.format(field) for field in fields])
+        assert set(named) == {written.format(end) for end in ends}
+
+
+@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
 def test_a_trial_that_was_killed_does_not_block_the_next(trial: dict[str, Any]):
     Path(trial["folder"], "trial/secrets").mkdir(parents=True)
     Path(trial["folder"], "trial/secrets/old").write_text("left")
@@ -253,7 +298,7 @@ def test_what_is_tried_has_no_data_and_no_network():
     declared = {"name": "redis", "image": "redis", "memory_mb": 64, "cpus": 0.5, "healthcheck": {"test": ["NONE"]}}
     declared |= {"volumes": [{"name": "redis_data", "path": "/data"}], "ports": [{"address": "10.0.0.1", "port": 1, "container_port": 1}]}
     options = container_options(normalize(declared), "s", "/etc/slipway", "redis", "1.45")
-    body = container_trial.request_body(options, ["true"], [], 999, 1000)
+    body = container_trial.request_body(options, ["true"], [], [], 999, 1000)
     assert "redis_data" not in json.dumps(body)
     assert body["HostConfig"]["NetworkMode"] == "none"
     assert "PortBindings" not in body["HostConfig"]

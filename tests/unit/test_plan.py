@@ -245,6 +245,34 @@ def test_stale_containers_of_the_owner_are_named(state: dict[str, Any]) -> None:
     assert plan(state)["stale"] == ["slipway-redis-2"]
 
 
+def test_one_of_all_replicas_that_are_made_is_tried(state: dict[str, Any]) -> None:
+    replica = {**DECLARED, "volumes": []}
+    declared = [{**replica, "name": "web-1"}, {**replica, "name": "web-2"}, {**replica, "name": "api-1", "command": ["x"]}, DECLARED]
+    arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False}
+    found = plan_services(declared, state, **arguments)["services"]
+    assert {item["name"]: item["try"] for item in found} == {"web-1": True, "web-2": False, "api-1": True, "redis": False}
+
+
+@pytest.mark.parametrize(
+    ("folder", "owner", "goes"),
+    [
+        ("web-blue-2", "app-blue", True),
+        ("migrate-blue", "app-blue", True),
+        ("web-green-2", "app-blue", False),
+        ("release", "app-blue", False),
+        ("web-blue-2", "redis", False),
+    ],
+)
+def test_folders_of_a_slot_go_whose_containers_never_came(state: dict[str, Any], folder: str, owner: str, goes: bool) -> None:
+    state["files"][f"/etc/slipway/slipway/{folder}/secrets/key"] = {"mode": "0400", "uid": 999}
+    assert plan(state, owner=owner)["stale_folders"] == ([folder] if goes else [])
+    state["containers"][f"slipway-{folder}"] = {**state["containers"]["slipway-redis"], "labels": {"slipway.owner": "app-green"}}
+    assert plan(state, owner=owner)["stale_folders"] == []
+    # In the same run as a container that is no longer declared.
+    state["containers"][f"slipway-{folder}"]["labels"]["slipway.owner"] = owner
+    assert plan(state, owner=owner)["stale_folders"] == ([folder] if goes else [])
+
+
 def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
     migrate = {"name": "migrate", "image": "redis:7-alpine", "memory_mb": 64, "cpus": 1, "one_shot": True}
     arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False}
@@ -362,7 +390,7 @@ def test_what_an_interrupted_replacement_has_left_goes(state: dict[str, Any], su
     state["containers"][f"slipway-redis{suffix}"]["labels"]["slipway.owner"] = "redis"
     found = plan(state)
     assert (found["needed"], found["stale"]) == ([], [f"slipway-redis{suffix}"])
-    assert plan_module.stale_reason(found["stale"][0]).endswith("was left by an interrupted run")
+    assert plan_module.stale_reasons(found)[0].endswith("was left by an interrupted run")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Remove the folders of a slot's services that have no container."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: service_folders
+author: The Slipway authors (!UNKNOWN)
+version_added: 0.1.0
+short_description: Remove the folders of a slot's services that have no container
+description:
+  - A service has a folder with its configuration and secrets on its host, which is written before its container is created. This removes
+    those of a slot whose container never came, or is gone.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  root:
+    description: Folder in which each stack has its own.
+    type: path
+    default: /etc/slipway
+  owner:
+    description: Value of the label C(slipway.owner) of the slot's containers; others than slots have no such folders.
+    type: str
+    required: true
+attributes:
+  check_mode:
+    description: Says what it would remove.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Remove what a failed release has written
+  slipway.stack.service_folders:
+    stack: slipway
+    owner: app-green
+"""
+
+RETURN = r"""
+removed:
+  description: Names of the folders that were removed, or would be.
+  returned: success
+  type: list
+  elements: str
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.removal import RemovalError, folders_without_service, remove_entry
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "root": {"type": "path", "default": "/etc/slipway"},
+            "owner": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    top = os.path.join(options["root"], options["stack"])
+    try:
+        containers = {name.lstrip("/") for short in Engine().containers() for name in short["Names"]}
+        names = os.listdir(top) if os.path.isdir(top) else []
+        found = folders_without_service(names, containers, options["stack"], options["owner"])
+        for name in [] if module.check_mode else found:
+            remove_entry(top, name)
+    except (EngineError, RemovalError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=bool(found), removed=found)
+
+
+if __name__ == "__main__":
+    main()
