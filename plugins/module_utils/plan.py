@@ -350,10 +350,8 @@ def converge_difference(service: Declaration, container: str, state: State) -> s
     if query["rc"] != 0:
         return f"its inner state cannot be read: {query['error'] or query['rc']}"
     desired, answer = converge["desired"], query["answer"]
-    if desired == answer:
-        return ""
-    parts = sorted(key for key in set(desired) | set(answer) if desired.get(key) != answer.get(key))
-    return f"its inner state differs in {', '.join(parts)}"
+    parts = sorted(key for key in desired if desired[key] != answer.get(key))
+    return f"its inner state differs in {', '.join(parts)}" if parts else ""
 
 
 def foreign_container(container: str, stack: str, state: State) -> None:

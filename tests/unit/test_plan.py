@@ -217,7 +217,7 @@ def test_a_secret_is_in_no_plan() -> None:
 def test_inner_state_is_compared(state: dict[str, Any]) -> None:
     declared = {**DECLARED, "converge": {"query": ["state"], "desired": {"users": ["a"]}, "apply": ["mend"], "apply_input": "x"}}
     state = agreeing_state(declared)
-    state["queries"]["slipway-redis"] = {"rc": 0, "answer": {"users": ["a"]}, "error": ""}
+    state["queries"]["slipway-redis"] = {"rc": 0, "answer": {"users": ["a"], "further": 1}, "error": ""}
     assert plan(state, declared)["needed"] == []
     state["queries"]["slipway-redis"]["answer"] = {"users": []}
     (needed,) = plan(state, declared)["needed"]

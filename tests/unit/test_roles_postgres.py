@@ -120,6 +120,26 @@ def test_secrets_are_in_secret_files_only() -> None:
     assert declaration(postgres_users=users)["secrets"] == secrets
 
 
+def test_extensions_that_the_running_image_lacks_are_refused_before_a_host_is_touched() -> None:
+    """Of another image nothing is known yet: its own check refuses them."""
+
+    def mistakes(image: str, image_id: str) -> list[str]:
+        state = {
+            "containers": {"s-postgres": {"image": "postgres:17-alpine", "image_id": image_id}},
+            "images": {"postgres:17-alpine": {"id": "sha256:a"}, "postgres:17": {"id": "sha256:b"}},
+            "queries": {"s-postgres": {"rc": 0, "answer": {"available_extensions": ["citext", "plpgsql"]}}},
+            "volumes": {},
+            "host": {"memory_mb": 8000, "cores": 4},
+        }
+        inputs = {"container_service_host_state": state, "postgres_image": image, "postgres_extensions": ["citext", "no_such"], **SECRETS}
+        return list(role_variable("postgres", "__postgres_mistakes", inputs))
+
+    assert mistakes("postgres:17-alpine", "sha256:a") == [
+        "postgres_extensions names what postgres:17-alpine does not have: no_such; remove it, or set postgres_image to an image that has it"
+    ]
+    assert mistakes("postgres:17-alpine", "sha256:older") == mistakes("postgres:17", "sha256:a") == []
+
+
 def test_users_change_neither_container_nor_commands() -> None:
     """What is fixed at creation does not depend on users, grants, extensions or networks."""
     plain = declaration()
@@ -254,7 +274,7 @@ class Server:
         status, printed = self.run(self.service["converge"]["query"])
         assert status == 0, printed
         answer, desired = json.loads(printed), self.service["converge"]["desired"]
-        return {key for key in {*answer, *desired} if answer.get(key) != desired.get(key)}
+        return {key for key in desired if answer.get(key) != desired[key]}
 
     def converge(self) -> None:
         """Apply the declared state."""

@@ -72,7 +72,7 @@ def test_what_a_change_costs() -> None:
     plain = declaration()
     other = declaration(redis_app_password="other", redis_memory_mb=400, redis_appendfsync="always", redis_app_rules=["~*", "+get"])
     changed = {(kind, name) for kind in ("config", "secrets") for name in plain[kind] if plain[kind][name] != other[kind][name]}
-    assert changed == {("config", "runtime.conf"), ("secrets", "users.acl"), ("secrets", "app_password")}
+    assert changed == {("config", "runtime.conf"), ("config", "rules"), ("secrets", "users.acl"), ("secrets", "app_password")}
     assert {plain[kind][name]["on_change"] for kind, name in changed} == {"reload", "none"}
     other = declaration(redis_admin_password="other", redis_settings={"hz": 20, "appendonly": False})
     assert other["secrets"]["admin_password"]["on_change"] == "restart"
@@ -251,6 +251,25 @@ def test_reload_fails_on_a_mistake(server: Server) -> None:
     assert status != 0
     assert "ERR" in printed
     assert server.health() == ""
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (None, ""),
+        (["~cache:*", "&*", "+get", "+config|get", "-@all", "(+set ~a)"], ""),
+        (["~*", "+bogus"], "redis_app_rules: Error in applying operation '+bogus': Unknown command or category name in ACL"),
+        (["+get|nosuch|more"], "redis_app_rules: Error in applying operation '+get|nosuch|more'"),
+    ],
+)
+def test_rules_are_checked_before_the_server_gets_them(tmp_path: Path, rules: list[str] | None, said: str) -> None:
+    """The check needs no server that runs, so that it is the same before a reload and before another container."""
+    there = Server(tmp_path)
+    there.declare(**({} if rules is None else {"redis_app_rules": rules}))
+    status, printed = there.run([part.replace("{revision}", "current") for part in there.service["validate"]])
+    assert (status == 0) == (not said), printed
+    assert said in printed
 
 
 @needs_server

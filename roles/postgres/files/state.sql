@@ -150,6 +150,8 @@ select jsonb_build_object(
     ) as markers, schema
     where any_of_them and rolname <> 'postgres'
   ),
+  -- Not compared: for the role, which refuses others.
+  'available_extensions', (select jsonb_agg(name order by name collate "C") from pg_available_extensions),
   'extensions', (
     select coalesce(jsonb_agg(extname order by extname collate "C"), '[]')
     from pg_extension, desired, schema
