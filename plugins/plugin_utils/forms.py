@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -222,6 +223,13 @@ def is_path(text: str) -> bool:
     )
 
 
+def is_file_path(text: str) -> bool | str:
+    """Tell whether a string can be the path of a file on the controller, where it may not exist yet."""
+    if text.endswith("/") or (is_line(text) and os.path.isdir(os.path.expanduser(text))):
+        return "the path of a file, not of a folder"
+    return bool(text.strip()) and is_line(text)
+
+
 def is_relative(text: str) -> bool:
     """Return whether a string is a relative path that stays below where it begins."""
     return is_line(text) and ".." not in text.split("/") and text[:1] not in ("/", "-")
@@ -419,7 +427,8 @@ KINDS: dict[str, Kind] = {
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
     # Files and images
     "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
-    "file": _text("the path of a file", lambda text: bool(text.strip()) and is_line(text)),
+    "any_path": _text("a path", lambda text: bool(text.strip()) and is_line(text)),
+    "file": _text("the path of a file", is_file_path),
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
     "version": _text("a version of letters, digits, _, . and -, as the tag of an image", pattern(r"(?a:\w[\w.-]{0,127})")),
@@ -602,8 +611,8 @@ def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, pat
         elif member is not None or name in form.required:
             yield from problems(form.fields[name], member, changed, f"{path}.{name}", name)
     missing = [name for name in form.required if name not in value]
-    # An empty dictionary stands for none.
-    if missing and value:
+    # An empty dictionary stands for none, but not in a list.
+    if missing and (value or path.endswith("]")):
         yield Wrong(path, None, f"lacks {' and '.join(missing)}", secret=True)
 
 

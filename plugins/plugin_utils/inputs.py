@@ -34,7 +34,7 @@ NOT_OURS = ("ansible_", "vault_", "__")
 #: Ansible's own variables with values that would end a run in words of Ansible's.
 CONNECTION = {"ansible_port": parsed("port"), "ansible_host": parsed("words")}
 #: Values of these kinds are shown whatever their variable is called.
-OPEN = {"list", "vault_name", "file", "boolean"}
+OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
 SHARED_FILE = "group_vars/all/00_shared.yml"
 
 

@@ -167,6 +167,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("uid", ["10001", 10001], ["0", "-1", "app", ""]),
     ("secret", ["t7Hq2Lw9Zx4Nv6Bk8Mr3"], ["t7Hq2Lw9Zx4Nv6Bk8Mr3\n", " t7Hq2Lw9Zx4Nv6Bk8Mr3", "t7Hq2Lw9Zx\x004Nv6Bk8Mr3", "short", None, 5]),
     ("git_ref or empty", ["", "main", "v1.0", "feature/x"], ["--upload-pack=x", "a b", "a..\n", None]),
+    ("file", ["x.pem", "/nonexistent/vault.yml", "~/key"], ["", " ", "a\nb", "/tmp", "~", "inventories/", None]),
     ("folder", ["backend", "a/b.c"], ["../x", "/etc", "-f", None]),
     ("text", ["One\nTwo"], ["a\x00b", ["x"], None, "a\x1bb"]),
 ]

@@ -118,6 +118,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"nginx_log_volume": "backup_data"}, "is the volume backup_data"),
     ({"app_backend_volumes": [{"name": "xx", "path": "/x", "mode": "rwx"}]}, "app_backend_volumes[0].mode is 'rwx', must be one of rw, ro"),
     ({"app_backend_volumes": [{"name": "xx"}]}, "app_backend_volumes[0] lacks path"),
+    ({"app_backend_volumes": [{}]}, "app_backend_volumes[0] lacks name and path"),
     ({"app_backend_volumes": [{"name": "xx", "path": "x"}]}, "app_backend_volumes[0].path is 'x', must be the absolute path"),
     (
         {"app_backend_volumes": [{"name": "xx", "path": "/x", "modus": "ro"}]},
