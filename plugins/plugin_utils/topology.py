@@ -170,13 +170,15 @@ class Topology:
         Args:
             changed_by: What brings its changes, as the descriptions have it; by default all but build.yml.
         """
-        wanted = changed_by or ("role", "release")
-        found = [service for service in self._services.values() if service.changed_by in wanted]
-        return list(dict.fromkeys(host for service in found for host in self.hosts(service.role)))
+        return list(dict.fromkeys(host for service in self._changed_by(*changed_by) for host in self.hosts(service.role)))
+
+    def group_names(self, *changed_by: str) -> list[str]:
+        """Return the groups whose hosts run a service; the argument is that of members."""
+        return [service.group for service in self._changed_by(*changed_by)]
 
     def turns(self) -> list[dict[str, Any]]:
         """Return the services that site.yml brings by their roles, each with the name of its role, in their turns."""
-        return [{"role": service.role, "name": service.name} for service in self._services.values() if service.changed_by == "role"]
+        return [{"role": service.role, "name": service.name} for service in self._changed_by("role")]
 
     def required_groups(self) -> list[str]:
         """Return the groups that need a host."""
@@ -184,13 +186,12 @@ class Topology:
 
     def optional_groups(self) -> list[str]:
         """Return the groups that a stack may do without."""
-        return [service.group for service in self._services.values() if not service.required and service.changed_by != "build"]
+        return [service.group for service in self._changed_by() if not service.required]
 
     def roles(self) -> list[dict[str, str]]:
         """Return which roles matter on the hosts of which group."""
-        found = [service for service in self._services.values() if service.changed_by != "build"]
-        pairs = [(service.group, HOST_ROLE) for service in found]
-        pairs += [(service.group, role) for service in found for role in (service.role, *service.roles)]
+        pairs = [(service.group, HOST_ROLE) for service in self._changed_by()]
+        pairs += [(service.group, role) for service in self._changed_by() for role in (service.role, *service.roles)]
         return [{"group": group, "role": role} for group, role in dict.fromkeys(pairs)]
 
     def groups(self) -> dict[str, list[str]]:
@@ -307,7 +308,7 @@ class Topology:
     def settings(self) -> dict[str, Any]:
         """Return what a recovery point says of the stack that it is of: the images of all services, and the groups."""
         # What the product's images are is in the record of its releases.
-        variables = {service.role: f"{service.role}_image" for service in self._services.values() if service.changed_by != "build"}
+        variables = {service.role: f"{service.role}_image" for service in self._changed_by()}
         images = {role: self._value(self._here, name) for role, name in variables.items() if name in self._services[role].images}
         return {"images": images, "groups": self.groups()}
 
@@ -318,8 +319,11 @@ class Topology:
             raise AnsibleError(f"no role {role} describes a service; described are: {', '.join(self._services)}")
         return self._services[role]
 
+    def _changed_by(self, *changed_by: str) -> list[Service]:
+        return [service for service in self._services.values() if service.changed_by in (changed_by or ("role", "release"))]
+
     def _on_host(self) -> list[Service]:
-        return [service for service in self._services.values() if self._here in self.hosts(service.role) and service.changed_by != "build"]
+        return [service for service in self._changed_by() if self._here in self.hosts(service.role)]
 
     def _stores(self) -> list[Service]:
         return [service for service in self._services.values() if service.store]
