@@ -136,7 +136,16 @@ def _no_key(content: bytes, file: str) -> str:
 
 
 def read_pair(certificate: bytes, key: bytes, certificate_file: str, key_file: str, names: Iterable[str], now: Now) -> Pair:
-    """Return a certificate and its key, with all that keeps them from being served."""
+    """Return a certificate and its key, with all that keeps them from being served.
+
+    Args:
+        certificate: content of the file with the certificate and its chain.
+        key: content of the file with the private key; may be the same file.
+        certificate_file: what to call the first file in a sentence.
+        key_file: what to call the second file.
+        names: host names that clients ask for; wildcards as nginx knows them. Regular expressions are not looked at.
+        now: the time to compare with, in UTC.
+    """
     pair = Pair()
     pair.chain, pair.certificate, problems = read_certificates(certificate, certificate_file)
     pair.private_key, pair.key, of_key = read_key(key, key_file)
@@ -147,22 +156,6 @@ def read_pair(certificate: bytes, key: bytes, certificate_file: str, key_file: s
     if pair.chain and pair.private_key is not None:
         pair.problems += _match_problems(pair, certificate_file, key_file)
     return pair
-
-
-def certificate_problems(
-    certificate: bytes, key: bytes, *, certificate_file: str, key_file: str, names: Iterable[str] = (), now: Now | None = None
-) -> list[str]:
-    """Return a sentence for everything that keeps a certificate from being served with a key.
-
-    Args:
-        certificate: content of the file with the certificate and its chain.
-        key: content of the file with the private key; may be the same file.
-        certificate_file: what to call the first file in a sentence.
-        key_file: what to call the second file.
-        names: host names that clients ask for; wildcards as nginx knows them. Regular expressions are not looked at.
-        now: the time to compare with, in UTC.
-    """
-    return read_pair(certificate, key, certificate_file, key_file, names, now or dt.datetime.now(dt.UTC)).problems
 
 
 def _day(moment: Now) -> str:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import authority_problems, certificate_problems
+from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import authority_problems, read_pair
 from conftest import ansible, role_variable
 
 NOW = dt.datetime.now(dt.UTC)
@@ -72,7 +72,7 @@ def pem(*items: Any, password: bytes = b"", der: bool = False) -> bytes:
 def problems(first: bytes, second: bytes | None = None, *names: str) -> list[str]:
     """Return the message about the two files."""
     second = pem(new_key()) if second is None else second
-    return certificate_problems(first, second, certificate_file="shop.pem", key_file="shop.key", names=names, now=NOW)
+    return read_pair(first, second, "shop.pem", "shop.key", names, NOW).problems
 
 
 AUTHORITY = certificate(key=new_key(9), subject="ca", issuer="ca", names=())
