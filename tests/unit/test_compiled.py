@@ -37,6 +37,11 @@ VALUES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def compiled_templates() -> None:
+    """Nothing is kept here but by what is tested."""
+
+
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The sources that Jinja compiles from now on, beginning with none kept."""
