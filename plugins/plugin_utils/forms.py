@@ -224,7 +224,7 @@ def is_path(text: str) -> bool:
 
 
 def is_file_path(text: str) -> bool | str:
-    """Tell whether a string can be the path of a file on the controller, where it may not exist yet."""
+    """Return whether a string can be the path of a file on the controller, where it may not exist yet."""
     if text.endswith("/") or (is_line(text) and os.path.isdir(os.path.expanduser(text))):
         return "the path of a file, not of a folder"
     return bool(text.strip()) and is_line(text)
