@@ -21,8 +21,6 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROL
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import RUNNER, Given, Inputs
 
 CONTROLLER = "localhost"
-#: Whose hosts keep recovery points.
-BACKUP_GROUP = "backup"
 
 
 def is_number(value: Any) -> bool:
@@ -108,8 +106,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             sources=tuple(str(source) for source in task_vars.get("ansible_inventory_sources") or ()),
         )
         inputs = Inputs(self._files, self._roles, views, self._inventory, given=given, secrets=arguments["secrets"], hidden=self._hidden)
-        if task_vars["groups"].get(BACKUP_GROUP):
-            inputs.keeps_points = True
         groups = preflight.check_groups(task_vars["groups"], arguments["required_groups"], arguments["optional_groups"])
         target = self._check_target(arguments, task_vars)
         return inputs.problems(groups, needs_shared=arguments["shared_variables"], target=target)

@@ -11,6 +11,7 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
@@ -18,6 +19,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import 
 #: Added to the published port by the second slot, so that both slots of a release can run at once.
 SLOT_OFFSET = {"blue": 0, "green": 100}
 CHAIN_LENGTH = 28
+#: The server of the product's volumes on its container network: role volume_server.
+SERVER, SERVER_PORT = "volume-server", 8873
 #: Memory in MB that a slot takes however little is known of it.
 LEAST_SLOT_MB = 256
 
@@ -193,6 +196,27 @@ def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
     return max(LEAST_SLOT_MB, -(-used // 2**20))
 
 
+def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> list[dict[str, t.Any]]:
+    """Return the product's volumes that belong to recovery points, each with ``host``, ``name``, ``address`` and ``port``.
+
+    Args:
+        hosts: names of the app hosts.
+        hostvars: Ansible's hostvars.
+        here: name of the backup host, which reaches the server on its own host by its service name.
+    """
+    found = []
+    for host in hosts:
+        values = hostvars[host]
+        # The check of its type reports what is not a list of dictionaries.
+        volumes = [volume for volume in values.get("app_backend_volumes", []) if isinstance(volume, t.Mapping) and "name" in volume]
+        for volume in volumes:
+            if volume.get("mode", "rw") == "rw" and boolean(volume.get("backup", True), strict=False):
+                address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
+                port = SERVER_PORT if host == here else int(values["volume_server_port"])
+                found.append({"host": host, "name": str(volume["name"]), **address, "port": port})
+    return found
+
+
 def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
     """Return the published ports of both slots of all tiers, each with its peers.
 
@@ -215,6 +239,7 @@ class FilterModule:
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
         return {
+            "backup_volumes": backup_volumes,
             "firewall_chain": firewall_chain,
             "firewall_rules": firewall_rules,
             "fleet_batches": fleet_batches,

@@ -575,7 +575,9 @@ def plan_service(
     foreign_volumes = [
         volume["name"]
         for volume in service["volumes"]
-        if uid is not None and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
+        if volume.get("mode", "rw") == "rw"
+        and uid is not None
+        and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
     ]
     reasons += [f"volume {name} belongs to another user" for name in foreign_volumes]
     # A container that its restart policy starts again and again is running for the engine, and waits longer each time.

@@ -45,7 +45,6 @@ OLDEST_NGINX = (1, 27, 4)
 #: How like the name of one of our groups another's is that is taken for it, from 0 to 1.
 LIKE_ANOTHER_GROUP = 0.8
 
-_FALSE = ("false", "no", "off", "0")
 
 #: A shorter one is reported as too short, and occurs in too many values that are not secret.
 SHORTEST_HIDDEN = 8
@@ -193,31 +192,6 @@ def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Ite
         if not list(groups.get(group, ()))
         for name, container in sorted((state.get("containers") or {}).items())
         if container.get("owner") == group and container.get("running")
-    ]
-
-
-def check_volumes(host: str, name: str, volumes: Any, remedy: str) -> list[Problem]:
-    """Data of the product is in no recovery point; where there are some, whoever keeps it must know that.
-
-    Args:
-        host: Its name in the inventory.
-        name: The input.
-        volumes: Its value; what is not a list of dictionaries is reported by the check of its type.
-        remedy: Where to set it.
-    """
-    volumes = [volume for volume in volumes if isinstance(volume, Mapping)] if isinstance(volumes, (list, tuple)) else []
-    lost = [
-        str(volume.get("name"))
-        for volume in volumes
-        if volume.get("mode", "rw") == "rw" and str(volume.get("backup", "")).lower() not in _FALSE
-    ]
-    return [
-        Problem(
-            host,
-            f"volume {volume} ({name}) is not part of recovery points, which hold PostgreSQL, Redis and Chroma: back it up by other means, "
-            f"and add `backup: false` to it to confirm that; {remedy}",
-        )
-        for volume in lost
     ]
 
 

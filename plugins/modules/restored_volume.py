@@ -46,6 +46,10 @@ options:
     description: File at the top of the data that is moved first out of and last into its place, as the data counts as whole with it.
     type: str
     default: ""
+  keep_owners:
+    description: Whether the restored data is of several users, as in a volume of a product, instead of the user that owns the volume.
+    type: bool
+    default: false
   point:
     description: Kept in the journal and on the volume with the old data.
     type: str
@@ -208,14 +212,20 @@ def empty_into(live: Path, aside: Path, last: str) -> None:
     """Move all that lies in a volume aside."""
     for entry in entries(live, last, at_end=False):
         move(entry, aside / entry.name)
-    shutil.copystat(live, aside)
-    os.chown(aside, live.stat().st_uid, live.stat().st_gid)
+    own_as(aside, live)
+
+
+def own_as(folder: Path, other: Path) -> None:
+    """Give a folder the owner and the mode of another."""
+    shutil.copystat(other, folder)
+    os.chown(folder, other.stat().st_uid, other.stat().st_gid)
 
 
 def fill_from(live: Path, source: Path, last: str) -> None:
     """Move data into a volume, and let the store have it."""
     for entry in entries(source, last):
         move(entry, live / entry.name)
+    own_as(live, source)
     os.sync()
     (live / GUARD).unlink(missing_ok=True)
 
@@ -374,7 +384,9 @@ def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None
     if staged is None:
         raise RestoreError(f"there is no volume {options['staged']} on this host: stage the point first")
     # While the store still runs: it may take a while.
-    give(staged, live.stat().st_uid, live.stat().st_gid)
+    if not options["keep_owners"]:
+        give(staged, live.stat().st_uid, live.stat().st_gid)
+        shutil.copymode(live, staged)
     stop(engine, options["container"])
     journal = read_journal(journal_path)
     if journal.get("phase") == "return":
@@ -458,6 +470,7 @@ def main() -> None:
             # A secret: it gives access to the data.
             "source": {"type": "str", "default": "", "no_log": True},
             "last": {"type": "str", "default": ""},
+            "keep_owners": {"type": "bool", "default": False},
             "point": {"type": "str", "default": ""},
             "state": {"type": "str", "required": True, "choices": ["placed", "finished", "returned", "discarded"]},
         },

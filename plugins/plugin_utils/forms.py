@@ -455,7 +455,7 @@ KINDS: dict[str, Kind] = {
     "sql": _text("a query", lambda text: bool(text.strip()) and is_text(text)),
     "point": _text("the name of a recovery point, as 20261123T021500Z", pattern(r"\d{8}T\d{6}Z(?:-[a-z0-9-]+)?")),
     "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
-    "stores": Kind("a list of stores joined by commas: postgres, redis, chroma", text=False),
+    "stores": Kind("a list of stores joined by commas: postgres, redis, chroma, volumes", text=False),
     "secret": Kind("a secret", text=True, secret=True),
     "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
     "boolean": Kind("true or false", text=False),
@@ -465,7 +465,7 @@ KINDS: dict[str, Kind] = {
 }
 
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
-STORES = ("postgres", "redis", "chroma")
+STORES = ("postgres", "redis", "chroma", "volumes")
 
 
 def _stores_problem(value: Any) -> str | None:

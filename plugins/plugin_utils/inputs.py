@@ -92,8 +92,6 @@ class Inputs:
         self._shared = shared_forms()
         self._playbooks = playbook_forms()
         self._defaults = files.shared()
-        #: Whether the stack has recovery points.
-        self.keeps_points = False
 
     # What stops a run at once, as everything else follows from it
 
@@ -192,17 +190,6 @@ class Inputs:
         members = {host: address for host, address in addresses.items() if self._roles.get(host)}
         problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"))
         return problems + preflight.check_connections(connections, addresses)
-
-    def volume_problems(self) -> list[Problem]:
-        """Return the volumes of the product for which the inventory neither asks for a backup nor declines it."""
-        return [
-            problem
-            for host, view in self._views.items()
-            for role in self._roles[host]
-            for name, spec in self._specs[role].items()
-            if self.keeps_points and name.endswith("_volumes") and spec.get("type") == "list" and self.is_set(view, name)
-            for problem in preflight.check_volumes(host, name, view.value(name)[0], self._remedy(view, name))
-        ]
 
     def missing_secret(self, host: str, name: str) -> Problem:
         """Return the problem that a secret is not set."""
@@ -331,8 +318,7 @@ class Inputs:
         reported = set_on_no_host | ({"groups"} if groups else set())
         problems = [*groups, *self.connection_problems(), *self.name_problems(), *self.argument_problems()]
         problems += [self.missing_secret(host, name) for host in self._views for name in self._secrets if name in set_on_no_host]
-        wrong = self.value_problems(reported)
-        return problems + self.required_problems() + (wrong or self.volume_problems())
+        return problems + self.required_problems() + self.value_problems(reported)
 
 
 def _value(view: HostView, name: str) -> Any:

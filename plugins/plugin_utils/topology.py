@@ -25,6 +25,8 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 DESCRIPTION = "meta/service.yml"
 #: The role that prepares every host on which a service runs.
 HOST_ROLE = "host"
+#: The role of the hosts whose volumes the product writes to.
+VOLUME_SERVER = "volume_server"
 SPEC: dict[str, Any] = {
     # Inventory group of the hosts that run it.
     "group": {"type": "str", "required": True},
@@ -182,7 +184,7 @@ class Topology:
 
     def required_groups(self) -> list[str]:
         """Return the groups that need a host."""
-        return [service.group for service in self._services.values() if service.required]
+        return list(dict.fromkeys(service.group for service in self._services.values() if service.required))
 
     def optional_groups(self) -> list[str]:
         """Return the groups that a stack may do without."""
@@ -203,17 +205,23 @@ class Topology:
         """Return the stores that recovery points are made of, those that the stack has."""
         return [service.role for service in self._kept() if self.hosts(service.role)]
 
-    def store_hosts(self) -> list[str]:
-        """Return the hosts of the stores that recovery points are made of."""
-        return list(dict.fromkeys(host for store in self._kept() for host in self.hosts(store.role)))
+    def data_hosts(self) -> list[str]:
+        """Return the hosts with data that recovery points are made of: of stores, and of volumes of the product."""
+        roles = [*(store.role for store in self._kept()), VOLUME_SERVER]
+        return list(dict.fromkeys(host for role in roles for host in self.hosts(role)))
 
-    def volumes(self) -> list[dict[str, str]]:
-        """Return the stores of this host that recovery points are made of, each with its volume and the file that is written last."""
+    def volumes(self) -> list[dict[str, Any]]:
+        """Return the stores of this host that recovery points are made of, as a restore takes them.
+
+        Each has its volume, the file that is written last, the port of its transfer, and its name as ``container``, as ``key`` (of its data
+        in a point) and as ``journal``.
+        """
         found = []
         for service in self._kept():
             if service.store and self._here in self.hosts(service.role):
                 volume = self._value(self._here, service.store["volume"])
-                found.append({"store": service.role, "volume": volume, "last": service.store["last_file"]})
+                named = dict.fromkeys(("store", "container", "key", "journal"), service.role)
+                found.append({**named, "volume": volume, "last": service.store["last_file"], "port": self.transfer_port(service.role)})
         return found
 
     # Who reaches whom

@@ -22,7 +22,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import __main__ as program
-from slipway_backup import chroma, common, offsite, points, postgres, redis, report, restore, run, serve
+from slipway_backup import common, offsite, points, postgres, redis, report, restore, run, serve
 
 RETENTION = {"days": 3, "weeks": 2, "months": 2}
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -42,6 +42,7 @@ def config(tmp_path: Path) -> common.Config:
         postgres={},
         redis={"host": "redis", "port": 6379, "user": "backup"},
         chroma={},
+        volumes=[],
         offsite={"repository": ""},
         retention=RETENTION,
         minimum_free_percent=0,
@@ -217,7 +218,7 @@ def test_a_point_that_is_not_off_site_yet_is_there_and_the_run_fails(config: com
 
     monkeypatch.setattr(redis, "capture", capture_of(1))
     monkeypatch.setattr(offsite, "ship", refuse)
-    with pytest.raises(run.OffsiteError, match="out of reach"):
+    with pytest.raises(run.PartialError, match="out of reach"):
         run.run(away, "test")
     (point,) = points.read_points(away)
     told = common.read_json(away.data / "report.json")
@@ -424,12 +425,12 @@ def test_a_copy_of_redis_counts_only_when_it_was_read_through():
 @pytest.mark.skipif(not shutil.which("zstd"), reason="needs zstd")
 def test_records_come_back_as_they_were_written(tmp_path: Path):
     lines = [{"id": "ä\n", "embedding": [0.1, 1e-30]}, {"id": "b", "document": None}]
-    chroma.write_lines(tmp_path / "0.jsonl.zst", lines)
-    assert list(chroma.read_lines(tmp_path / "0.jsonl.zst")) == lines
+    common.write_lines(tmp_path / "0.jsonl.zst", lines)
+    assert list(common.read_lines(tmp_path / "0.jsonl.zst")) == lines
     whole = (tmp_path / "0.jsonl.zst").read_bytes()
     (tmp_path / "0.jsonl.zst").write_bytes(whole[:-6])
     with pytest.raises(common.StepError, match="is damaged"):
-        list(chroma.read_lines(tmp_path / "0.jsonl.zst"))
+        list(common.read_lines(tmp_path / "0.jsonl.zst"))
 
 
 WAL = {"streaming": True, "slot": "reserved", "behind_bytes": 0, "synchronous": True, "clock_ahead_s": 0.1, "gap": "", "error": ""}
@@ -452,7 +453,7 @@ def test_trouble_with_wal_is_an_alert(told: dict[str, Any], said: list[str]):
 
 
 def test_a_point_of_the_future_and_an_old_one_are_alerts():
-    point = {"name": "a", "age_s": 3600, "verified": "verified"}
+    point = {"name": "a", "age_s": 3600, "verified": "verified", "missing": {}}
     assert report.point_alerts(point, 26) == []
     assert report.point_alerts({**point, "age_s": -3600}, 26) == ["the last recovery point is in the future: the clock was, or is, wrong"]
     assert report.point_alerts({**point, "age_s": 27 * 3600}, 26) == ["the last recovery point is 27.0 h old"]

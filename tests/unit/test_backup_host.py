@@ -21,7 +21,13 @@ FOUND = {"table": "public.notes", "rows": 100, "newest": "2026-11-23 02:15:00+00
 
 
 def a_point(hour: int, verified: str = "verified", reason: str = "") -> dict[str, Any]:
-    return {"name": f"20261123T{hour:02}0000Z", "moment": f"2026-11-23T{hour:02}:00:09.000Z", "verified": verified, "reason": reason}
+    return {
+        "name": f"20261123T{hour:02}0000Z",
+        "moment": f"2026-11-23T{hour:02}:00:09.000Z",
+        "stores": ["chroma", "postgres", "redis"],
+        "verified": verified,
+        "reason": reason,
+    }
 
 
 def test_latest_is_the_newest() -> None:

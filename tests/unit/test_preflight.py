@@ -313,25 +313,6 @@ def test_what_runs_is_not_left_out_without_a_word(groups: dict[str, list[str]], 
     ] * said
 
 
-@pytest.mark.parametrize(
-    ("volume", "lost"),
-    [
-        ({"name": "uploads", "path": "/u"}, True),
-        ({"name": "uploads", "path": "/u", "mode": "rw", "backup": True}, True),
-        ({"name": "uploads", "path": "/u", "backup": False}, False),
-        ({"name": "uploads", "path": "/u", "backup": "no"}, False),
-        ({"name": "uploads", "path": "/u", "mode": "ro"}, False),
-        ("uploads:/u", False),
-    ],
-)
-def test_data_that_no_recovery_point_holds_is_named(volume: Any, lost: bool):
-    problems = preflight.check_volumes("a", "app_backend_volumes", [volume], "set it in x.yml:3")
-    assert [problem.text.partition(",")[0] for problem in problems] == [
-        "volume uploads (app_backend_volumes) is not part of recovery points"
-    ] * lost
-    assert preflight.check_volumes("a", "app_backend_volumes", "uploads", "") == []
-
-
 def test_hosts_that_share_an_address_are_found():
     problems = preflight.check_connections(
         {"a": ("ssh", "10.0.0.1", "22"), "b": ("ssh", "10.0.0.1", "22"), "c": ("ssh", "10.0.0.1", "23")}, {"a": "10.1", "c": "10.1"}

@@ -150,7 +150,8 @@ class Volumes:
 
 
 OPTIONS = {
-    "stack": "s", "store": "postgres", "container": "s-postgres", "volume": "data", "staged": "staged", "source": "", "last": "PG_VERSION",
+    "stack": "s", "store": "postgres", "container": "s-postgres", "volume": "data", "staged": "staged", "source": "",
+    "last": "PG_VERSION", "keep_owners": False,
     "point": "p",
 }  # fmt: skip
 

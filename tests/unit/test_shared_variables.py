@@ -29,7 +29,7 @@ OURS = (
     "slipway_needed_addresses",
     "slipway_store_peers", "slipway_site_name", "backup_postgres_host", "backup_postgres_password", "backup_redis_host",
     "backup_redis_password", "backup_chroma_url", "backup_networks", "backup_settings", "postgres_backup_user", "redis_backup_user",
-    "release_restore_point_host", "postgres_synchronous_standby",
+    "release_restore_point_host", "postgres_synchronous_standby", "backup_volumes", "volume_server_volumes", "volume_server_networks",
 )  # fmt: skip
 
 

@@ -23,12 +23,12 @@ from typing import Any
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from slipway_host import decide, engine, restore  # noqa: E402 - they are in this file's folder
+from slipway_host import engine, restore  # noqa: E402 - they are in this file's folder
 
 CONFIG = Path(__file__).resolve().parent / "backup.json"
 ANSWER_SECONDS = 5
 #: Exit code of slipway-backup run.
-MADE_BUT_NOT_OFFSITE = 2
+MADE_BUT_PARTIAL = 2
 
 
 def in_container(config: dict[str, Any], *arguments: str, given: str = "") -> int:
@@ -95,8 +95,8 @@ def do_run(config: dict[str, Any], arguments: argparse.Namespace) -> int:
         *full,
         given=json.dumps(facts(config, json.loads(arguments.seen))),
     )
-    # A point that is not off-site yet can be proven all the same.
-    if not arguments.drill or code not in {0, MADE_BUT_NOT_OFFSITE}:
+    # A point that is not off-site yet, or lacks a volume, can be proven all the same.
+    if not arguments.drill or code not in {0, MADE_BUT_PARTIAL}:
         return code
     arguments.point = "latest"
     return do_drill(config, arguments) or code
@@ -109,15 +109,20 @@ def do_drill(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     return 0 if told["result"] == "verified" else 1
 
 
+def named(stores: str) -> list[str]:
+    """Return the stores that were given, with commas between them."""
+    return [store for store in stores.split(",") if store]
+
+
 def do_choose(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Print which point a restore would use, or why none."""
-    print(json.dumps(restore.choose(config, arguments.point, arguments.stores.split(","), arguments.target_time)))
+    print(json.dumps(restore.choose(config, arguments.point, named(arguments.stores), arguments.target_time)))
     return 0
 
 
 def do_stage(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Restore a point into separate volumes, which restore.yml exchanges with the stack's."""
-    print(json.dumps(restore.stage(config, "restore", arguments.point, arguments.stores.split(","), arguments.target_time)))
+    print(json.dumps(restore.stage(config, "restore", arguments.point, named(arguments.stores), arguments.target_time)))
     return 0
 
 
@@ -138,7 +143,7 @@ def do_inspect(config: dict[str, Any], arguments: argparse.Namespace) -> int:
     if arguments.remove:
         print(json.dumps(restore.remove(config, "inspect")))
         return 0
-    print(json.dumps(restore.stage(config, "inspect", arguments.point, arguments.stores.split(","), arguments.target_time)))
+    print(json.dumps(restore.stage(config, "inspect", arguments.point, named(arguments.stores), arguments.target_time)))
     return 0
 
 
@@ -163,11 +168,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--wait", type=float, default=0, help="seconds to wait for another drill to end")
     for made in (add("choose", do_choose), add("stage", do_stage), add("inspect", do_inspect)):
         made.add_argument("point", nargs="?", default="latest", help="name, or latest")
-        made.add_argument("--stores", default=",".join(decide.STORES), help="stores, with commas between them")
+        made.add_argument("--stores", default="", help="stores, with commas between them (default: all of the point)")
         made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all WAL that has arrived")
     made.add_argument("--remove", action="store_true", help="remove what an earlier inspect left running")
     made = add("hand-over", do_hand_over)
-    made.add_argument("store", choices=decide.STORES)
+    made.add_argument("store", help="end of the staged volume's name: postgres, redis, chroma, volume-0 and so on")
     made.add_argument("address", help="of this host, as the other one reaches it")
     made.add_argument("port", type=int)
     add("unstage", do_unstage)

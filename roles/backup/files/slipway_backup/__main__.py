@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line. Exit codes: 0 done, 1 failed, 2 the point is there but its copy off-site is not, 3 locked by another run."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 the point is there but not off-site, or lacks a volume, 3 locked by another run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(entries: t.Iterable[dict[str, t.Any]]) -> str:
             entry["name"],
             human(entry["age_s"]),
             f"{entry['bytes'] / 2**20:.1f} MB",
-            ",".join(entry["stores"]),
+            ",".join(entry["stores"]) + (f" without {', '.join(entry['missing'])}" if entry["missing"] else ""),
             (entry["verified"] or "not yet") + (f": {entry['reason']}" if entry["verified"] == "failed" else ""),
             "yes" if entry["offsite"] else "no",
         )
@@ -249,7 +249,7 @@ def parser() -> argparse.ArgumentParser:
     add("verify", do_verify).add_argument("point", help="name, or latest")
     add("show", do_show).add_argument("point", help="name, or latest")
     made = add("extract", do_extract)
-    made.add_argument("store", choices=restore.STORES)
+    made.add_argument("store", help=f"{', '.join(restore.STORES)}, or volumes/HOST/VOLUME")
     made.add_argument("point", help="name, or latest")
     made.add_argument("folder", help="an empty folder")
     made.add_argument("--target-time", default="", help="PostgreSQL: a moment with its time zone, or end for all WAL that has arrived")
@@ -277,7 +277,7 @@ def main() -> int:
     try:
         config = load_config(Path(arguments.config), arguments.data)
         answer = arguments.action(config, arguments)
-    except run.OffsiteError as error:
+    except run.PartialError as error:
         say(f"slipway-backup: {error}")
         return 2
     except BusyError as error:

@@ -10,14 +10,13 @@ was acknowledged before is among them. Records are then read by identifier, so t
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 import typing as t
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from slipway_backup.common import JSON, Config, StepError
+from slipway_backup.common import JSON, Config, StepError, read_lines, write_lines
 
 TIMEOUT = 120
 BATCH = 250
@@ -52,46 +51,6 @@ def pages(url: str) -> t.Iterator[t.Any]:
         if len(entries) < PAGE:
             return
         offset += PAGE
-
-
-def write_lines(path: Path, lines: t.Iterable[t.Any]) -> None:
-    """Write values as lines of JSON, compressed.
-
-    Raises:
-        StepError: the file cannot be written.
-    """
-    with path.open("wb") as file, subprocess.Popen(["zstd", "-q", "-3", "-c"], stdin=subprocess.PIPE, stdout=file) as packer:
-        try:
-            # zstd writes no word to its end but a failure's, so nothing else has to be read meanwhile.
-            with t.cast("t.IO[bytes]", packer.stdin) as stream:
-                for line in lines:
-                    stream.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode() + b"\n")
-        except BrokenPipeError as error:
-            packer.wait()
-            raise StepError(f"{path} cannot be written: zstd ended with {packer.returncode}; is the disk full?") from error
-        except BaseException:
-            packer.kill()
-            raise
-    if packer.returncode != 0:
-        raise StepError(f"{path} cannot be written: zstd ended with {packer.returncode}; is the disk full?")
-
-
-def read_lines(path: Path) -> t.Iterator[t.Any]:
-    """Yield the values that write_lines wrote.
-
-    Raises:
-        StepError: the file is damaged.
-    """
-    with subprocess.Popen(["zstd", "-q", "-d", "-c", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as unpacker:
-        for line in t.cast("t.IO[bytes]", unpacker.stdout):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                # The end of what zstd could still read.
-                raise StepError(f"{path.name} is damaged: {error}") from error
-        message = t.cast("t.IO[bytes]", unpacker.stderr).read().decode(errors="replace")
-    if unpacker.returncode != 0:
-        raise StepError(f"{path.name} is damaged: {message.strip()}")
 
 
 def records(url: str, identifiers: t.Sequence[str]) -> t.Iterator[JSON]:

@@ -74,6 +74,7 @@ class Config:
     postgres: JSON
     redis: JSON
     chroma: JSON
+    volumes: list[JSON]
     offsite: JSON
     retention: dict[str, int]
     minimum_free_percent: float
@@ -126,6 +127,7 @@ def load_config(path: Path = CONFIG, data: str = "") -> Config:
             postgres=raw["postgres"],
             redis=raw["redis"],
             chroma=raw["chroma"],
+            volumes=raw["volumes"],
             offsite=raw["offsite"],
             retention={name: int(raw["retention"].get(name, 0)) for name in ("days", "weeks", "months")},
             minimum_free_percent=float(raw["minimum_free_percent"]),
@@ -216,6 +218,46 @@ def read_json(path: Path, default: t.Any = None) -> t.Any:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return default
+
+
+def write_lines(path: Path, lines: t.Iterable[t.Any]) -> None:
+    """Write values as lines of JSON, compressed.
+
+    Raises:
+        StepError: the file cannot be written.
+    """
+    with path.open("wb") as file, subprocess.Popen(["zstd", "-q", "-3", "-c"], stdin=subprocess.PIPE, stdout=file) as packer:
+        try:
+            # zstd writes no word to its end but a failure's, so nothing else has to be read meanwhile.
+            with t.cast("t.IO[bytes]", packer.stdin) as stream:
+                for line in lines:
+                    stream.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+        except BrokenPipeError as error:
+            packer.wait()
+            raise StepError(f"{path} cannot be written: zstd ended with {packer.returncode}; is the disk full?") from error
+        except BaseException:
+            packer.kill()
+            raise
+    if packer.returncode != 0:
+        raise StepError(f"{path} cannot be written: zstd ended with {packer.returncode}; is the disk full?")
+
+
+def read_lines(path: Path) -> t.Iterator[t.Any]:
+    """Yield the values that write_lines wrote.
+
+    Raises:
+        StepError: the file is damaged.
+    """
+    with subprocess.Popen(["zstd", "-q", "-d", "-c", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as unpacker:
+        for line in t.cast("t.IO[bytes]", unpacker.stdout):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                # The end of what zstd could still read.
+                raise StepError(f"{path.name} is damaged: {error}") from error
+        message = t.cast("t.IO[bytes]", unpacker.stderr).read().decode(errors="replace")
+    if unpacker.returncode != 0:
+        raise StepError(f"{path.name} is damaged: {message.strip()}")
 
 
 def sync_folder(folder: Path) -> None:

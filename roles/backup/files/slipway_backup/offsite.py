@@ -320,7 +320,7 @@ def fetch(config: Config, name: str, make_way: t.Callable[[JSON], None] = lambda
     home = f"{config.barman.name}/{postgres.SERVER}"
     left_out = [f"/{manifest}", f"/{home}/wals/{postgres.WAL_LIST}"]
     excludes = [argument for path in left_out for argument in ("--exclude", path)]
-    restic(config, "restore", snapshot, "--target", str(config.data), *excludes, what=f"fetch {name}")
+    restic(config, "restore", snapshot, "--sparse", "--target", str(config.data), *excludes, what=f"fetch {name}")
     if (config.data / home / "wals").is_dir():
         # The list that was copied may be older than the WAL that is here, and newer than the WAL that was copied with it.
         postgres.barman(config, "rebuild-xlogdb", postgres.SERVER, what="list the WAL that is here")

@@ -12,11 +12,13 @@ import typing as t
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from slipway_backup.common import JSON, PARTIAL, Config, StepError, now, parse_stamp, read_json, sha256_of, size_of, stamp, write_json
+from slipway_backup.common import JSON, PARTIAL, Config, StepError, now, parse_stamp, read_json, sha256_of, stamp, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 VERIFICATION = "verification.json"
+#: Folder of a point with the files of volumes, each of which has a list of its own.
+TREES = "trees"
 VERIFICATIONS_KEPT = 20
 #: A second point of a day does not push out the first: the newest may turn out to be the bad one.
 RECENT = timedelta(days=1)
@@ -40,6 +42,11 @@ class Point:
     def chain(self) -> list[str]:
         """Barman's backups that the point is restored from."""
         return list(self.manifest["stores"].get("postgres", {}).get("chain", []))
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Volumes that could not be copied, as host/volume, with the reasons."""
+        return dict(self.manifest["stores"].get("volumes", {}).get("missing", {}))
 
     @property
     def verdict(self) -> str:
@@ -76,8 +83,10 @@ def find_point(config: Config, name: str) -> Point:
 
 
 def describe_files(folder: Path) -> JSON:
-    """Return size and digest of every file of a point, by its path in it."""
-    files = sorted(Path(place, name) for place, _unused, names in os.walk(folder) for name in names)
+    """Return size and digest of every file of a point, by its path in it; lists of volumes stand for the files in these."""
+    files = sorted(
+        Path(place, name) for top in folder.iterdir() if top.name != TREES for place, _unused, names in os.walk(top) for name in names
+    )
     return {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in files
@@ -148,25 +157,32 @@ def kept(moments: t.Mapping[str, datetime], retention: t.Mapping[str, int]) -> s
 def to_keep(points: t.Sequence[Point], retention: t.Mapping[str, int]) -> set[str]:
     """Return the names of the points that the retention keeps, the last verified one always among them.
 
-    Points that a drill has failed push out no other, and stay as long as they would if it had not: the fault may be the drill's.
+    Points that a drill has failed, or that lack a volume, push out no other, and stay as long as they would otherwise: the fault may be
+    the drill's.
     """
-    good = kept({point.name: point.moment for point in points if point.verdict != "failed"}, retention)
-    verified = [point.name for point in points if point.verdict == "verified"]
+    good = kept({point.name: point.moment for point in points if point.verdict != "failed" and not point.missing}, retention)
+    verified = [point.name for point in points if point.verdict == "verified" and not point.missing]
     return good | kept({point.name: point.moment for point in points}, retention) | set(verified[-1:])
+
+
+def own_bytes(point: Point) -> int:
+    """Return the bytes of a point's files, without base backups and volumes."""
+    return sum(int(declared["bytes"]) for declared in point.manifest["files"].values())
 
 
 def summary(point: Point) -> JSON:
     """Return what a list shows of a point."""
-    postgres = point.manifest["stores"].get("postgres", {})
+    stores = point.manifest["stores"]
     newest = point.verifications[0] if point.verifications else {}
     return {
         "name": point.name,
         "moment": point.manifest["moment"],
         "age_s": round((now() - point.moment).total_seconds()),
-        "bytes": size_of(point.folder) + int(postgres.get("bytes", 0)),
-        "stores": sorted(point.manifest["stores"]),
+        "bytes": own_bytes(point) + sum(int(stores.get(store, {}).get("bytes", 0)) for store in ("postgres", "volumes")),
+        "stores": sorted(stores),
+        "missing": point.missing,
         # For how long a store took no writes while it was captured.
-        "pause_seconds": max((store.get("pause_seconds", 0) for store in point.manifest["stores"].values()), default=0),
+        "pause_seconds": max((store.get("pause_seconds", 0) for store in stores.values()), default=0),
         "verified": newest.get("result", ""),
         "verified_at": newest.get("at", ""),
         "reason": newest.get("reason", ""),

@@ -76,6 +76,8 @@ def point_alerts(point: JSON | None, maximum_age_hours: float) -> list[str]:
         found.append(f"the last recovery point is {point['age_s'] / 3600:.1f} h old")
     elif point["age_s"] < -CLOCK_ALERT_SECONDS:
         found.append("the last recovery point is in the future: the clock was, or is, wrong")
+    if point["missing"]:
+        found.append(f"the last recovery point lacks the volumes {', '.join(point['missing'])}")
     if point["verified"] == "failed":
         found.append(f"the drill of {point['name']} failed: {point['reason']}")
     return found
@@ -117,6 +119,7 @@ def metrics(report: JSON) -> str:
             "The moment that the newest verified recovery point holds.",
             epoch(report["last_verified"]["moment"]) if report["last_verified"] else None,
         ),
+        ("last_point_missing_volumes", "Volumes that the newest recovery point lacks.", len(last["missing"]) if last else None),
         ("points", "Number of recovery points.", len(report["points"])),
         ("disk_free_bytes", "Free bytes of the backup disk.", report["disk"]["free_bytes"]),
         ("alerts", "Number of problems that need attention.", len(report["alerts"])),

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
-from slipway_backup import postgres
+from slipway_backup import postgres, volumes
 from slipway_backup.common import JSON, Config, StepError, parse_stamp, say
 from slipway_backup.points import Point, file_faults, find_point, read_points
 
@@ -71,7 +71,7 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
 
     Args:
         config: names the data.
-        store: postgres, redis, chroma or settings.
+        store: postgres, redis, chroma, settings, or volumes/HOST/VOLUME.
         name: of the point, or latest.
         folder: an empty folder; it need not be there.
         target_time: PostgreSQL only: a moment with its time zone, or ``end`` for all that has arrived.
@@ -83,18 +83,21 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
     Raises:
         StepError: the point is damaged, or something is in the way.
     """
-    if store not in STORES:
-        raise StepError(f"{store!r} is not one of {', '.join(STORES)}")
+    kind, _unused, data_set = store.partition("/")
+    if store not in STORES and (kind != volumes.STORE or not data_set):
+        raise StepError(f"{store!r} is not one of {', '.join(STORES)}, and not {volumes.STORE}/HOST/VOLUME")
     if folder.is_dir() and any(entry.name != "lost+found" for entry in folder.iterdir()):
         raise StepError(f"{folder} is not empty")
     began = time.monotonic()
     point = choose_point(config, name, target_time if store == "postgres" else "")
-    if store not in point.manifest["stores"] and store != "settings":
+    if kind not in point.manifest["stores"] and store != "settings":
         raise StepError(f"the point {point.name} does not contain {store}")
     folder.mkdir(parents=True, exist_ok=True)
     told: JSON = {"point": point.name}
     if store == "postgres":
         told |= extract_postgres(config, point, folder, target_time)
+    elif data_set:
+        volumes.extract(point, data_set, folder)
     else:
         faults = [fault for fault in file_faults(point) if fault.startswith(f"{store}/")]
         if faults:

@@ -12,7 +12,7 @@ import typing as t
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from slipway_backup import chroma, offsite, postgres, redis, report
+from slipway_backup import chroma, offsite, postgres, redis, report, volumes
 from slipway_backup.common import (
     JSON,
     NAME_FORMAT,
@@ -24,7 +24,6 @@ from slipway_backup.common import (
     point_name,
     read_json,
     say,
-    size_of,
     stamp,
     sync_folder,
     sync_tree,
@@ -37,6 +36,7 @@ from slipway_backup.points import (
     file_faults,
     find_point,
     kept,
+    own_bytes,
     read_points,
     remove_partial,
     to_keep,
@@ -49,8 +49,8 @@ ROOM_MINIMUM = 64 * 2**20
 Sharing = t.Callable[[], t.ContextManager[None]]
 
 
-class OffsiteError(StepError):
-    """The point was made, and is not off-site yet."""
+class PartialError(StepError):
+    """The point was made, and is not off-site yet, or lacks a volume."""
 
 
 def clean_up(config: Config) -> None:
@@ -76,7 +76,7 @@ def room_needed(config: Config) -> int:
         needed += int(size * ROOM_FACTOR)
     points = read_points(config)
     if points:
-        needed += size_of(points[-1].folder)
+        needed += own_bytes(points[-1]) + sum(told["new_bytes"] for told in volumes.sets_of(points[-1]).values())
     return needed
 
 
@@ -127,6 +127,10 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
     if config.chroma:
         say("chroma: copying")
         stores["chroma"] = chroma.capture(config, partial)
+    if config.volumes:
+        # After the database's moment: a file is there before the row that names it.
+        say("volumes: copying")
+        stores[volumes.STORE] = volumes.capture(config, partial)
     if config.postgres:
         postgres.collect_wal(config, stores["postgres"]["wal"], base["backup_id"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
@@ -189,7 +193,7 @@ def run(
         The manifest.
 
     Raises:
-        OffsiteError: the point is there, and its copy is not.
+        PartialError: the point is there, and its copy, or a volume, is not.
         StepError: no point was made, and nothing of one is left.
     """
     began, started = time.monotonic(), now()
@@ -212,12 +216,13 @@ def run(
                 say(f"run: recovery point {name}")
                 ship(config)
             prune(config, sharing)
+            volumes.refuse_missing(manifest)
         except (StepError, OSError) as error:
             if result["result"] != "ok":
                 raise
             result.update(result="failed", reason=f"the point {name} is there, but: {error}")
-            raise OffsiteError(result["reason"]) from error
-    except OffsiteError:
+            raise PartialError(result["reason"]) from error
+    except PartialError:
         raise
     except BaseException as error:
         result["reason"] = str(error) or type(error).__name__
@@ -318,6 +323,8 @@ def verify(config: Config, name: str) -> t.Iterator[str]:
     """Yield what is wrong with the files of a point and of the base backups that it needs."""
     point = find_point(config, name)
     yield from file_faults(point)
+    for data_set in volumes.sets_of(point):
+        yield from volumes.faults(point, data_set)
     for backup in point.chain:
         data = config.barman / postgres.SERVER / "base" / backup / "data"
         if not data.is_dir():

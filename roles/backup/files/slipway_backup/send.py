@@ -62,7 +62,9 @@ def send(folder: Path, port: int) -> None:
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header("Connection", "close")
             self.end_headers()
-            with subprocess.Popen(["tar", "-C", str(folder), "--numeric-owner", "-cf", "-", "."], stdout=subprocess.PIPE) as packer:
+            with subprocess.Popen(
+                ["tar", "-C", str(folder), "--numeric-owner", "--sparse", "-cf", "-", "."], stdout=subprocess.PIPE
+            ) as packer:
                 stream = t.cast("t.IO[bytes]", packer.stdout)
                 while piece := stream.read(PIECE):
                     self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")

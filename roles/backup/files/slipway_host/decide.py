@@ -13,7 +13,8 @@ from datetime import datetime
 from slipway_host.engine import JSON, AbsentError, HostError, PointError
 
 END = "end"
-STORES = ("postgres", "redis", "chroma")
+#: ``volumes`` are those of the product, of all hosts.
+STORES = ("postgres", "redis", "chroma", "volumes")
 #: How far counts may be off, for each transaction that was in progress at the moment of the point, and as a share.
 ROWS_IN_FLIGHT = 100
 SHARE_IN_FLIGHT = 0.01
@@ -37,7 +38,7 @@ def parse_time(text: str) -> datetime:
     return moment
 
 
-def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Sequence[str] = STORES) -> str:
+def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Sequence[str] = ()) -> str:
     """Return what to restore instead of a point: the newest one before it that no drill has failed, as an operator types it."""
     before = [point for point in points if point["name"] < name and point["verified"] != "failed"]
     if not before:
@@ -47,18 +48,18 @@ def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Seque
     target = target_time if target_time in {"", END} else parse_time(target_time).isoformat()
     how = f"-e point={best['name']}" + (f" -e target_time={target}" if target else "")
     # Named with a point, a moment concerns all stores.
-    how += f" -e stores={','.join(wanted)}" if set(wanted) != set(STORES) else ""
+    how += f" -e stores={','.join(wanted)}" if wanted and set(wanted) != set(best["stores"]) else ""
     return f"Restore the previous point, {'verified' if best['verified'] else 'not yet verified'}, of {best['moment']}: {how}"
 
 
-def choose(points: t.Sequence[JSON], name: str, target_time: str = "", wanted: t.Sequence[str] = STORES) -> JSON:
+def choose(points: t.Sequence[JSON], name: str, target_time: str = "", wanted: t.Sequence[str] = ()) -> JSON:
     """Return the point to restore from.
 
     Args:
         points: as ``slipway-backup --json list`` prints them, oldest first.
         name: of the point, or latest: the newest, or with a target time the newest that is not after it.
         target_time: a moment, or ``end`` for all that has arrived.
-        wanted: stores, for what is offered instead.
+        wanted: stores, for what is offered instead; none for all.
 
     Raises:
         AbsentError: there is none.

@@ -225,6 +225,10 @@ class Bench:
         """Run a container to its end and return what it printed."""
         return docker("run", "--rm", *self.options(name, volumes, 512), *extra, image, *command, what=what, codes=codes)
 
+    def identity(self, rights: t.Sequence[str]) -> list[str]:
+        """Return the options for a container that runs as root with some rights, or as our user with none."""
+        return ["--user", "0:0" if rights else self.user, *(part for right in rights for part in ("--cap-add", right))]
+
     def tools_image(self) -> str:
         """Return the image of the tools, as the running container has it."""
         return docker(
@@ -232,9 +236,14 @@ class Bench:
         ).stdout.strip()
 
     def tools(
-        self, *arguments: str, what: str, volumes: t.Mapping[str, str] | None = None, network: str = "none"
+        self,
+        *arguments: str,
+        what: str,
+        volumes: t.Mapping[str, str] | None = None,
+        network: str = "none",
+        rights: t.Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command of slipway-backup with the data, in a separate container.
+        """Run a command of slipway-backup with the data, in a separate container; as root with some rights, or as our user with none.
 
         Raises:
             BusyError: a run holds the lock of the data.
@@ -247,7 +256,7 @@ class Bench:
             self.tools_image(),
             ["--json", *arguments, "--wait", str(LOCK_SECONDS)],
             volumes={str(self.config["volume"]): "/backup", **(volumes or {})},
-            extra=["--user", self.user, "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
+            extra=[*self.identity(rights), "--network", network, "--volume", f"{folder}:/etc/slipway:ro"],
             what=what,
             codes=range(256),
         )

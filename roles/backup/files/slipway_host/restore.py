@@ -62,14 +62,24 @@ class Restored:
         self.parts: JSON = self.manifest["stores"]
         self.wanted = [store for store in decide.STORES if store in wanted and store in self.parts]
         self.images: dict[str, str] = bench.config["settings"].get("images", {})
-        self.volumes = {store: f"{bench.prefix}-{store}" for store in self.wanted}
+        servers = [store for store in self.wanted if store != "volumes"]
+        sets = sorted(self.parts["volumes"]["sets"]) if "volumes" in self.wanted else []
+        #: By store, and by volumes/host/volume.
+        self.volumes = {store: f"{bench.prefix}-{store}" for store in servers}
+        self.volumes |= {f"volumes/{name}": f"{bench.prefix}-volume-{number}" for number, name in enumerate(sets)}
         self.postgres = stores.Postgres(bench, self.volumes.get("postgres", ""), self.image("postgres"))
         self.redis = stores.Redis(bench, self.volumes.get("redis", ""), self.image("redis"))
         self.chroma = stores.Chroma(bench, self.volumes.get("chroma", ""), self.image("chroma"))
+        self.copies = [stores.Volume(bench, self.volumes[f"volumes/{name}"], name) for name in sets]
         self.checks = Checks()
         self.target = self.last_write = ""
         self.warnings: list[str] = []
         self.newest_age: float | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """Volumes that are wanted, and that the point lacks, as their hosts were away."""
+        return sorted(self.parts["volumes"]["missing"]) if "volumes" in self.wanted else []
 
     def image(self, store: str) -> str:
         """Return the image of a store: the inventory's, and the point's where that has none."""
@@ -119,6 +129,10 @@ class Restored:
             loaded = self.chroma.load(self.point)
             # The loader counts the records, and asks for the neighbour that was known when the point was made.
             self.checks.add("chroma answers", ", ".join(f"{name}: {count} records" for name, count in sorted(loaded.items())) or "empty")
+        for copy in self.copies:
+            copy.extract(self.point)
+            part = self.parts["volumes"]["sets"][copy.name]
+            self.checks.add(f"volume {copy.name}", f"{part['files']} files with {part['bytes']} bytes are as they were copied")
 
     def check(self, deep: bool = True) -> None:
         """Look whether what came out is what went in.
@@ -248,12 +262,13 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         config: backup.json.
         kind: ``restore`` for volumes that the stack's containers start on; ``inspect`` for containers to look into.
         name: of the point, or latest.
-        wanted: stores.
+        wanted: stores; none for all of the point.
         target_time: PostgreSQL only.
 
     Returns:
         ``point``, ``moment`` and ``last_write`` (when the last transaction was committed that it holds), ``target``, ``warnings``,
-        ``volumes`` and ``containers`` by store, ``migration_head``, ``checks``, ``seconds``.
+        ``stores``, ``volumes`` and ``containers`` by store (volumes of the product as volumes/host/volume), ``migration_head``,
+        ``checks``, ``seconds``.
 
     Raises:
         HostError: the point is refused, or something is in the way; nothing is left then.
@@ -264,8 +279,8 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             say(f"{kind}: removed {left}, left behind by an earlier run")
         points = known_points(config)
         point = decide.choose(points, name, target_time, wanted)
-        restored = Restored(bench, point["name"], wanted, target_time)
-        missing = sorted(set(wanted) - set(restored.wanted))
+        restored = Restored(bench, point["name"], wanted or decide.STORES, target_time)
+        missing = sorted(set(wanted) - set(restored.wanted)) + (restored.missing if kind == "restore" else [])
         if missing:
             raise HostError(f"the point {point['name']} does not contain {' and '.join(missing)}: give the stores with -e stores=…")
         began = time.monotonic()
@@ -301,7 +316,8 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             "warnings": restored.warnings,
             "migration_head": (restored.parts.get("postgres") or {}).get("migration_head", ""),
             "volumes": restored.volumes,
-            "containers": {store: f"{bench.prefix}-{store}" for store in restored.wanted} if kind == "inspect" else {},
+            "stores": restored.wanted,
+            "containers": {store: f"{bench.prefix}-{store}" for store in restored.wanted if store != "volumes" and kind == "inspect"},
             "checks": restored.checks.found,
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -322,7 +338,7 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
 
     Args:
         config: backup.json.
-        store: whose data.
+        store: whose data, which is the end of the name of the volume that ``stage`` has put it into.
         address: of this host, as the other reaches it.
         port: TCP port on it.
 
@@ -330,11 +346,13 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
         ``url``, from which it can be fetched once, with the digest of the certificate behind a #; whoever knows it gets the data.
     """
     bench = Bench(config, "restore")
+    # Of a volume of the product, whose files may belong to anyone.
+    rights = ["DAC_READ_SEARCH"] if store.startswith("volume-") else []
     name = f"{bench.prefix}-send-{store}"
     docker("rm", "--force", "--volumes", name, what=f"remove {name}", codes=range(256))
     # Ports can be published only on the network with outbound access.
     docker(
-        "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), "--user", bench.user,
+        "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), *bench.identity(rights),
         "--network", f"{bench.stack}-backup", "--publish", f"{address}:{port}:{SEND_PORT}",
         "--volume", f"{Path(__file__).resolve().parents[2]}:/etc/slipway:ro",
         bench.tools_image(), "send", "/source", "--port", str(SEND_PORT), what=f"offer {store} to its host",

@@ -252,6 +252,29 @@ class Chroma:
         stop(self.container)
 
 
+class Volume:
+    """A throw-away copy of a volume of the product."""
+
+    #: What it takes to give files to the users that they belong to.
+    RIGHTS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
+
+    def __init__(self, bench: Bench, volume: str, name: str) -> None:
+        """Take where the data goes, and the data set as host/volume; nothing is made yet."""
+        self.bench, self.volume, self.name = bench, volume, name
+
+    def extract(self, point: str) -> None:
+        """Copy the data, and compare it with the list of the point.
+
+        Raises:
+            PointError: it differs.
+        """
+        docker("volume", "create", *self.bench.labels("volume"), self.volume, what=f"create the volume {self.volume}")
+        self.bench.tools(
+            "extract", f"volumes/{self.name}", point, "/target", volumes={self.volume: "/target"}, rights=self.RIGHTS,
+            what=f"copy the volume {self.name} of {point}",
+        )  # fmt: skip
+
+
 def image_major(bench: Bench, image: str) -> int:
     """Return the major version of an image's PostgreSQL."""
     done = bench.run_once(

@@ -1,0 +1,99 @@
+"""A file that the product has written into a volume is in each point, proven by drills, and comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from slipway_lab import Lab, LabHost
+
+HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
+PROGRAM = "docker exec slipway-backup slipway-backup"
+NAME = "lab1/uploads"
+LETTERS = "/uploads/letters"
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    (found,) = lab.groups["backup"]
+    return found
+
+
+def product(lab: Lab, command: str) -> str:
+    """Return what a command prints in a container of the product, as its user."""
+    return lab.service("backend").execute("sh", "-c", command).strip()
+
+
+@pytest.fixture
+def point(lab: Lab, host: LabHost) -> dict[str, Any]:
+    """The manifest of a new point that holds an upload."""
+    product(lab, f"mkdir -p {LETTERS} && echo Dear > {LETTERS}/one && chmod 0640 {LETTERS}/one && ln -sf one {LETTERS}/newest")
+    host.run(f"{HOST_PROGRAM} run --wait 300")
+    return dict(json.loads(host.run(f"{PROGRAM} --json show latest")))
+
+
+@pytest.fixture
+def flipped(host: LabHost, point: dict[str, Any]) -> Iterator[str]:
+    """A point in which a byte of the upload is another one, with size and time as they were."""
+    path = f"/backup/points/{point['name']}/trees/{NAME}/letters/one"
+    keep, give_back = f"touch -r {path} /tmp/time", f"touch -r /tmp/time {path}"
+
+    def flip(byte: str) -> None:
+        host.run(f"docker exec slipway-backup sh -c '{keep} && printf {byte} | dd of={path} bs=1 conv=notrunc && {give_back}'")
+
+    flip("d")
+    yield point["name"]
+    flip("D")
+    # Proven again.
+    host.run(f"{HOST_PROGRAM} drill {point['name']}")
+
+
+def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point: dict[str, Any]):
+    told = point["stores"]["volumes"]
+    assert told["missing"] == {}
+    assert (told["sets"][NAME]["files"], told["sets"][NAME]["bytes"]) == (1, 5)
+    drill = lab.playbook("drill")
+    assert drill.returncode == 0, drill.told
+    assert [check["result"] for check in drill.report["drill"]["checks"] if check["name"] == f"volume {NAME}"] == ["passed"]
+    look = f"cd {LETTERS} && stat -c '%n %F %a %u:%g %Y' one && readlink newest && cat one"
+    before = product(lab, look)
+    product(lab, f"echo spam > {LETTERS}/one && rm {LETTERS}/newest && echo two > {LETTERS}/two")
+    restored = lab.playbook("restore", variables={"point": point["name"], "stores": "volumes", "restore_confirm": "slipway"})
+    assert restored.returncode == 0, restored.told
+    lab.wait_until_healthy()
+    assert product(lab, look) == before
+    assert product(lab, f"ls {LETTERS}").split() == ["newest", "one"]
+    assert host.wait_for_backups() == "inactive"
+    # What was written since is not lost.
+    undone = lab.playbook("restore", variables={"restore_undo": True, "stores": "volumes", "restore_confirm": "slipway"})
+    assert undone.returncode == 0, undone.told
+    assert product(lab, f"cat {LETTERS}/one {LETTERS}/two").split() == ["spam", "two"]
+    assert host.wait_for_backups() == "inactive"
+
+
+@pytest.mark.extended("restore")
+def test_a_drill_finds_a_byte_that_differs(lab: Lab, flipped: str):
+    run = lab.playbook("drill", variables={"point": flipped})
+    assert run.returncode != 0
+    assert f"volumes/{NAME}: letters/one is damaged: sha256 differs" in run.told
+
+
+@pytest.mark.extended("restore")
+def test_a_volume_that_cannot_be_read_is_named_and_costs_nothing_else(host: LabHost, point: dict[str, Any]):
+    host.run("docker stop slipway-volume-server")
+    try:
+        code = host.testinfra.run(f"{HOST_PROGRAM} run").rc
+    finally:
+        host.run("docker start slipway-volume-server")
+    assert code == 2
+    made = json.loads(host.run(f"{PROGRAM} --json show latest"))
+    assert made["name"] > point["name"]
+    assert list(made["stores"]["volumes"]["missing"]) == [NAME]
+    assert set(made["stores"]) == set(point["stores"])
+    alerts = json.loads(host.run(f"{PROGRAM} --json report").splitlines()[0])["alerts"]
+    assert f"the last recovery point lacks the volumes {NAME}" in alerts
+    refused = host.testinfra.run(f"{HOST_PROGRAM} stage latest")
+    assert f"does not contain {NAME}" in refused.stdout
+    host.run(f"{HOST_PROGRAM} run --wait 300")
