@@ -96,6 +96,25 @@ def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_pro
 
 
 @pytest.mark.parametrize(
+    ("reasons", "refused"),
+    [
+        ([], False),
+        # What serves is broken, and a release may repair it.
+        (["status 502", "status 503"], False),
+        (["[Errno 111] Connection refused"], True),
+        (["status 502", "no answer within 2 s"], True),
+    ],
+)
+def test_a_release_that_cannot_be_measured_is_refused(reasons: list[str], refused: bool) -> None:
+    probe = {"state_file": "/x", "probe": {"failed": len(reasons), "failures": [{"reason": reason} for reason in reasons]}}
+    inputs = {**PRODUCT, "__release_probe": probe}
+    assert role_variable("release", "__release_unreachable", inputs) == refused
+    # Where it goes on without being started, nothing was asked yet.
+    assert role_variable("release", "__release_unreachable", {**inputs, "release_plan": {**PLAN, "kept": ["one", "two"]}}) is False
+    assert role_variable("release", "__release_unreachable", PRODUCT) is False
+
+
+@pytest.mark.parametrize(
     ("switched", "probing"), [({}, True), ({"probe": {"failed": 0}}, True), ({"probe": {"failed": 2}}, False), ({"skipped": True}, True)]
 )
 def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch(switched: dict[str, Any], probing: bool) -> None:
@@ -104,9 +123,9 @@ def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch
     assert role_variable("release", "__release_probing", inputs) is probing
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool) -> None:
-    """It is not started where it is not wanted, and stopped where it reaches no balancer, as here."""
+@pytest.mark.parametrize(("wanted", "rollback"), [(False, False), (True, True), (True, False)])
+def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool, rollback: bool) -> None:
+    """It is not started where it is not wanted. Where it reaches no balancer, as here, a release is refused, and a rollback goes on."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         target = {"address": "127.0.0.1", "port": closed.getsockname()[1], "server_name": "localhost"}
@@ -122,9 +141,14 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
         ]
         variables = {**HOSTS, "app_version": "1.1", "release_plan": PLAN, "release_probe": wanted, "release_probe_targets": [target]}
+        variables["release_rollback"] = rollback
         play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
         (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
         run = play("release")
+    if wanted and not rollback:
+        assert run.returncode == 2
+        assert "cannot reach the balancers, so failed requests would not be counted: connection refused" in " ".join(run.stdout.split())
+        return
     assert run.returncode == 0, run.stdout + run.stderr
     said = json.loads((checkout / "answers").read_text())
     assert not said["probing"]
