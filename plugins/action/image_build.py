@@ -57,8 +57,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     place = self._send(folder, task_vars)
             arguments["folder"] = str(place)
             arguments["images"] = {
-                tier: {**image, "context": f"{place}/{image['context']}", "dockerfile": f"{place}/{image['dockerfile']}"}
-                for tier, image in arguments["images"].items()
+                service: {**image, "context": f"{place}/{image['context']}", "dockerfile": f"{place}/{image['dockerfile']}"}
+                for service, image in arguments["images"].items()
             }
             result: dict[str, t.Any] = self._execute_module(
                 module_name="slipway.stack.image_build", module_args=arguments, task_vars=task_vars

@@ -48,7 +48,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             path=str(path),
             store=options["store"] or str(folder.absolute() / STORE),
             recorded=digests.get(options["version"]) or {},
-            kept=sorted({entry["digest"] for tiers in digests.values() for entry in tiers.values()}),
+            kept=sorted({entry["digest"] for services in digests.values() for entry in services.values()}),
         )
         return result
 

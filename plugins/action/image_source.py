@@ -52,17 +52,21 @@ def problems_of(options: dict[str, t.Any]) -> list[str]:
     """Return what is wrong with the inputs, a sentence each."""
     problems = []
     version = options["version"]
+    if not options["images"]:
+        problems.append("no service in app_services has the key build: add it, as build: {context: .}, to those whose images are built")
     if not options["source"]:
         problems.append("image_source is not set: give the folder or the git repository with the product's Dockerfiles")
     if not VERSION.fullmatch(version) or version == "latest":
         problems.append(f"app_version is {version!r}: a version must have only letters, digits, dots and dashes, and must not be 'latest'")
-    for tier, image in sorted(options["images"].items()):
+    for service, image in sorted(options["images"].items()):
         name = image["name"]
         if not name.endswith(f":{version}"):
-            problems.append(f"app_{tier}_image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
+            problems.append(
+                f"app_services.{service}.image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'"
+            )
         if options["transport"] == "registry" and not images.registry_of(name):
             problems.append(
-                f"app_{tier}_image is {name}, which has no registry to push to: begin it with the registry's host, "
+                f"app_services.{service}.image is {name}, which has no registry to push to: begin it with the registry's host, "
                 "or set image_transport to ssh or hosted"
             )
     if options["transport"] == "hosted" and not options["registry_host"]:
@@ -120,15 +124,17 @@ def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str
     return Path(folder), commit, folder
 
 
-def image_of(tier: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
+def image_of(service: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return an image with its context and Dockerfile as paths below the folder, which must exist."""
     where = f"{options['source']}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
     context = image["context"].strip("/") or "."
     dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
     if not (folder / context).is_dir():
-        raise AnsibleActionFail(f"image_{tier}_context is {context}, but there is no such folder in {where}")
+        raise AnsibleActionFail(f"app_services.{service}.build.context is {context}, but there is no such folder in {where}")
     if not (folder / dockerfile).is_file():
-        raise AnsibleActionFail(f"there is no {dockerfile} in {where}: correct image_{tier}_dockerfile, which is relative to its context")
+        raise AnsibleActionFail(
+            f"there is no {dockerfile} in {where}: correct app_services.{service}.build.dockerfile, which is relative to its context"
+        )
     return {**image, "context": context, "dockerfile": dockerfile}
 
 
@@ -157,7 +163,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail("; ".join(problems))
         folder, commit, temporary = folder_of(options["source"], options["git_ref"])
         try:
-            found = {tier: image_of(tier, dict(image), folder, options) for tier, image in sorted(options["images"].items())}
+            found = {service: image_of(service, dict(image), folder, options) for service, image in sorted(options["images"].items())}
         except AnsibleActionFail:
             if temporary:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -17,8 +17,9 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
-from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import RUNNER, Given, Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUCT_ROLE, RUNNER, Given, Inputs
 
 CONTROLLER = "localhost"
 
@@ -160,26 +161,34 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(f"{variable}: {error}")
         return value or []
 
+    def _named(self, host: str, view: HostView, *words: str) -> dict[str, Any]:
+        """Return the values of a host's inputs whose names end in one of some words, and of its services' keys of these names."""
+        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith(tuple(f"_{word}" for word in words))]
+        values = {name: value for name, (value, error) in ((name, view.value(name)) for name in names) if not error}
+        if PRODUCT_ROLE in self._roles[host]:
+            product = {name: view.value(name)[0] for name in app_services.VARIABLES}
+            values |= {
+                f"app_services.{name}.{word}": service[word]
+                for name, service in app_services.services(product).items()
+                for word in words
+                if word in service and service[word] is not None
+            }
+        return values
+
     def _memory_limits(self, host: str, view: HostView) -> dict[str, int]:
         """Return the inputs that limit a container's memory and have a value, in MB."""
-        names = [
-            name for role in self._roles[host] for name in self._specs[role] if name.endswith("_memory_mb") and "_minimum_" not in name
-        ]
-        values = {name: view.value(name) for name in names}
-        return {name: int(value) for name, (value, error) in values.items() if not error and str(value).isdecimal()}
+        found = self._named(host, view, "memory_mb")
+        return {name: int(value) for name, value in found.items() if "_minimum_" not in name and str(value).isdecimal()}
 
     def _user_inputs(self, host: str, view: HostView) -> dict[str, Any]:
         """Return the inputs that say who containers run as, and which defaults of the house they do without."""
-        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith(("_user", "_hardening_exceptions"))]
-        return {name: value for name, (value, error) in ((name, view.value(name)) for name in names) if not error}
+        return self._named(host, view, "user", "hardening_exceptions")
 
     def _core_limits(self, host: str, view: HostView) -> dict[str, float]:
         """Return the inputs that limit a container's cores and have a value."""
-        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith("_cpus")]
-        values = {name: view.value(name) for name in names}
-        return {name: float(value) for name, (value, error) in values.items() if not error and is_number(value)}
+        return {name: float(value) for name, value in self._named(host, view, "cpus").items() if is_number(value)}
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
-        """Return the inputs that name images, by image."""
-        names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith("_image")]
-        return {str(view.value(name)[0]): name for name in names}
+        """Return the inputs that name images, by image; of services that share one, the first."""
+        found = self._named(host, view, "image")
+        return {str(found[name]): name for name in reversed(found)}

@@ -52,6 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "rollback": {"type": "bool", "default": False},
                 "first": {"type": "bool", "default": True},
                 "kept": {"type": "int", "default": 3},
+                "services": {"type": "list", "elements": "str", "default": []},
             }
         )
         hostvars = task_vars["hostvars"]
@@ -93,6 +94,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
         result.update(
             record=record,
+            # Where balancers send requests as long as no release moves them.
+            traffic={"live": live_slot, "previous": ((record or {}).get("previous") or {}).get("slot", "")},
             live={"slot": live_slot, "version": record["version"] if record else ""},
             idle={"slot": release.other(live_slot), "version": version},
             version=version,
@@ -104,7 +107,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for a rollback.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
             # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
-            kept=release.kept_hosts(states, release.other(live_slot), version, lock) if options["rollback"] else [],
+            kept=release.kept_hosts(states, release.other(live_slot), version, lock, options["services"]) if options["rollback"] else [],
             report={**report, "version": report["version"] or version, "wanted": version},
         )
         return result

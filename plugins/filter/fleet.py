@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights, images_that_run
+from ansible_collections.slipway.stack.plugins.module_utils.release import images_that_run, service_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import services
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
-#: Added to the published port by the second slot, so that both slots of a release can run at once.
-SLOT_OFFSET = {"blue": 0, "green": 100}
 CHAIN_LENGTH = 28
 #: The server of the product's volumes on its container network: role volume_server.
 SERVER, SERVER_PORT = "volume-server", 8873
@@ -54,69 +53,6 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
         # A reset instead of silence: a client that is not admitted learns it at once, and the address can be seen to be alive.
         rules.append(f"-A {chain} {match} -j REJECT --reject-with tcp-reset")
     return rules
-
-
-def may_have(values: dict[str, t.Any], service: str, slot: str) -> bool:
-    """Return whether a host may have a container of a slot; one that was not looked at may."""
-    seen = values.get("container_service_host_state")
-    if not seen:
-        return True
-    return any(item.get("owner") == f"app-{slot}" and name.endswith(f"-{service}") for name, item in seen["containers"].items())
-
-
-def upstream_servers(
-    hosts: list[str],
-    hostvars: dict[str, t.Any],
-    here: str,
-    tier: str,
-    slot: str,
-    canary_slot: str = "",
-    canary_weight: int = 0,
-    moved: dict[str, str] | None = None,
-    drained: t.Sequence[str] = (),
-    *,
-    there: bool = False,
-) -> list[t.Any]:
-    """Return ``host:port`` of every app container of a tier, as the balancer ``here`` reaches it.
-
-    A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_address`` and the
-    port it is published on. With a canary the servers of both slots come with their weights.
-
-    Args:
-        hosts: names of the app hosts.
-        hostvars: Ansible's hostvars.
-        here: name of the balancer's host.
-        tier: ``backend`` or ``frontend``.
-        slot: the slot that answers.
-        canary_slot: the slot that answers some requests, or none.
-        canary_weight: per cent of the requests that the canary gets.
-        moved: the slot that answers on hosts on which it is another one.
-        drained: hosts that get no requests.
-        there: whether to leave out containers that a host was seen not to have.
-    """
-
-    def servers_of(which: str) -> list[str]:
-        servers = []
-        for host in hosts:
-            if host in drained:
-                continue
-            values, slot_there = hostvars[host], (moved or {}).get(host, which)
-            for number in range(1, int(values[f"app_{tier}_replicas"]) + 1):
-                if there and not may_have(values, f"{tier}-{slot_there}-{number}", slot_there):
-                    continue
-                if host == here:
-                    servers.append(f"{tier}-{slot_there}-{number}:{values[f'app_{tier}_port']}")
-                else:
-                    port = int(values[f"app_{tier}_publish_port"]) + SLOT_OFFSET[slot_there] + number - 1
-                    servers.append(f"{values['slipway_address']}:{port}")
-        return servers
-
-    live = servers_of(slot)
-    if not canary_slot or not int(canary_weight):
-        return list(live)
-    canary = servers_of(canary_slot)
-    live_weight, new_weight = canary_weights(int(canary_weight), len(live), len(canary))
-    return [{"server": server, "weight": live_weight} for server in live] + [{"server": server, "weight": new_weight} for server in canary]
 
 
 def fleet_batches(hosts: t.Iterable[str], size: int) -> list[dict[str, list[str]]]:
@@ -185,6 +121,32 @@ def images_of_versions(images: list[str], version: str, versions: list[str]) -> 
     return found
 
 
+def slot_containers(
+    containers: dict[str, dict[str, t.Any]],
+    slot: str,
+    services: t.Collection[str] = (),
+    except_services: t.Collection[str] = (),
+    running: bool | None = None,
+) -> list[str]:
+    """Return the names of a slot's containers on a host.
+
+    Args:
+        containers: the stack's containers on the host, as ``host_state`` lists them.
+        slot: the slot.
+        services: services that are meant; none for all.
+        except_services: services that are not meant.
+        running: whether they run; None for either.
+    """
+    return sorted(
+        name
+        for name, container in containers.items()
+        if container["owner"] == f"app-{slot}"
+        and service_of(container) not in except_services
+        and (not services or service_of(container) in services)
+        and running in (None, container["running"])
+    )
+
+
 def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
     """Return the MB of memory that a slot's containers take now, and ``LEAST_SLOT_MB`` at least, as for one that is not up.
 
@@ -207,30 +169,15 @@ def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> l
     found = []
     for host in hosts:
         values = hostvars[host]
-        # The check of its type reports what is not a list of dictionaries.
-        volumes = [volume for volume in values.get("app_backend_volumes", []) if isinstance(volume, t.Mapping) and "name" in volume]
-        for volume in volumes:
+        # Services may share one. The check of its type reports what is not a list of dictionaries.
+        described = [volume for service in services(values).values() for volume in service["volumes"]]
+        volumes = [volume for volume in described if isinstance(volume, t.Mapping) and "name" in volume]
+        for volume in {str(volume["name"]): volume for volume in volumes}.values():
             if volume.get("mode", "rw") == "rw" and boolean(volume.get("backup", True), strict=False):
                 address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
                 port = SERVER_PORT if host == here else int(values["volume_server_port"])
                 found.append({"host": host, "name": str(volume["name"]), **address, "port": port})
     return found
-
-
-def slot_ports(tiers: list[dict[str, t.Any]], address: str, peers: list[str]) -> list[dict[str, t.Any]]:
-    """Return the published ports of both slots of all tiers, each with its peers.
-
-    Args:
-        tiers: each with ``first`` (the port of the first replica in slot blue), ``count`` (replicas) and ``variable``.
-        address: address the ports are published on.
-        peers: addresses that may connect.
-    """
-    return [
-        {"address": address, "port": int(tier["first"]) + offset + number, "peers": peers, "variable": tier["variable"]}
-        for tier in tiers
-        for offset in SLOT_OFFSET.values()
-        for number in range(int(tier["count"]))
-    ]
 
 
 class FilterModule:
@@ -245,9 +192,8 @@ class FilterModule:
             "fleet_batches": fleet_batches,
             "images_of_versions": images_of_versions,
             "images_that_run": images_that_run,
-            "upstream_servers": upstream_servers,
             "site_name": site_name,
+            "slot_containers": slot_containers,
             "slot_memory": slot_memory,
-            "slot_ports": slot_ports,
             "probe_targets": probe_targets,
         }

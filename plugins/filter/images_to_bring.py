@@ -14,11 +14,11 @@ description:
   - Compares ids, on the controller alone. A name that means another image on the host by now counts as lacking.
 options:
   _input:
-    description: Images with their tags, by tier.
+    description: Images with their tags, by service.
     type: dict
     required: true
   digests:
-    description: What builds have recorded, by version and tier.
+    description: What builds have recorded, by version and service.
     type: dict
     required: true
   version:

@@ -38,7 +38,7 @@ EXAMPLES = r"""
     that: __wrong | length == 0
     fail_msg: "{{ __wrong | join('; ') }}"
   vars:
-    __variables: "{{ {app_backend_image: 'app_backend_image'} }}"
+    __variables: "{{ {'shop/api:1.1': 'app_services.api.image'} }}"
     __wrong: "{{ container_service_host_state.missing_images | slipway.stack.unavailable_images(__variables, app_version, image_digests) }}"
 """
 

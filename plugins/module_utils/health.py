@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import time
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, tier_of
+from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, product_service
 
 #: Seconds between two looks at a container's state, which cost next to nothing.
 INTERVAL = 0.2
@@ -21,9 +22,20 @@ LONGEST_PAUSE = 1.0
 RESTARTS_MEANING_FAILURE = 3
 
 
+#: Seconds that a container without a health check must have run since its last start: one that ends at once has restarted by then.
+STEADY_SECONDS = 5
+
+
 #: Where the logs of containers that failed are kept, and how many lines of each.
 LOG_FOLDER = "/var/log/slipway"
 KEPT_LINES = 2000
+
+
+def running_seconds(state: dict[str, t.Any]) -> float:
+    """Return how long a container has run since its last start, by its state as the engine reports it."""
+    # Nanoseconds are more than Python reads.
+    started = dt.datetime.fromisoformat(f"{state['StartedAt'][:19]}+00:00")
+    return (dt.datetime.now(dt.timezone.utc) - started).total_seconds()
 
 
 class NeverError(Exception):
@@ -88,7 +100,9 @@ class Watch:
         health = (state.get("Health") or {}).get("Status", "none")
         if health == "unhealthy":
             raise NeverError("is unhealthy")
-        if health in ("healthy", "none"):
+        if health == "none":
+            return running_seconds(state) >= STEADY_SECONDS
+        if health == "healthy":
             return True
         check = inspected["Config"].get("Healthcheck") or {}
         # An engine from 25 on checks a starting container as often as this would. These checks are additional at first, as most services
@@ -137,10 +151,10 @@ class Watch:
                 parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
             log = self._engine.logs(self.name, lines).rstrip()
             parts.append(f"Last log lines:\n{log}")
-            tier = tier_of(self.name)
-            if tier:
-                uid = (inspected["Config"].get("Labels") or {}).get("slipway.uid", "")
-                parts += hints(log.splitlines(), checks[-1]["Output"] if checks else "", tier, uid)
+            labels = inspected["Config"].get("Labels") or {}
+            service = product_service(labels)
+            if service:
+                parts += hints(log.splitlines(), checks[-1]["Output"] if checks else "", service, labels.get("slipway.uid", ""))
             kept = keep_log(self._engine, self.name)
             if kept:
                 parts.append(f"The log is kept on the host in {kept}, even if the container is removed.")

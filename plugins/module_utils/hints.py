@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.slipway.stack.plugins.module_utils.release import service_of
+
 #: How programs say that they may not write, each with the path. A denied permission alone says no such thing: it may be about reading.
 _NOT_WRITABLE = (
     # nginx: mkdir() "/var/cache/nginx/client_temp" failed (30: Read-only file system)
@@ -35,19 +37,19 @@ def _folder(path: str) -> str:
     return parent if "." in name else path
 
 
-def tier_of(container: str) -> str:
-    """Return "backend" or "frontend" for a container of a product, or "" for any other."""
-    match = re.search(r"-(backend|frontend|migrate)-(?:blue|green)(?:-\d+)?$", container)
-    return match[1].replace("migrate", "backend") if match else ""
+def product_service(labels: t.Mapping[str, str]) -> str:
+    """Return the service of a product that a container belongs to, by its labels, or "" for any other container."""
+    ours = labels.get("slipway.owner", "").startswith("app-")
+    return labels.get("slipway.migrates") or service_of({"labels": labels}) if ours else ""
 
 
-def hints(log_lines: t.Iterable[str], check: str = "", tier: str = "backend", uid: str = "") -> list[str]:
+def hints(log_lines: t.Iterable[str], check: str = "", service: str = "<service>", uid: str = "") -> list[str]:
     """Return sentences with lines to paste into the inventory, for causes that a log shows.
 
     Args:
         log_lines: what the container wrote last.
         check: what its last health check wrote.
-        tier: ``backend`` or ``frontend``, whose inputs are named.
+        service: the product's service, whose keys are named.
         uid: number of the container's user, or "" where it is not known.
     """
     lines = list(log_lines)
@@ -61,9 +63,11 @@ def hints(log_lines: t.Iterable[str], check: str = "", tier: str = "backend", ui
         folders.pop(useless, None)
     if folders:
         options = ",".join(["size=16m", *([f"uid={uid}"] if uid else [])])
-        pasted = "\n".join([f"app_{tier}_tmpfs:", *(f"  {folder}: {options}" for folder in sorted(folders))])
-        volume = ", or app_backend_volumes for data that must last" if tier == "backend" else ""
-        found.append(f"The file system of containers is read-only. To make these folders writable, in memory, set{volume}:\n{pasted}")
+        pasted = "\n".join(["app_services:", f"  {service}:", "    tmpfs:", *(f"      {folder}: {options}" for folder in sorted(folders))])
+        found.append(
+            "The file system of containers is read-only. To make these folders writable, in memory, set, or volumes for data that must "
+            f"last:\n{pasted}"
+        )
     hosts = {match["host"] or match["blocked"] for line in lines for match in [_UNKNOWN_HOST.search(line)] if match}
     if hosts:
         found.append(
@@ -72,17 +76,23 @@ def hints(log_lines: t.Iterable[str], check: str = "", tier: str = "backend", ui
         )
     ports = {match["port"] or match["low"] for line in lines for match in [_LOW_PORT.search(line)] if match}
     if ports:
-        found.append(f"Its user may not listen on port {', '.join(sorted(ports))}: use one above 1023, and set app_{tier}_port to it.")
+        found.append(
+            f"Its user may not listen on port {', '.join(sorted(ports))}: use one above 1023, and set app_services.{service}.port to it."
+        )
     asked = _STATUS.search(check)
     if asked and asked["status"] == "404":
-        found.append(f"{asked['path']} does not exist: set app_{tier}_health_path to a path that answers 2xx while the process works.")
+        found.append(
+            f"{asked['path']} does not exist: set app_services.{service}.health_path to a path that answers 2xx while the process works."
+        )
     elif asked and asked["status"] == "400" and not hosts:
         found.append(
             "A product that checks Host answers 400 to names that it does not know: set app_host_header to one that it accepts "
             "(default: the first of nginx_server_names, else the host of slipway_public_url)."
         )
     elif asked and asked["status"][:1] == "3":
-        found.append(f"{asked['path']} redirects: set app_{tier}_health_path to a path that answers 2xx by itself.")
+        found.append(f"{asked['path']} redirects: set app_services.{service}.health_path to a path that answers 2xx by itself.")
     elif asked and not asked["status"]:
-        found.append(f"Nothing answers on that port: set app_{tier}_port to the port that the product listens on, on all addresses.")
+        found.append(
+            f"Nothing answers on that port: set app_services.{service}.port to the port that the product listens on, on all addresses."
+        )
     return found

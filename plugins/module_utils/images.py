@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What building and shipping images decides, as functions of plain data. Nothing is read or sent in here.
 
-A build records what it made (``image_digests``): for each version and tier the ``digest`` of the manifest, by which hosts pull, and the
+A build records what it made (``image_digests``): for each version and service the ``digest`` of the manifest, by which hosts pull, and the
 ``id`` of the configuration, by which engines list it. Both cover every byte of the image.
 """
 
@@ -74,13 +74,13 @@ def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: di
     ``other`` says that the host has a different image under that name. Images that no build has recorded are not among them.
 
     Args:
-        names: each tier's image with its tag.
+        names: each service's image with its tag.
         record: what was recorded for this version.
         images: the host's images, as ``host_state`` lists them.
     """
     found = []
-    for tier, name in sorted(names.items()):
-        entry = (record or {}).get(tier)
+    for service, name in sorted(names.items()):
+        entry = (record or {}).get(service)
         if not entry:
             continue
         wanted = {"name": name, "digest": entry["digest"], "id": entry.get("id", "")}
@@ -155,12 +155,12 @@ def failure_of(output: str, lines: int = 30) -> str:
     return "\n".join(told[-lines:])
 
 
-def conflict(version: str, tier: str, recorded: Record | None, identity: str) -> str:
+def conflict(version: str, service: str, recorded: Record | None, identity: str) -> str:
     """Return why a build may not take this version, or "" where it may: a version names one image for good."""
     if not recorded or identity in {recorded.get("id"), recorded["digest"]}:
         return ""
     return (
-        f"version {version} of the {tier} is recorded with {recorded.get('id') or recorded['digest']}, and this build made {identity}: "
+        f"version {version} of the {service} is recorded with {recorded.get('id') or recorded['digest']}, and this build made {identity}: "
         "build it under a new version, or replace the recorded one with -e image_replace=true"
     )
 
@@ -233,10 +233,10 @@ def with_record(digests: dict[str, t.Any], version: str, built: dict[str, Record
     Raises:
         ImageError: a digest is none.
     """
-    for tier, entry in built.items():
+    for service, entry in built.items():
         if not _DIGEST.fullmatch(entry["digest"]):
-            raise ImageError(f"the digest of the {tier} is {entry['digest']!r}")
-    merged = {**digests, version: {tier: dict(entry) for tier, entry in built.items()}}
+            raise ImageError(f"the digest of the {service} is {entry['digest']!r}")
+    merged = {**digests, version: {service: dict(entry) for service, entry in built.items()}}
     return dict(sorted(merged.items(), key=lambda item: version_key(item[0])))
 
 
@@ -252,9 +252,9 @@ def record_text(digests: dict[str, t.Any]) -> str:
         "# Written by playbooks/build.yml: what each version's images are, by which releases pull them. Keep it.",
     ]
     lines.append("image_digests:" if digests else "image_digests: {}")
-    for version, tiers in digests.items():
+    for version, services in digests.items():
         lines.append(f"  {json.dumps(version)}:")
-        for tier, entry in sorted(tiers.items()):
-            lines.append(f"    {tier}:")
+        for service, entry in sorted(services.items()):
+            lines.append(f"    {service}:")
             lines += [f"      {name}: {json.dumps(value)}" for name, value in sorted(entry.items()) if value != ""]
     return "\n".join(lines) + "\n"

@@ -589,27 +589,29 @@ def check_users(
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        variables: For each image the variable that names it, such as ``app_backend_image``.
-        inputs: Values of the inputs of the host's roles whose names end in ``_user`` or ``_hardening_exceptions``.
-        recorded: What a build has recorded of the wanted version's images, by tier.
+        variables: For each image the variable that names it, such as ``nginx_image``, or the key, such as ``app_services.api.image``.
+        inputs: Values of the inputs of the host's roles whose names end in ``user`` or ``hardening_exceptions``.
+        recorded: What a build has recorded of the wanted version's images, by service.
     """
     problems = []
     for image, variable in variables.items():
-        service = variable.removesuffix("_image")
-        known = (state.get("images") or {}).get(normal_reference(image)) or recorded.get(service.removeprefix("app_")) or {}
-        asked, exceptions = str(inputs.get(f"{service}_user") or ""), inputs.get(f"{service}_hardening_exceptions")
+        # As nginx_ or app_services.api. is, with which its other inputs or keys begin too.
+        of_service = variable.removesuffix("image")
+        built = recorded.get(of_service.strip(".").rpartition(".")[2]) or {}
+        known = (state.get("images") or {}).get(normal_reference(image)) or built
+        asked, exceptions = str(inputs.get(f"{of_service}user") or ""), inputs.get(f"{of_service}hardening_exceptions")
         name, numbers = (asked or str(known.get("user") or "")).partition(":")[0], known.get("users") or {}
         if not name or any(isinstance(item, Mapping) and item.get("what") == "non_root" for item in exceptions or []):
             continue
         if numbers and not name.isdigit() and name not in numbers:
             users = ", ".join(sorted(user for user, number in numbers.items() if number and number < NOBODY))
-            remedy = f"set {service}_user to one of them, or to a number" if f"{service}_user" in inputs else "name a user that it has"
+            remedy = f"set {of_service}user to one of them, or to a number" if f"{of_service}user" in inputs else "name a user that it has"
             problems.append(Problem(host, f"image {image} ({variable}) has no user {name}; it has {users or 'root only'}: {remedy}"))
         elif name == "root" or (name.isdigit() and int(name) == 0) or numbers.get(name) == 0:
-            remedy = f'give it a user of the image, or a number: {service}_user: "1000"'
+            remedy = f'give it a user of the image, or a number: {of_service}user: "1000"'
             if exceptions is not None:
-                remedy += f', or keep root, and say why: {service}_hardening_exceptions: [{{what: non_root, why: "…"}}]'
-            whose = f"{service}_user asks for root" if asked else f"image {image} ({variable}) runs as root"
+                remedy += f', or keep root, and say why: {of_service}hardening_exceptions: [{{what: non_root, why: "…"}}]'
+            whose = f"{of_service}user asks for root" if asked else f"image {image} ({variable}) runs as root"
             problems.append(Problem(host, f"{whose}, which a container may not; {remedy}"))
     return problems
 

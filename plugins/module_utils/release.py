@@ -51,19 +51,19 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
     return None
 
 
-def tier_of(container: dict[str, t.Any]) -> str:
-    """Return the tier of an application's container: its service without slot and number."""
-    return str(container["labels"].get("slipway.service", "")).partition("-")[0]
+def service_of(container: dict[str, t.Any]) -> str:
+    """Return the product's service that a container belongs to: its label without slot and number."""
+    return str(container["labels"].get("slipway.service", "")).rsplit("-", 2)[0]
 
 
 def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, dict[str, str]]:
-    """Return by app host the image's id of each tier that a slot runs; hosts without a container of the slot are left out."""
+    """Return by app host the image's id of each service that a slot runs; hosts without a container of the slot are left out."""
     found: dict[str, dict[str, str]] = {}
     for host, state in states.items():
         for container in state.get("containers", {}).values():
             if container["owner"] == f"app-{slot}" and container["running"]:
-                found.setdefault(host, {})[tier_of(container)] = container["image_id"]
-    return {host: dict(sorted(tiers.items())) for host, tiers in sorted(found.items())}
+                found.setdefault(host, {})[service_of(container)] = container["image_id"]
+    return {host: dict(sorted(services.items())) for host, services in sorted(found.items())}
 
 
 def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[str, t.Any]:
@@ -86,7 +86,7 @@ def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[st
             if owner.startswith("app-"):
                 if owner != f"app-{record.get('slot')}":
                     continue
-                owner = tier_of(container)
+                owner = service_of(container)
             image = state["images"].get(container["image"], {})
             known = image.get("digests") if image.get("id") == container["image_id"] else []
             found[owner] = (known or [container["image_id"]])[0]
@@ -101,8 +101,16 @@ def revisions_before(states: dict[str, dict[str, t.Any]], folder: str, lock: Rec
     return {host: link for host, link in sorted(links.items()) if link}
 
 
-def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, lock: Record | None) -> list[str]:
-    """Return the app hosts on which a slot holds containers of a version, or will once an interrupted release was undone."""
+def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, lock: Record | None, services: t.Collection[str]) -> list[str]:
+    """Return the app hosts on which a slot holds containers of a version, or will once an interrupted release was undone.
+
+    Args:
+        states: what hosts have, as host_state describes it.
+        slot: the slot.
+        version: the version.
+        lock: what an interrupted release left.
+        services: services that a release stops; those that run on say nothing of what was kept.
+    """
     if recovery(lock) == "undo":
         return list((lock or {})["journal"].get("kept") or [])
     return sorted(
@@ -112,7 +120,7 @@ def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, loc
             for container in state.get("containers", {}).values()
             if container["owner"] == f"app-{slot}"
             and container["labels"].get("slipway.version") == version
-            and str(container["labels"].get("slipway.service", "")).startswith("backend-")
+            and service_of(container) in services
         }
     )
 

@@ -26,9 +26,15 @@ options:
     elements: str
     required: true
   services:
-    description: Regular expression that a container's label C(slipway.service) must match from its start; empty takes all.
-    type: str
-    default: ""
+    description: Services of the product whose containers are meant; empty takes all.
+    type: list
+    elements: str
+    default: []
+  except_services:
+    description: Services of the product whose containers are not meant.
+    type: list
+    elements: str
+    default: []
   names:
     description: Names of the containers that are meant; empty takes all of the owner's.
     type: list
@@ -65,13 +71,13 @@ containers:
   elements: str
 """
 
-import re
 import threading
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.release import service_of
 
 
 def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
@@ -94,7 +100,8 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
             continue
         if options["version"] and labels.get("slipway.version") != options["version"]:
             continue
-        if not re.match(options["services"], labels.get("slipway.service", "")):
+        service = service_of({"labels": labels})
+        if service in options["except_services"] or (options["services"] and service not in options["services"]):
             continue
         if options["names"] and short["Names"][0].lstrip("/") not in options["names"]:
             continue
@@ -110,7 +117,8 @@ def main() -> None:
         argument_spec={
             "stack": {"type": "str", "required": True},
             "owner": {"type": "list", "elements": "str", "required": True},
-            "services": {"type": "str", "default": ""},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "except_services": {"type": "list", "elements": "str", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
             "version": {"type": "str", "default": ""},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},

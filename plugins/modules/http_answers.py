@@ -16,21 +16,20 @@ description:
   - Certificates are not verified, as a balancer is asked by its host's own address.
 options:
   containers:
-    description: Containers to ask.
-    type: list
-    elements: str
-    default: []
-  port:
-    description: Port inside the containers.
-    type: int
-    default: 0
+    description:
+      - Containers to look at, each with C(port) (inside the container), C(path) (that must answer 2xx), C(version_path) (on which it
+        reports its version where its answer to C(path) does not) and C(version_field), each of which may be empty.
+      - One that has neither path, or answers 404 on C(version_path), reports no version. It is judged by the image that it runs and by its
+        label C(slipway.version).
+    type: dict
+    default: {}
   urls:
     description: Further addresses to ask, each without a path.
     type: list
     elements: str
     default: []
   path:
-    description: Path that must answer 2xx; needed where anything but a version is asked for.
+    description: Path that each of O(urls) must answer with 2xx.
     type: str
     default: ""
   host_header:
@@ -41,14 +40,8 @@ options:
     description: Version that the answer must report; empty takes any.
     type: str
     default: ""
-  version_path:
-    description:
-      - Path on which a container reports its version where its answer to O(path) does not. Where it answers 404 there too, or this is
-        empty, it reports none, and is judged by the image that it runs and by its label C(slipway.version).
-    type: str
-    default: ""
   version_field:
-    description: Field of the JSON answer that holds the version.
+    description: Field of the JSON answer of O(urls) that holds the version.
     type: str
     default: version
   times:
@@ -82,13 +75,12 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Ask the new slot whether it is ready
   slipway.stack.http_answers:
-    containers: [slipway-backend-green-1]
-    port: 8000
-    path: /ready
+    containers:
+      slipway-api-green-1: {port: 8000, path: /ready, version_path: "", version_field: version}
     version: 1.1.0
     healthy:
-      slipway-backend-green-1: 120
-      slipway-frontend-green-1: 60
+      slipway-api-green-1: 120
+      slipway-worker-green-1: 60
 """
 
 RETURN = r"""
@@ -101,7 +93,7 @@ restarts:
   returned: success
   type: dict
 unreported:
-  description: Containers that report no version, and run the image of the version that was asked for.
+  description: Containers that were asked for their version, report none, and run the image of the version that was asked for.
   returned: success
   type: list
   elements: str
@@ -228,7 +220,8 @@ class Asker:
         self.watch = Watch(engine, target) if target in options["healthy"] else None
         self.restarts: int | None = None
         self.unreported = False
-        self._asked = target in options["containers"] + options["urls"]
+        self._asked = target in options["containers"] or target in options["urls"]
+        self._own: dict[str, t.Any] = options["containers"].get(target) or {}
         self._engine = engine
         self._options = options
         self._good = 0
@@ -249,21 +242,26 @@ class Asker:
             if self.target in self._options["restarts"]:
                 must_have_stayed(inspected, int(self._options["restarts"][self.target]))
             self.restarts = (inspected or {}).get("RestartCount", 0)
-            return self._wrong_container(inspected or {}, container_url(inspected, self.target, self._options["port"]))
+            return self._wrong_container(inspected)
         except GoneError as error:
             raise GoneError(self.describe(str(error))) from error
         except (OSError, EngineError) as error:
-            return self._sentence(self._options["path"] or self._options["version_path"], f"does not answer: {error}")
+            return self._sentence(
+                self._own.get("path") or self._own.get("version_path") or self._options["path"], f"does not answer: {error}"
+            )
 
     @staticmethod
     def _sentence(path: str, wrong: str) -> str:
-        return f"{path} {wrong}" if wrong else ""
+        return f"{path} {wrong}".strip() if wrong else ""
 
-    def _wrong_container(self, inspected: dict[str, t.Any], url: str) -> str:
+    def _wrong_container(self, inspected: dict[str, t.Any] | None) -> str:
         """Return what is wrong with a container's answers, or an empty string: to its path, and for its version."""
-        path, version, field = (self._options[name] for name in ("path", "version", "version_field"))
+        path, version_path, field = (str(self._own[name]) for name in ("path", "version_path", "version_field"))
+        version = self._options["version"] if field else ""
+        if inspected is None or not inspected["State"]["Running"]:
+            raise EngineError("it does not run")
+        url = container_url(inspected, self.target, int(self._own["port"])) if path or version_path else ""
         self.unreported = False
-        body = ""
         if path:
             status, body = ask(url, path, self._options["host_header"])
             reports = reported_version(body, field) is not None
@@ -272,16 +270,16 @@ class Asker:
                 return self._sentence(path, wrong)
         if not version:
             return ""
-        if self._options["version_path"]:
-            status, body = ask(url, self._options["version_path"], self._options["host_header"])
+        if version_path:
+            status, body = ask(url, version_path, self._options["host_header"])
             if status != http.client.NOT_FOUND:
                 wrong = judge(status, body, version, field)
                 if wrong and reported_version(body, field) is None:
                     wrong += (
-                        "; set app_backend_version_path to where the product reports its version, or to an empty string if it does not,"
+                        "; set version_path in app_services to where the service reports its version, or to an empty string if it does not,"
                     )
-                return self._sentence(self._options["version_path"], wrong)
-        self.unreported = True
+                return self._sentence(version_path, wrong)
+        self.unreported = bool(path or version_path)
         return image_problem(inspected, self._engine.image_id(inspected["Config"]["Image"]), version)
 
     def done(self) -> bool:
@@ -321,13 +319,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "containers": {"type": "list", "elements": "str", "default": []},
-            "port": {"type": "int", "default": 0},
+            "containers": {"type": "dict", "default": {}},
             "urls": {"type": "list", "elements": "str", "default": []},
             "path": {"type": "str", "default": ""},
             "host_header": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
-            "version_path": {"type": "str", "default": ""},
             "version_field": {"type": "str", "default": "version"},
             "times": {"type": "int", "default": 1},
             "healthy": {"type": "dict", "default": {}},

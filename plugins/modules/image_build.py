@@ -26,11 +26,11 @@ options:
     type: path
     required: true
   images:
-    description: Images by tier, each with C(name) and its tag, C(context) and C(dockerfile) below the folder, and C(arguments).
+    description: Images by service, each with C(name) and its tag, C(context) and C(dockerfile) below the folder, and C(arguments).
     type: dict
     required: true
   recorded:
-    description: What was recorded for this version, by tier.
+    description: What was recorded for this version, by service.
     type: dict
     default: {}
   replace:
@@ -91,11 +91,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 built:
-  description: By tier, C(digest) of the manifest and C(id), the digest of the configuration.
+  description: By service, C(digest) of the manifest and C(id), the digest of the configuration.
   returned: success
   type: dict
 seconds:
-  description: Seconds of each tier's build and of putting it away.
+  description: Seconds of each service's build and of putting it away.
   returned: success
   type: dict
 removed:
@@ -198,7 +198,7 @@ def ca_bundle(given: str) -> str:
     return next((path for path in candidates if path and Path(path).is_file()), "")
 
 
-def build(tier: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
+def build(service: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
     """Build one image without a name and return its id.
 
     Raises:
@@ -215,7 +215,7 @@ def build(tier: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
             # Without its own description of the build, which differs from one build to the next.
             client(command, {**proxies, **login, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
         except ImageError as error:
-            raise ImageError(f"the {tier} cannot be built from {image['context']}:\n{images.failure_of(str(error))}") from error
+            raise ImageError(f"the {service} cannot be built from {image['context']}:\n{images.failure_of(str(error))}") from error
         return identity_file.read_text(encoding="ascii").strip()
 
 
@@ -270,13 +270,13 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
     check_client()
     options = {**options, "ca_file": ca_bundle(options["ca_file"])}
     seconds, identities = {}, {}
-    for tier, image in sorted(options["images"].items()):
+    for service, image in sorted(options["images"].items()):
         began = time.monotonic()
-        identities[tier] = build(tier, image, options)
-        seconds[tier] = round(time.monotonic() - began, 1)
+        identities[service] = build(service, image, options)
+        seconds[service] = round(time.monotonic() - began, 1)
     refusals = [
-        images.conflict(options["version"], tier, options["recorded"].get(tier), identity)
-        for tier, identity in sorted(identities.items())
+        images.conflict(options["version"], service, options["recorded"].get(service), identity)
+        for service, identity in sorted(identities.items())
         if not options["replace"]
     ]
     if any(refusals):
@@ -284,12 +284,12 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
     began, built, layout, removed = time.monotonic(), {}, None, 0
     if options["store"]:
         layout = Layout(Path(options["store"]))
-    for tier, identity in sorted(identities.items()):
-        name = options["images"][tier]["name"]
+    for service, identity in sorted(identities.items()):
+        name = options["images"][service]["name"]
         client(["docker", "tag", identity, name])
-        built[tier] = save(identity, layout) if layout else push(name, identity, options)
+        built[service] = save(identity, layout) if layout else push(name, identity, options)
         # A release refuses root before anything is touched, when no host has the image yet.
-        built[tier]["user"] = client(["docker", "image", "inspect", "--format", "{{.Config.User}}", identity]).strip() or "root"
+        built[service]["user"] = client(["docker", "image", "inspect", "--format", "{{.Config.User}}", identity]).strip() or "root"
     if layout:
         removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
     seconds["kept"] = round(time.monotonic() - began, 1)
@@ -326,7 +326,7 @@ def main() -> None:
     except ImageError as error:
         module.fail_json(msg=str(error).strip())
     recorded = module.params["recorded"]
-    same = all((recorded.get(tier) or {}).get("digest") == item["digest"] for tier, item in result["built"].items())
+    same = all((recorded.get(service) or {}).get("digest") == item["digest"] for service, item in result["built"].items())
     module.exit_json(changed=not same, **result)
 
 

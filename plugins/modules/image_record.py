@@ -20,7 +20,7 @@ options:
     type: str
     required: true
   built:
-    description: By tier, C(digest) and whatever else describes the image.
+    description: By service, C(digest) and whatever else describes the image.
     type: dict
   store:
     description: Folder of images; by default C(.images) next to the inventory.
@@ -50,7 +50,7 @@ store:
   returned: success
   type: str
 recorded:
-  description: What is recorded for the version, by tier.
+  description: What is recorded for the version, by service.
   returned: success
   type: dict
 kept:

@@ -29,7 +29,7 @@ options:
     type: str
     required: true
   images:
-    description: Images by tier, each with C(name), and C(context) and C(dockerfile) below the folder.
+    description: Images by service, each with C(name), and C(context) and C(dockerfile) below the folder.
     type: dict
     required: true
   transport:

@@ -42,6 +42,11 @@ options:
     description: How many versions before the running one are remembered.
     type: int
     default: 3
+  services:
+    description: Services whose containers a release stops; where a slot still holds one of them, a rollback starts it again.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller
@@ -65,6 +70,10 @@ version:
   description: Version that is to run.
   returned: success
   type: str
+traffic:
+  description: Slots that are C(live) and C(previous), for balancers.
+  returned: success
+  type: dict
 recover:
   description: What an interrupted release needs, V(undo), V(finish), or nothing.
   returned: success

@@ -5,12 +5,12 @@
 
 roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml those of variables that belong to no role:
 
-    app_backend_port: port
-    app_backend_replicas: count 1..100
+    nginx_http_port: port
+    app_release_batch: count 1..1000
     app_publish_address: address or empty
     backup_schedule: calendar or never
-    app_backend_volumes: {list: {fields: {name: volume, path: path, mode: one of rw ro}, required: [name, path]}}
-    app_backend_environment: {map: {keys: environment_name, values: environment_value}}
+    registry_login: {fields: {username: words, password: secret_text}, required: [username]}
+    nginx_security_headers: {map: {keys: header_name, values: header_value}}
 
 A form is written as ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. Types, booleans and choices
 are the argument specification's. No Ansible in here.
@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
 
 HIGHEST_PORT = 65535
 #: Longest name that PostgreSQL keeps, in bytes.
@@ -46,17 +47,23 @@ REDIS_CATEGORIES = tuple(
     )
     for name in line.split()
 )
+#: Containers of a stack that are not a product's.
+STACK_SERVICES = ("nginx", "postgres", "redis", "chroma", "backup", "registry", "migrate")
 CALENDAR_WORDS = ("minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
 DAYS = {day for name in ["mon", "tues", "wednes", "thurs", "fri", "satur", "sun"] for day in (name[:3], f"{name}day")}
 
 
 class Wrong(NamedTuple):
-    """What is wrong with a value: where in it ("" for all of it), the value there, and a sentence that begins with "must"."""
+    """What is wrong with a value: where in it ("" for all of it), the value there, and a sentence that begins with "must".
+
+    The key is the name in the innermost dictionary around it, which knows where it is written.
+    """
 
     path: str
     value: Any
     sentence: str
     secret: bool = False
+    key: Any = None
 
 
 @dataclass(frozen=True)
@@ -346,6 +353,13 @@ def is_any_user(text: str) -> bool:
     return bool(re.fullmatch(one, name)) and (":" not in text or bool(re.fullmatch(one, group)))
 
 
+def is_service_name(text: str) -> bool | str:
+    """Return whether a service of a product may have this name: as a DNS label, and none that the stack has itself."""
+    if text in STACK_SERVICES:
+        return f"another name: {text} is the stack's own"
+    return re.fullmatch(r"[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?", text) is not None
+
+
 def is_moment(text: str) -> bool:
     """Return whether a string is a date and time that PostgreSQL reads without doubt about its zone."""
     found = re.fullmatch(
@@ -413,6 +427,14 @@ KINDS: dict[str, Kind] = {
     "secret_name": _text("the name of a variable, of letters, digits and _", pattern(r"[A-Za-z_][A-Za-z0-9_]*", 200)),
     "environment_name": _text("the name of a variable, of letters, digits, _, . and -", pattern(r"[A-Za-z_][A-Za-z0-9_.-]*", 200)),
     "environment_value": Kind("a string, a number, true or false, or a list or dictionary of them", is_data, text=False),
+    "service_name": _text(
+        "the name of a service, of at most 30 small letters, digits and -, beginning with a letter and not ending with -", is_service_name
+    ),
+    "file_name": _text(
+        "the name of a file, of letters, digits, _, . and -, and not entrypoint.sh",
+        pattern(r"(?!entrypoint\.sh$)[A-Za-z0-9_][A-Za-z0-9_.-]*", 200),
+    ),
+    "signal": _text("a signal as SIGTERM", pattern(r"SIG[A-Z0-9+-]{2,12}")),
     "inventory_host": _text("a host of the inventory", lambda text: bool(text.strip()) and is_line(text)),
     # Addresses
     "address": _text("an IP address", is_address),
@@ -595,21 +617,29 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
             yield Wrong(path, value, sentence, form.kind != "choice" and KINDS[form.kind].secret)
 
 
+def _with_key(key: Any, found: Iterable[Wrong]) -> Iterator[Wrong]:
+    """Yield problems of the member of a dictionary with its name, where they know no inner one."""
+    for wrong in found:
+        yield wrong if wrong.key is not None else wrong._replace(key=key)
+
+
 def _map_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: str) -> Iterator[Wrong]:
     """Yield what is wrong with a dictionary of any names."""
     for name, member in value.items():
         for wrong in problems(form.keys, name):  # type: ignore[arg-type]
-            yield Wrong(path, name, f"names {str(name)!r}, which {wrong.sentence}", secret=True)
-        yield from problems(form.members, member, changed, f"{path}.{name}", name)  # type: ignore[arg-type]
+            yield Wrong(path, name, f"names {str(name)!r}, which {wrong.sentence}", secret=True, key=name)
+        yield from _with_key(name, problems(form.members, member, changed, f"{path}.{name}", name))  # type: ignore[arg-type]
 
 
 def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: str) -> Iterator[Wrong]:
     """Yield what is wrong with a dictionary of known names."""
     for name, member in value.items():
         if name not in form.fields:
-            yield Wrong(f"{path}.{name}", name, f"is unknown there, known are {', '.join(form.fields)}", secret=True)
+            near = KnownNames(form.fields).near(str(name))
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            yield Wrong(f"{path}.{name}", name, f"is unknown there{hint}, known are {', '.join(form.fields)}", secret=True, key=name)
         elif member is not None or name in form.required:
-            yield from problems(form.fields[name], member, changed, f"{path}.{name}", name)
+            yield from _with_key(name, problems(form.fields[name], member, changed, f"{path}.{name}", name))
     missing = [name for name in form.required if name not in value]
     # An empty dictionary stands for none, but not in a list.
     if missing and (value or path.endswith("]")):

@@ -84,9 +84,23 @@ def playbook_forms() -> dict[str, dict[str, Form]]:
     return {playbook: {name: parsed(form) for name, form in names.items()} for playbook, names in plain_yaml(FORMS)["playbooks"].items()}
 
 
+def renamed_variables() -> dict[str, str]:
+    """Return what takes the place of variables that earlier versions had."""
+    return dict(plain_yaml(FORMS)["renamed"])
+
+
 def near(path: Path) -> Path:
     """Return a path relative to the working directory where it is below."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def place_of(value: Any) -> str | None:
+    """Return the file and line where a value is written, relative to here where it is below, or None where that is not known."""
+    origin = Origin.get_tag(value) if Origin else None
+    if origin is None or not origin.path:
+        return None
+    path = near(Path(origin.path))
+    return f"{path}:{origin.line_num}" if origin.line_num else str(path)
 
 
 @functools.cache
@@ -212,11 +226,7 @@ class HostView:
 
     def place(self, name: str) -> str | None:
         """Return the file and line that set a variable, relative to here where it is below, or None where that is not known."""
-        origin = Origin.get_tag(self.raw.get(name)) if Origin else None
-        if origin is None or not origin.path:
-            return None
-        path = near(Path(origin.path))
-        return f"{path}:{origin.line_num}" if origin.line_num else str(path)
+        return place_of(self.raw.get(name))
 
 
 #: Views of other hosts in a process that was forked for one task, which changes no variable.

@@ -10,14 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
 
 #: Problems of one input that its line lists; more of them are of the same kind.
 MOST_LISTED = 3
 #: Names that are the stack's own in a store.
 POSTGRES_OWN = "postgres"
-#: Locations that every server of nginx has.
-NGINX_OWN = ("/", "/health")
 
 #: Returns a variable's value; None where it has none.
 Get = Callable[[str], Any]
@@ -34,7 +33,15 @@ def form_of(spec: Mapping[str, Any], declared: Any) -> Form | None:
     return None
 
 
-def form_problem(form: Form, value: Any, *, secret: bool = False, secrets: Iterable[Any] = (), changed: Changed = unchanged) -> str | None:
+def form_problem(
+    form: Form,
+    value: Any,
+    *,
+    secret: bool = False,
+    secrets: Iterable[Any] = (),
+    changed: Changed = unchanged,
+    where: Callable[[Any], str] = lambda _key: "",
+) -> str | None:
     """Return what follows an input's name in a sentence about it, such as " is 0, must be …" or "[1] is …"; None where nothing is wrong.
 
     Args:
@@ -43,17 +50,18 @@ def form_problem(form: Form, value: Any, *, secret: bool = False, secrets: Itera
         secret: Whether the value must not be shown.
         secrets: What must not be shown of it.
         changed: Returns how YAML has changed a value.
+        where: Returns where a key of a dictionary stands, in brackets, or "".
     """
     listed = []
     for wrong in problems(form, value, changed):
         hidden = secret or wrong.secret
-        member = shown(wrong.path, secrets)[1:-1]
+        member, place = shown(wrong.path, secrets)[1:-1], where(wrong.key)
         if hidden and wrong.sentence.startswith("must be"):
-            listed.append(f"{member} has a value that {wrong.sentence}")
+            listed.append(f"{member} has a value that {wrong.sentence}{place}")
         elif hidden:
-            listed.append(f"{member} {wrong.sentence}")
+            listed.append(f"{member} {wrong.sentence}{place}")
         else:
-            listed.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}")
+            listed.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}{place}")
     if not listed:
         return None
     more = f"; and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""
@@ -82,8 +90,10 @@ def check_volumes(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:
     users: defaultdict[str, list[str]] = defaultdict(list)
     for name, form in forms.items():
         if "volume" in kinds(form):
+            # The services of a product may share one.
+            ours = name in app_services.VARIABLES
             for volume in {str(volume) for volume in members(form, get(name), "volume") if volume}:
-                users[volume].append(name)
+                users[volume] += [] if ours and set(users[volume]) & set(app_services.VARIABLES) else [name]
     return [
         (
             names[-1],
@@ -167,19 +177,6 @@ def check_logins(get: Get) -> list[tuple[str, str]]:
     )
 
 
-def check_paths(get: Get) -> list[tuple[str, str]]:
-    """Return problems of paths that nginx would have to route to two places."""
-    seen = dict.fromkeys(NGINX_OWN, "nginx itself")
-    found = []
-    for variable in ("nginx_assets_paths", "nginx_backend_paths", "nginx_websocket_paths"):
-        for path in get(variable) or ():
-            if isinstance(path, str):
-                if path in seen:
-                    found.append((variable, f"has the path {path}, which {seen[path]} has already; remove one of them"))
-                seen.setdefault(path, variable)
-    return found
-
-
 def _number(value: Any) -> float | None:
     try:
         return float(value)
@@ -198,12 +195,18 @@ def check_sizes(get: Get) -> list[tuple[str, str]]:
         small, large = _number(get(part)), _number(get(whole))
         if small is not None and large is not None and small >= large:
             found.append((part, f"is {small:g} MB and must be less than {whole}, which is {large:g} MB: {why}"))
-    offset = _number(get("app_slot_port_offset"))
-    for name in ("app_backend_replicas", "app_frontend_replicas"):
-        count = _number(get(name))
-        if get("app_publish_address") and count is not None and offset is not None and count > offset:
-            found.append((name, f"is {count:g}, more than app_slot_port_offset ({offset:g}): published ports of the two slots would meet"))
     return found
+
+
+def check_product(get: Get) -> list[tuple[str, str]]:
+    """Return problems of the services of a product to each other."""
+    product = {name: get(name) for name in app_services.VARIABLES}
+    if product["app_services"] is None:
+        return []
+    offset = get("app_slot_port_offset")
+    return app_services.mistakes(
+        product, get("app_publish_address") or "", app_services.SLOT_PORT_OFFSET if offset is None else int(offset)
+    )
 
 
 def check_published(items: Any) -> list[tuple[str, str]]:
@@ -234,19 +237,17 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
             "redis_backup_user",
         ),
     ),
-    (check_paths, ("nginx_assets_paths", "nginx_backend_paths", "nginx_websocket_paths")),
+    (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (
         check_sizes,
         (
             "redis_maxmemory_mb", "redis_memory_mb", "nginx_tmp_mb", "nginx_memory_mb", "postgres_shm_mb", "postgres_memory_mb",
-            "app_backend_replicas", "app_frontend_replicas", "app_slot_port_offset",
         ),
     ),
 )  # fmt: skip
 #: Inputs that say which ports are published.
 PORTS = (
-    "nginx_http_port", "nginx_https_port", "postgres_port", "redis_port", "chroma_port", "app_backend_publish_port",
-    "app_frontend_publish_port", "app_backend_replicas", "app_frontend_replicas",
+    "nginx_http_port", "nginx_https_port", "postgres_port", "redis_port", "chroma_port", *app_services.VARIABLES, "app_slot_port_offset",
 )  # fmt: skip
 
 

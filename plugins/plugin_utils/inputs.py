@@ -16,9 +16,17 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, input_checks
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, names_used, playbook_forms, shared_forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
+    HostView,
+    RoleFiles,
+    names_used,
+    place_of,
+    playbook_forms,
+    renamed_variables,
+    shared_forms,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     KnownNames,
     argument_problems,
@@ -29,6 +37,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.written import chang
 
 #: The role that all others call, whose few inputs for users hold everywhere.
 RUNNER = "container_service"
+#: The role that runs the product's services.
+PRODUCT_ROLE = "app"
 #: What begins so is Ansible's, or a secret's own name.
 NOT_OURS = ("ansible_", "vault_", "__")
 #: Ansible's own variables with values that would end a run in words of Ansible's.
@@ -91,6 +101,7 @@ class Inputs:
         self._forms = {role: files.forms(role) for role in self._specs}
         self._shared = shared_forms()
         self._playbooks = playbook_forms()
+        self._renamed = renamed_variables()
         self._defaults = files.shared()
 
     # What stops a run at once, as everything else follows from it
@@ -138,6 +149,12 @@ class Inputs:
         for host, view in self._views.items():
             facts = view.raw.get("ansible_facts") or {}
             names = [name for name in view.raw if name not in facts and name not in reported and not name.startswith(NOT_OURS)]
+            problems += [
+                Problem(host, f"{name} is gone: {self._successor(name)}; correct it{_in(self._place(view, name))}")
+                for name in names
+                if name not in known.all and self._successor(name)
+            ]
+            names = [name for name in names if name in known.all or not self._successor(name)]
             problems += preflight.check_names(host, names, by_prefix, self._place_of(view))
             new = [name for name in names if name not in known.all and name not in seen and not _has_prefix(name, by_prefix)]
             seen |= dict.fromkeys(new, "") | near_names(new, known, self._is_used)
@@ -147,6 +164,14 @@ class Inputs:
                 if seen.get(name)
             ]
         return problems
+
+    def _successor(self, name: str) -> str:
+        """Return what a variable of earlier versions has become, or "" for any other name."""
+        if name in self._renamed:
+            return f"set {self._renamed[name]}"
+        found = re.fullmatch(r"app_([a-z]+)_(\w+)", name)
+        known = found and found[2] in app_services.known_keys()
+        return f"set the key {found[2]} of a service, as {found[1]}, in app_services" if found and known else ""
 
     def _is_used(self, name: str) -> bool:
         """Return whether a template of the inventory reads a variable."""
@@ -256,7 +281,9 @@ class Inputs:
             return f" cannot be evaluated: {error}"
         secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(input_checks.kinds(form)))
         if form:
-            found = input_checks.form_problem(form, value, secret=secret, secrets=self._hidden, changed=changed_by_yaml)
+            found = input_checks.form_problem(
+                form, value, secret=secret, secrets=self._hidden, changed=changed_by_yaml, where=lambda key: _bracketed(place_of(key))
+            )
             if found:
                 return found
         if spec.get("type") == "raw":
@@ -289,8 +316,14 @@ class Inputs:
         return view.place(name) or next(iter(places(Path(self._inventory), name)[::-1]), None)
 
     def _place_of_any(self, view: HostView, name: str, text: str) -> str | None:
-        """Return where one of the inputs that a problem is about is set, itself first."""
-        names = sorted([name, *re.findall(r"[a-z]\w+", text)], key=lambda other: not self.is_set(view, other))
+        """Return where one of the inputs that a problem is about is set, itself first; of a service, where it is described last."""
+        variable, _unused, keys = name.partition(".")
+        service = keys.partition(".")[0]
+        described = [view.raw[other] for other in reversed(app_services.VARIABLES) if service and isinstance(view.raw.get(other), Mapping)]
+        found = next((place for variables in described for key in variables if key == service and (place := place_of(key))), None)
+        if variable in app_services.VARIABLES and found:
+            return found
+        names = sorted([variable, *re.findall(r"[a-z]\w+", text)], key=lambda other: not self.is_set(view, other))
         return next((place for place in (self._place(view, other) for other in names if other in view) if place), None)
 
     def _place_of(self, view: HostView) -> Any:
@@ -324,6 +357,11 @@ class Inputs:
 def _value(view: HostView, name: str) -> Any:
     """Return a variable's value; None where it has none."""
     return view.value(name)[0]
+
+
+def _bracketed(place: str | None) -> str:
+    """Return " (<place>)" or ""."""
+    return f" ({place})" if place else ""
 
 
 def _in(place: str | None) -> str:

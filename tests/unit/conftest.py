@@ -133,6 +133,18 @@ def play(checkout: Path) -> Run:
     return run
 
 
+def balanced(routes: Any = (), servers: Any = ("backend-blue-1:8000",), previous: Any = ()) -> dict[str, Any]:
+    """Return what nginx has to serve: a backend with these routes and its own, and a frontend."""
+    own = [{"path": "/api/", "cache": "no-store"}, {"path": "/ws", "websocket": True}]
+    page = {"routes": [{"path": "/"}, {"path": "/assets/", "cache": "immutable"}], "servers": ["frontend-blue-1:3000"]}
+    return {
+        "__nginx_balanced": {
+            "backend": {"routes": [*own, *routes], "servers": list(servers), "previous_servers": []},
+            "frontend": {**page, "previous_servers": list(previous)},
+        }
+    }
+
+
 def plan_of(declared: list[dict[str, Any]], containers: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the plan for declarations on a host that has these containers of the stack "s"."""
     # Imported once Ansible's loader knows the collection.

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import authority_problems, read_pair
-from conftest import ansible, role_variable
+from conftest import ansible, balanced, role_variable
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
-SERVERS = {"nginx_backend_servers": ["backend-blue-1:8000"], "nginx_frontend_servers": ["frontend-blue-1:3000"]}
+SERVERS = balanced()
 
 
 @functools.cache

@@ -13,6 +13,8 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils import health
 from ansible_collections.slipway.stack.plugins.modules.container_end import end, failure_of
 
+LABELS = {"slipway.uid": "999", "slipway.owner": "app-migrate", "slipway.service": "migrate-green", "slipway.migrates": "api"}
+
 
 class FakeEngine:
     """Reports a container's states one after the other; the last one stays."""
@@ -24,7 +26,7 @@ class FakeEngine:
     def inspect(self, name: str) -> dict[str, Any] | None:
         assert name == "slipway-migrate-green"
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
-        return None if state is None else {"State": state, "Config": {"Labels": {"slipway.uid": "999"}}}
+        return None if state is None else {"State": state, "Config": {"Labels": LABELS}}
 
     def logs(self, _name: str, _lines: int) -> str:
         return "[Errno 30] Read-only file system: '/app/cache'\n"
@@ -56,6 +58,6 @@ def test_a_migration_that_fails_is_explained_and_removed(tmp_path: Path, monkeyp
     engine = FakeEngine({"Status": "exited", "ExitCode": 1})
     told = end(engine, "slipway-migrate-green", 1, 20)
     assert told.startswith("slipway-migrate-green ended with status 1.\n")
-    assert "app_backend_tmpfs:\n  /app/cache: size=16m,uid=999" in told
+    assert "app_services:\n  api:\n    tmpfs:\n      /app/cache: size=16m,uid=999" in told
     assert str(tmp_path / "slipway-migrate-green.log") in told
     assert engine.requests == ["DELETE /containers/slipway-migrate-green"]

@@ -210,7 +210,7 @@ def test_other_programs_of_ansible_know_the_options(words: list[str]):
 
 def test_the_copied_environment_takes_the_products_inputs_of_the_readme(clone: Path):
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    product = next(block for block in blocks if "app_backend_image" in block)
+    product = next(block for block in blocks if "app_services" in block)
     (clone / "inventories/shop/group_vars/all/20_product.yml").write_text(textwrap.dedent(product))
     linked = clone / "inventories/shop/group_vars/all/00_shared.yml"
     assert linked.is_symlink()

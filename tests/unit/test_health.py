@@ -162,9 +162,10 @@ def pages(answers: dict[str, tuple[int, str]], name: str = "") -> Iterator[int]:
 def gate(engine: Engine, port: int, **more: Any) -> Asker:
     """Return what a release asks a backend of its new slot, published on a port."""
     engine.container["NetworkSettings"]["Ports"] = {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(port)}]}
+    asked = {"port": 8000, "path": "/ready", "version_path": more.pop("version_path", ""), "version_field": "version"}
     options = {
-        "containers": ["a"], "urls": [], "healthy": {"a": 30}, "port": 8000, "path": "/ready", "host_header": "", "version": "2.0",
-        "version_field": "version", "version_path": "", "times": 1, "restarts": {}, "timeout": 10.0, "log_lines": 20, **more,
+        "containers": {"a": asked}, "urls": [], "healthy": {"a": 30}, "path": "", "host_header": "", "version": "2.0",
+        "version_field": "version", "times": 1, "restarts": {}, "timeout": 10.0, "log_lines": 20, **more,
     }  # fmt: skip
     return Asker(engine, "a", options)
 
@@ -216,7 +217,7 @@ def test_the_gate_says_what_was_missing(clock: list[float]):
         ({"/ready": (200, "fine"), "/version": (200, '{"version": "2.0"}')}, "/version", ""),
         ({"/ready": (200, '{"version": "1.0"}')}, "/version", "/ready reports version 1.0 instead of 2.0"),
         ({"/ready": (200, "fine"), "/version": (200, '{"version": "1.0"}')}, "/version", "/version reports version 1.0 instead of 2.0"),
-        ({"/ready": (200, "fine"), "/version": (200, "<html>")}, "/version", "set app_backend_version_path to where"),
+        ({"/ready": (200, "fine"), "/version": (200, "<html>")}, "/version", "set version_path in app_services to where"),
         ({"/ready": (200, "fine"), "/version": (302, "")}, "/version", "/version answers 302"),
         ({"/ready": (503, "")}, "/version", "/ready answers 503"),
     ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, tier_of
+from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, product_service
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, 
     ],
 )
 def test_folders_that_must_be_writable_come_as_lines_to_paste(line: str, folders: list[str]):
-    (told,) = hints(["something else", line], tier="frontend", uid="101")
+    (told,) = hints(["something else", line], service="page", uid="101")
     pasted = yaml.safe_load(told.partition(":\n")[2])
-    assert pasted == {"app_frontend_tmpfs": dict.fromkeys(folders, "size=16m,uid=101")}
+    assert pasted == {"app_services": {"page": {"tmpfs": dict.fromkeys(folders, "size=16m,uid=101")}}}
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_other_lines_say_nothing_of_folders(line: str):
         (["Invalid HTTP_HOST header: '127.0.0.1:8000'. You may need to add"], "", "does not accept the name 127.0.0.1:8000 as Host"),
         (["[emerg] bind() to 0.0.0.0:80 failed (13: Permission denied)"], "", "may not listen on port 80"),
         (["Error: listen EACCES: permission denied 0.0.0.0:443"], "", "may not listen on port 443"),
-        ([], "http://127.0.0.1:8000/health answered '404', not 200 to 299", "/health does not exist: set app_backend_health_path"),
+        ([], "http://127.0.0.1:8000/health answered '404', not 200 to 299", "/health does not exist: set app_services.page.health_path"),
         ([], "http://127.0.0.1:8000/health answered '400', not 200 to 299", "set app_host_header"),
         ([], "http://127.0.0.1:8000/health answered '301', not 200 to 299", "/health redirects"),
-        ([], "http://127.0.0.1:8000/health answered '', not 200 to 299", "set app_backend_port"),
+        ([], "http://127.0.0.1:8000/health answered '', not 200 to 299", "set app_services.page.port"),
     ],
 )
 def test_a_known_error_comes_with_the_input_that_fixes_it(lines: list[str], check: str, part: str):
-    (told,) = hints(lines, check)
+    (told,) = hints(lines, check, "page")
     assert part in told
 
 
@@ -69,14 +69,13 @@ def test_a_check_that_fails_otherwise_says_nothing():
 
 
 @pytest.mark.parametrize(
-    ("container", "tier"),
+    ("labels", "service"),
     [
-        ("slipway-backend-blue-1", "backend"),
-        ("my-frontend-frontend-green-12", "frontend"),
-        ("slipway-migrate-green", "backend"),
-        ("slipway-redis", ""),
-        ("slipway-backend", ""),
+        ({"slipway.owner": "app-blue", "slipway.service": "api-v2-blue-12"}, "api-v2"),
+        ({"slipway.owner": "app-migrate", "slipway.service": "migrate-green", "slipway.migrates": "api"}, "api"),
+        ({"slipway.owner": "redis", "slipway.service": "redis"}, ""),
+        ({}, ""),
     ],
 )
-def test_the_inputs_of_the_right_tier_are_named(container: str, tier: str):
-    assert tier_of(container) == tier
+def test_the_keys_of_the_right_service_are_named(labels: dict[str, str], service: str):
+    assert product_service(labels) == service

@@ -364,12 +364,12 @@ def message_of(product: Path, **changes: Any) -> str:
         ({"git_ref": "v9", "source": "file://PRODUCT"}, "image_git_ref v9 cannot be fetched from"),
         ({"git_ref": "--output=/tmp/x"}, "image_git_ref is --output=/tmp/x, which"),
         ({"git_ref": "--upload-pack=id", "source": "file://PRODUCT"}, "image_git_ref --upload-pack=id cannot be fetched from"),
-        ({"context_of_backend": "server"}, "image_backend_context is server, but there is no such folder in"),
-        ({"context_of_backend": "../elsewhere"}, "image_backend_context is ../elsewhere, but there is no such folder in"),
+        ({"context_of_backend": "server"}, "app_services.backend.build.context is server, but there is no such folder in"),
+        ({"context_of_backend": "../elsewhere"}, "app_services.backend.build.context is ../elsewhere, but there is no such folder in"),
         ({"dockerfile_of_frontend": "Other"}, "there is no frontend/Other in"),
         ({"version": "latest"}, "must not be 'latest'"),
         ({"version": "a b"}, "a version must have only letters"),
-        ({"name_of_backend": "shop/backend:9"}, "app_backend_image is shop/backend:9, which does not end with the version"),
+        ({"name_of_backend": "shop/backend:9"}, "app_services.backend.image is shop/backend:9, which does not end with the version"),
         ({"transport": "registry"}, "has no registry to push to"),
         ({"transport": "hosted"}, "no host runs the registry"),
         ({"build_host": "one"}, "with image_transport ssh the layers must be on the controller"),
@@ -403,8 +403,9 @@ def test_what_is_not_committed_is_not_part_of_a_reference(product: Path):
 def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
     values = {
         "app_version": "1.0",
-        "app_backend_image": "shop/backend:1.0",
-        "app_frontend_image": "shop/frontend:1.0",
+        "slipway_product": {
+            "app_services": {name: {"image": f"shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")}
+        },
         "image_source": "no",
     }
     (tmp_path / "values.json").write_text(json.dumps(values))
@@ -493,8 +494,11 @@ def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_i
     hosts.write_text(yaml.safe_dump(inventory))
     values = {
         "app_version": "1.0",
-        "app_backend_image": "registry.example.com/shop/backend:1.0",
-        "app_frontend_image": "registry.example.com/shop/frontend:1.0",
+        "slipway_product": {
+            "app_services": {
+                name: {"image": f"registry.example.com/shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")
+            }
+        },
         "image_source": str(product),
         "image_transport": "registry",
         "image_build_host": host,

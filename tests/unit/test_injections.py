@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleError
 
-from conftest import role_variable
+from conftest import balanced, role_variable
 
 SECRET = "Yh5kQw8Zt1Lp9Xc3Vb7N"
 BASE: dict[str, dict[str, Any]] = {
-    "nginx": {"nginx_backend_servers": ["backend-blue-1:8000"], "nginx_frontend_servers": ["frontend-blue-1:3000"]},
+    "nginx": balanced(),
     "redis": {"redis_app_password": SECRET, "redis_admin_password": SECRET},
     "postgres": {"postgres_superuser_password": SECRET, "postgres_owner_password": SECRET, "postgres_app_password": SECRET},
     "backup": {
@@ -45,9 +45,8 @@ def services(role: str, inputs: dict[str, Any]) -> str:
         ("nginx", {"nginx_security_headers": {"X-A": False}}, "nginx_security_headers: X-A must be a string"),
         ("nginx", {"nginx_security_headers": {"X-A always; add_header X-B": "1"}}, "nginx_security_headers"),
         ("nginx", {"nginx_hsts": "max-age=1\r\nSet-Cookie: a=b"}, "nginx_security_headers: Strict-Transport-Security"),
-        ("nginx", {"nginx_backend_paths": ["~ ^/"]}, "nginx_backend_paths"),
-        ("nginx", {"nginx_websocket_paths": ["/ws {}\nlocation /x"]}, "nginx_websocket_paths"),
-        ("nginx", {"nginx_unbuffered_paths": ["stream"]}, "nginx_unbuffered_paths"),
+        ("nginx", balanced([{"path": "~ ^/"}]), "routes of backend"),
+        ("nginx", balanced([{"path": "/ws {}\nlocation /x"}]), "routes of backend"),
         ("nginx", {"nginx_server_extra": "} server { listen 1;"}, "nginx_server_extra closes a block"),
         ("nginx", {"nginx_log_volume": "x\n}\n/etc/*"}, "nginx_log_volume"),
         ("redis", {"redis_app_name": "app on nopass ~* +@all\nuser evil"}, "redis_app_name"),
@@ -102,12 +101,12 @@ def test_a_template_writes_what_was_meant(role: str, inputs: dict[str, Any], wri
 def test_all_problems_are_reported_at_once_and_before_anything_is_touched():
     inputs = {
         "nginx_server_names": ["a b"],
-        "nginx_backend_paths": ["api/", "/ws"],
+        **balanced([{"path": "api/"}]),
         "nginx_security_headers": {"X-A": None},
         "nginx_server_extra": "}",
     }
     mistakes = role_variable("nginx", "__nginx_mistakes", {**BASE["nginx"], **inputs})
-    for part in ("nginx_server_names must", "nginx_backend_paths must", "X-A is null", "nginx_server_extra closes", "each path once"):
+    for part in ("nginx_server_names must", "a path in routes of app_services must", "X-A is null", "nginx_server_extra closes"):
         assert [mistake for mistake in mistakes if part in mistake], part
 
 

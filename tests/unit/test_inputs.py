@@ -82,6 +82,13 @@ def test_the_example_has_no_problem(judged: Judge):
 
 
 FOLLOWS = "which YAML made of"
+
+
+def route(path: Any) -> dict[str, Any]:
+    """Return variables that give a service a single route."""
+    return {"app_service_overrides": {"backend": {"routes": [{"path": path}]}}}
+
+
 #: Variables that an inventory sets, and the message about them. Those of the first deployments, and relatives of each.
 REFUSED: list[tuple[Any, str]] = [
     # Addresses, calendars and networks
@@ -114,15 +121,21 @@ REFUSED: list[tuple[Any, str]] = [
         "postgres_volume is None, must be the name of a volume, two letters, digits, _, . and - or more; it is null",
     ),
     ({"postgres_volume": "redis_data"}, "redis_volume is the volume redis_data, which postgres_volume is too: two services on one volume"),
-    ({"app_backend_volumes": [{"name": "chroma_data", "path": "/x"}]}, "is the volume chroma_data, which"),
+    ({"app_service_overrides": {"backend": {"volumes": [{"name": "chroma_data", "path": "/x"}]}}}, "is the volume chroma_data, which"),
     ({"nginx_log_volume": "backup_data"}, "is the volume backup_data"),
-    ({"app_backend_volumes": [{"name": "xx", "path": "/x", "mode": "rwx"}]}, "app_backend_volumes[0].mode is 'rwx', must be one of rw, ro"),
-    ({"app_backend_volumes": [{"name": "xx"}]}, "app_backend_volumes[0] lacks path"),
-    ({"app_backend_volumes": [{}]}, "app_backend_volumes[0] lacks name and path"),
-    ({"app_backend_volumes": [{"name": "xx", "path": "x"}]}, "app_backend_volumes[0].path is 'x', must be the absolute path"),
     (
-        {"app_backend_volumes": [{"name": "xx", "path": "/x", "modus": "ro"}]},
-        "app_backend_volumes[0].modus is unknown there, known are name, path, mode",
+        {"app_service_overrides": {"backend": {"volumes": [{"name": "xx", "path": "/x", "mode": "rwx"}]}}},
+        "app_service_overrides.backend.volumes[0].mode is 'rwx', must be one of rw, ro",
+    ),
+    ({"app_service_overrides": {"backend": {"volumes": [{"name": "xx"}]}}}, "app_service_overrides.backend.volumes[0] lacks path"),
+    ({"app_service_overrides": {"backend": {"volumes": [{}]}}}, "app_service_overrides.backend.volumes[0] lacks name and path"),
+    (
+        {"app_service_overrides": {"backend": {"volumes": [{"name": "xx", "path": "x"}]}}},
+        "app_service_overrides.backend.volumes[0].path is 'x', must be the absolute path",
+    ),
+    (
+        {"app_service_overrides": {"backend": {"volumes": [{"name": "xx", "path": "/x", "modus": "ro"}]}}},
+        "app_service_overrides.backend.volumes[0].modus is unknown there, known are name, path, mode",
     ),
     ({"postgres_app_name": ""}, "postgres_app_name is '', must be a name"),
     ({"postgres_app_name": "none"}, "must be another name: PostgreSQL keeps none for itself"),
@@ -140,7 +153,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"postgres_settings": {"log_line_prefix": "x'\nfsync = off\n#"}}, "postgres_settings.log_line_prefix is"),
     ({"postgres_settings": {"a": {"b": []}}}, "postgres_settings.a is {'b': []}, must be one line, a number or true or false"),
     ({"backup_networks": ["nosuch"]}, "backup_networks names the network nosuch, which the stack does not have; known are"),
-    ({"app_frontend_networks": ["front"]}, "names the network front"),
+    ({"app_service_overrides": {"frontend": {"networks": ["front"]}}}, "names the network front"),
     ({"slipway_stack": ""}, "slipway_stack is '', must be a name of at most 41"),
     ({"slipway_stack": ".."}, "slipway_stack is '..', must be a name"),
     ({"slipway_stack": "Shop One"}, "slipway_stack is 'Shop One', must be a name"),
@@ -178,20 +191,35 @@ REFUSED: list[tuple[Any, str]] = [
     ({"nginx_upstream_keepalive": "1e3"}, "nginx_upstream_keepalive is '1e3', must be an integer"),
     ({"nginx_maintenance_retry_after": "soon"}, "nginx_maintenance_retry_after is 'soon', must be a time in seconds"),
     ({"nginx_tmp_mb": -64}, "nginx_tmp_mb is -64, must be a size in MB"),
-    ({"app_backend_tmpfs": {"/run": "size=-1m"}}, "app_backend_tmpfs./run is 'size=-1m', must be mount options"),
-    ({"app_backend_replicas": 1000}, "app_backend_replicas is 1000, must be an integer from 1 to 100"),
-    ({"app_backend_cpus": "many"}, "app_backend_cpus is 'many', must be a number of cores"),
+    (
+        {"app_service_overrides": {"backend": {"tmpfs": {"/run": "size=-1m"}}}},
+        "app_service_overrides.backend.tmpfs./run is 'size=-1m', must be mount options",
+    ),
+    (
+        {"app_service_overrides": {"backend": {"replicas": 1000}}},
+        "app_service_overrides.backend.replicas is 1000, must be an integer from 1 to 100",
+    ),
+    ({"app_service_overrides": {"backend": {"cpus": "many"}}}, "app_service_overrides.backend.cpus is 'many', must be a number of cores"),
     ({"nginx_http_port": 0}, "nginx_http_port is 0, must be a port"),
     ({"nginx_http_port": 443}, "nginx_https_port wants port 443, and nginx_http_port does too; change one of them"),
     ({"restore_port": 65534}, "restore_port is 65534, must be a port, an integer from 1 to 65533"),
     # nginx
-    ({"nginx_backend_paths": ["api/"]}, "nginx_backend_paths[0] is 'api/', must be a path that begins with /"),
-    ({"nginx_backend_paths": ["/api/ {"]}, "nginx_backend_paths[0] is '/api/ {'"),
-    ({"nginx_backend_paths": ["/a b"]}, "nginx_backend_paths[0] is '/a b'"),
-    ({"nginx_backend_paths": [""]}, "nginx_backend_paths[0] is ''"),
-    ({"nginx_backend_paths": [None]}, "nginx_backend_paths[0] is None"),
-    ({"nginx_backend_paths": ["/ws"]}, "nginx_websocket_paths has the path /ws, which nginx_backend_paths has already"),
-    ({"nginx_assets_paths": ["/"]}, "nginx_assets_paths has the path /, which nginx itself has already"),
+    (route("api/"), "app_service_overrides.backend.routes[0].path is 'api/', must be a path that begins with /"),
+    (route("/api/ {"), "app_service_overrides.backend.routes[0].path is '/api/ {'"),
+    (route("/a b"), "app_service_overrides.backend.routes[0].path is '/a b'"),
+    (route(""), "app_service_overrides.backend.routes[0].path is ''"),
+    (route(None), "app_service_overrides.backend.routes[0].path is None"),
+    (route("/assets/"), "app_services.frontend.routes has the path /assets/, which backend has already"),
+    (route("/health"), "app_services.backend has a route /health, on which nginx itself answers"),
+    ({"app_service_overrides": {"backend": {"memroy_mb": 1}}}, "backend.memroy_mb is unknown there (did you mean memory_mb?)"),
+    ({"app_service_overrides": {"bakend": {}}}, "app_service_overrides names the service bakend, which app_services does not have"),
+    ({"app_services": {"redis": {"image": "a:1"}}}, "must be another name: redis is the stack's own"),
+    ({"app_services": {"a_b": {"image": "a:1"}}}, "which must be the name of a service"),
+    ({"app_services": {"api": {"port": 80}}}, "app_services.api has no image"),
+    # What earlier versions called otherwise
+    ({"app_backend_memory_mb": 800}, "app_backend_memory_mb is gone: set the key memory_mb of a service, as backend, in app_services"),
+    ({"app_migrate_command": ["x"]}, "app_migrate_command is gone: set the key migrate of a service"),
+    ({"nginx_backend_servers": ["10.0.0.1:1"]}, "nginx_backend_servers is gone: set nothing, as a release says"),
     ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
     ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),
     ({"nginx_server_names": ["~^(("]}, "must be a valid regular expression after ~"),
@@ -210,14 +238,23 @@ REFUSED: list[tuple[Any, str]] = [
     ({"container_service_adopt_volumes": {}}, "container_service_adopt_volumes is {}, must be true or false"),
     ({"container_service_log_lines": "all"}, "container_service_log_lines is 'all', must be an integer"),
     # Environments, and what YAML makes of values
-    ({"app_backend_environment": {"A=B": "1"}}, "app_backend_environment names 'A=B', which must be the name of a variable"),
-    ({"app_backend_environment": {"": "1"}}, "app_backend_environment names '', which must be"),
+    (
+        {"app_service_overrides": {"backend": {"environment": {"A=B": "1"}}}},
+        "app_service_overrides.backend.environment names 'A=B', which must be the name of a variable",
+    ),
+    (
+        {"app_service_overrides": {"backend": {"environment": {"": "1"}}}},
+        "app_service_overrides.backend.environment names '', which must be",
+    ),
     (
         "app_version: 1.10",
         "app_version is 1.1, must be a version of letters, digits, _, . and -, as the tag of an image; it is a number: quote",
     ),
     ("app_version: 2026_11", f"app_version is 202611, {FOLLOWS} 2026_11: quote the value"),
-    ("app_backend_environment: {YES: a}", "app_backend_environment names 'True', which must be the name of a variable"),
+    (
+        "app_service_overrides: {backend: {environment: {YES: a}}}",
+        "app_service_overrides.backend.environment names 'True', which must be the name of a variable",
+    ),
     ("app_version:", "app_version is None, must be a version"),
     ("app_version: 010", f"app_version is 8, {FOLLOWS} 010: quote the value"),
     (
@@ -226,11 +263,26 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     ("redis_appendfsync: no", "redis_appendfsync is False, must be one of always, everysec, no; YAML reads it as false: quote the value"),
     ("nginx_http_port: 0443", f"nginx_http_port is 291, {FOLLOWS} 0443: quote the value"),
-    ("app_backend_environment:\n  A: 1.10", f"app_backend_environment.A is 1.1, {FOLLOWS} 1.10: quote the value"),
-    ("app_backend_environment: {A: 0755}", f"app_backend_environment.A is 493, {FOLLOWS} 0755: quote the value"),
-    ("app_backend_environment: {A: 1, B: on}", f"app_backend_environment.B is True, {FOLLOWS} on: quote the value"),
-    ("app_frontend_environment:\n  'B': NO\n", f"app_frontend_environment.B is False, {FOLLOWS} NO: quote the value"),
-    ("app_migrate_environment: {T: 12:30}", f"app_migrate_environment.T is 750, {FOLLOWS} 12:30: quote the value"),
+    (
+        "app_service_overrides:\n  backend:\n    environment:\n      A: 1.10",
+        f"app_service_overrides.backend.environment.A is 1.1, {FOLLOWS} 1.10: quote the value",
+    ),
+    (
+        "app_service_overrides: {backend: {environment: {A: 0755}}}",
+        f"app_service_overrides.backend.environment.A is 493, {FOLLOWS} 0755: quote the value",
+    ),
+    (
+        "app_service_overrides: {backend: {environment: {A: 1, B: on}}}",
+        f"app_service_overrides.backend.environment.B is True, {FOLLOWS} on: quote the value",
+    ),
+    (
+        "app_service_overrides:\n  frontend:\n    environment:\n      'B': NO\n",
+        f"app_service_overrides.frontend.environment.B is False, {FOLLOWS} NO: quote the value",
+    ),
+    (
+        "app_service_overrides: {backend: {migrate: {environment: {T: 12:30}}}}",
+        f"app_service_overrides.backend.migrate.environment.T is 750, {FOLLOWS} 12:30: quote the value",
+    ),
     ("postgres_settings: {log_file_mode: 0640}", f"postgres_settings.log_file_mode is 416, {FOLLOWS} 0640: quote the value"),
 ]
 
@@ -241,27 +293,31 @@ def test_a_bad_input_is_refused_in_one_line(judged: Judge, variables: Any, said:
     assert len(lines) == 1, lines
     assert said in lines[0]
     assert "host h1: " in lines[0]
-    assert "own.yml" in lines[0] or "reads" in said
+    assert ".yml" in lines[0] or "reads" in said
 
 
 #: Odd, and what its author means.
 TAKEN: list[Any] = [
-    {"app_backend_environment": {"A": "x", "B": True, "C": [1, 2], "D": {"a": None}, "E": None, "F": 5, "G": "1.10", "H": ""}},
-    "app_backend_environment: {RATIO: 1.5, YES_: true, 'QUOTED': \"on\", N: -3}",
+    {
+        "app_defaults": {
+            "environment": {"A": "x", "B": True, "C": [1, 2], "D": {"a": None}, "E": None, "F": 5, "G": "1.10", "H": ""},
+        }
+    },
+    "app_service_overrides: {backend: {environment: {RATIO: 1.5, YES_: true, 'QUOTED': \"on\", N: -3}}}",
     "app_version: 2",
     {"nginx_http_port": "8080", "nginx_https_port": "{{ 8443 }}"},
     {"backup_schedule": "never", "backup_drill_schedule": "after"},
     {"nginx_server_names": [".example.test", "localhost", "*.example.com", "10.0.0.1"]},
     {"postgres_settings": {"work_mem": "4MB", "autovacuum": False, "random_page_cost": 1.1, "app.x": "it's a \\ \"test\""}},
     {"redis_settings": {"appendonly": True, "hz": 20}, "redis_app_name": "default"},
-    {"app_backend_secrets": {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}},
+    {"app_service_overrides": {"backend": {"secrets": {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}}}},
     {"postgres_users": [{"name": "reader", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N", "access": "read"}]},
     {"my_own": "{{ unknown }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
     # Nearly an input's name, but the inventory reads it.
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
     {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
-    {"app_backend_replicas": 3, "app_backend_command": ["sh", "-c", "a\nb"], "app_backend_user": 1000},
-    {"image_build_host": "localhost", "release_restore_point_host": "", "slipway_moved_hosts": {"h1": "green"}},
+    {"app_service_overrides": {"backend": {"replicas": 3, "command": ["sh", "-c", "a\nb"], "user": 1000}}},
+    {"image_build_host": "localhost", "release_restore_point_host": ""},
     {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
 ]  # fmt: skip
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 from jinja2 import Environment, nodes
 
-from conftest import ROOT, ansible, plan_of, role_variable, tracked_files
+from conftest import ROOT, ansible, balanced, plan_of, role_variable, tracked_files
 
 ENVIRONMENT = Environment(autoescape=True, extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
 # Bare expressions, without braces.
@@ -182,12 +182,17 @@ def test_a_misuse_is_found(written: str, lines: list[int]):
 # What the declarations need to have every part in them.
 INPUTS: dict[str, dict[str, Any]] = {
     "app": {
-        "app_backend_image": "shop/backend:2.4",
-        "app_frontend_image": "shop/frontend:2.4",
+        "app_services": {
+            "backend": {
+                "image": "shop/backend:2.4",
+                "port": 8000,
+                "command": ["serve"],
+                "secrets": {"SECRET_KEY": "secret-key-1"},
+                "migrate": {"command": ["migrate"]},
+            },
+            "frontend": {"image": "shop/frontend:2.4", "port": 3000},
+        },
         "app_version": "2.4",
-        "app_backend_command": ["serve"],
-        "app_backend_secrets": {"SECRET_KEY": "secret-key-1"},
-        "app_migrate_command": ["migrate"],
         "app_publish_address": "10.0.0.1",
     },
     "backup": {
@@ -202,8 +207,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     "chroma": {"chroma_publish_address": "10.0.0.1"},
     "nginx": {
-        "nginx_backend_servers": ["10.0.0.1:8000", "10.0.0.2:8000"],
-        "nginx_frontend_servers": ["10.0.0.1:3000"],
+        **balanced(servers=["10.0.0.1:8000", "10.0.0.2:8000"]),
         "nginx_server_names": ["shop.example"],
     },
     "postgres": {
@@ -279,12 +283,6 @@ def test_a_number_given_as_text_plans_the_same(role: str):
 def test_no_shared_memory_given_as_text_is_none():
     plan = plan_of(services("postgres", postgres_shm_mb="0"))
     assert "shm_size" not in plan["services"][0]["options"]
-
-
-@pytest.mark.parametrize(("migrates", "expected"), [("true", True), ("no", False), (True, True), (False, False)])
-def test_a_release_knows_from_a_string_whether_it_migrates(migrates: Any, expected: bool):
-    inputs = {"app_version": "2.4", "app_migrate": migrates, "app_migrate_command": ["migrate"]}
-    assert role_variable("release", "release_migrates", inputs) is expected
 
 
 def test_conditions_take_a_string(checkout: Path):

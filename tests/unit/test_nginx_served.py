@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from conftest import role_variable
+from conftest import balanced, role_variable
 from test_roles_nginx import self_signed
 
 NGINX, PYTHON = "nginx:1-alpine", "python:3.13-slim"
@@ -115,10 +115,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     inputs: dict[str, Any] = {
         "nginx_tls_certificate_file": str(folder / "c"),
         "nginx_tls_key_file": str(folder / "k"),
-        "nginx_backend_servers": ["product:8000"],
-        "nginx_frontend_servers": ["product:8000"],
+        **balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"]),
         "nginx_client_max_body_size_mb": 200,
-        "nginx_unbuffered_paths": ["/tokens/"],
         # One takes all connections, as on a host of one core.
         "nginx_worker_processes": 1,
     }

@@ -165,10 +165,10 @@ def test_images_that_no_registry_has_name_their_variable():
 
 def test_a_version_that_is_not_available_is_named_with_all_places():
     missing = state(missing_images={"desk/backend:1.9": "pull access denied", "nginx:1.9": "unknown"})
-    variables = {"desk/backend:1.9": "app_backend_image", "nginx:1.9": "nginx_image"}
+    variables = {"desk/backend:1.9": "app_services.api.image", "nginx:1.9": "nginx_image"}
     product, other = (problem.text for problem in preflight.check_images("one", missing, variables, "1.9", {"1.10": {}, "1.8": {}}))
     assert product == (
-        "version 1.9 is not available: image desk/backend:1.9 (app_backend_image) is not on the host, was never built "
+        "version 1.9 is not available: image desk/backend:1.9 (app_services.api.image) is not on the host, was never built "
         "(recorded versions: 1.8, 1.10), and cannot be pulled: pull access denied; correct app_version, build the version "
         "(make image VERSION=1.9), or load its images on the host"
     )
@@ -548,20 +548,25 @@ REASON = [{"what": "non_root", "why": "binds port 80"}]
     [
         ({"user": "nginx", "users": USERS}, {}, {}, ""),
         ({"user": "1000:1000"}, {}, {}, ""),
-        ({"user": "root"}, {}, {}, r'app_frontend_image\) runs as root.*app_frontend_user: "1000", or keep root.*non_root, why'),
+        (
+            {"user": "root"},
+            {},
+            {},
+            r'app_services.frontend.image\) runs as root.*app_services.frontend.user: "1000", or keep root.*non_root, why',
+        ),
         ({"user": "0:0"}, {}, {}, "runs as root"),
         ({"user": "toor", "users": {"toor": 0}}, {}, {}, "runs as root"),
-        ({"user": "root"}, {}, {"app_frontend_user": "101"}, ""),
-        ({"user": "root"}, {}, {"app_frontend_hardening_exceptions": REASON}, ""),
-        ({"user": "nginx", "users": USERS}, {}, {"app_frontend_user": "root"}, "app_frontend_user asks for root"),
+        ({"user": "root"}, {}, {"app_services.frontend.user": "101"}, ""),
+        ({"user": "root"}, {}, {"app_services.frontend.hardening_exceptions": REASON}, ""),
+        ({"user": "nginx", "users": USERS}, {}, {"app_services.frontend.user": "root"}, "app_services.frontend.user asks for root"),
         (
             {"user": "nginx", "users": USERS},
             {},
-            {"app_frontend_user": "nginxx"},
-            "has no user nginxx; it has nginx, www: set app_frontend_user",
+            {"app_services.frontend.user": "nginxx"},
+            "has no user nginxx; it has nginx, www: set app_services.frontend.user",
         ),
         # Where the layers cannot be read, a name is taken.
-        ({"user": "nginx", "users": {}}, {}, {"app_frontend_user": "nginxx"}, ""),
+        ({"user": "nginx", "users": {}}, {}, {"app_services.frontend.user": "nginxx"}, ""),
         # No host has it yet, and the build has recorded it.
         ({}, {"frontend": {"user": "root"}}, {}, "runs as root"),
         ({}, {"frontend": {"user": "app"}}, {}, ""),
@@ -571,9 +576,9 @@ REASON = [{"what": "non_root", "why": "binds port 80"}]
 def test_an_image_that_runs_as_root_is_known_before_anything_is_touched(
     known: dict[str, Any], recorded: dict[str, Any], inputs: dict[str, Any], told: str
 ):
-    inputs = {"app_frontend_user": "", "app_frontend_hardening_exceptions": [], **inputs}
+    inputs = {"app_services.frontend.user": "", "app_services.frontend.hardening_exceptions": [], **inputs}
     read = {"images": {"shop/frontend:2": known} if known else {}}
-    problems = preflight.check_users("one", read, {"shop/frontend:2": "app_frontend_image"}, inputs, recorded)
+    problems = preflight.check_users("one", read, {"shop/frontend:2": "app_services.frontend.image"}, inputs, recorded)
     if told:
         assert len(problems) == 1
         assert re.search(told, texts(problems))

@@ -19,9 +19,8 @@ from ansible_collections.slipway.stack.plugins.filter.fleet import (
     fleet_batches,
     images_of_versions,
     probe_targets,
+    slot_containers,
     slot_memory,
-    slot_ports,
-    upstream_servers,
 )
 from ansible_collections.slipway.stack.plugins.module_utils import release
 from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
@@ -156,11 +155,11 @@ def test_a_rollback_knows_what_was_kept():
         "b": {"containers": {"one": backend("green", "0.9"), "two": frontend}},
         "balancer": {"files": {}},
     }
-    assert release.kept_hosts(states, "green", "1.0", None) == ["a"]
-    assert release.kept_hosts(states, "green", "1.2", None) == []
+    assert release.kept_hosts(states, "green", "1.0", None, ["backend"]) == ["a"]
+    assert release.kept_hosts(states, "green", "1.2", None, ["backend"]) == []
     # What a release that died half-way made in its slot was not kept, and goes when it is undone.
     made = {"step": "switch", "journal": {"to": {"slot": "green", "version": "1.0"}, "kept": ["b"]}}
-    assert release.kept_hosts(states, "green", "1.0", made) == ["b"]
+    assert release.kept_hosts(states, "green", "1.0", made, ["backend"]) == ["b"]
 
 
 @pytest.mark.parametrize(("step", "expected"), [("prepare", "undo"), ("switch", "undo"), ("commit", "finish")])
@@ -265,44 +264,11 @@ def test_a_lock_expires(tmp_path: Path):
     assert lock_module(tmp_path, run="b")["lock"]["run"] == "b"
 
 
-HOSTVARS: dict[str, Any] = {
-    name: {
-        "slipway_address": address,
-        "app_backend_replicas": 2,
-        "app_backend_port": 8000,
-        "app_backend_publish_port": 8000,
-    }
-    for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2"}.items()
-}
-
-
-def test_a_balancer_reaches_its_own_host_by_name_and_others_by_address():
-    servers = upstream_servers(["app1", "app2"], HOSTVARS, "app1", "backend", "green")
-    assert servers == ["backend-green-1:8000", "backend-green-2:8000", "10.0.0.2:8100", "10.0.0.2:8101"]
-    with_canary = upstream_servers(["app2"], HOSTVARS, "lb1", "backend", "blue", "green", 10)
-    assert [item["server"] for item in with_canary] == ["10.0.0.2:8000", "10.0.0.2:8001", "10.0.0.2:8100", "10.0.0.2:8101"]
-    assert with_canary[0]["weight"] == 9 * with_canary[2]["weight"]
-
-
 def test_hosts_take_their_turn_in_batches() -> None:
     """Each batch knows who has moved before it and who has not yet; the last may be smaller."""
     turns = fleet_batches(["a", "b", "c"], 2)
     assert turns == [{"hosts": ["a", "b"], "before": [], "after": ["c"]}, {"hosts": ["c"], "before": ["a", "b"], "after": []}]
     assert fleet_batches([], 1) == []
-
-
-def test_servers_follow_the_hosts_of_a_rolling_release() -> None:
-    """A host that gets no requests is left out, and one that has moved is asked in its other slot."""
-    servers = upstream_servers(["app1", "app2"], HOSTVARS, "lb1", "backend", "blue", moved={"app1": "green"}, drained=["app2"])
-    assert servers == ["10.0.0.1:8100", "10.0.0.1:8101"]
-
-
-def test_servers_that_are_gone_are_left_out_where_asked() -> None:
-    """A host that was looked at and has no such container is left out, one that was not looked at stays."""
-    seen = {"containers": {"slipway-backend-green-1": {"owner": "app-green"}}}
-    hostvars = {"app1": {**HOSTVARS["app1"], "container_service_host_state": seen}, "app2": HOSTVARS["app2"]}
-    servers = upstream_servers(["app1", "app2"], hostvars, "lb1", "backend", "green", there=True)
-    assert servers == ["10.0.0.1:8100", "10.0.0.2:8100", "10.0.0.2:8101"]
 
 
 def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
@@ -321,6 +287,17 @@ def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
         assert images_of_versions([name], "1.1.0", ["1.0.0"]) == [], name
 
 
+def test_a_slots_containers_are_known_by_their_service():
+    def container(service: str, slot: str = "blue", running: bool = True) -> dict[str, Any]:
+        return {"owner": f"app-{slot}", "labels": {"slipway.service": f"{service}-{slot}-1"}, "running": running}
+
+    containers = {"a": container("api"), "b": container("api-v2"), "c": container("page", running=False), "d": container("api", "green")}
+    assert slot_containers(containers, "blue") == ["a", "b", "c"]
+    assert slot_containers(containers, "blue", ["api"]) == ["a"]
+    assert slot_containers(containers, "blue", except_services=["api"]) == ["b", "c"]
+    assert slot_containers(containers, "blue", running=False) == ["c"]
+
+
 def test_a_slot_takes_what_its_containers_take():
     def container(owner: str, megabytes: float) -> dict[str, Any]:
         return {"owner": owner, "memory_used": int(megabytes * 2**20)}
@@ -335,10 +312,8 @@ def test_a_slot_takes_what_its_containers_take():
     assert slot_memory({"a": container("app-blue", 20)}, "blue") == slot_memory({}, "blue") == 256
 
 
-def test_ports_of_both_slots_are_limited_to_their_peers():
-    ports = slot_ports([{"first": 8000, "count": 2, "variable": "x"}], "10.0.0.1", ["10.0.0.9"])
-    assert [port["port"] for port in ports] == [8000, 8001, 8100, 8101]
-    rules = firewall_rules(ports[:1], "SLIPWAY-shop")
+def test_ports_are_limited_to_their_peers():
+    rules = firewall_rules([{"address": "10.0.0.1", "port": 8000, "peers": ["10.0.0.9"]}], "SLIPWAY-shop")
     match = "-p tcp -m conntrack --ctorigdst 10.0.0.1 --ctorigdstport 8000 --ctdir ORIGINAL"
     assert rules == [f"-A SLIPWAY-shop -s 10.0.0.9/32 {match} -j RETURN", f"-A SLIPWAY-shop {match} -j REJECT --reject-with tcp-reset"]
 

@@ -12,19 +12,22 @@ from typing import Any
 
 import pytest
 
-from conftest import ansible, plan_of, role_task, role_variable
+from conftest import plan_of, role_task, role_variable
 
-IMAGES = {
-    "app_backend_image": "shop/backend:2.4",
-    "app_frontend_image": "shop/frontend:2.4",
+PRODUCT = {
     "app_version": "2.4",
+    "app_services": {
+        "backend": {"image": "shop/backend:2.4", "port": 8000, "routes": [{"path": "/api/"}]},
+        "frontend": {"image": "shop/frontend:2.4", "port": 3000, "networks": ["frontend"], "routes": [{"path": "/"}]},
+    },
 }
 SECRETS = {"DATABASE_URL": "postgresql://shop:pass word$1@db/shop", "SECRET_KEY": "two\nlines"}
 
 
-def services(**inputs: Any) -> dict[str, dict[str, Any]]:
-    """Return the role's declarations by name, as container_service gets them."""
-    listed = role_variable("app", "__app_services", {**IMAGES, **inputs})
+def services(backend: dict[str, Any] | None = None, **inputs: Any) -> dict[str, dict[str, Any]]:
+    """Return the role's declarations by name, as container_service gets them, with further keys of the backend."""
+    overrides = {"app_service_overrides": {"backend": backend or {}}}
+    listed = role_variable("app", "__app_services", {**PRODUCT, **overrides, **inputs})
     return {item["name"]: item for item in listed}
 
 
@@ -37,7 +40,7 @@ def test_replicas_and_slots_have_names_and_ports_of_their_own() -> None:
     """Two slots of any number of replicas run side by side on one address."""
     seen = []
     for slot in ("blue", "green"):
-        listed = services(app_slot=slot, app_backend_replicas=2, app_frontend_replicas=2, app_publish_address="10.0.0.1")
+        listed = services(app_slot=slot, app_defaults={"replicas": 2}, app_publish_address="10.0.0.1")
         assert list(listed) == [f"backend-{slot}-1", f"backend-{slot}-2", f"frontend-{slot}-1", f"frontend-{slot}-2"]
         seen += [(port["address"], port["port"], port["container_port"]) for item in listed.values() for port in item["ports"]]
     assert [port for _address, port, _inner in seen] == [8000, 8001, 3000, 3001, 8100, 8101, 3100, 3101]
@@ -52,7 +55,7 @@ def test_nothing_is_published_without_an_address() -> None:
 
 def test_secrets_are_files_and_the_environment_names_them() -> None:
     """No value is in what docker inspect shows."""
-    backend = services(app_backend_secrets=SECRETS, app_backend_environment={"LOG_LEVEL": "INFO"})["backend-blue-1"]
+    backend = services({"secrets": SECRETS, "environment": {"LOG_LEVEL": "INFO"}})["backend-blue-1"]
     assert {name: item["content"] for name, item in backend["secrets"].items()} == SECRETS
     assert {item["on_change"] for item in backend["secrets"].values()} == {"restart"}
     assert backend["environment"] == {
@@ -66,9 +69,7 @@ def test_secrets_are_files_and_the_environment_names_them() -> None:
 
 def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     """A product that reads plain variables gets each value byte for byte, and its own command."""
-    backend = services(app_backend_secrets=SECRETS, app_backend_secrets_in_environment=True, app_backend_command=["serve", "it"])[
-        "backend-blue-1"
-    ]
+    backend = services({"secrets": SECRETS, "secrets_in_environment": True, "command": ["serve", "it"]})["backend-blue-1"]
     assert backend["environment"] == {}, "some images refuse NAME together with NAME_FILE"
     assert backend["wrapper"][-1] == "/etc/slipway/current/entrypoint.sh"
     assert (backend["entrypoint"], backend["command"]) == ([], ["serve", "it"])
@@ -84,7 +85,7 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     assert arguments == ["an argument", "*"]
     assert not {"file", "value"} & set(environment)
     nothing = subprocess.run(["/bin/sh", "-c", text, "sh"], capture_output=True, text=True, check=False)
-    assert (nothing.returncode, "set app_backend_command" in nothing.stderr) == (64, True)
+    assert (nothing.returncode, "set command of this service" in nothing.stderr) == (64, True)
 
 
 @pytest.mark.parametrize(
@@ -111,25 +112,21 @@ def test_a_start_script_starts_what_the_engine_would_have_started(declared: dict
 
 def test_migration_comes_first_with_the_owners_login() -> None:
     """It runs in the backend's image and networks, and has what it is given on top."""
-    listed = services(
-        app_backend_secrets=SECRETS,
-        app_migrate_command=["migrate"],
-        app_migrate_secrets={"DATABASE_URL": "owner"},
-        app_migrate_environment={"TIMEOUT": 60},
-    )
+    migrate = {"command": ["migrate"], "secrets": {"DATABASE_URL": "owner"}, "environment": {"TIMEOUT": 60}}
+    listed = services({"secrets": SECRETS, "migrate": migrate})
     migration, backend = listed["migrate-blue"], listed["backend-blue-1"]
     assert next(iter(listed)) == "migrate-blue"
     assert migration["one_shot"] is True
     assert {name: item["content"] for name, item in migration["secrets"].items()} == {**SECRETS, "DATABASE_URL": "owner"}
     assert migration["environment"] == {**backend["environment"], "TIMEOUT": 60}
     assert (migration["image"], migration["networks"]) == (backend["image"], ["backend", "database"])
-    assert "migrate-blue" not in services(app_migrate_command=["migrate"], app_migrate=False)
+    assert "migrate-blue" not in services({"migrate": migrate}, app_migrate=False)
     assert "migrate-blue" not in services()
 
 
 def test_declarations_pass_the_comparison_and_migrate_once() -> None:
     """The plan accepts every field, and needs the migration exactly while containers are to be made."""
-    declared = services(app_migrate_command=["migrate"])
+    declared = services({"migrate": {"command": ["migrate"]}})
     first = plan(declared)
     # Imported once Ansible's loader knows the collection, which it does after services().
     from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference  # noqa: PLC0415
@@ -160,27 +157,29 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
 
 
 def test_limits_share_the_host() -> None:
-    """More replicas get less memory each, and a container has time to drain before it is killed."""
-    one, two = services()["backend-blue-1"], services(app_backend_replicas=2)["backend-blue-1"]
-    assert one["memory_mb"] == 1200
-    assert two["memory_mb"] == 592
-    assert services(app_drain_seconds=90)["backend-blue-1"]["stop_timeout"] == 100
+    """All containers of a slot have a fifth of the memory together, and each has time to finish before it is killed."""
+    assert services()["backend-blue-1"]["memory_mb"] == 800
+    assert services({"replicas": 3})["backend-blue-1"]["memory_mb"] == 400
+    assert services({"memory_mb": 100})["backend-blue-1"]["memory_mb"] == 100
+    assert services({"grace_seconds": 90})["backend-blue-1"]["stop_timeout"] == 100
 
 
-def test_contradicting_inputs_are_named(checkout: Path) -> None:
-    """One message for each, before a host is touched."""
-    (checkout / "playbooks/validate.yml").write_text(
-        "- hosts: one\n  gather_facts: false\n  vars:\n    container_service_host_state: {host: {memory_mb: 8000, cores: 2}}\n  tasks:\n"
-        "    - ansible.builtin.include_role:\n        name: slipway.stack.app\n"
+def test_a_worker_has_neither_ports_nor_a_health_check() -> None:
+    listed = services(app_services={"worker": {"image": "a:1"}}, app_service_overrides={}, app_publish_address="10.0.0.1")
+    assert (listed["worker-blue-1"]["ports"], listed["worker-blue-1"]["healthcheck"]["test"]) == ([], ["NONE"])
+
+
+def test_what_services_share_is_set_once_and_one_environment_changes_one_key() -> None:
+    """Dictionaries are merged, everything else is replaced, and null takes a value back."""
+    listed = services(
+        {"environment": {"B": "3"}, "user": None},
+        app_defaults={"environment": {"A": "1", "B": "1"}, "user": "5", "tmpfs": {"/x": ""}},
     )
-    wrong: dict[str, Any] = {
-        "app_backend_image": "a",
-        "app_frontend_image": "b",
-        "app_backend_secrets": {"BAD-NAME": "hidden value", "TWICE": "hidden value"},
-        "app_backend_environment": {"TWICE": "x"},
-    }
-    done = ansible("ansible-playbook", "playbooks/validate.yml", "-i", "inventories/test", "-e", json.dumps(wrong), cwd=checkout)
-    assert done.returncode == 2, done.stdout + done.stderr
-    for part in ("BAD-NAME", "TWICE is set in both app_backend_environment"):
-        assert part in done.stdout, done.stdout
-    assert "hidden value" not in done.stdout
+    backend, frontend = listed["backend-blue-1"], listed["frontend-blue-1"]
+    assert (backend["environment"], frontend["environment"]) == ({"A": "1", "B": "3"}, {"A": "1", "B": "1"})
+    assert (backend["user"], frontend["user"], backend["tmpfs"]) == ("5", "5", {"/x": ""})
+    assert backend["image"] == "shop/backend:2.4"
+
+
+def test_files_are_delivered_read_only_and_restart_what_reads_them() -> None:
+    assert services({"files": {"a.ini": "x = 1"}})["backend-blue-1"]["config"] == {"a.ini": {"content": "x = 1", "on_change": "restart"}}

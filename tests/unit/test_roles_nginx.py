@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from conftest import ansible, role_variable
+from conftest import ansible, balanced, role_variable
 
-SERVERS = {"nginx_backend_servers": ["backend-blue-1:8000"], "nginx_frontend_servers": ["frontend-blue-1:3000"]}
+SERVERS = balanced()
 
 
 def render(expression: str, **inputs: Any) -> Any:
@@ -106,8 +106,8 @@ def test_paths_go_where_they_belong_with_their_timeouts() -> None:
     text = config("servers.conf")
     [api], [websocket], [page] = blocks(text, "location /api/"), blocks(text, "location /ws"), blocks(text, "location /")[-1:]
     assert "proxy_pass http://backend;" in api
-    assert "include backend.conf;" in api
-    assert "proxy_read_timeout 60s;" in config("backend.conf")
+    assert "add_header Cache-Control $slipway_no_store always;" in api
+    assert "proxy_read_timeout 60s;" in api
     assert "proxy_pass http://backend;" in websocket
     assert "proxy_read_timeout 86400s;" in websocket
     assert "proxy_set_header Upgrade $http_upgrade;" in websocket
@@ -146,9 +146,9 @@ def test_client_cannot_choose_its_address() -> None:
 
 def test_lone_server_is_never_taken_for_dead() -> None:
     """One failure must not make a fleet of one answer 502 for seconds; idle slots do not count."""
-    alone = render("__nginx_upstreams", nginx_backend_servers=["10.0.0.1:8000", {"server": "10.0.0.1:8100", "state": "down"}])
+    alone = render("__nginx_upstreams", **balanced(servers=["10.0.0.1:8000"]))
     assert alone["backend"]["max_fails"] == 0
-    several = render("__nginx_upstreams", nginx_backend_servers=["10.0.0.1:8000", "10.0.0.2:8000"])
+    several = render("__nginx_upstreams", **balanced(servers=["10.0.0.1:8000", "10.0.0.2:8000"]))
     assert several["backend"]["max_fails"] == 3
 
 
@@ -157,21 +157,17 @@ def test_request_waits_for_a_name_but_not_for_an_address() -> None:
     named = config("upstreams.conf")
     assert "server backend-blue-1:8000 resolve" in named
     assert "server 127.0.0.1:8081 max_fails=0 backup;" in named
-    addressed = config("upstreams.conf", nginx_backend_servers=["10.0.0.1:8000", "[fd00::1]:8000"])
+    addressed = config("upstreams.conf", **balanced(servers=["10.0.0.1:8000", "[fd00::1]:8000"]))
     assert "server 10.0.0.1:8000 max_fails" in addressed
     assert "server [fd00::1]:8000 max_fails" in addressed
     assert "8081" not in addressed
 
 
-def test_weights_and_states_reach_the_upstream() -> None:
+def test_weights_reach_the_upstream() -> None:
     """A canary's share is a weight."""
-    text = config(
-        "upstreams.conf",
-        nginx_backend_servers=[{"server": "a:1", "weight": 9}, {"server": "b:1", "weight": 1}, {"server": "c:1", "state": "down"}],
-    )
+    text = config("upstreams.conf", **balanced(servers=[{"server": "a:1", "weight": 9}, {"server": "b:1", "weight": 1}]))
     assert re.search(r"server a:1 resolve .* weight=9;", text)
     assert re.search(r"server b:1 resolve [^w]*;", text)
-    assert re.search(r"server c:1 resolve .* down;", text)
 
 
 def test_workers_fit_the_cpu_limit() -> None:
@@ -233,13 +229,19 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
             "nginx_server_names": [".shop.example", "*.b.example", "~^(?<a>.{2,3})\\.example$", "bücher.example", "::1"],
             "nginx_resolver": "fd00::53",
         },
-        {
-            "nginx_backend_paths": ["/", '/a b;{}$x"\\'],
-            "nginx_unbuffered_paths": ["/stream"],
-            "nginx_trusted_proxies": ["10.0.0.1", "fd00::/8"],
-        },
+        balanced(
+            [
+                {"path": '/a b;{}$x"\\'},
+                {"path": "/stream", "buffering": False, "request_buffering": False},
+                {"path": "/up", "read_timeout": 9},
+            ]
+        )
+        | {"nginx_trusted_proxies": ["10.0.0.1", "fd00::/8"]},
+        balanced([{"path": "/metrics", "internal": True, "client_max_body_size_mb": 50}], previous=["10.0.0.1:3100"])
+        | {"nginx_internal_networks": ["10.0.0.1", "fd00::/8"]},
+        balanced([{"path": "/", "host": "b.example"}]) | {"nginx_server_names": ["shop.example", "b.example"]},
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
-        {"nginx_backend_servers": ["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "state": "backup"}]},
+        balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
         {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" $a \\'},
     ],
 )

@@ -15,13 +15,15 @@ import pytest
 from conftest import role_task, role_variable
 
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
-GATE = "gate | Wait until the new slot is healthy, and its backends report ready and the requested version"
+GATE = "gate | Wait until the new slot is healthy, and its services report ready and the requested version"
 THROUGH = "switch | Check the version through every balancer"
 HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
+API = {
+    "image": "shop/api:1.1", "port": 8000, "replicas": 2, "routes": [{"path": "/"}], "ready_path": "/ready", "version_path": "/api/version",
+}  # fmt: skip
 PRODUCT = {
     "app_version": "1.1",
-    "app_backend_port": 8000,
-    "app_backend_replicas": 2,
+    "release_services": {"app_services": {"api": API, "mailer": {"image": "shop/api:1.1"}}},
     "release_slot": "green",
     "release_plan": PLAN,
     **HOSTS,
@@ -30,34 +32,24 @@ PRODUCT = {
 
 def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
     """Return what http_answers is given by a task, when two containers are to become healthy."""
-    needed = [{"container": f"slipway-backend-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
+    needed = [{"container": f"slipway-api-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
     plan = {"container_service_plan": {"needed": [*needed, {"container": "slipway-x", "healthy_timeout": 1, "wait": False}]}}
     return dict(role_task("release", file, name, "slipway.stack.http_answers", {**PRODUCT, **plan, **inputs}))
 
 
-def test_the_gate_asks_each_backend_for_its_readiness_and_its_version() -> None:
+def test_the_gate_asks_each_container_for_its_readiness_and_its_version() -> None:
     given = asked("gate.yml", GATE)
-    assert given["containers"] == ["slipway-backend-green-1", "slipway-backend-green-2"]
-    assert given["healthy"] == {"slipway-backend-green-1": 90, "slipway-backend-green-2": 90}
-    assert (given["path"], given["version"], given["version_field"]) == ("/ready", "1.1", "version")
-    assert (given["version_path"], given["host_header"]) == ("/api/version", "")
+    asking = {"port": 8000, "path": "/ready", "version_path": "/api/version", "version_field": "version"}
+    assert [given["containers"][f"slipway-api-green-{number}"] for number in (1, 2)] == [asking, asking]
+    assert given["containers"]["slipway-mailer-green-1"]["port"] == 0
+    assert given["healthy"] == {"slipway-api-green-1": 90, "slipway-api-green-2": 90}
+    assert (given["version"], given["host_header"]) == ("1.1", "")
 
 
 def test_the_gate_sends_the_name_of_the_site() -> None:
     assert asked("gate.yml", GATE, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
-    assert asked("switch.yml", THROUGH, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
-
-
-def test_a_product_without_readiness_is_asked_for_its_version_alone() -> None:
-    given = asked("gate.yml", GATE, release_ready_path="")
-    assert (len(given["containers"]), given["path"], given["version_path"]) == (2, "", "/api/version")
-    assert len(given["healthy"]) == 2
-
-
-def test_a_product_without_readiness_and_version_is_left_to_its_health_check() -> None:
-    given = asked("gate.yml", GATE, release_ready_path="", app_backend_version_path="")
-    assert given["containers"] == []
-    assert len(given["healthy"]) == 2
+    through = asked("switch.yml", THROUGH, slipway_site_name="www.example.com", item={"path": "/api/version", "field": "version"})
+    assert (through["host_header"], through["path"]) == ("www.example.com", "/api/version")
 
 
 @pytest.mark.parametrize("hosts", [{}, {"one": ["a"]}, {"one": [], "two": ["b", "c"]}])
@@ -67,16 +59,12 @@ def test_what_reports_no_version_to_the_gate_is_not_asked_for_it_through_the_bal
     assert role_variable("release", "__release_unreported", inputs) == [name for names in hosts.values() for name in names]
 
 
-def test_a_product_that_reports_no_version_is_taken_with_any() -> None:
-    for file, name in (("gate.yml", GATE), ("switch.yml", THROUGH)):
-        assert asked(file, name)["version"] == "1.1"
-        assert asked(file, name, release_version_field="")["version"] == ""
-
-
 @pytest.mark.parametrize(("path", "probed"), [("/api/version", "/api/version"), ("", "/")])
 def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
     """A prober without a path does not start, and a product need not report its version."""
-    assert role_variable("release", "release_probe_path", {**PRODUCT, "release_version_path": path}) == probed
+    inputs = {**PRODUCT, "release_services": {"app_services": {"api": {**API, "version_path": path}}}}
+    given = role_task("release", "prober.yml", "prober | Start to count failed requests", "slipway.stack.release_probe", inputs)
+    assert (given["path"], given["websockets"]) == (probed, 0)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +128,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
             },
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
         ]
-        variables = {**HOSTS, "app_version": "1.1", "release_plan": PLAN, "release_probe": wanted, "release_probe_targets": [target]}
-        variables["release_rollback"] = rollback
+        variables = {**PRODUCT, "release_probe": wanted, "release_probe_targets": [target], "release_rollback": rollback}
         play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
         (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
         run = play("release")
@@ -171,7 +158,9 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
 def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, state: dict[str, Any], said: str) -> None:
     variables = {
         "app_version": "1.1",
-        "app_backend_image": "desk/backend:{{ app_version }}", "app_frontend_image": "desk/frontend:{{ app_version }}",
+        "release_services": {
+            "app_services": {name: {"image": f"desk/{name}:{{{{ app_version }}}}"} for name in ("backend", "frontend")},
+        },
         "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
         "container_service_host_state": state,
     }  # fmt: skip
@@ -184,7 +173,7 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
     assert (run.returncode != 0) == bool(said), told
     if said:
         assert said in told
-        assert "Nothing was touched. two: version 1.9 is not available: image desk/backend:1.9 (app_backend_image)" in told
+        assert "Nothing was touched. two: version 1.9 is not available: image desk/backend:1.9 (app_services.backend.image)" in told
         assert "build the version (make image VERSION=1.9)" in told
 
 

@@ -37,7 +37,7 @@ def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
     """Return the variables of a host; secrets have a value where they are asked for and in no other place."""
     loader = DataLoader()
     shared = loader.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
-    product = {"app_version": "1.0", "app_backend_image": "b:1.0", "app_frontend_image": "f:1.0"}
+    product = {"app_version": "1.0", "app_services": {"api": {"image": "b:1.0", "port": 8000}}}
     hosts = {name: {"slipway_address": f"10.0.0.{number}"} for number, name in enumerate(sorted({*itertools.chain(*groups.values())}), 1)}
     extra = {"groups": groups, "inventory_hostname": host, "hostvars": hosts, **hosts[host], **product, **more}
     secrets = HostView({**shared, **extra}, {}, {}, loader).resolve("slipway_secrets")

@@ -141,10 +141,14 @@ def product(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prod
     (lab.inventory / "group_vars/all/30_images.yml").unlink(missing_ok=True)
     made = Product(lab, folder)
     made.variables = {
-        "app_backend_image": "tiny/backend:{{ app_version }}",
-        "app_frontend_image": "tiny/frontend:{{ app_version }}",
+        "app_service_overrides": {
+            "backend": {
+                "image": "tiny/backend:{{ app_version }}",
+                "build": {"arguments": {"ORIGIN": f"https://localhost:{origin.server_port}"}},
+            },
+            "frontend": {"image": "tiny/frontend:{{ app_version }}"},
+        },
         "image_source": str(folder),
-        "image_backend_arguments": {"ORIGIN": f"https://localhost:{origin.server_port}"},
         "image_ca_file": str(top / "ca.pem"),
         "image_http_proxy": f"http://127.0.0.1:{proxy.server_port}",
     }
@@ -243,8 +247,9 @@ def test_a_registry_of_the_users_gets_and_gives_the_images(product: Product, reg
     product.commit("v1.3.0", os.urandom(100_000))
     serving = client.get("/api/version").json()["version"]
     variables = {
-        "app_backend_image": registry + "/tiny/backend:{{ app_version }}",
-        "app_frontend_image": registry + "/tiny/frontend:{{ app_version }}",
+        "app_service_overrides": {
+            name: {**given, "image": f"{registry}/{given['image']}"} for name, given in product.variables["app_service_overrides"].items()
+        },
         "image_transport": "registry",
     }
     login = {"username": "deploy", "password": "wrong-password-of-the-test"}

@@ -134,7 +134,7 @@ def test_empty_group_is_named(lab: Lab, broken_inventory: Path):
     content = yaml.safe_load((broken_inventory / "hosts.yml").read_text(encoding="utf-8"))
     content["all"]["children"]["redis"] = {"hosts": {}}
     (broken_inventory / "hosts.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
-    refused(lab, "app_backend_secrets", "no host is in group redis: add one", inventory=broken_inventory)
+    refused(lab, "app_services", "no host is in group redis: add one", inventory=broken_inventory)
 
 
 @pytest.mark.usefixtures("untouched")

@@ -172,7 +172,7 @@ def test_rotation_whose_release_fails_is_fixed_by_running_again(lab: Lab, host: 
     before, old = ids(lab), running_backends(host)
     new = {name: f"again{index}-{lab.secrets[name][::-1]}" for index, name in enumerate(
         ["vault_postgres_app_password", "vault_redis_app_password"])}  # fmt: skip
-    failed = lab.playbook("site", variables={**new, "app_backend_command": ["false"], "app_backend_start_seconds": 30})
+    failed = lab.playbook("site", variables={**new, "app_service_overrides": {"backend": {"command": ["false"], "start_seconds": 30}}})
     assert failed.returncode != 0
     assert "was not released: all hosts serve version" in " ".join(failed.output.split())
     assert running_backends(host) == old

@@ -164,7 +164,7 @@ def test_a_canary_gets_its_share(fleet: Fleet):
 
 @pytest.mark.extended("release-faults")
 def test_a_container_that_never_becomes_healthy(fleet: Fleet):
-    run = fails_and_goes_back(fleet, "5.0.0-never-healthy", app_backend_start_seconds=6)
+    run = fails_and_goes_back(fleet, "5.0.0-never-healthy", app_service_overrides={"backend": {"start_seconds": 6}})
     assert "did not become healthy within 6 s" in message(run)
     assert "switch" not in run.report["steps"]
 

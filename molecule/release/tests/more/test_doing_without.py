@@ -29,16 +29,16 @@ def test_a_release_without_a_prober(fleet: Fleet):
 @pytest.mark.parametrize(
     "lacks",
     [
-        {"release_ready_path": ""},
-        {"release_version_field": ""},
-        {"release_version_path": ""},
-        {"release_ready_path": "", "release_version_field": "", "release_version_path": ""},
+        {"ready_path": ""},
+        {"version_field": ""},
+        {"version_path": ""},
+        {"ready_path": "", "version_field": "", "version_path": ""},
     ],
     ids=" ".join,
 )
 def test_a_product_that_lacks_something_is_released(fleet: Fleet, lacks: dict[str, Any]):
     wanted = fleet.other()
-    run = fleet.deploy(wanted, **QUICK, **lacks)
+    run = fleet.deploy(wanted, **QUICK, app_service_overrides={"backend": lacks})
     fleet.check(wanted, run)
     assert run.report["outcome"] == "released"
     assert run.report["prober"]["requests"] > 0
@@ -48,6 +48,6 @@ def test_a_product_that_lacks_something_is_released(fleet: Fleet, lacks: dict[st
 def test_what_no_version_field_costs(fleet: Fleet):
     """A wrong image is noticed by the version that it reports, and by nothing else."""
     serving, wrong = fleet.version, "5.0.0-other-version"
-    run = fleet.deploy(wrong, **QUICK, release_version_field="")
+    run = fleet.deploy(wrong, **QUICK, app_service_overrides={"backend": {"version_field": ""}})
     assert (run.report["outcome"], run.report["version"], fleet.version) == ("released", wrong, wrong)
     fleet.check(serving, fleet.rollback(**QUICK))

@@ -38,7 +38,7 @@ def test_a_rollback_starts_what_was_kept(fleet: Fleet):
 def test_a_rollback_that_fails_leaves_what_was_kept(fleet: Fleet):
     """So that the next one, once its cause is fixed, finds it."""
     serving, before, to = fleet.version, kept(fleet), fleet.other()
-    run = fleet.refused("", "rollback", **QUICK, release_version_field="instance", release_gate_seconds=2)
+    run = fleet.refused("", "rollback", **QUICK, app_service_overrides={"backend": {"version_field": "instance"}}, release_gate_seconds=2)
     assert f"instead of {to}" in run.output, run.excerpt
     fleet.check(serving, run)
     assert {name: identity for name, (identity, _started) in kept(fleet).items()} == {
@@ -71,7 +71,7 @@ def test_a_version_that_is_not_available_is_refused_before_anything_is_touched(f
     serving, before = fleet.version, kept(fleet)
     run = fleet.refused("9.9.9", playbook, **QUICK)
     said = " ".join(run.output.split())
-    assert "version 9.9.9 is not available: image support-desk/backend:9.9.9 (app_backend_image) is not on the host" in said
+    assert "version 9.9.9 is not available: image support-desk/backend:9.9.9 (app_services.backend.image) is not on the host" in said
     assert "build the version (make image VERSION=9.9.9)" in said
     assert "release: lock" not in run.output
     # A plan was made for a rollback only: a release is refused before that, by preflight.

@@ -46,7 +46,7 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
 def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
     before, wanted = fleet.version, fleet.other()
     ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[-1].name + "' else [] }}"
-    run = fleet.refused(wanted, **ROLLING, app_backend_command=ends, app_backend_start_seconds=15)
+    run = fleet.refused(wanted, **ROLLING, app_service_overrides={"backend": {"command": ends, "start_seconds": 15}})
     assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.excerpt
     fleet.check(before, run)
     assert run.report["prober"]["failed"] == 0, str(run.report["prober"])

@@ -1,0 +1,35 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters that say what follows from the services of a product. Each has its documentation in a file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+
+
+def app_mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_offset: int = app_services.SLOT_PORT_OFFSET) -> list[str]:
+    """Return a sentence for each mistake in the description of a product."""
+    return [f"{where} {text}" for where, text in app_services.mistakes(product, publish_address, int(slot_port_offset))]
+
+
+class FilterModule:
+    """The filters of this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {
+            "app_balanced": app_services.balanced,
+            "app_builds": app_services.builds,
+            "app_declarations": app_services.declarations,
+            "app_images": app_services.images,
+            "app_mistakes": app_mistakes,
+            "app_ports": app_services.published_ports,
+            "app_public_paths": app_services.public_paths,
+            "app_summary": app_services.summary,
+            "nginx_sites": app_services.sites,
+            "nginx_upstreams": app_services.upstreams,
+        }

@@ -1,0 +1,516 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The services of a product, as an inventory describes them in app_services, and what follows from them for hosts, balancers and releases.
+
+roles/app/meta/argument_specs.yml, entry point service, says what a service may have. A service with a port is a web service, one without a
+worker.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
+from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
+from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights
+
+SPECIFICATION = Path(__file__).resolve().parents[2] / "roles/app/meta/argument_specs.yml"
+#: Variables that describe a product, as an inventory names them.
+VARIABLES = ("app_services", "app_defaults", "app_service_overrides")
+#: Share of a host's memory that the containers of a slot have together where it has no limit of its own, and what each has at least.
+MEMORY_SHARE, LEAST_MEMORY_MB = 0.2, 256
+#: Seconds between the end of a service's time to stop and the moment when it is killed.
+KILLED_AFTER_SECONDS = 10
+#: Added to the published ports of the second slot where app_slot_port_offset says nothing else.
+SLOT_PORT_OFFSET = 100
+#: Keys whose values only the engine can judge.
+JUDGED = ("entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpus", "pids")
+#: Path on which a balancer says that it is alive.
+BALANCER_PATH = "/health"
+#: Seconds that a migration may take where it does not say.
+MIGRATION_SECONDS = 600
+
+
+@functools.cache
+def known_keys() -> dict[str, dict[str, Any]]:
+    """Return the keys that a service may have, as the specification describes them."""
+    specification = yaml.safe_load(SPECIFICATION.read_bytes())
+    options: dict[str, dict[str, Any]] = specification["argument_specs"]["service"]["options"]
+    return options
+
+
+def merged(values: Sequence[Any]) -> Any:
+    """Return the last value; of dictionaries, one with the members of all, those of later ones first; null stands for none."""
+    values = [value for value in values if value is not None]
+    if not values:
+        return None
+    if not isinstance(values[-1], Mapping):
+        return values[-1]
+    maps = [value for value in values if isinstance(value, Mapping)]
+    return {
+        name: merged([value[name] for value in maps if name in value]) for name in dict.fromkeys(name for value in maps for name in value)
+    }
+
+
+class Service(Mapping[str, Any]):
+    """A service with the values of all its keys. Each is read when it is asked for: another's template may not be resolvable here."""
+
+    def __init__(self, name: str, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Take what describes the service, later parts over earlier ones."""
+        self.name = name
+        self._parts = parts
+
+    def __getitem__(self, key: str) -> Any:
+        """Return a key's value, or its default."""
+        value = merged([part[key] for part in self._parts if key in part])
+        return known_keys()[key].get("default") if value is None else value
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield all keys that a service may have."""
+        return iter(known_keys())
+
+    def __len__(self) -> int:
+        """Return the number of these keys."""
+        return len(known_keys())
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens in its container; 0 for a worker."""
+        return int(self["port"] or 0)
+
+    @property
+    def replicas(self) -> int:
+        """Number of its containers on a host."""
+        return int(self["replicas"])
+
+    @property
+    def routes(self) -> list[dict[str, Any]]:
+        """The requests that it gets."""
+        return [dict(route) for route in self["routes"]]
+
+    @property
+    def lasts(self) -> bool:
+        """Whether pages that are open ask for files that only their own version has, so that it runs on after the next release."""
+        return any(route.get("cache") == "immutable" for route in self.routes)
+
+    def published_port(self, slot: str, number: int, offset: int) -> int:
+        """Return the port on which the host publishes one of its containers."""
+        return int(self["publish_port"] or self.port) + (offset if slot == "green" else 0) + number - 1
+
+    def containers(self, slot: str) -> list[str]:
+        """Return the names of its containers in a slot, without the stack's."""
+        return [f"{self.name}-{slot}-{number}" for number in range(1, self.replicas + 1)]
+
+
+def services(product: Mapping[str, Any]) -> dict[str, Service]:
+    """Return a product's services by name.
+
+    Args:
+        product: The values of VARIABLES, or the variables of a host.
+    """
+    described, defaults, overrides = (product.get(name) or {} for name in VARIABLES)
+    return {name: Service(name, [defaults, described[name] or {}, overrides.get(name) or {}]) for name in described}
+
+
+def secret_files(service: Service, secrets: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return secrets as files of a declaration, and the variables that name them for the product."""
+    files = {name: {"content": value, "on_change": "restart"} for name, value in secrets.items()}
+    exported = bool(service["secrets_in_environment"])
+    return files, {} if exported else {f"{name}_FILE": f"/run/secrets/{name}" for name in secrets}
+
+
+def common_declaration(service: Service, settings: Mapping[str, Any], containers: int) -> dict[str, Any]:
+    """Return what all containers of a service have, its migration too."""
+    host, exported = settings["host"], bool(service["secrets_in_environment"])
+    config = {name: {"content": content, "on_change": "restart"} for name, content in service["files"].items()}
+    if exported:
+        config["entrypoint.sh"] = {"content": settings["start_script"], "on_change": "restart"}
+    return {
+        "image": service["image"],
+        "user": service["user"],
+        "wrapper": ["/bin/sh", "/etc/slipway/current/entrypoint.sh"] if exported else [],
+        "entrypoint": service["entrypoint"],
+        "config": config,
+        "volumes": [{**volume, "variable": f"app_services.{service.name}.volumes"} for volume in service["volumes"]],
+        "tmpfs": service["tmpfs"],
+        "networks": service["networks"],
+        "memory_mb": service["memory_mb"] or memory_share(host["memory_mb"], MEMORY_SHARE / containers, LEAST_MEMORY_MB),
+        "cpus": service["cpus"] or host["cores"],
+        "pids": service["pids"],
+        "stop_signal": service["stop_signal"],
+        "stop_timeout": int(service["grace_seconds"]) + KILLED_AFTER_SECONDS,
+        "labels": {"slipway.slot": settings["slot"], **({"slipway.version": settings["version"]} if settings["version"] else {})},
+        "hardening_exceptions": service["hardening_exceptions"],
+        "judged_inputs": [f"app_services.{service.name}.{key}" for key in JUDGED],
+    }
+
+
+def declarations(product: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what a slot runs on a host, as container_service takes it: the migration first, where this host runs one.
+
+    Args:
+        product: The values of VARIABLES.
+        settings: slot, version, publish_address, slot_port_offset, host_header, start_script, migrate, and host, what was read of it.
+    """
+    found = services(product)
+    number_of_containers = sum(service.replicas for service in found.values())
+    common = {name: common_declaration(service, settings, number_of_containers) for name, service in found.items()}
+    migrations = migration_declarations(found, common, settings) if settings["migrate"] else []
+    return migrations + [
+        {**common[name], **service_declaration(service, settings), **container}
+        for name, service in found.items()
+        for container in container_declarations(service, settings)
+    ]
+
+
+def container_declarations(service: Service, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what each container of a service has for itself: its name, and the port that the host publishes."""
+    address, slot = settings["publish_address"], settings["slot"]
+    publishes = bool(address and service.port)
+    return [
+        {
+            "name": name,
+            "ports": [
+                {
+                    "address": address,
+                    "variable": "app_publish_address",
+                    "container_port": service.port,
+                    "port": service.published_port(slot, number, int(settings["slot_port_offset"])),
+                }
+            ]
+            if publishes
+            else [],
+        }
+        for number, name in enumerate(service.containers(slot), 1)
+    ]
+
+
+def health_test(service: Service, host_header: str) -> list[str]:
+    """Return the health check of a service's containers, as the engine takes it."""
+    if service["healthcheck"]:
+        return list(service["healthcheck"])
+    if service.port and service["health_path"]:
+        return http_healthcheck(service.port, service["health_path"], host=host_header)
+    return ["NONE"]
+
+
+def service_declaration(service: Service, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the containers of a service have, and its migration has not."""
+    secrets, variables = secret_files(service, service["secrets"])
+    return {
+        "command": service["command"],
+        "environment": {**service["environment"], **variables},
+        "secrets": secrets,
+        "healthcheck": {"test": health_test(service, settings["host_header"]), "start_period": service["start_seconds"]},
+        "healthy_timeout": service["start_seconds"],
+    }
+
+
+def migrating(found: Mapping[str, Service]) -> list[Service]:
+    """Return the services that have a migration; more than one is refused."""
+    return [service for service in found.values() if (service["migrate"] or {}).get("command")]
+
+
+def migration_declarations(
+    found: Mapping[str, Service], common: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the product's migration, which runs in its service's image, or nothing."""
+    declared = []
+    for service in migrating(found):
+        migration = service["migrate"]
+        secrets, variables = secret_files(service, merged([service["secrets"], migration.get("secrets")]))
+        declared.append(
+            {
+                **common[service.name],
+                "name": f"migrate-{settings['slot']}",
+                "labels": {**common[service.name]["labels"], "slipway.migrates": service.name},
+                "command": migration["command"],
+                "environment": {**service["environment"], **(migration.get("environment") or {}), **variables},
+                "secrets": secrets,
+                "one_shot": True,
+                "healthy_timeout": migration.get("seconds") or MIGRATION_SECONDS,
+            }
+        )
+    return declared
+
+
+def images(product: Mapping[str, Any]) -> dict[str, str]:
+    """Return the image of each service."""
+    return {name: str(service["image"]) for name, service in services(product).items()}
+
+
+def published_ports(product: Mapping[str, Any], address: str, peers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the ports that a host publishes for its containers, in both slots.
+
+    Args:
+        product: The variables of the host.
+        address: Address that they are published on.
+        peers: Addresses that may connect.
+    """
+    offset = int(product.get("app_slot_port_offset") or SLOT_PORT_OFFSET)
+    return [
+        {
+            "address": address,
+            "port": service.published_port(slot, number, offset),
+            "peers": peers,
+            "variable": f"app_services.{name}.{'publish_port' if service['publish_port'] else 'port'}",
+        }
+        for name, service in services(product).items()
+        if service.port
+        for slot in ("blue", "green")
+        for number in range(1, service.replicas + 1)
+    ]
+
+
+def may_have(values: Mapping[str, Any], container: str, slot: str) -> bool:
+    """Return whether a host may have a container of a slot; one that was not looked at may."""
+    seen = values.get("container_service_host_state")
+    if not seen:
+        return True
+    return any(item.get("owner") == f"app-{slot}" and name.endswith(f"-{container}") for name, item in seen["containers"].items())
+
+
+def servers(
+    hosts: Iterable[str], hostvars: Mapping[str, Any], here: str, name: str, slots: Mapping[str, str], *, there: bool = False
+) -> list[str]:
+    """Return ``host:port`` of each container of a service, as the balancer ``here`` reaches it.
+
+    A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_address`` and the port it is
+    published on.
+
+    Args:
+        hosts: Names of the app hosts that take requests.
+        hostvars: Ansible's hostvars.
+        here: Name of the balancer's host.
+        name: Name of the service.
+        slots: For each host the slot that answers there.
+        there: Whether to leave out containers that a host was seen not to have.
+    """
+    found = []
+    for host in hosts:
+        values, slot = hostvars[host], slots[host]
+        service = services(values).get(name)
+        for number, container in enumerate(service.containers(slot) if service else [], 1):
+            if there and not may_have(values, container, slot):
+                continue
+            if host == here:
+                found.append(f"{container}:{service.port}")  # type: ignore[union-attr]
+            else:
+                offset = int(values.get("app_slot_port_offset") or SLOT_PORT_OFFSET)
+                found.append(f"{values['slipway_address']}:{service.published_port(slot, number, offset)}")  # type: ignore[union-attr]
+    return found
+
+
+def weighted(live: Sequence[str], canary: Sequence[str], weight: int) -> list[Any]:
+    """Return the servers of two slots, each with the weight by which the second gets its share of the requests."""
+    live_weight, new_weight = canary_weights(weight, len(live), len(canary))
+    return [{"server": server, "weight": live_weight} for server in live] + [{"server": server, "weight": new_weight} for server in canary]
+
+
+def balanced(hosts: Sequence[str], hostvars: Mapping[str, Any], here: str, traffic: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the web services that a balancer has to serve, each with its routes, its servers, and those of the slot before.
+
+    Args:
+        hosts: Names of the app hosts.
+        hostvars: Ansible's hostvars.
+        here: Name of the balancer's host.
+        traffic: Where requests go: the slot that is ``live``, the one ``previous`` to it, the slot ``canary`` that gets ``weight`` per cent
+            of the requests, hosts that serve from another slot already (``moved``), and those that get no requests (``drained``).
+    """
+    live, previous, canary = traffic["live"], traffic.get("previous") or "", traffic.get("canary") or ""
+    weight, drained = int(traffic.get("weight") or 0), traffic.get("drained") or ()
+    of_slot = {slot: dict.fromkeys(hosts, slot) for slot in ("blue", "green")}
+    moved = {**of_slot[live], **(traffic.get("moved") or {})}
+    serving = [host for host in hosts if host not in drained]
+    found = {}
+    for name, service in services(hostvars[here]).items():
+        if not service.port or not service.routes:
+            continue
+        # What lasts is small, serves old pages until the whole fleet has moved, and is switched at once.
+        if service.lasts:
+            entry = servers(hosts, hostvars, here, name, of_slot[live])
+        else:
+            entry = servers(serving, hostvars, here, name, moved)
+            if canary and weight:
+                entry = weighted(entry, servers(serving, hostvars, here, name, of_slot[canary]), weight)
+        before = service.lasts and previous not in ("", live)
+        found[name] = {
+            "routes": service.routes,
+            "servers": entry,
+            # A release that failed has made room for itself there.
+            "previous_servers": servers(hosts, hostvars, here, name, of_slot[previous], there=True) if before else [],
+        }
+    return found
+
+
+#: Optional keys of a route, with what stands for them.
+ROUTE_KEYS = {
+    "host": "",
+    "websocket": False,
+    "client_max_body_size_mb": None,
+    "read_timeout": None,
+    "buffering": True,
+    "request_buffering": True,
+    "cache": "",
+    "internal": False,
+}
+
+
+def upstreams(balanced_services: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the servers of each upstream of nginx; a service with servers of the slot before has a second one, as no name has a _."""
+    found = {name: service["servers"] for name, service in balanced_services.items()}
+    return found | {f"{name}_previous": servers for name, service in balanced_services.items() if (servers := service["previous_servers"])}
+
+
+def sites(balanced_services: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the servers of nginx: one for the site's names, and one for each name that has routes of its own on top of all others'.
+
+    Args:
+        balanced_services: What :func:`balanced` returned.
+        names: Names of the site.
+
+    Returns:
+        Servers, each with ``names``, ``default`` (whether it answers other names too), and ``routes``, which have all of ROUTE_KEYS,
+        ``path``, ``service``, ``number`` and ``has_previous``.
+    """
+    routes = [
+        {**ROUTE_KEYS, **route, "service": name, "has_previous": bool(service["previous_servers"])}
+        for name, service in balanced_services.items()
+        for route in service["routes"]
+    ]
+    found: list[dict[str, Any]] = []
+    for host in ["", *sorted({route["host"] for route in routes if route["host"]})]:
+        own = {route["path"]: route for route in sorted(routes, key=lambda route: bool(route["host"])) if route["host"] in ("", host)}
+        others = [name for name in names if name not in {route["host"] for route in routes}]
+        numbered = [{**own[path], "number": number} for number, path in enumerate(sorted(own))]
+        if host or others:
+            found.append({"names": [host] if host else others, "default": not found, "routes": numbered})
+    return found
+
+
+def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]:
+    """Return what a release has to know of the services in one slot of a host.
+
+    Args:
+        product: The values of VARIABLES.
+        stack: Name of the stack.
+        slot: The slot.
+
+    Returns:
+        ``lasting`` (names of services that run on until the next release), ``web`` (of those whose containers answer requests, others
+        than lasting ones), ``first`` (of workers that stop before the new slot starts), ``drained`` (of workers that stop once requests
+        go to the new slot), ``checked`` (by container, what it answers on), ``start_seconds`` (the longest of all), and ``migrates``.
+    """
+    found = services(product)
+    return {
+        "lasting": [name for name, service in found.items() if service.lasts],
+        "web": [name for name, service in found.items() if service.port and not service.lasts],
+        "first": [name for name, service in found.items() if not service.port and service["retire"] == "before"],
+        "drained": [name for name, service in found.items() if not service.port and service["retire"] == "drain"],
+        "checked": {
+            f"{stack}-{container}": {
+                "port": service.port,
+                "path": service["ready_path"],
+                "version_path": service["version_path"],
+                "version_field": service["version_field"],
+            }
+            for service in found.values()
+            for container in service.containers(slot)
+        },
+        "start_seconds": max((int(service["start_seconds"]) for service in found.values()), default=0),
+        "migrates": bool(migrating(found)),
+    }
+
+
+def public_paths(product: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a client may ask a balancer for: ``versions`` (paths that report the version, each with its field) and ``websockets``."""
+    found = services(product)
+    routes = [
+        (route["path"], name, bool(route.get("websocket")))
+        for name, service in found.items()
+        for route in service.routes
+        if not route.get("host") and not route.get("internal")
+    ]
+
+    def served(path: str) -> str:
+        """Return the service that gets a request for a path, by the longest of the routes that it begins with."""
+        return max(((len(start), name) for start, name, _unused in routes if path.startswith(start)), default=(0, ""))[1]
+
+    return {
+        "versions": [
+            {"path": service["version_path"], "field": service["version_field"]}
+            for name, service in found.items()
+            if service["version_path"] and served(service["version_path"]) == name
+        ],
+        "websockets": [path for path, _unused, websocket in routes if websocket],
+    }
+
+
+def builds(product: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return how the images of a product are built, each by the first of the services that say so and share it."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, service in services(product).items():
+        if service["build"] and service["image"] not in [build["name"] for build in found.values()]:
+            found[name] = {"context": "", "dockerfile": "Dockerfile", "arguments": {}, **service["build"], "name": service["image"]}
+    return found
+
+
+def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_offset: int = SLOT_PORT_OFFSET) -> list[tuple[str, str]]:
+    """Return what is wrong with the services of a product to each other, each with where it is.
+
+    Args:
+        product: The values of VARIABLES, each of which has its form.
+        publish_address: Address on which ports are published, or "".
+        slot_port_offset: Distance of the second slot's ports.
+    """
+    found = services(product)
+    problems = [
+        ("app_service_overrides", f"names the service {name}, which app_services does not have; known are {', '.join(found) or 'none'}")
+        for name in product.get("app_service_overrides") or {}
+        if name not in found
+    ]
+    if not found:
+        problems.append(("app_services", "has no service: describe the product's services, as docs/product.md shows"))
+    for name, service in found.items():
+        problems += [(f"app_services.{name}", text) for text in service_mistakes(service)]
+        if publish_address and service.port and service.replicas > slot_port_offset:
+            problems.append(
+                (
+                    f"app_services.{name}.replicas",
+                    f"is {service.replicas}, more than app_slot_port_offset ({slot_port_offset}): ports of the two slots would meet",
+                )
+            )
+    seen: dict[tuple[str, str], str] = {}
+    for name, service in found.items():
+        for route in service.routes:
+            key = (str(route.get("host") or ""), str(route.get("path")))
+            if key in seen:
+                problems.append(
+                    (f"app_services.{name}.routes", f"has the path {key[1]}, which {seen[key]} has already; remove one of them")
+                )
+            seen.setdefault(key, name)
+    migrations = [service.name for service in migrating(found)]
+    if len(migrations) > 1:
+        problems.append(("app_services", f"has a migration in {' and '.join(migrations)}: give the product one, in one of them"))
+    return problems
+
+
+def service_mistakes(service: Service) -> list[str]:
+    """Return what is wrong with one service."""
+    problems = []
+    if not service["image"]:
+        problems.append("has no image: add the key image, as shop/api:{{ app_version }}")
+    if service.routes and not service.port:
+        problems.append("has routes and no port: add the port that it listens on, or remove the routes of a worker")
+    double = sorted(set(service["environment"]) & set(service["secrets"]))
+    if double:
+        problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
+    if any(route.get("path") == BALANCER_PATH for route in service.routes):
+        problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
+    return problems

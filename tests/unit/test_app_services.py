@@ -1,0 +1,150 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows from the services of a product for hosts, balancers and releases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from conftest import ROOT
+
+PRODUCT: dict[str, Any] = {
+    "app_services": {
+        "api": {
+            "image": "shop/api:1", "port": 8000, "replicas": 2, "ready_path": "/ready", "version_path": "/api/version",
+            "routes": [{"path": "/api/"}, {"path": "/ws", "websocket": True}], "build": {"context": "api"},
+        },
+        "page": {"image": "shop/page:1", "port": 3000, "routes": [{"path": "/"}, {"path": "/assets/", "cache": "immutable"}]},
+        "mailer": {"image": "shop/api:1", "build": {"context": "elsewhere"}},
+        "importer": {"image": "shop/tools:1", "retire": "before"},
+    }
+}  # fmt: skip
+HOSTVARS: dict[str, Any] = {
+    name: {"slipway_address": address, **PRODUCT} for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2", "lb1": "10.0.0.9"}.items()
+}
+
+
+def servers(here: str, traffic: dict[str, Any], hostvars: dict[str, Any] = HOSTVARS) -> dict[str, Any]:
+    """Return the servers of each web service, as a balancer reaches them."""
+    return {name: entry["servers"] for name, entry in app_services.balanced(["app1", "app2"], hostvars, here, traffic).items()}
+
+
+def test_a_balancer_reaches_its_own_host_by_name_and_others_by_address() -> None:
+    assert servers("app1", {"live": "green"}) == {
+        "api": ["api-green-1:8000", "api-green-2:8000", "10.0.0.2:8100", "10.0.0.2:8101"],
+        "page": ["page-green-1:3000", "10.0.0.2:3100"],
+    }
+
+
+def test_published_ports_follow_their_inputs() -> None:
+    """What is asked for is where it is published, whatever the distance of the slots."""
+    changed = {**HOSTVARS["app2"], "app_slot_port_offset": 200, "app_service_overrides": {"api": {"publish_port": 9000}}}
+    asked = servers("lb1", {"live": "green"}, {**HOSTVARS, "app2": changed})
+    assert asked == {
+        "api": ["10.0.0.1:8100", "10.0.0.1:8101", "10.0.0.2:9200", "10.0.0.2:9201"],
+        "page": ["10.0.0.1:3100", "10.0.0.2:3200"],
+    }
+    ports = app_services.published_ports(changed, "10.0.0.2", ["10.0.0.9"])
+    assert [port["port"] for port in ports] == [9000, 9001, 9200, 9201, 3000, 3200]
+    assert {(port["address"], *port["peers"]) for port in ports} == {("10.0.0.2", "10.0.0.9")}
+    assert {port["variable"] for port in ports} == {"app_services.api.publish_port", "app_services.page.port"}
+
+
+def test_a_canary_gets_its_share_of_what_does_not_last() -> None:
+    """Open pages ask for files of their own version, so what serves these is switched at once."""
+    found = servers("lb1", {"live": "blue", "canary": "green", "weight": 10})
+    assert [item["server"] for item in found["api"]][::4] == ["10.0.0.1:8000", "10.0.0.1:8100"]
+    assert found["api"][0]["weight"] == 9 * found["api"][4]["weight"]
+    assert found["page"] == ["10.0.0.1:3000", "10.0.0.2:3000"]
+
+
+def test_servers_follow_the_hosts_of_a_rolling_release() -> None:
+    """A host that gets no requests is left out, one that has moved is asked in its other slot, and pages are served by all."""
+    found = servers("lb1", {"live": "blue", "moved": {"app1": "green"}, "drained": ["app2"]})
+    assert found == {"api": ["10.0.0.1:8100", "10.0.0.1:8101"], "page": ["10.0.0.1:3000", "10.0.0.2:3000"]}
+
+
+def test_files_of_open_pages_are_asked_for_where_they_are() -> None:
+    """A host that was looked at and has no such container is left out, one that was not looked at stays."""
+    hostvars = {**HOSTVARS, "app1": {**HOSTVARS["app1"], "container_service_host_state": {"containers": {}}}}
+    found = app_services.balanced(["app1", "app2"], hostvars, "lb1", {"live": "green", "previous": "blue"})
+    assert found["page"]["previous_servers"] == ["10.0.0.2:3000"]
+    assert found["api"]["previous_servers"] == []
+    assert app_services.balanced(["app1"], HOSTVARS, "lb1", {"live": "blue", "previous": "blue"})["page"]["previous_servers"] == []
+    assert set(app_services.upstreams(found)) == {"api", "page", "page_previous"}
+
+
+def test_a_host_may_have_routes_of_its_own() -> None:
+    """A name gets all routes without a host, and its own in their place."""
+    balanced = {
+        "api": {"routes": [{"path": "/"}, {"path": "/api/"}], "servers": ["a:1"], "previous_servers": []},
+        "docs": {"routes": [{"path": "/", "host": "docs.example.com"}], "servers": ["b:1"], "previous_servers": []},
+    }
+    sites = app_services.sites(balanced, ["www.example.com", "docs.example.com"])
+    assert [(site["names"], site["default"]) for site in sites] == [(["www.example.com"], True), (["docs.example.com"], False)]
+    assert [[(route["path"], route["service"]) for route in site["routes"]] for site in sites] == [
+        [("/", "api"), ("/api/", "api")],
+        [("/", "docs"), ("/api/", "api")],
+    ]
+
+
+def test_a_release_knows_what_it_moves_and_asks() -> None:
+    found = app_services.summary(PRODUCT, "shop", "green")
+    assert (found["lasting"], found["web"], found["first"], found["drained"]) == (["page"], ["api"], ["importer"], ["mailer"])
+    assert list(found["checked"]) == [
+        f"shop-{name}" for name in ("api-green-1", "api-green-2", "page-green-1", "mailer-green-1", "importer-green-1")
+    ]
+    assert found["checked"]["shop-api-green-2"] == {
+        "port": 8000, "path": "/ready", "version_path": "/api/version", "version_field": "version",
+    }  # fmt: skip
+    assert found["checked"]["shop-mailer-green-1"]["port"] == 0
+    assert not found["migrates"]
+
+
+def test_clients_reach_the_paths_that_routes_take() -> None:
+    assert app_services.public_paths(PRODUCT) == {"versions": [{"path": "/api/version", "field": "version"}], "websockets": ["/ws"]}
+    hidden = {"app_services": {**PRODUCT["app_services"], "api": {**PRODUCT["app_services"]["api"], "routes": []}}}
+    assert app_services.public_paths(hidden) == {"versions": [], "websockets": []}
+
+
+def test_an_image_that_services_share_is_built_once() -> None:
+    assert app_services.builds(PRODUCT) == {"api": {"name": "shop/api:1", "context": "api", "dockerfile": "Dockerfile", "arguments": {}}}
+    assert set(app_services.images(PRODUCT).values()) == {"shop/api:1", "shop/page:1", "shop/tools:1"}
+
+
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        ({"image": None}, "app_services.api has no image"),
+        ({"port": None}, "app_services.api has routes and no port"),
+        ({"environment": {"A": "1"}, "secrets": {"A": "2"}}, "app_services.api has A in both environment and secrets"),
+        ({"routes": [{"path": "/assets/"}]}, "app_services.page.routes has the path /assets/, which api has already"),
+        ({"routes": [{"path": "/health"}]}, "app_services.api has a route /health, on which nginx itself answers"),
+        ({"replicas": 101}, "app_services.api.replicas is 101, more than app_slot_port_offset (100)"),
+        ({"migrate": {"command": ["a"]}}, "app_services has a migration in api and mailer"),
+    ],
+)
+def test_services_that_contradict_each_other_are_named(service: dict[str, Any], said: str) -> None:
+    described = PRODUCT["app_services"]
+    mailer = {**described["mailer"], "migrate": {"command": ["b"]}} if "migrate" in service else described["mailer"]
+    product = {"app_services": {**described, "api": {**described["api"], **service}, "mailer": mailer}}
+    problems = app_services.mistakes(product, "10.0.0.1")
+    assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
+
+
+def test_overrides_of_no_service_and_a_product_without_one_are_refused() -> None:
+    assert app_services.mistakes(PRODUCT, "10.0.0.1") == []
+    [(where, text)] = app_services.mistakes({**PRODUCT, "app_service_overrides": {"apj": {}}})
+    assert (where, text.partition(",")[0]) == ("app_service_overrides", "names the service apj")
+    assert app_services.mistakes({"app_services": {}})[0][0] == "app_services"
+
+
+def test_each_key_of_a_service_has_a_form() -> None:
+    """What is documented is what is checked, in the same order."""
+    forms = yaml.safe_load((ROOT / "roles/app/meta/forms.yml").read_text())["app_services"]["map"]["values"]["fields"]
+    assert list(forms) == list(app_services.known_keys())
