@@ -190,3 +190,16 @@ def test_a_second_slot_needs_what_the_serving_one_takes_or_its_input(said: int, 
     inputs = {**PRODUCT, "release_rollback": rollback, "release_minimum_memory_mb": said}
     inputs["container_service_host_state"] = {"containers": containers}
     assert int(role_variable("release", "__release_memory_mb", inputs)) == needed
+
+
+@pytest.mark.parametrize(
+    ("took", "holds"),
+    [
+        ({}, False),
+        ({"__release_lock": {"failed": True, "msg": "alice holds the lock"}}, False),
+        ({"__release_lock": {"lock": {"run": "r"}}}, True),
+    ],
+    ids=["nothing to change", "refused", "taken"],
+)
+def test_a_change_in_place_releases_the_lock_that_it_took(took: dict[str, Any], holds: bool) -> None:
+    assert role_variable("release", "__release_holds_lock", {**PRODUCT, **took}) is holds
