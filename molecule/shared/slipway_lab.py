@@ -234,6 +234,11 @@ class Lab:
         assert len(found) == 1, f"{len(found)} containers of {service}"
         return found[0]
 
+    def in_product(self, command: str) -> str:
+        """Return what a command of a shell prints in a backend that serves, as its user."""
+        backend = next(container for container in self.containers() if container.kind == "backend" and container.running)
+        return backend.execute("sh", "-c", command).strip()
+
     def tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.ca))
 

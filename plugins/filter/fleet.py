@@ -172,11 +172,13 @@ def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> l
         # Services may share one. The check of its type reports what is not a list of dictionaries.
         described = [volume for service in services(values).values() for volume in service["volumes"]]
         volumes = [volume for volume in described if isinstance(volume, t.Mapping) and "name" in volume]
-        for volume in {str(volume["name"]): volume for volume in volumes}.values():
-            if volume.get("mode", "rw") == "rw" and boolean(volume.get("backup", True), strict=False):
+        declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
+        written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
+        for name in written:
+            if name not in declined:
                 address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
                 port = SERVER_PORT if host == here else int(values["volume_server_port"])
-                found.append({"host": host, "name": str(volume["name"]), **address, "port": port})
+                found.append({"host": host, "name": name, **address, "port": port})
     return found
 
 

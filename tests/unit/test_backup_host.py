@@ -24,7 +24,8 @@ def a_point(hour: int, verified: str = "verified", reason: str = "") -> dict[str
     return {
         "name": f"20261123T{hour:02}0000Z",
         "moment": f"2026-11-23T{hour:02}:00:09.000Z",
-        "stores": ["chroma", "postgres", "redis"],
+        "stores": ["chroma", "postgres", "redis", "volumes"],
+        "missing": {},
         "verified": verified,
         "reason": reason,
     }
@@ -78,6 +79,12 @@ def test_what_is_offered_instead_can_be_typed_as_it_stands() -> None:
     # Named with a point, a moment would concern all stores.
     with pytest.raises(engine.HostError, match=r"-e target_time=2026-11-23T02:30:00\+00:00 -e stores=postgres$"):
         decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z", ["postgres"])
+
+
+def test_a_point_that_lacks_volumes_is_offered_for_other_stores_only() -> None:
+    points = [a_point(1), {**a_point(2), "missing": {"app1/uploads": "away"}}, a_point(3, "failed", "gone")]
+    for stores, name in {(): "20261123T010000Z", ("volumes",): "20261123T010000Z", ("redis",): "20261123T020000Z"}.items():
+        assert f"-e point={name}" in decide.offer(points, "20261123T030000Z", "", stores)
 
 
 def test_an_unknown_point_is_refused_with_those_there_are() -> None:

@@ -49,6 +49,7 @@ def test_everything_comes_back_onto_a_new_host_from_what_is_off_site(lab: Lab, s
         said = client.get(f"/api/sessions/{session['id']}/messages").json()
         articles = client.get("/api/search", params={"q": "password"}).json()
     marks.leave(lab, "before")
+    lab.in_product("echo before > /uploads/disaster")
     left = marks.found(lab)
     done = lab.playbook("backup")
     assert done.returncode == 0, done.excerpt
@@ -63,6 +64,7 @@ def test_everything_comes_back_onto_a_new_host_from_what_is_off_site(lab: Lab, s
     assert restored.report["restore"]["point"] == point
     assert marks.found(new) == left
     new.wait_until_healthy()
+    assert new.in_product("cat /uploads/disaster") == "before"
     with new.client() as client:
         assert client.get(f"/api/sessions/{session['id']}").json()["title"] == "before the disaster"
         assert client.get(f"/api/sessions/{session['id']}/messages").json() == said

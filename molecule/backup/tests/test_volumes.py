@@ -21,15 +21,10 @@ def host(lab: Lab) -> LabHost:
     return found
 
 
-def product(lab: Lab, command: str) -> str:
-    """Return what a command prints in a container of the product, as its user."""
-    return lab.service("backend").execute("sh", "-c", command).strip()
-
-
 @pytest.fixture
 def point(lab: Lab, host: LabHost) -> dict[str, Any]:
     """The manifest of a new point that holds an upload."""
-    product(lab, f"mkdir -p {LETTERS} && echo Dear > {LETTERS}/one && chmod 0640 {LETTERS}/one && ln -sf one {LETTERS}/newest")
+    lab.in_product(f"mkdir -p {LETTERS} && echo Dear > {LETTERS}/one && chmod 0640 {LETTERS}/one && ln -sf one {LETTERS}/newest")
     host.run(f"{HOST_PROGRAM} run --wait 300")
     return dict(json.loads(host.run(f"{PROGRAM} --json show latest")))
 
@@ -55,21 +50,21 @@ def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point
     assert told["missing"] == {}
     assert (told["sets"][NAME]["files"], told["sets"][NAME]["bytes"]) == (1, 5)
     drill = lab.playbook("drill")
-    assert drill.returncode == 0, drill.told
+    assert drill.returncode == 0, drill.excerpt
     assert [check["result"] for check in drill.report["drill"]["checks"] if check["name"] == f"volume {NAME}"] == ["passed"]
     look = f"cd {LETTERS} && stat -c '%n %F %a %u:%g %Y' one && readlink newest && cat one"
-    before = product(lab, look)
-    product(lab, f"echo spam > {LETTERS}/one && rm {LETTERS}/newest && echo two > {LETTERS}/two")
+    before = lab.in_product(look)
+    lab.in_product(f"echo spam > {LETTERS}/one && rm {LETTERS}/newest && echo two > {LETTERS}/two")
     restored = lab.playbook("restore", variables={"point": point["name"], "stores": "volumes", "restore_confirm": "slipway"})
-    assert restored.returncode == 0, restored.told
+    assert restored.returncode == 0, restored.excerpt
     lab.wait_until_healthy()
-    assert product(lab, look) == before
-    assert product(lab, f"ls {LETTERS}").split() == ["newest", "one"]
+    assert lab.in_product(look) == before
+    assert lab.in_product(f"ls {LETTERS}").split() == ["newest", "one"]
     assert host.wait_for_backups() == "inactive"
     # What was written since is not lost.
     undone = lab.playbook("restore", variables={"restore_undo": True, "stores": "volumes", "restore_confirm": "slipway"})
-    assert undone.returncode == 0, undone.told
-    assert product(lab, f"cat {LETTERS}/one {LETTERS}/two").split() == ["spam", "two"]
+    assert undone.returncode == 0, undone.excerpt
+    assert lab.in_product(f"cat {LETTERS}/one {LETTERS}/two").split() == ["spam", "two"]
     assert host.wait_for_backups() == "inactive"
 
 
@@ -77,7 +72,7 @@ def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point
 def test_a_drill_finds_a_byte_that_differs(lab: Lab, flipped: str):
     run = lab.playbook("drill", variables={"point": flipped})
     assert run.returncode != 0
-    assert f"volumes/{NAME}: letters/one is damaged: sha256 differs" in run.told
+    assert f"volumes/{NAME}: letters/one is damaged: sha256 differs" in run.excerpt
 
 
 @pytest.mark.extended("restore")
@@ -95,5 +90,6 @@ def test_a_volume_that_cannot_be_read_is_named_and_costs_nothing_else(host: LabH
     alerts = json.loads(host.run(f"{PROGRAM} --json report").splitlines()[0])["alerts"]
     assert f"the last recovery point lacks the volumes {NAME}" in alerts
     refused = host.testinfra.run(f"{HOST_PROGRAM} stage latest")
-    assert f"does not contain {NAME}" in refused.stdout
+    assert f"lacks the volumes {NAME}" in refused.stdout
+    assert f"-e point={point['name']}" in refused.stdout
     host.run(f"{HOST_PROGRAM} run --wait 300")

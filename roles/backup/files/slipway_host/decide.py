@@ -39,8 +39,12 @@ def parse_time(text: str) -> datetime:
 
 
 def offer(points: t.Sequence[JSON], name: str, target_time: str, wanted: t.Sequence[str] = ()) -> str:
-    """Return what to restore instead of a point: the newest one before it that no drill has failed, as an operator types it."""
-    before = [point for point in points if point["name"] < name and point["verified"] != "failed"]
+    """Return what to restore instead of a point, as an operator types it: the newest one before it that no drill has failed.
+
+    A point that lacks volumes is not offered where these are wanted.
+    """
+    volumes = not wanted or "volumes" in wanted
+    before = [point for point in points if point["name"] < name and point["verified"] != "failed" and not (volumes and point["missing"])]
     if not before:
         return "There is no earlier point that can be restored; check the off-site points: -e list=true"
     best = before[-1]

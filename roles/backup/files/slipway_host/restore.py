@@ -280,7 +280,11 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         points = known_points(config)
         point = decide.choose(points, name, target_time, wanted)
         restored = Restored(bench, point["name"], wanted or decide.STORES, target_time)
-        missing = sorted(set(wanted) - set(restored.wanted)) + (restored.missing if kind == "restore" else [])
+        if kind == "restore" and restored.missing:
+            instead = decide.offer(points, point["name"], target_time, wanted)
+            lacks = f"the point {point['name']} lacks the volumes {', '.join(restored.missing)}, whose hosts were away"
+            raise HostError(f"{lacks}: leave the volumes out with -e stores=…, or take another point. {instead}")
+        missing = sorted(set(wanted) - set(restored.wanted))
         if missing:
             raise HostError(f"the point {point['name']} does not contain {' and '.join(missing)}: give the stores with -e stores=…")
         began = time.monotonic()
