@@ -154,7 +154,7 @@ class Fleet:
             found = {
                 container.service: (container.inspect["Config"]["Labels"]["slipway.version"], container.inspect["State"]["Running"])
                 for container in host.containers()
-                if container.service != "nginx"
+                if container.kind in ("backend", "frontend")
             }
             expected = {f"backend-{live}-1": (version, True), f"frontend-{live}-1": (version, True)}
             kept = {

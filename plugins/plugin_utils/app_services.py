@@ -96,8 +96,8 @@ class Service(Mapping[str, Any]):
 
     @property
     def lasts(self) -> bool:
-        """Whether pages that are open ask for files that only their own version has, so that it runs on after the next release."""
-        return any(route.get("cache") == "immutable" for route in self.routes)
+        """Whether it runs on until the next release, for open pages that ask for files of their own version."""
+        return self["retire"] == "next"
 
     def published_port(self, slot: str, number: int, offset: int) -> int:
         """Return the port on which the host publishes one of its containers."""
@@ -403,14 +403,15 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
         slot: The slot.
 
     Returns:
-        ``lasting`` (names of services that run on until the next release), ``web`` (of those whose containers answer requests, others
-        than lasting ones), ``first`` (of workers that stop before the new slot starts), ``drained`` (of workers that stop once requests
-        go to the new slot), ``checked`` (by container, what it answers on), ``start_seconds`` (the longest of all), and ``migrates``.
+        ``lasting`` (names of services that run on until the next release), ``web`` (of the other web services), ``workers``, of these
+        ``first`` (stop before the new slot starts) and ``drained`` (stop once requests go to the new slot), ``checked`` (by container,
+        what it answers on), ``start_seconds`` (the longest of all), and ``migrates``.
     """
     found = services(product)
     return {
         "lasting": [name for name, service in found.items() if service.lasts],
         "web": [name for name, service in found.items() if service.port and not service.lasts],
+        "workers": [name for name, service in found.items() if not service.port],
         "first": [name for name, service in found.items() if not service.port and service["retire"] == "before"],
         "drained": [name for name, service in found.items() if not service.port and service["retire"] == "drain"],
         "checked": {
@@ -511,6 +512,9 @@ def service_mistakes(service: Service) -> list[str]:
     double = sorted(set(service["environment"]) & set(service["secrets"]))
     if double:
         problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
+    kind, choices = ("a web service", ("drain", "next")) if service.port else ("a worker", ("before", "drain", "after"))
+    if service["retire"] not in choices:
+        problems.append(f"has retire: {service['retire']}, which {kind} cannot have: set {' or '.join(choices)}")
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
         problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
     return problems

@@ -19,7 +19,9 @@ PRODUCT: dict[str, Any] = {
             "image": "shop/api:1", "port": 8000, "replicas": 2, "ready_path": "/ready", "version_path": "/api/version",
             "routes": [{"path": "/api/"}, {"path": "/ws", "websocket": True}], "build": {"context": "api"},
         },
-        "page": {"image": "shop/page:1", "port": 3000, "routes": [{"path": "/"}, {"path": "/assets/", "cache": "immutable"}]},
+        "page": {
+            "image": "shop/page:1", "port": 3000, "retire": "next", "routes": [{"path": "/"}, {"path": "/assets/", "cache": "immutable"}],
+        },
         "mailer": {"image": "shop/api:1", "build": {"context": "elsewhere"}},
         "importer": {"image": "shop/tools:1", "retire": "before"},
     }
@@ -96,6 +98,7 @@ def test_a_host_may_have_routes_of_its_own() -> None:
 def test_a_release_knows_what_it_moves_and_asks() -> None:
     found = app_services.summary(PRODUCT, "shop", "green")
     assert (found["lasting"], found["web"], found["first"], found["drained"]) == (["page"], ["api"], ["importer"], ["mailer"])
+    assert found["workers"] == ["mailer", "importer"]
     assert list(found["checked"]) == [
         f"shop-{name}" for name in ("api-green-1", "api-green-2", "page-green-1", "mailer-green-1", "importer-green-1")
     ]
@@ -124,6 +127,7 @@ def test_an_image_that_services_share_is_built_once() -> None:
         ({"port": None}, "app_services.api has routes and no port"),
         ({"environment": {"A": "1"}, "secrets": {"A": "2"}}, "app_services.api has A in both environment and secrets"),
         ({"routes": [{"path": "/assets/"}]}, "app_services.page.routes has the path /assets/, which api has already"),
+        ({"retire": "before"}, "app_services.api has retire: before, which a web service cannot have: set drain or next"),
         ({"routes": [{"path": "/health"}]}, "app_services.api has a route /health, on which nginx itself answers"),
         ({"replicas": 101}, "app_services.api.replicas is 101, more than app_slot_port_offset (100)"),
         ({"migrate": {"command": ["a"]}}, "app_services has a migration in api and mailer"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import http.server
 import threading
 from collections.abc import Iterator
@@ -67,6 +68,14 @@ def test_the_engines_word_is_enough(clock: list[float]):
     engine = Engine("healthy")
     assert looks(Watch(engine, "a"), clock, 0.2) == [True]
     assert engine.commands == 0
+
+
+@pytest.mark.parametrize(("seconds", "ready"), [(1, False), (health.STEADY_SECONDS + 1, True)])
+def test_what_has_no_health_check_must_have_run_for_a_while(seconds: float, ready: bool):
+    """A worker that ends at once is running at most moments: its restart policy starts it again."""
+    engine = Engine("none")
+    engine.state["StartedAt"] = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=seconds)).isoformat().replace("+00:00", "123Z")
+    assert Watch(engine, "a").ready() is ready
 
 
 def test_a_service_that_starts_at_once_is_not_waited_for():

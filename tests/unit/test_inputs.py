@@ -219,6 +219,7 @@ REFUSED: list[tuple[Any, str]] = [
     # What earlier versions called otherwise
     ({"app_backend_memory_mb": 800}, "app_backend_memory_mb is gone: set the key memory_mb of a service, as backend, in app_services"),
     ({"app_migrate_command": ["x"]}, "app_migrate_command is gone: set the key migrate of a service"),
+    ({"nginx_traffic": {"live": "green"}}, "nginx_traffic is not a known input of role nginx"),
     ({"nginx_backend_servers": ["10.0.0.1:1"]}, "nginx_backend_servers is gone: set nothing, as a release says"),
     ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
     ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),
