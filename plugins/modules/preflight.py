@@ -23,7 +23,7 @@ options:
     type: str
     default: ""
   shared_variables:
-    description: Whether the run needs the variables that all environments share, which group_vars/all.yml of the collection sets.
+    description: Whether the run needs the variables that all environments share, which the playbooks of the collection read.
     type: bool
     default: false
   works_on:

@@ -45,7 +45,6 @@ NOT_OURS = ("ansible_", "vault_", "__")
 CONNECTION = {"ansible_port": parsed("port"), "ansible_host": parsed("words")}
 #: Values of these kinds are shown whatever their variable is called.
 OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
-SHARED_FILE = "group_vars/all/00_shared.yml"
 
 
 class Given(NamedTuple):
@@ -127,8 +126,8 @@ class Inputs:
             return [
                 Problem(
                     "",
-                    "slipway_secrets is not set for any host, so the environment lacks the variables that all environments share; link "
-                    f"group_vars/all.yml of Slipway as {self._inventory}/{SHARED_FILE}, or name the environment with -i",
+                    "slipway_secrets is not set for any host, so the variables that all environments share were not read; run the "
+                    "playbooks of the collection, and give the file or folder of an environment, as -i inventories/prod",
                 )
             ]
         return []

@@ -174,9 +174,9 @@ class Topology:
         """
         return list(dict.fromkeys(host for service in self._changed_by(*changed_by) for host in self.hosts(service.role)))
 
-    def group_names(self, *changed_by: str) -> list[str]:
+    def service_groups(self, *changed_by: str) -> list[str]:
         """Return the groups whose hosts run a service; the argument is that of members."""
-        return [service.group for service in self._changed_by(*changed_by)]
+        return list(dict.fromkeys(service.group for service in self._changed_by(*changed_by)))
 
     def turns(self) -> list[dict[str, Any]]:
         """Return the services that site.yml brings by their roles, each with the name of its role, in their turns."""

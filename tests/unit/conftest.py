@@ -105,7 +105,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the checkout with the environment "test", whose hosts are the controller under two names."""
     top = tmp_path / "checkout"
     top.mkdir()
-    for name in ("ansible.cfg", "collections", "galaxy.yml", "meta", "playbooks", "plugins", "roles", "tools"):
+    for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "playbooks", "plugins", "roles", "tools"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, top / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -114,7 +114,8 @@ def checkout(tmp_path: Path) -> Path:
     variables = top / "inventories/test/group_vars/all"
     variables.mkdir(parents=True)
     # What marks an environment of Slipway; a test's own file, read after it, wins.
-    (variables / "00_shared.yml").write_text("---\nslipway_secrets: []\nslipway_stack: slipway\n", encoding="utf-8")
+    address = "192.0.2.{{ groups['all'].index(inventory_hostname) + 1 if inventory_hostname in groups['all'] else 254 }}"
+    (variables / "10_environment.yml").write_text(f'---\nslipway_secrets: []\nslipway_address: "{address}"\n', encoding="utf-8")
     (top / "inventories/test/hosts.yml").write_text(
         "all:\n  vars:\n    ansible_connection: ansible.builtin.local\n"
         f"    ansible_python_interpreter: {sys.executable}\n"

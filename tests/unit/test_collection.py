@@ -136,6 +136,31 @@ def test_secrets_playbook_runs_when_installed_elsewhere(installed: Path):
     assert (variables / "vault.yml").read_bytes().startswith(b"$ANSIBLE_VAULT")
 
 
+def test_a_copied_environment_has_the_shared_variables(installed: Path):
+    """It holds none of them itself. What its inventory file sets for all hosts is stronger."""
+    shutil.copytree(ROOT / "inventories/prod", installed / "shop")
+    hosts = yaml.safe_load((installed / "shop/hosts.yml").read_text())
+    hosts["all"]["vars"]["slipway_product_secrets"] = ["vault_of_the_inventory_file"]
+    (installed / "shop/hosts.yml").write_text(yaml.safe_dump(hosts))
+    (installed / "pass").write_text("of my own\n")
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed / "collections")}
+    done = ansible("ansible-playbook", "slipway.stack.secrets", "-i", "shop", "--vault-password-file", "pass", cwd=installed, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("vault_postgres_superuser_password", "vault_of_the_inventory_file"):
+        assert name in done.stdout
+
+
+def test_a_playbook_of_ones_own_that_imports_one_has_the_shared_variables(installed: Path):
+    """Where the inventory stands next to it, too."""
+    shutil.copytree(ROOT / "inventories/prod", installed / "own")
+    (installed / "pass").write_text("of my own\n")
+    (installed / "own/mine.yml").write_text("- ansible.builtin.import_playbook: slipway.stack.secrets\n")
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed / "collections")}
+    done = ansible("ansible-playbook", "own/mine.yml", "-i", "own/hosts.yml", "--vault-password-file", "pass", cwd=installed, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "vault_postgres_superuser_password" in done.stdout
+
+
 def test_names_resolve_from_a_plain_clone():
     for name in ("site", "secrets"):
         done = ansible("ansible-playbook", f"slipway.stack.{name}", "--syntax-check", "-i", "inventories/prod", cwd=ROOT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.slipway.stack.plugins.callback.report import refusals
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import unreadable
-from conftest import ROOT, Run
+from conftest import Run
 
 VAULT = VaultLib().encrypt("vault_a: 1\n", VaultSecret(b"right"))
 
@@ -74,7 +73,6 @@ def test_a_run_that_would_leave_out_its_checks_does_not_begin():
 
 
 def test_a_run_ends_before_its_first_play(play: Run, checkout: Path):
-    shutil.copytree(ROOT / "group_vars", checkout / "group_vars")
     (checkout / "inventories/test/group_vars/all/own.yml").write_text("a:\n\tb: 1\n")
     done = play("secrets")
     assert done.returncode == 2

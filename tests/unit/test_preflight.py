@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
-from conftest import ROOT
 
 GOOD: dict[str, Any] = {
     "host": {
@@ -395,7 +393,6 @@ FINE = {
 @pytest.fixture
 def says(checkout: Path, play):
     """Run preflight over a role with the given variables, and return its message, one line a problem."""
-    shutil.copytree(ROOT / "group_vars", checkout / "group_vars")
     for folder, data in (
         ("meta", {"argument_specs": {"main": {"options": ROLE}}}),
         ("defaults", {name: spec["default"] for name, spec in ROLE.items() if "default" in spec}),

@@ -156,11 +156,21 @@ def test_links_lead_somewhere_inside():
         assert link.exists(), f"{name_of(link)} leads to no file"
 
 
-def test_every_environment_links_the_shared_values():
-    environments = {folder.parents[1].name: folder for folder in ROOT.glob("inventories/*/group_vars/all")}
-    assert {"lab", "prod"} <= set(environments)
-    for name, folder in environments.items():
-        assert (folder / "00_shared.yml").resolve() == ROOT / "group_vars/all.yml", name
+def test_no_environment_holds_a_shared_variable_as_it_stands():
+    shared = read(ROOT / "group_vars/all.yml")
+    folders = [ROOT / "inventories" / name for name in ("lab", "prod")]
+    files = [path for folder in folders for path in folder.rglob("*.yml")]
+    assert {path.name for path in files} >= {"10_environment.yml", "20_product.yml"}
+    for path in files:
+        assert not {name for name, value in read(path).items() if name in shared and shared[name] == value}, name_of(path)
+
+
+def test_only_the_topology_knows_which_hosts_are_in_a_group():
+    """Roles have a test of their own, test_no_role_names_a_group."""
+    names = re.compile(r"\bgroups\s*[\[|.]|\bin groups\b|\bgroup_names\b")
+    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("group_vars/*.yml")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not names.search(line.partition("#")[0]), f"{name_of(path)}:{number}: {line.strip()}"
 
 
 def test_no_file_holds_a_path_of_this_machine_or_a_registry_host():

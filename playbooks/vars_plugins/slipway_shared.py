@@ -1,0 +1,53 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives every environment the variables that all share, so that none needs a copy of them.
+
+Ansible finds this plugin next to the playbooks, those of an installed collection too. Variables of the environment are stronger, whether
+its inventory file sets them for all hosts or for one, or files in group_vars and host_vars next to it do.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.inventory.group import Group
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.vars import BaseVarsPlugin
+
+SHARED = Path(__file__).resolve().parents[2] / "group_vars" / "all.yml"
+
+
+@functools.cache
+def shared_variables() -> dict[str, Any]:
+    """Return the shared variables as they stand."""
+    variables: dict[str, Any] = DataLoader().load_from_file(str(SHARED), cache="none", trusted_as_template=True)
+    return variables
+
+
+@functools.cache
+def is_first_inventory(folder: str) -> bool:
+    """Return whether a folder is that of this run's first inventory.
+
+    Ansible also asks for the folders of further inventories, and for that of the playbook: what it is given there wins against the files of
+    the first one.
+    """
+    # A list of hosts has a comma, and no folder.
+    sources = [Path(source) for source in context.CLIARGS.get("inventory") or () if "," not in str(source)]
+    return bool(sources) and Path(folder).resolve() == (sources[0] if sources[0].is_dir() else sources[0].parent).resolve()
+
+
+class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
+    """What Ansible asks for variables; it asks this plugin before it reads the files of the environment."""
+
+    def get_vars(self, loader: Any, path: str, entities: Any) -> dict[str, Any]:
+        """Return the shared variables for the group of all hosts, without those that the inventory file sets for it."""
+        super().get_vars(loader, path, entities)
+        for entity in entities if isinstance(entities, list) else [entities]:
+            if isinstance(entity, Group) and entity.name == "all" and is_first_inventory(path):
+                own = entity.get_vars()
+                return {name: value for name, value in shared_variables().items() if name not in own}
+        return {}

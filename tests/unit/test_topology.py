@@ -1,0 +1,211 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows from the descriptions of services and an inventory, for the collection's own services and for one that a user adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleError
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import Topology, described, services
+from conftest import Run, ansible
+
+#: A store with a port, a secret and a volume.
+SEARCH = {
+    "group": "search",
+    "turn": 35,
+    "images": ["search_image"],
+    "ports": [{"variable": "search_port", "peers": ["app"]}],
+    "networks": ["database"],
+    "secrets": [{"name": "vault_search_key"}, {"name": "vault_search_backup_key", "needed_with": "backup"}],
+    "store": {"volume": "search_volume"},
+}
+INPUTS: dict[str, dict[str, Any]] = {
+    "search_image": {"type": "str", "default": "search:1", "description": "Image."},
+    "search_port": {"type": "int", "default": 7700, "description": "Port."},
+    "search_volume": {"type": "str", "default": "search_data", "description": "Volume."},
+    "search_memory_mb": {"type": "int", "default": 256, "description": "Limit."},
+    "search_key": {"type": "str", "required": True, "no_log": True, "description": "Key."},
+}
+GROUPS = {
+    "balancers": ["lb1"],
+    "app": ["app1", "app2"],
+    "postgres": ["db1"],
+    "redis": ["db1"],
+    "backup": ["backup1"],
+    "registry": ["lb1"],
+    "strangers": ["other1"],
+}
+ADDRESSES = {host: f"10.0.0.{number}" for number, host in enumerate(sorted({host for hosts in GROUPS.values() for host in hosts}), 1)}
+
+
+def write_role(folder: Path, description: Any) -> Path:
+    """Write a role that describes a service, and whose declaration is what the other roles' are."""
+    service = {
+        "name": "search",
+        "image": "{{ search_image }}",
+        "networks": ["database"],
+        "volumes": [{"name": "{{ search_volume }}", "path": "/data", "variable": "search_volume"}],
+        "healthcheck": {"test": ["CMD", "true"]},
+        "memory_mb": "{{ search_memory_mb }}",
+    }
+    files = {
+        "meta/service.yml": description,
+        "meta/argument_specs.yml": {"argument_specs": {"main": {"short_description": "Run search.", "options": INPUTS}}},
+        "defaults/main.yml": {name: spec["default"] for name, spec in INPUTS.items() if "default" in spec},
+        "vars/main.yml": {"__search_services": [service]},
+        "tasks/main.yml": [{"name": "Run search", "ansible.builtin.debug": {"msg": "search"}}],
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return folder
+
+
+def topology(here: str, values: dict[str, Any] | None = None, **more: list[str]) -> Topology:
+    """Return the topology that a host sees, with a port, a volume and an image for each service."""
+    known = {"search_port": 7700, "postgres_port": 5432, "redis_port": 6379, "restore_port": 8790, **(values or {})}
+
+    def value(host: str, name: str) -> Any:
+        if name == "slipway_address":
+            return ADDRESSES[host]
+        return known.get(name, name if name.endswith(("_image", "_volume")) else [] if name.endswith(("_ports", "_images")) else None)
+
+    return Topology(services(), {**GROUPS, **more}, here, value)
+
+
+def test_a_service_is_reached_by_name_on_its_host_and_by_address_from_others():
+    assert topology("db1").address("postgres") == "postgres"
+    assert topology("app1").address("postgres") == ADDRESSES["db1"]
+
+
+def test_a_port_is_published_for_the_hosts_that_need_it_alone():
+    (found,) = [port for port in topology("db1").published_ports() if port["variable"] == "postgres_port"]
+    assert (found["address"], found["port"]) == (ADDRESSES["db1"], 5432)
+    assert found["peers"] == [ADDRESSES[host] for host in ("app1", "app2", "backup1")]
+    everywhere = {group: ["db1"] for group in GROUPS}
+    alone = topology("db1", **everywhere)
+    assert alone.publish_address("postgres") == ""
+    assert not [port for port in alone.published_ports() if port["variable"] == "postgres_port"]
+
+
+def test_a_host_needs_the_images_of_its_services_and_a_backup_host_those_of_the_stores():
+    assert topology("db1").images() == ["postgres_image", "redis_image"]
+    assert topology("backup1").images() == ["backup_image", "postgres_image", "redis_image"]
+    assert topology("other1").images() == []
+
+
+def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
+    names = topology("app1").secrets()
+    assert {"vault_postgres_backup_password", "vault_backup_offsite_password"} <= set(names)
+    assert not {"vault_postgres_backup_password", "vault_backup_offsite_password"} & set(topology("app1", backup=[]).secrets())
+    assert not [name for name in topology("app1", redis=[]).secrets() if "redis" in name]
+
+
+def test_what_build_brings_is_removed_with_the_stack_and_no_part_of_it_otherwise():
+    seen = topology("lb1")
+    assert "lb1" in seen.hosts("registry")
+    assert "registry" not in [item["role"] for item in seen.turns()] + seen.service_groups() + [item["role"] for item in seen.roles()]
+    assert "registry" in seen.service_groups("role", "release", "build")
+    assert "other1" not in seen.members("role", "release", "build")
+
+
+def test_a_service_without_a_description_is_named():
+    with pytest.raises(AnsibleError, match="no role serach describes a service; described are: postgres, redis"):
+        topology("app1").address("serach")
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ([], "must be a dictionary"),
+        ({"turn": 1}, "missing required arguments: group"),
+        ({**SEARCH, "prots": []}, "prots"),
+        ({**SEARCH, "turn": "early"}, "turn"),
+        ({**SEARCH, "changed_by": "hand"}, "must be one of: role, release, build"),
+        ({**SEARCH, "ports": [{"peers": ["app"]}]}, "missing required arguments: variable"),
+    ],
+)
+def test_a_description_that_is_wrong_is_refused_with_its_file(tmp_path: Path, description: Any, expected: str):
+    with pytest.raises(AnsibleError) as caught:
+        described(write_role(tmp_path / "search", description))
+    assert str(tmp_path / "search/meta/service.yml") in str(caught.value)
+    assert expected in str(caught.value)
+
+
+# A service of a user's own
+
+
+@pytest.fixture
+def added(checkout: Path, tmp_path: Path) -> Path:
+    """The checkout with a role in a folder of its own, and an inventory that has a host for it."""
+    write_role(tmp_path / "roles/search", SEARCH)
+    (checkout / "inventories/test/group_vars/all/10_environment.yml").unlink()
+    groups = {"balancers": "web", "app": "web", "search": "search1"}
+    hosts = {group: {"hosts": {host: {}}} for group, host in groups.items()}
+    addresses = {"web": "10.0.0.1", "search1": "10.0.0.2"}
+    inventory = {
+        "all": {
+            "vars": {"ansible_connection": "local", "vault_app_secret_key": "t7Hq2Lw9Zx4Nv6Bk8Mr3"},
+            "hosts": {host: {"slipway_address": address} for host, address in addresses.items()},
+            "children": hosts,
+        }
+    }
+    (checkout / "inventories/test/hosts.yml").write_text(yaml.safe_dump(inventory))
+    return tmp_path / "roles"
+
+
+def answers(checkout: Path, added: Path, host: str, **asked: str) -> dict[str, Any]:
+    """Return what expressions are on a host."""
+    task = {"name": "Ask", "ansible.builtin.copy": {"content": "{{ asked | to_json }}", "dest": "{{ playbook_dir }}/answers.json"}}
+    play = {"hosts": host, "gather_facts": False, "vars": {"asked": asked}, "tasks": [task]}
+    (checkout / "playbooks/ask.yml").write_text(json.dumps([play]))
+    done = ansible("ansible-playbook", "playbooks/ask.yml", "-i", "inventories/test", cwd=checkout, ANSIBLE_ROLES_PATH=str(added))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads((checkout / "playbooks/answers.json").read_text())
+    return found
+
+
+def test_a_service_of_ones_own_is_one_role(checkout: Path, added: Path):
+    """The product's host reaches it and no other; it is published for that host, run in its turn, and its host is prepared."""
+    asked = {
+        "address": "{{ lookup('slipway.stack.topology', 'address', 'search') }}",
+        "needed": "{{ slipway_needed_addresses }}",
+        "secrets": "{{ slipway_secrets }}",
+        "turns": "{{ lookup('slipway.stack.topology', 'turns') }}",
+        "roles": "{{ lookup('slipway.stack.topology', 'roles') }}",
+    }
+    seen = answers(checkout, added, "web", **asked)
+    assert seen["address"] == "10.0.0.2"
+    assert [(item["group"], item["address"], item["port"]) for item in seen["needed"]] == [("search", "10.0.0.2", 7700)]
+    assert "vault_search_key" in seen["secrets"]
+    assert "vault_search_backup_key" not in seen["secrets"]
+    assert {"role": "search", "name": "search"} in seen["turns"]
+    assert all({"group": "search", "role": role} in seen["roles"] for role in ("search", "host"))
+    there = answers(checkout, added, "search1", firewall="{{ slipway_restricted_ports }}", images="{{ slipway_images }}")
+    assert [(port["address"], port["port"], port["peers"]) for port in there["firewall"]] == [("10.0.0.2", 7700, ["10.0.0.1"])]
+    assert there["images"] == ["search:1"]
+
+
+@pytest.mark.parametrize("playbook", ["site", "destroy"])
+def test_playbooks_work_on_the_hosts_of_a_service_of_ones_own(play: Run, added: Path, playbook: str):
+    done = play(playbook, "--list-hosts", ANSIBLE_ROLES_PATH=str(added))
+    assert "search1" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_inputs_of_a_service_of_ones_own_are_checked(checkout: Path, play: Run, added: Path):
+    """Its secret and its inputs, their names too, before a host is asked."""
+    own = checkout / "inventories/test/group_vars/all/own.yml"
+    own.write_text(json.dumps({"search_port": "many", "search_memroy_mb": 1}))
+    done = play("site", ANSIBLE_ROLES_PATH=str(added))
+    told = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    for expected in ("vault_search_key", "search_key is required by role search", "search_port", "search_memroy_mb"):
+        assert expected in told, told
