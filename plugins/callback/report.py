@@ -33,6 +33,7 @@ requirements:
 """
 
 import atexit
+import contextlib
 import json
 import os
 import time
@@ -43,10 +44,12 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import read_role_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import unreadable
 
 SCHEMA_VERSION = 1
@@ -74,8 +77,9 @@ OFTEN_USED = (
     (filter_loader, "slipway.stack.fleet_batches", "slipway.stack.http_healthcheck", "slipway.stack.memory_share"),
     (filter_loader, "community.crypto.x509_certificate_info", "community.crypto.openssl_privatekey_info"),
     (test_loader, "ansible.builtin.match", "ansible.builtin.file", "ansible.builtin.subset"),
-    (lookup_loader, "ansible.builtin.file", "slipway.stack.rendered"),
+    (lookup_loader, "ansible.builtin.file", "slipway.stack.rendered", "slipway.stack.topology"),
     (action_loader, "ansible.builtin.normal", "ansible.builtin.fail", "slipway.stack.service_plan", "slipway.stack.release_step"),
+    (action_loader, "slipway.stack.preflight", "slipway.stack.fleet_plan", "slipway.stack.release_plan"),
     (connection_loader, "ansible.builtin.ssh"),
     (shell_loader, "ansible.builtin.sh"),
 )
@@ -95,6 +99,9 @@ def load_for_forks() -> list[str]:
             except Exception:  # noqa: BLE001 - whatever the import of another collection's plugin raises
                 found = None
             missing += [] if found else [name]
+    # A description that is wrong is refused by the first task that asks for it.
+    with contextlib.suppress(AnsibleError):
+        read_role_files()
     return missing
 
 

@@ -239,6 +239,19 @@ def _defaults() -> dict[str, Any]:
     return RoleFiles().defaults(service.role for service in services())
 
 
+def read_role_files() -> None:
+    """Read the files of all roles that tasks look at, so that processes that are forked from this one need not.
+
+    Raises:
+        AnsibleError: One of them is not as it must be.
+    """
+    files = RoleFiles()
+    _defaults()
+    for role in role_folders():
+        files.inputs(role)
+        files.read(role, "vars/main.yml", required=False)
+
+
 def topology_of(variables: dict[str, Any], loader: Any) -> Topology:
     """Return what follows from the services and the inventory for the host whose variables these are.
 
