@@ -131,6 +131,21 @@ def test_values_shared_by_roles_are_read_in_defaults_only():
                     assert not found, f"{name_of(path)} reads {found}"
 
 
+def test_no_service_of_a_product_is_known_by_name():
+    """A product is a map of services. The networks are called backend and frontend, too."""
+    folders = ("tasks", "vars", "defaults", "templates", "handlers")
+    files = [
+        path for folder in folders for path in (ROOT / "roles").glob(f"*/{folder}/**/*") if path.is_file() and "files" not in path.parts
+    ]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in [*files, *(ROOT / "playbooks").glob("*.yml"), ROOT / "group_vars/all.yml"]
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(r"\b(backends?|frontends?)\b", line) and not re.search(r"networks:|^  (backend|frontend): \{\}$", line)
+    ]
+    assert not found
+
+
 def test_shared_variables_have_a_place():
     # Those of a task or of a play, and what a playbook registers. A name that ends in an ellipsis stands for several.
     own = {"slipway_fleet", "slipway_report"}
