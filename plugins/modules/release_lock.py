@@ -24,9 +24,8 @@ options:
     description:
       - V(held) takes the lock, or notes a further O(step) where this run has it.
       - V(absent) gives it back; one that another run holds stays.
-      - V(checked) takes nothing, and fails where V(held) would.
     type: str
-    choices: [held, absent, checked]
+    choices: [held, absent]
     default: held
   run:
     description: Name of this run, the same in all its calls.
@@ -167,7 +166,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["held", "absent", "checked"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "absent"], "default": "held"},
             "run": {"type": "str", "required": True},
             "holder": {"type": "dict", "default": {}},
             "journal": {"type": "dict", "default": {}},
@@ -198,8 +197,6 @@ def main() -> None:
             module.exit_json(changed=ours, lock={})
         if lock and not free(lock, options, now):
             module.fail_json(msg=refusal(lock))
-        if options["state"] == "checked":
-            module.exit_json(changed=False, lock=lock or {})
         new = taken(lock, options, now)
         write_lock(options["path"], new)
     module.exit_json(changed=True, lock=new)

@@ -36,6 +36,8 @@ SPEC: dict[str, Any] = {
     "turn": {"type": "int", "required": True},
     # What brings its changes to the hosts: its own role in its turn of site.yml, a release, or build.yml.
     "changed_by": {"type": "str", "choices": ["role", "release", "build"], "default": "role"},
+    # Whether its failure ends a run at once; else after the product's own changes.
+    "essential": {"type": "bool", "default": True},
     # Further roles whose inputs matter on its hosts.
     "roles": {"type": "list", "elements": "str", "default": []},
     # Variables that hold its image, or a list of images.
@@ -88,6 +90,7 @@ class Service(NamedTuple):
     required: bool
     turn: int
     changed_by: str
+    essential: bool
     roles: list[str]
     images: list[str]
     images_of_stores: bool
@@ -179,8 +182,8 @@ class Topology:
         return list(dict.fromkeys(service.group for service in self._changed_by(*changed_by)))
 
     def turns(self) -> list[dict[str, Any]]:
-        """Return the services that site.yml brings by their roles, each with the name of its role, in their turns."""
-        return [{"role": service.role, "name": service.name} for service in self._changed_by("role")]
+        """Return the services that site.yml brings by their roles, in their turns: the names, and whether the product needs them."""
+        return [{"role": service.role, "name": service.name, "essential": service.essential} for service in self._changed_by("role")]
 
     def required_groups(self) -> list[str]:
         """Return the groups that need a host."""
