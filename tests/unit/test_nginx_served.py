@@ -112,10 +112,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         top.chmod(0o755)
     (folder / "product.py").write_text(PRODUCT)
     self_signed(folder / "k", folder / "c")
+    served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"])
+    served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
     inputs: dict[str, Any] = {
         "nginx_tls_certificate_file": str(folder / "c"),
         "nginx_tls_key_file": str(folder / "k"),
-        **balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"]),
+        **served,
         "nginx_client_max_body_size_mb": 200,
         # One takes all connections, as on a host of one core.
         "nginx_worker_processes": 1,

@@ -32,9 +32,13 @@ def quoted(node: nodes.Node, names: set[str]) -> bool:
     if isinstance(node, nodes.Mul | nodes.Add):
         # Numbers: a string times a number would be one too.
         return all(quoted(side, names) for side in (node.left, node.right))
-    # A template within a template is one of those that are looked at.
-    called = isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name == "lookup"
-    return called and isinstance(node.args[0], nodes.Const) and node.args[0].value == "slipway.stack.rendered"
+    # A template within a template is one of those that are looked at, and so is a macro of its own.
+    called = isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name)
+    if called and node.node.name in names:
+        return True
+    return (
+        called and node.node.name == "lookup" and isinstance(node.args[0], nodes.Const) and node.args[0].value == "slipway.stack.rendered"
+    )
 
 
 def unquoted(text: str) -> Iterator[int]:
@@ -44,6 +48,7 @@ def unquoted(text: str) -> Iterator[int]:
     names = {node.target.name for node in assigned if isinstance(node.target, nodes.Name) and quoted(node.node, set())}
     # A name that is given something else in another place does not count.
     names -= {node.target.name for node in assigned if isinstance(node.target, nodes.Name) and not quoted(node.node, set())}
+    names |= {macro.name for macro in template.find_all(nodes.Macro)}
     for output in template.find_all(nodes.Output):
         yield from (part.lineno for part in output.nodes if not quoted(part, names))
 
