@@ -187,7 +187,7 @@ def test_a_service_of_ones_own_is_one_role(checkout: Path, added: Path):
     assert [(item["group"], item["address"], item["port"]) for item in seen["needed"]] == [("search", "10.0.0.2", 7700)]
     assert "vault_search_key" in seen["secrets"]
     assert "vault_search_backup_key" not in seen["secrets"]
-    assert {"role": "search", "name": "search"} in seen["turns"]
+    assert {"role": "search", "name": "search", "essential": True} in seen["turns"]
     assert all({"group": "search", "role": role} in seen["roles"] for role in ("search", "host"))
     there = answers(checkout, added, "search1", firewall="{{ slipway_restricted_ports }}", images="{{ slipway_images }}")
     assert [(port["address"], port["port"], port["peers"]) for port in there["firewall"]] == [("10.0.0.2", 7700, ["10.0.0.1"])]
