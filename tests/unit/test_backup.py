@@ -238,7 +238,7 @@ def test_a_run_that_would_fill_the_disk_prunes_first_and_is_refused_then(config:
 
 def hold(data: Path, ready: Any, done: Any) -> None:
     """Hold the lock in a process of its own."""
-    with common.locked(common.Config("shop", data, {}, {}, {}, {}, {}, 0, 0, {})):
+    with common.locked(common.Config("shop", data, {}, {}, {}, [], {}, {}, 0, 0, {})):
         ready.set()
         done.wait(30)
 
