@@ -83,3 +83,15 @@ options:
         type: str
         required: true
 """
+
+    STACK_FOLDER = r"""
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  root:
+    description: Folder in which each stack has its own.
+    type: path
+    default: /etc/slipway
+"""

@@ -14,15 +14,9 @@ short_description: Remove the folders of a slot's services that have no containe
 description:
   - A service has a folder with its configuration and secrets on its host, which is written before its container is created. This removes
     those of a slot whose container never came, or is gone.
+extends_documentation_fragment:
+  - slipway.stack.options.stack_folder
 options:
-  stack:
-    description: Name of the stack.
-    type: str
-    required: true
-  root:
-    description: Folder in which each stack has its own.
-    type: path
-    default: /etc/slipway
   owner:
     description: Value of the label C(slipway.owner) of the slot's containers; others than slots have no such folders.
     type: str

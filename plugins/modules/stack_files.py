@@ -14,15 +14,9 @@ short_description: Remove the files of a stack from a host
 description:
   - Removes the stack's own folder below O(root), its systemd units and its logrotate configuration, and nothing else. The module reads
     the names itself, resolves them, and refuses to follow a link or to go into another file system.
+extends_documentation_fragment:
+  - slipway.stack.options.stack_folder
 options:
-  stack:
-    description: Name of the stack.
-    type: str
-    required: true
-  root:
-    description: Folder in which each stack has its own.
-    type: path
-    default: /etc/slipway
   units:
     description: Folder of systemd's units.
     type: path
