@@ -69,23 +69,6 @@ def fleet_batches(hosts: t.Iterable[str], size: int) -> list[dict[str, list[str]
     ]
 
 
-def probe_targets(balancers: list[dict[str, t.Any]], names: list[str]) -> list[dict[str, t.Any]]:
-    """Return the balancers as the controller reaches them.
-
-    Args:
-        balancers: variables of the balancers' hosts, ``slipway_probe_address`` and ``slipway_probe_port`` among them.
-        names: the product's names, as nginx takes them. One that a client could ask for is: wildcards and patterns are no such names.
-    """
-    return [
-        {
-            "address": values["slipway_probe_address"],
-            "port": int(values["slipway_probe_port"]),
-            "server_name": concrete_server_name(names),
-        }
-        for values in balancers
-    ]
-
-
 def site_name(names: t.Sequence[str], url: str = "") -> str:
     """Return the name by which clients ask for the site, or "" where none is known.
 
@@ -197,5 +180,4 @@ class FilterModule:
             "site_name": site_name,
             "slot_containers": slot_containers,
             "slot_memory": slot_memory,
-            "probe_targets": probe_targets,
         }

@@ -18,7 +18,6 @@ from ansible_collections.slipway.stack.plugins.filter.fleet import (
     firewall_rules,
     fleet_batches,
     images_of_versions,
-    probe_targets,
     slot_containers,
     slot_memory,
 )
@@ -314,19 +313,3 @@ def test_ports_are_limited_to_their_peers():
     rules = firewall_rules([{"address": "10.0.0.1", "port": 8000, "peers": ["10.0.0.9"]}], "SLIPWAY-shop")
     match = "-p tcp -m conntrack --ctorigdst 10.0.0.1 --ctorigdstport 8000 --ctdir ORIGINAL"
     assert rules == [f"-A SLIPWAY-shop -s 10.0.0.9/32 {match} -j RETURN", f"-A SLIPWAY-shop {match} -j REJECT --reject-with tcp-reset"]
-
-
-@pytest.mark.parametrize(
-    ("names", "asked"),
-    [
-        ([], "localhost"),
-        (["shop.example", "localhost"], "shop.example"),
-        ([".example.test", "localhost"], "localhost"),
-        ([".example.test"], "example.test"),
-        (["*.example.test"], "www.example.test"),
-        (["~^shop", "_"], "localhost"),
-    ],
-)
-def test_the_prober_asks_for_a_name_that_a_client_could_ask_for(names: list[str], asked: str):
-    (target,) = probe_targets([{"slipway_probe_address": "10.0.0.1", "slipway_probe_port": "443"}], names)
-    assert target == {"address": "10.0.0.1", "port": 443, "server_name": asked}

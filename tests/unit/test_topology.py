@@ -209,3 +209,20 @@ def test_the_inputs_of_a_service_of_ones_own_are_checked(checkout: Path, play: R
     assert done.returncode != 0
     for expected in ("vault_search_key", "search_key is required by role search", "search_port", "search_memroy_mb"):
         assert expected in told, told
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        ([], "localhost"),
+        (["shop.example", "localhost"], "shop.example"),
+        ([".example.test", "localhost"], "localhost"),
+        ([".example.test"], "example.test"),
+        (["*.example.test"], "www.example.test"),
+        (["~^shop", "_"], "localhost"),
+    ],
+)
+def test_the_prober_asks_for_a_name_that_a_client_could_ask_for(names: list[str], asked: str):
+    values = {"slipway_probe_address": "10.0.0.1", "slipway_probe_port": "443", "nginx_server_names": names}
+    (target,) = topology("app1", values, balancers=["lb1"]).probe_targets()
+    assert target == {"address": "10.0.0.1", "port": 443, "server_name": asked}
