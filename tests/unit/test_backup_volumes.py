@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import backup_volumes
+from ansible_collections.slipway.stack.plugins.filter.fleet import SERVER, SERVER_PORT, backup_volumes
+from conftest import role_variable
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import common, points, report, restore, run, volumes
@@ -202,3 +203,10 @@ def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volum
         ]
         * kept
     )
+
+
+def test_the_server_on_the_backup_hosts_own_host_is_where_it_is_looked_for():
+    inputs = {"volume_server_volumes": ["uploads"], "container_service_host_state": {"host": {"cores": 2}}}
+    (server,) = role_variable("volume_server", "__volume_server_services", inputs)
+    assert server["name"] == SERVER
+    assert f"--port={SERVER_PORT}" in server["command"]
