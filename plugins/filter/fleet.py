@@ -19,7 +19,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import 
 
 CHAIN_LENGTH = 28
 #: The server of the product's volumes on its container network: role volume_server.
-SERVER, SERVER_PORT = "volume-server", 8873
+SERVER = "volume-server"
+SERVER_PORT = 8873
 #: Memory in MB that a slot takes however little is known of it.
 LEAST_SLOT_MB = 256
 

@@ -164,7 +164,7 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
     assert told["last_point"]["offsite"]
     assert told["alerts"] == []
     made = manifest(host)
-    assert set(made["stores"]) == {"postgres", "redis", "chroma"}
+    assert set(made["stores"]) == {"postgres", "redis", "chroma", "volumes"}
     assert made["stores"]["postgres"]["migration_head"]
     assert made["stores"]["chroma"]["collections"][0]["records"] > 0
     assert told["last_point"]["pause_seconds"] == made["stores"]["chroma"]["pause_seconds"] == 0
