@@ -35,6 +35,7 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (
     quoting.iptables_rule,
     quoting.logrotate_path,
     quoting.logrotate_word,
+    quoting.nginx_directive,
     quoting.nginx_directives,
     quoting.nginx_location,
     quoting.nginx_value,

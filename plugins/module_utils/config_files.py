@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -242,6 +243,13 @@ def run_in_container(engine: Engine, container: str, argv: list[str], what: str,
                 printed = (err.strip() or out.strip())[-2000:]
                 raise RefusedError(f"{what} ({' '.join(argv)}) ended with status {code} in {container}: {printed}")
         time.sleep(1)
+
+
+def lines_named(text: str, config: dict[str, str]) -> str:
+    """Return the lines of configuration that a program names by file and number, each as a line of its own; "" where it names none."""
+    found = dict.fromkeys((os.path.basename(file), int(number)) for file, number in re.findall(r"([^\s:\"']+):(\d+)", text))
+    lines = {(file, number): config[file].splitlines()[number - 1 : number] for file, number in found if file in config and number > 0}
+    return "".join(f"\nLine {number} of {file} is: {line[0].strip()}" for (file, number), line in lines.items() if line)
 
 
 def look_at(inputs: list[str]) -> str:

@@ -128,6 +128,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     container_user,
     forget_files,
     keep_files,
+    lines_named,
     look_at,
     make_folder,
     read_text,
@@ -264,7 +265,8 @@ def main() -> None:
     try:
         module.exit_json(**apply(module.params, Engine()))
     except RefusedError as error:
-        module.fail_json(msg=f"{error}{look_at(module.params['judged_inputs'])}")
+        named = lines_named(str(error), module.params["config"])
+        module.fail_json(msg=f"{error}{named}{look_at(module.params['judged_inputs'])}")
     except (EngineError, OSError) as error:
         module.fail_json(msg=str(error))
 

@@ -100,6 +100,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     SERVICE_FILES,
     RefusedError,
     container_user,
+    lines_named,
     look_at,
     make_folder,
     volume_to_give,
@@ -301,8 +302,9 @@ def main() -> None:
         uid, gid = attempt(module.params, engine)
         entrypoint, command = engine.image_command(module.params["image"])
     except RefusedError as error:
-        judged = module.params["judged_inputs"]
-        module.fail_json(msg=f"{error}{look_at(inputs_about(str(error), judged) if isinstance(error, EngineRefusedError) else judged)}")
+        judged, named = module.params["judged_inputs"], lines_named(str(error), module.params["config"])
+        inputs = inputs_about(str(error), judged) if isinstance(error, EngineRefusedError) else judged
+        module.fail_json(msg=f"{error}{named}{look_at(inputs)}")
     except (EngineError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, uid=uid, gid=gid, entrypoint=entrypoint, command=command, seconds=round(time.monotonic() - began, 2))

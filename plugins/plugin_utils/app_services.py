@@ -359,6 +359,7 @@ ROUTE_KEYS = {
     "request_buffering": True,
     "cache": "",
     "internal": False,
+    "extra_lines": (),
 }
 
 

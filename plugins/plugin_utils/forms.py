@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive
 
 HIGHEST_PORT = 65535
 #: Longest name that PostgreSQL keeps, in bytes.
@@ -335,6 +336,15 @@ def is_postgres_extension(text: str) -> bool:
     return re.fullmatch(r"[a-z_][a-z0-9_$-]*", text) is not None
 
 
+def is_nginx_directive(text: str) -> bool:
+    """Return whether a string is one complete directive of nginx in one line."""
+    try:
+        nginx_directive(text, "the value")
+    except QuotingError:
+        return False
+    return True
+
+
 def is_tmpfs_options(text: str) -> bool:
     """Return whether a string is a list of mount options of a tmpfs."""
     one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=\d+|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
@@ -446,6 +456,7 @@ KINDS: dict[str, Kind] = {
     "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
     "url": _text("an URL as https://www.example.com", is_url),
     "route": _text("a path that begins with /, without blanks, quotes, $, ;, { and }", pattern(r"/[^\s\x00-\x1f\x7f\"'\\$;{}#]*", 1024)),
+    "nginx_directive": _text("one complete directive of nginx in one line, as gzip off;", is_nginx_directive),
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
     # Files and images
     "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),

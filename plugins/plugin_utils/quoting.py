@@ -210,6 +210,22 @@ def nginx_directives(value: Any, what: str) -> str:
     return text if text.endswith("\n") or not text.rpartition("\n")[2].lstrip().startswith("#") else text + "\n"
 
 
+def nginx_directive(value: Any, what: str) -> str:
+    """Return one directive of the user's own in one line, with its block where it has one.
+
+    Raises:
+        QuotingError: It is none, more than one, or more than a line.
+    """
+    text = nginx_directives(_text(value, what, forbidden=CONTROLS), what).rstrip()
+    depth, ends = 0, 0
+    for word in nginx_words(text):
+        depth += {"{": 1, "}": -1}.get(word, 0)
+        ends += depth == 0 and word in {";", "}"}
+    if ends != 1:
+        raise QuotingError(f"{what} must be one complete directive in each line, as gzip off;")
+    return text
+
+
 # RFC 9110, section 5.6.2 (token) and 5.5 (field values).
 _HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, look_at, switch
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, lines_named, look_at, switch
 from ansible_collections.slipway.stack.plugins.modules.config_revision import restore
 from ansible_collections.slipway.stack.plugins.modules.config_tree import apply, prune
 
@@ -349,6 +349,14 @@ def test_a_refusal_by_the_service_names_the_inputs_that_it_judges():
     assert look_at([]) == ""
     assert look_at(["redis_settings"]) == "\nCorrect what it names; it comes from redis_settings."
     assert "one of redis_app_rules, redis_settings" in look_at(["redis_app_rules", "redis_settings"])
+
+
+def test_a_refusal_shows_the_lines_that_it_names():
+    """The revision's file is gone when the message is read."""
+    config = {"servers.conf": "server {\n    gzzip on;  # of a route\n}\n"}
+    said = 'nginx: [emerg] unknown directive "gzzip" in /etc/slipway/0123/servers.conf:2, servers.conf:99 and other.conf:1'
+    assert lines_named(said, config) == "\nLine 2 of servers.conf is: gzzip on;  # of a route"
+    assert lines_named("Error at 12:30:00", config) == ""
 
 
 def test_inputs_that_a_service_judges_are_inputs_of_its_role(root: Path):

@@ -112,6 +112,11 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
         ["www.example.com", "https://", "https://a b", "https://a:99999", "ftp://a", "https://a;b"],
     ),
     ("route", ["/api/", "/", "/a-b_c.d/%20"], ["api/", "", None, "/a b", "/api/ {", "/x;", "/$uri", '/"', "/a\n"]),
+    (
+        "nginx_directive",
+        ["gzip off;", "proxy_set_header X-A 'b;c';  # why", "if ($a) { return 403; }"],
+        ["gzip off", "gzip off; expires 1h;", "gzip\noff;", "# gzip off;", "}", "if ($a) {", "", None, 'add_header a "b;'],
+    ),
     ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
     ("header_value", ["default-src 'self'", ""], [None, "a\nb", "ü", 1.5, True]),

@@ -47,6 +47,7 @@ def services(role: str, inputs: dict[str, Any]) -> str:
         ("nginx", {"nginx_hsts": "max-age=1\r\nSet-Cookie: a=b"}, "nginx_security_headers: Strict-Transport-Security"),
         ("nginx", balanced([{"path": "~ ^/"}]), "routes of backend"),
         ("nginx", balanced([{"path": "/ws {}\nlocation /x"}]), "routes of backend"),
+        ("nginx", balanced([{"path": "/x/", "extra_lines": ["gzip off; } server {"]}]), "extra_lines of a route"),
         ("nginx", {"nginx_server_extra": "} server { listen 1;"}, "nginx_server_extra closes a block"),
         ("nginx", {"nginx_log_volume": "x\n}\n/etc/*"}, "nginx_log_volume"),
         ("redis", {"redis_app_name": "app on nopass ~* +@all\nuser evil"}, "redis_app_name"),

@@ -124,6 +124,15 @@ def test_location_with_headers_of_its_own_has_the_security_headers_too() -> None
             assert "add_header" not in body or "include headers.conf;" in body, body
 
 
+def test_extra_lines_of_a_route_are_in_its_location_and_keep_the_security_headers() -> None:
+    """The comment says where a refused line comes from; add_header alone would drop the headers of the server."""
+    text = config("servers.conf", **balanced([{"path": "/x/", "extra_lines": ["expires 1h;", "add_header X-A b;"]}]))
+    [body] = blocks(text, "location /x/")
+    assert "expires 1h;  # extra_lines of the route /x/ of backend\n" in body
+    assert body.index("include headers.conf;") < body.index("add_header X-A b;")
+    assert text.count("expires 1h;") == 2, "for streams of events too"
+
+
 def test_product_cannot_weaken_a_security_header() -> None:
     """What we set is taken out of the product's answers, so that no client sees two."""
     set_by_us = set(re.findall(r"^add_header (\S+)", config("headers.conf"), re.MULTILINE)) - {"X-Request-ID"}
@@ -242,6 +251,7 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
         balanced([{"path": "/", "host": "b.example"}]) | {"nginx_server_names": ["shop.example", "b.example"]},
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
+        balanced([{"path": "/x/", "extra_lines": ["expires 1h;  # }", "if ($arg_a = '{') { return 403; }", 'add_header X-A "b";']}]),
         {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" $a \\'},
     ],
 )
