@@ -292,8 +292,8 @@ class Lab:
             # What a drill throws away is none of the product's.
             found = [item for item in self.containers() if not item.owner.startswith("backup-")]
             live = {item.slot for item in found if item.kind == "backend" and item.running}
-            # Backends of the slot before a release are retired: stopped, and meant to be.
-            expected = [item for item in found if item.kind != "backend" or not live or item.slot in live]
+            # Those of the slot before a release are retired: stopped, and meant to be.
+            expected = [item for item in found if item.kind not in {"backend", "worker"} or not live or item.slot in live]
             return [f"{item.host}: {item.name} is {item.health}" for item in expected if item.health != "healthy"]
 
         deadline = time.monotonic() + seconds

@@ -24,6 +24,8 @@ PRODUCT, SMALL = ("1.0.0", "2.0.0"), ("3.0.0", "4.0.0")
 #: Nothing is under load where this is used, so nothing has to be drained.
 QUICK: dict[str, Any] = {"release_settle_seconds": 1, "release_probe_seconds": 1}
 FOLDER = "/etc/slipway/slipway/release"
+#: What both products consist of.
+SERVICES = ("backend", "worker", "frontend")
 #: The steps of a release, as it prints them, in their order; the canary is asked for.
 STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "switch", "probe", "retire", "record")
 
@@ -154,13 +156,12 @@ class Fleet:
             found = {
                 container.service: (container.inspect["Config"]["Labels"]["slipway.version"], container.inspect["State"]["Running"])
                 for container in host.containers()
-                if container.kind in ("backend", "frontend")
+                if container.kind in SERVICES
             }
-            expected = {f"backend-{live}-1": (version, True), f"frontend-{live}-1": (version, True)}
-            kept = {
-                f"backend-{previous['slot']}-1": (previous["version"], standby),
-                f"frontend-{previous['slot']}-1": (previous["version"], True),
-            } if previous else {}  # fmt: skip
+            expected = {f"{service}-{live}-1": (version, True) for service in SERVICES}
+            # Pages are kept for those that are open; of two generations of workers one runs, whatever stands by.
+            runs = {"backend": standby, "worker": False, "frontend": True}
+            kept = {f"{service}-{previous['slot']}-1": (previous["version"], runs[service]) for service in SERVICES} if previous else {}
             assert expected.items() <= found.items(), f"{host}: {found}, recorded: {record}"
             # What was kept of the slot before is gone where a release into that slot came to replace it.
             assert found.items() <= {**expected, **kept}.items(), f"{host}: {found}, recorded: {record}"

@@ -169,7 +169,7 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
     assert made["stores"]["chroma"]["collections"][0]["records"] > 0
     assert told["last_point"]["pause_seconds"] == made["stores"]["chroma"]["pause_seconds"] == 0
     settings = made["settings"]
-    assert set(settings["image_digests"]) == {"postgres", "redis", "chroma", "backup", "nginx", "backend", "frontend"}
+    assert set(settings["image_digests"]) == {"postgres", "redis", "chroma", "backup", "nginx", "backend", "worker", "frontend"}
     assert all(re.search(r"sha256:[0-9a-f]{64}$", digest) for digest in settings["image_digests"].values()), settings["image_digests"]
     with lab.client() as client:
         assert settings["version"] == client.get("/api/version").json()["version"]

@@ -20,8 +20,8 @@ def test_each_tier_is_on_its_host(lab: Lab):
     kinds = {name: {container.kind for container in host.containers()} for name, host in lab.hosts.items()}
     assert kinds == {
         "lb1": {"nginx"},
-        "app1": {"backend", "frontend"},
-        "app2": {"backend", "frontend"},
+        "app1": {"backend", "worker", "frontend"},
+        "app2": {"backend", "worker", "frontend"},
         "db1": {"postgres"},
         "cache1": {"redis", "chroma"},
         "backup1": {"backup"},

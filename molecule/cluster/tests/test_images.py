@@ -146,6 +146,7 @@ def product(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prod
                 "image": "tiny/backend:{{ app_version }}",
                 "build": {"arguments": {"ORIGIN": f"https://localhost:{origin.server_port}"}},
             },
+            "worker": {"image": "tiny/backend:{{ app_version }}"},
             "frontend": {"image": "tiny/frontend:{{ app_version }}"},
         },
         "image_source": str(folder),

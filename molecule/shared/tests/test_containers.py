@@ -27,7 +27,13 @@ print(json.dumps(found))
 
 def test_every_service_runs(lab: Lab):
     kinds = {group: {container.kind for host in hosts for container in host.containers()} for group, hosts in lab.groups.items()}
-    expected = {"balancers": {"nginx"}, "app": {"backend", "frontend"}, "postgres": {"postgres"}, "redis": {"redis"}, "chroma": {"chroma"}}
+    expected = {
+        "balancers": {"nginx"},
+        "app": {"backend", "worker", "frontend"},
+        "postgres": {"postgres"},
+        "redis": {"redis"},
+        "chroma": {"chroma"},
+    }
     expected["backup"] = {"backup"}
     assert not {group: names - kinds[group] for group, names in expected.items() if names - kinds[group]}
 
@@ -150,6 +156,7 @@ def test_networks_are_those_of_its_neighbours(container: Container, lab: Lab):
         "nginx": {"frontend", "backend"},
         "frontend": {"frontend"},
         "backend": {"backend", "database"},
+        "worker": {"backend", "database"},
         "backup": {"backup"} | ({"database"} if len(lab.hosts) == 1 else set()),
         **{store: {"database"} | ({"peers"} if len(lab.hosts) > 1 else set()) for store in STORES},
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import uuid
 
+import httpx
 import pytest
-from slipway_lab import APP, STORES, Container, Lab, Stranger, sql
+from slipway_lab import APP, STORES, Container, Lab, Stranger, sql, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_stores_admit_neighbours_only(lab: Lab, stranger: Stranger, store: str):
     apps = lab.groups["app"]
     for host in lab.hosts.values():
         for other in host.containers():
-            if other.kind == "backend":
+            if other.kind in {"backend", "worker"}:
                 address, at = (container.networks["slipway-database"], port) if host is container.host else (container.host.address, port)
                 assert host.can_connect(address, at, pid=other.pid), f"{other.name} on {host} needs {store}"
             elif other.kind in {"nginx", "frontend"} and host is container.host:
@@ -169,3 +171,16 @@ def test_stores_admit_neighbours_only(lab: Lab, stranger: Stranger, store: str):
     if len(lab.hosts) == 1:
         assert not container.host.can_connect(container.host.address, port)
         assert not container.host.can_connect("127.0.0.1", port)
+
+
+def test_an_article_that_was_published_can_be_found(lab: Lab, client: httpx.Client):
+    """The backend's host queues it in Redis; a worker on any of the app hosts puts it into Chroma."""
+    word = f"quokka{uuid.uuid4().hex[:8]}"
+    backend = next(item for item in lab.containers() if item.kind == "backend" and item.running)
+    backend.host.run(f"docker exec {backend.name} python -m support_desk.publish --title {word} --body 'Everything about {word}.'")
+
+    def found() -> bool:
+        hits = client.get("/api/search", params={"q": word, "limit": 1}).json()
+        return bool(hits) and hits[0]["title"] == word
+
+    wait_until(found, 10, f"the article {word} is found")

@@ -26,12 +26,11 @@ from support_desk.answers import Assistant, SessionMissingError, message_json
 from support_desk.database import AWAY, Database, SchemaBehindError
 from support_desk.knowledge import Knowledge, KnowledgeAwayError, open_knowledge
 from support_desk.models import Memory, Message, Session, iso, now
-from support_desk.settings import GUARDED, Settings, SettingsError, load_settings
+from support_desk.settings import GUARDED, Settings, SettingsError, exit_for_settings, load_settings
 from support_desk.shared import AnswerCache, Client, Hub, Store
 
 log = logging.getLogger("support_desk")
 
-EXIT_CONFIGURATION = 78
 CHECK_SECONDS = 3.0
 ASKING_AT_ONCE = 4
 _QUIET_PATHS = ("/health", "/ready", "/metrics", "/api/health", "/api/ready")
@@ -140,8 +139,7 @@ def create_app(settings: Settings | None = None, knowledge: Knowledge | None = N
         try:
             settings = load_settings()
         except SettingsError as error:
-            sys.stderr.write("support_desk cannot start:\n" + "".join(f"  - {line}\n" for line in str(error).split("\n")))
-            raise SystemExit(EXIT_CONFIGURATION) from None
+            raise SystemExit(exit_for_settings("start", error)) from None
     _configure_logging(settings.log_level)
     desk = Desk(settings, knowledge)
     metrics.BUILD.info({"version": settings.app_version, "instance": settings.instance})

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
@@ -91,6 +91,9 @@ class Knowledge(Protocol):
     async def load(self, articles: Sequence[Article]) -> LoadResult:
         """Make the store hold exactly these articles."""
 
+    async def add(self, article: Article) -> None:
+        """Hold this article too, in place of one with its name."""
+
     async def close(self) -> None:
         """Give connections back."""
 
@@ -115,10 +118,9 @@ def packaged_articles() -> list[Article]:
     return [parse_article(item.name.removesuffix(".md"), item.read_text(encoding="utf-8")) for item in files]
 
 
-def knowledge_version(articles: Sequence[Article]) -> str:
-    """Return a short hash over all articles."""
-    digests = "".join(sorted(article.digest for article in articles))
-    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+def knowledge_version(digests: Iterable[str]) -> str:
+    """Return a short hash over the digests of all articles."""
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()[:16]
 
 
 class LocalKnowledge:
@@ -134,7 +136,7 @@ class LocalKnowledge:
 
     def _fill(self, articles: Sequence[Article]) -> None:
         self._articles = [(article, article.vector()) for article in articles]
-        self._version = knowledge_version(articles)
+        self._version = knowledge_version(article.digest for article in articles)
 
     async def search(self, question: str, limit: int) -> list[Hit]:
         """Return the best articles, best first."""
@@ -153,6 +155,10 @@ class LocalKnowledge:
         """Take these articles."""
         self._fill(articles)
         return LoadResult(len(articles), len(articles), 0, self._version)
+
+    async def add(self, article: Article) -> None:
+        """Take this article too."""
+        self._fill([*(other for other, _ in self._articles if other.slug != article.slug), article])
 
     async def close(self) -> None:
         """Nothing to give back."""
@@ -254,27 +260,41 @@ class ChromaKnowledge:
         """Make the store hold exactly these articles; what is unchanged is not written again."""
         async with self._guard():
             client = await self._connected()
-            version = knowledge_version(articles)
+            version = knowledge_version(article.digest for article in articles)
             collection = await client.get_or_create_collection(
                 self._name, embedding_function=None, metadata={"hnsw:space": "cosine", "version": ""}
             )
-            stored = await collection.get(include=["metadatas"])
-            digests = {slug: (data or {}).get("digest") for slug, data in zip(stored["ids"], stored["metadatas"], strict=True)}
+            digests = await self._digests(collection)
             changed = [article for article in articles if digests.get(article.slug) != article.digest]
             gone = sorted(digests.keys() - {article.slug for article in articles})
             if changed:
-                await collection.upsert(
-                    ids=[article.slug for article in changed],
-                    documents=[article.body for article in changed],
-                    embeddings=[article.vector() for article in changed],
-                    metadatas=[{"title": article.title, "digest": article.digest} for article in changed],
-                )
+                await self._write(collection, changed)
             if gone:
                 await collection.delete(ids=gone)
             # Last, so that cached answers are dropped only when the new articles can be found.
             if (collection.metadata or {}).get("version") != version:
                 await collection.modify(metadata={"version": version})
             return LoadResult(len(articles), len(changed), len(gone), version)
+
+    async def add(self, article: Article) -> None:
+        """Hold this article too."""
+        async with self._guard():
+            collection = await self._articles()
+            await self._write(collection, [article])
+            await collection.modify(metadata={"version": knowledge_version((await self._digests(collection)).values())})
+
+    async def _digests(self, collection: AsyncCollection) -> dict[str, str]:
+        """Return the digests of the stored articles by name."""
+        stored = await collection.get(include=["metadatas"])
+        return {slug: str((data or {}).get("digest")) for slug, data in zip(stored["ids"], stored["metadatas"], strict=True)}
+
+    async def _write(self, collection: AsyncCollection, articles: Sequence[Article]) -> None:
+        await collection.upsert(
+            ids=[article.slug for article in articles],
+            documents=[article.body for article in articles],
+            embeddings=[article.vector() for article in articles],
+            metadatas=[{"title": article.title, "digest": article.digest} for article in articles],
+        )
 
     async def close(self) -> None:
         """Forget the client; its connections end with the process."""

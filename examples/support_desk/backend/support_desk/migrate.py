@@ -13,12 +13,13 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from support_desk.app import EXIT_CONFIGURATION
 from support_desk.database import AWAY, Database, SchemaBehindError
-from support_desk.knowledge import KnowledgeAwayError, open_knowledge, packaged_articles
-from support_desk.settings import SettingsError, load_settings
+from support_desk.knowledge import Article, KnowledgeAwayError, open_knowledge, packaged_articles
+from support_desk.models import PublishedArticle
+from support_desk.settings import SettingsError, exit_for_settings, load_settings
 
 
 class MigrationError(Exception):
@@ -50,6 +51,14 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
 
 
+async def published_articles(database: Database) -> list[Article]:
+    """Return the articles that were published after a release, except where the package has one of the same name by now."""
+    packaged = {article.slug for article in packaged_articles()}
+    async with database.sessions() as session:
+        found = await session.scalars(select(PublishedArticle))
+        return [Article(item.slug, item.title, item.keywords, item.body) for item in found if item.slug not in packaged]
+
+
 async def migrate(wait_seconds: float) -> None:
     """Migrate the database, then load the articles.
 
@@ -67,7 +76,7 @@ async def migrate(wait_seconds: float) -> None:
             if settings.chroma_url is None:
                 sys.stdout.write("knowledge base: CHROMA_URL is not set, nothing to load\n")
                 return
-            articles = packaged_articles()
+            articles = [*packaged_articles(), *await published_articles(database)]
             result = await _patiently("knowledge base", wait_seconds, (KnowledgeAwayError,), lambda: knowledge.load(articles))
         sys.stdout.write(
             f"knowledge base: {result.total} articles, {result.written} written, {result.removed} removed, version {result.version}\n"
@@ -88,8 +97,7 @@ def main() -> int:
     try:
         asyncio.run(migrate(arguments.wait))
     except SettingsError as error:
-        sys.stderr.write("support_desk cannot migrate:\n" + "".join(f"  - {line}\n" for line in str(error).split("\n")))
-        return EXIT_CONFIGURATION
+        return exit_for_settings("migrate", error)
     except MigrationError as error:
         sys.stderr.write(f"support_desk cannot migrate: {error}\n")
         return 1

@@ -63,3 +63,16 @@ class Memory(Base):
     visitor_id: Mapped[uuid.UUID] = mapped_column(Uuid)
     content: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class PublishedArticle(Base):
+    """An article that was published after the release, and when the worker made it searchable."""
+
+    __tablename__ = "articles"
+
+    slug: Mapped[str] = mapped_column(String(80), primary_key=True)
+    title: Mapped[str] = mapped_column(String(120))
+    keywords: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+    published_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    embedded_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))

@@ -28,6 +28,8 @@ LOCAL_ANSWERS = 512
 PAUSE_SECONDS = 3.0
 CHANNEL = "support_desk:session:"
 KEEPALIVE_CHANNEL = "support_desk:instances"
+#: Queue of the names of articles that a worker has to make searchable.
+NEW_ARTICLES = "support_desk:articles:new"
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 

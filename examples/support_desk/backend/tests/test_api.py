@@ -191,7 +191,7 @@ def test_not_ready_before_the_migration(start: Start, sqlite_url: str) -> None:
     assert ready.status_code == 503
     assert ready.json()["checks"]["database"] | {"milliseconds": 0} == {
         "state": "behind",
-        "detail": "schema missing, needs 0002",
+        "detail": "schema missing, needs 0003",
         "milliseconds": 0,
     }
 

@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_tables_are_those_of_the_models(url: str) -> None:
-    assert migrate(url) == migrate(url) == "0002"
+    assert migrate(url) == migrate(url) == "0003"
     with engine(url).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
@@ -56,7 +56,7 @@ def test_two_migrations_at_once_wait_for_each_other(postgres: dict[str, str]) ->
     for run in runs:
         out, err = run.communicate(timeout=60)
         assert run.returncode == 0, err
-        assert "at revision 0002" in out
+        assert "at revision 0003" in out
     assert {"sessions", "messages", "memories"} <= set(inspect(engine(postgres["owner"])).get_table_names())
 
 
