@@ -50,7 +50,13 @@ from ansible.plugins.loader import action_loader, connection_loader, filter_load
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import read_role_files
-from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import unreadable
+from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
+    folders_of,
+    hosts_problems,
+    ignored_files,
+    unreadable,
+    variable_files,
+)
 
 SCHEMA_VERSION = 1
 START_AT_TASK = (
@@ -105,16 +111,25 @@ def load_for_forks() -> list[str]:
     return missing
 
 
-def refusals(loader: Any, arguments: Mapping[str, Any]) -> list[str]:
-    """Return why a run cannot begin: files of variables that cannot be read, or an option that leaves out all checks.
+def refusals(loader: Any, arguments: Mapping[str, Any], inventory: Any) -> tuple[list[str], list[str]]:
+    """Return why a run cannot begin: files of the inventory that cannot be read, or an option that leaves out all checks; and warnings.
 
     Args:
         loader: Ansible's loader.
         arguments: What the run was started with.
+        inventory: The inventory as Ansible has read it.
     """
     if arguments.get("start_at_task"):
-        return [START_AT_TASK]
-    return unreadable(loader, arguments.get("inventory") or ())
+        return [START_AT_TASK], []
+    sources = [str(source) for source in arguments.get("inventory") or ()]
+    problems = hosts_problems(loader, sources, inventory._inventory.processed_sources)  # noqa: SLF001 - Ansible has no public name for it
+    names = {"group_vars": list(inventory.groups), "host_vars": [*inventory.hosts, *CONTROLLER[:1]]}
+    folders = folders_of(sources)
+    files = variable_files(loader, folders, names)
+    problems += unreadable(loader, files)
+    # Without its hosts, no file is known to be named after one.
+    mistakes, warnings = ([], []) if problems else ignored_files(folders, names, files)
+    return problems + mistakes, warnings
 
 
 def needs_host(action: str) -> bool:
@@ -196,7 +211,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._calls: defaultdict[str, int] = defaultdict(int)
         self._tasks: dict[str, dict[str, Any]] = {}
         if self._playbook:
-            self._refuse(refusals(playbook._loader, context.CLIARGS))  # noqa: SLF001 - Ansible has no public name for it
+            inventory = playbook.get_plays()[0].get_variable_manager()._inventory  # noqa: SLF001 - Ansible has no public name for it
+            problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
+            for warning in warnings:
+                self._display.warning(warning)
+            self._refuse(problems)
 
     def _refuse(self, problems: list[str]) -> None:
         """End the run before its first play, with the exit status of a failed one."""

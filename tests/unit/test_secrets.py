@@ -125,7 +125,7 @@ def test_a_wrong_password_is_reported_and_nothing_is_written(vault: Path, play):
     for environment in ({"SLIPWAY_VAULT_PASSWORD": "wrong"}, {}):
         done = play("secrets", **environment)
         assert done.returncode != 0
-        assert f"{vault} cannot be decrypted with the vault password of this run" in " ".join(done.stderr.split())
+        assert f"{vault.name} cannot be decrypted with the vault password of this run" in " ".join(done.stderr.split())
         assert vault.read_bytes() == before
     # Without any password, the script says which file needs one, and how to give it.
     assert "export SLIPWAY_VAULT_PASSWORD" in done.stderr
