@@ -33,6 +33,10 @@ options:
     type: list
     elements: str
     default: []
+  input:
+    description: Input with members C(certificate) and C(key) that names the files, for messages; those of the whole site by default.
+    type: str
+    default: ""
   authority:
     description: Folder of our own CA (C(ca.pem), C(ca.key)), where that is the one to issue the certificate.
     type: str
@@ -139,12 +143,14 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def _pair(self, certificate: str, key: str, now: dt.datetime) -> tuple[Pair, list[str]]:
         """Return what the files hold, and what kept them from being read."""
         contents, missing = [], []
-        for variable, path in (("nginx_tls_certificate_file", certificate), ("nginx_tls_key_file", key)):
+        of = str(self.get_option("input"))
+        variables = (f"{of}.certificate", f"{of}.key") if of else ("nginx_tls_certificate_file", "nginx_tls_key_file")
+        for variable, path in zip(variables, (certificate, key), strict=True):
             content, problem = self._read(path)
             contents.append(content or b"")
             missing += [f"{variable}: {problem}"] if problem else []
         names = [str(name) for name in self.get_option("names")]
-        sides = [f"nginx_tls_certificate_file: {certificate}", f"nginx_tls_key_file: {key}"]
+        sides = [f"{variables[0]}: {certificate}", f"{variables[1]}: {key}"]
         return read_pair(contents[0], contents[1], sides[0], sides[1], names, now), missing
 
     def _read(self, path: str) -> tuple[bytes | None, str]:

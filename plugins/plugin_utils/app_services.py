@@ -19,6 +19,7 @@ import yaml
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
 SPECIFICATION = Path(__file__).resolve().parents[2] / "roles/app/meta/argument_specs.yml"
 #: Variables that describe a product, as an inventory names them.
@@ -369,16 +370,35 @@ def upstreams(balanced_services: Mapping[str, Mapping[str, Any]]) -> dict[str, l
     return found | {f"{name}_previous": servers for name, service in balanced_services.items() if (servers := service["previous_servers"])}
 
 
-def sites(balanced_services: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the servers of nginx: one for the site's names, and one for each name that has routes of its own on top of all others'.
+def by_certificate(names: Iterable[str], certificates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return names in groups that each have one ``certificate`` and ``key``, those of their own, or "" for the site's."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        own = [(str(item["certificate"]), str(item["key"])) for item in certificates if name in item["names"]]
+        groups.setdefault(own[0] if own else ("", ""), []).append(name)
+    return [{"names": members, "certificate": certificate, "key": key} for (certificate, key), members in groups.items()]
+
+
+def sites(
+    balanced_services: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    redirects: Sequence[Mapping[str, str]] = (),
+    certificates: Sequence[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Return the servers of nginx: for the site's names, for each name that has routes of its own on top of all others', and for redirects.
+
+    A server has one certificate, so names with another are another server.
 
     Args:
         balanced_services: What :func:`balanced` returned.
         names: Names of the site.
+        redirects: Names that lead to one of these, each with ``from`` and ``to``.
+        certificates: Certificates of some of the names alone, each with ``names``, and with ``certificate`` and ``key`` as nginx has them.
 
     Returns:
-        Servers, each with ``names``, ``default`` (whether it answers other names too), and ``routes``, which have all of ROUTE_KEYS,
-        ``path``, ``service``, ``number`` and ``has_previous``.
+        Servers, each with ``names``, ``certificate`` and ``key`` (as :func:`by_certificate` has them), ``default`` (whether it answers
+        other names too), ``redirect`` (the name that it leads to, or ""), and ``routes``, which have all of ROUTE_KEYS, ``path``,
+        ``service``, ``number`` and ``has_previous``.
     """
     routes = [
         {**ROUTE_KEYS, **route, "service": name, "has_previous": bool(service["previous_servers"])}
@@ -390,9 +410,16 @@ def sites(balanced_services: Mapping[str, Mapping[str, Any]], names: Sequence[st
         own = {route["path"]: route for route in sorted(routes, key=lambda route: bool(route["host"])) if route["host"] in ("", host)}
         others = [name for name in names if name not in {route["host"] for route in routes}]
         numbered = [{**own[path], "number": number} for number, path in enumerate(sorted(own))]
-        if host or others:
-            found.append({"names": [host] if host else others, "default": not found, "routes": numbered})
-    return found
+        for group in by_certificate([host] if host else others, certificates):
+            found.append({**group, "default": not found, "redirect": "", "routes": numbered})
+    targets: dict[str, list[str]] = {}
+    for redirect in redirects:
+        targets.setdefault(server_name(redirect["to"], "nginx_redirects"), []).append(server_name(redirect["from"], "nginx_redirects"))
+    return found + [
+        {**group, "default": False, "redirect": target, "routes": []}
+        for target, redirected in targets.items()
+        for group in by_certificate(redirected, certificates)
+    ]
 
 
 def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]:

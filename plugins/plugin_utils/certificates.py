@@ -257,8 +257,8 @@ def _name_problems(certificate: x509.Certificate, file: str, names: Iterable[str
     if missing:
         borne = ", ".join([*dns, *addresses]) or "none (clients do not look at the common name)"
         problems.append(
-            f"{file}: the certificate is not for {', '.join(missing)} (nginx_server_names); its names are {borne}: get one for all names, "
-            "or correct nginx_server_names"
+            f"{file}: the certificate is not for {', '.join(missing)}; its names are {borne}: get one for all names of the site, correct "
+            "them in nginx_server_names and nginx_redirects, or give some a certificate of their own in nginx_certificates"
         )
     try:
         usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value

@@ -12,6 +12,12 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
+    certificate_mistakes,
+    redirect_mistakes,
+    server_name,
+    server_names,
+)
 
 #: Problems of one input that its line lists; more of them are of the same kind.
 MOST_LISTED = 3
@@ -209,6 +215,29 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     )
 
 
+def check_names(get: Get) -> list[tuple[str, str]]:
+    """Return problems of the names of a site, of its redirects, and of its certificates to each other."""
+    if get("nginx_server_names") is None:
+        return []
+    names = server_names(get("nginx_server_names"), "nginx_server_names")
+    redirects = [
+        (server_name(redirect["from"], "nginx_redirects"), server_name(redirect["to"], "nginx_redirects"))
+        for redirect in get("nginx_redirects") or ()
+    ]
+    certificates = [server_names(item["names"], "nginx_certificates") for item in get("nginx_certificates") or ()]
+    found = [("nginx_redirects", text) for text in redirect_mistakes(names, redirects)]
+    found += [
+        ("nginx_certificates", text) for text in certificate_mistakes([*names, *(source for source, _target in redirects)], certificates)
+    ]
+    product = {name: get(name) for name in app_services.VARIABLES}
+    return found + [
+        (f"app_services.{name}.routes", f"has the host {host}, which nginx_server_names lacks: add it there")
+        for name, service in app_services.services(product).items()
+        for host in dict.fromkeys(str(route["host"]) for route in service.routes if route.get("host"))
+        if server_name(host, "host") not in names
+    ]
+
+
 def check_published(items: Any) -> list[tuple[str, str]]:
     """Return problems of ports that two services would publish.
 
@@ -238,6 +267,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
         ),
     ),
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
+    (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
     (
         check_sizes,
         (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import CONTROLS, QuotingError
@@ -102,3 +102,59 @@ def concrete_server_name(values: Iterable[Any], default: str = "localhost", know
         if name.endswith(".*") and not name.startswith("~"):
             return f"{name[:-2]}.com"
     return default
+
+
+def _written_out(name: str) -> set[str]:
+    """Return the names that a name is short for."""
+    return {name[1:], f"*{name}"} if name.startswith(".") else {name}
+
+
+def served_by(host: str, names: Iterable[str]) -> str:
+    """Return the name by which nginx serves a host, or "" where there is none; regular expressions are not looked at.
+
+    An exact name comes first, then the longest with a wildcard before it, then the longest with one behind it.
+    """
+    names = list(names)
+    exact = [name for name in names if host in _written_out(name)]
+    before = [name for name in names if name.startswith(("*.", ".")) and host.endswith(name.removeprefix("*"))]
+    behind = [name for name in names if name.endswith(".*") and host.startswith(name[:-1])]
+    return next((max(found, key=len) for found in (exact, before, behind) if found), "")
+
+
+def redirect_mistakes(names: Sequence[str], redirects: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield what is wrong with redirects: each must lead from a name that does not serve to one that does, without a second redirect.
+
+    Args:
+        names: Names of the site.
+        redirects: Pairs of names, each from which and to which one leads.
+    """
+    redirects = list(redirects)
+    serving = set().union(*map(_written_out, names))
+    for number, (source, target) in enumerate(redirects):
+        others = {name for other, _target in redirects[:number] for name in _written_out(other)}
+        if _written_out(source) & serving:
+            yield f"redirects {source}, which nginx_server_names has too: remove it from one of them"
+        elif _written_out(source) & others:
+            yield f"redirects {source} twice: remove one of them"
+        else:
+            found = served_by(target, [*names, *(name for name, _target in redirects)])
+            if not found:
+                yield f"redirects {source} to {target}, which does not serve: add it to nginx_server_names, or name a host that is there"
+            elif found not in names:
+                yield f"redirects {source} to {target}, which is redirected itself: name a host of nginx_server_names, which serves"
+
+
+def certificate_mistakes(names: Iterable[str], certificates: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Yield what is wrong with the names that have certificates of their own.
+
+    Args:
+        names: Names that serve or are redirected.
+        certificates: Names of each certificate.
+    """
+    known, seen = set(names), set()
+    for name in (name for of_certificate in certificates for name in dict.fromkeys(of_certificate)):
+        if name not in known:
+            yield f"has a certificate for {name}, which neither nginx_server_names nor nginx_redirects has: correct it, or add it there"
+        elif name in seen:
+            yield f"has two certificates for {name}: remove the name from one of them"
+        seen.add(name)

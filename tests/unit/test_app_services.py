@@ -95,6 +95,23 @@ def test_a_host_may_have_routes_of_its_own() -> None:
     ]
 
 
+def test_names_with_a_certificate_of_their_own_have_a_server_of_their_own() -> None:
+    """A server of nginx has one certificate; redirected names are in no server with routes."""
+    balanced = {"api": {"routes": [{"path": "/"}, {"path": "/x/", "host": "c"}], "servers": ["a:1"], "previous_servers": []}}
+    redirects = [{"from": "WWW.a", "to": "a"}, {"from": "old", "to": "b"}, {"from": "www.old", "to": "b"}]
+    own = [{"names": ["b", "c", "old"], "certificate": "server-1.pem", "key": "k1"}]
+    found = app_services.sites(balanced, ["a", "b", "c", "d"], redirects, own)
+    assert [(site["names"], site["certificate"], site["key"], site["redirect"], len(site["routes"])) for site in found] == [
+        (["a", "d"], "", "", "", 1),
+        (["b"], "server-1.pem", "k1", "", 1),
+        (["c"], "server-1.pem", "k1", "", 2),
+        (["www.a"], "", "", "a", 0),
+        (["old"], "server-1.pem", "k1", "b", 0),
+        (["www.old"], "", "", "b", 0),
+    ]
+    assert [site["default"] for site in found] == [True, *[False] * 5]
+
+
 def test_a_release_knows_what_it_moves_and_asks() -> None:
     found = app_services.summary(PRODUCT, "shop", "green")
     assert (found["lasting"], found["web"], found["first"], found["drained"]) == (["page"], ["api"], ["importer"], ["mailer"])

@@ -180,7 +180,7 @@ def test_a_signature_with_sha_1_is_reported(tmp_path: Path):
 def test_names_that_a_certificate_is_not_for_are_reported(borne: tuple[str, ...], asked: tuple[str, ...], missing: list[str]):
     found = problems(pem(certificate(names=borne)), None, *asked)
     if missing:
-        assert f"the certificate is not for {', '.join(missing)} (nginx_server_names)" in found[0]
+        assert f"the certificate is not for {', '.join(missing)};" in found[0]
     else:
         assert found == []
 
@@ -259,6 +259,30 @@ def test_the_role_names_the_variable_and_the_file(files: dict[str, Any], variabl
     assert mistake.startswith(f"{variable}: ")
     assert str(path) in mistake
     assert told in mistake
+
+
+def test_a_certificate_of_some_names_is_looked_at_as_the_sites_is(files: dict[str, Any], tmp_path: Path):
+    """Each is good for its names alone, and a problem names the member of the input and the file."""
+    own = tmp_path / "docs.pem"
+    own.write_bytes(pem(new_key(), certificate(names=("docs.example", "old.example"))))
+    inputs = {
+        **files,
+        "nginx_server_names": ["shop.example", "docs.example"],
+        "nginx_redirects": [{"from": "old.example", "to": "docs.example"}],
+        "nginx_certificates": [{"names": ["DOCS.example", "old.example"], "certificate": str(own), "key": str(own)}],
+    }
+    assert declared("__nginx_mistakes", **inputs) == []
+    (service,) = declared("__nginx_services", **inputs)
+    assert "PRIVATE" not in json.dumps(service["config"])
+    [mistake] = declared("__nginx_mistakes", **{**inputs, "nginx_certificates": []})
+    assert mistake.startswith("nginx_tls_certificate_file: ")
+    assert "is not for docs.example, old.example;" in mistake
+    own.write_bytes(pem(new_key(2), certificate(names=("docs.example",), end=NOW - DAY)))
+    mistakes = declared("__nginx_mistakes", **inputs)
+    for which, told in (("certificate", "expired"), ("certificate", "is not for old.example;"), ("key", "is not the key of")):
+        assert any(text.startswith(f"nginx_certificates[0].{which}: {own}") and told in text for text in mistakes), mistakes
+    own.unlink()
+    assert len([text for text in declared("__nginx_mistakes", **inputs) if f"there is no file {own}" in text]) == 2
 
 
 def test_a_folder_is_refused(files: dict[str, Any], tmp_path: Path):

@@ -40,6 +40,7 @@ def services(role: str, inputs: dict[str, Any]) -> str:
     ("role", "inputs", "told"),
     [
         ("nginx", {"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names"),
+        ("nginx", {"nginx_redirects": [{"from": "a; return 200 pwned", "to": "b"}]}, "nginx_redirects"),
         ("nginx", {"nginx_tls_curves": "auto;\nssl_protocols TLSv1"}, "nginx_tls_curves"),
         ("nginx", {"nginx_security_headers": {"X-A": None}}, "nginx_security_headers: X-A is null"),
         ("nginx", {"nginx_security_headers": {"X-A": False}}, "nginx_security_headers: X-A must be a string"),

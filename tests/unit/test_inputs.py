@@ -221,6 +221,29 @@ REFUSED: list[tuple[Any, str]] = [
     ({"app_migrate_command": ["x"]}, "app_migrate_command is gone: set the key migrate of a service"),
     ({"nginx_traffic": {"live": "green"}}, "nginx_traffic is not a known input of role nginx"),
     ({"nginx_backend_servers": ["10.0.0.1:1"]}, "nginx_backend_servers is gone: set nothing, as a release says"),
+    (
+        {"nginx_server_names": ["a.example"], "nginx_redirects": [{"from": "a.example", "to": "b.example"}]},
+        "nginx_redirects redirects a.example, which nginx_server_names has too",
+    ),
+    (
+        {"nginx_server_names": ["a.example"], "nginx_redirects": [{"from": "www.a.example", "to": "b.example"}]},
+        "nginx_redirects redirects www.a.example to b.example, which does not serve",
+    ),
+    (
+        {"nginx_server_names": ["a.example"], "nginx_redirects": [{"from": "b.example", "to": "b.example"}]},
+        "nginx_redirects redirects b.example to b.example, which is redirected itself",
+    ),
+    ({"nginx_redirects": [{"from": "https://www.a.example", "to": "localhost"}]}, "nginx_redirects[0].from is 'https://www.a.example'"),
+    ({"nginx_redirects": [{"from": "www.a.example"}]}, "nginx_redirects[0] lacks to"),
+    (
+        {"nginx_certificates": [{"names": ["b.example"], "certificate": "/tls/b.pem", "key": "/tls/b.key"}]},
+        "nginx_certificates has a certificate for b.example, which neither nginx_server_names nor nginx_redirects has",
+    ),
+    ({"nginx_certificates": [{"names": ["localhost"], "certificate": "/tls/b.pem"}]}, "nginx_certificates[0] lacks key"),
+    (
+        {"app_services": {"api": {"image": "a:1", "port": 80, "routes": [{"path": "/", "host": "b.example"}]}}},
+        "app_services.api.routes has the host b.example, which nginx_server_names lacks: add it there",
+    ),
     ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
     ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),
     ({"nginx_server_names": ["~^(("]}, "must be a valid regular expression after ~"),

@@ -11,6 +11,7 @@ import http.client
 import os
 import resource
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -81,8 +82,8 @@ def docker(*arguments: str) -> str:
 class Site:
     """The product behind nginx, at a port of the loopback."""
 
-    def __init__(self, port: int, folder: Path, container: str) -> None:
-        self.port, self.folder, self.container = port, folder, container
+    def __init__(self, port: int, plain_port: int, folder: Path, container: str) -> None:
+        self.port, self.plain_port, self.folder, self.container = port, plain_port, folder, container
         self.context = ssl.create_default_context()
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
@@ -102,27 +103,19 @@ class Site:
         return subprocess.run(["docker", "logs", self.container], capture_output=True, text=True, check=False).stderr
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextlib.contextmanager
+def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
+    """Run nginx as the role declares it with these inputs, in front of the product."""
     for image in (NGINX, PYTHON):
         if not shutil.which("docker") or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
             pytest.skip(f"no engine with {image}")
-    folder, name = tmp_path_factory.mktemp("site"), f"slipway-served-{os.getpid()}"
+    name = f"slipway-served-{os.getpid()}-{folder.name}"
     for top in (folder, *list(folder.parents)[:2]):
         top.chmod(0o755)
     (folder / "product.py").write_text(PRODUCT)
-    self_signed(folder / "k", folder / "c")
     served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"])
     served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
-    inputs: dict[str, Any] = {
-        "nginx_tls_certificate_file": str(folder / "c"),
-        "nginx_tls_key_file": str(folder / "k"),
-        **served,
-        "nginx_client_max_body_size_mb": 200,
-        # One takes all connections, as on a host of one core.
-        "nginx_worker_processes": 1,
-    }
-    (service,) = role_variable("nginx", "__nginx_services", inputs)
+    (service,) = role_variable("nginx", "__nginx_services", {**served, **inputs})
     for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log")):
         (folder / path).mkdir(parents=True)
         for file, item in service.get(kind, {}).items():
@@ -144,10 +137,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         docker(*options, "--name", f"{name}-product", *product, PYTHON, "/p.py")
         limits = ["--memory", f"{service['memory_mb']}m", "--pids-limit", "128", "--ulimit", "nofile=256:16384", "--tmpfs", tmpfs]
         mounts = ["-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/log:/var/log/slipway"]
-        mounts += ["--publish", "127.0.0.1::8443", "--user", service["user"], "--entrypoint", service["entrypoint"][0]]
+        mounts += [
+            "--publish",
+            "127.0.0.1::8443",
+            "--publish",
+            "127.0.0.1::8080",
+            "--user",
+            service["user"],
+            "--entrypoint",
+            service["entrypoint"][0],
+        ]
         docker(*options, "--name", name, *limits, *mounts, NGINX, *service["entrypoint"][1:], *service["command"])
-        port = int(docker("port", name, "8443").splitlines()[0].rpartition(":")[2])
-        running = Site(port, folder, name)
+        port, plain_port = (int(docker("port", name, inner).splitlines()[0].rpartition(":")[2]) for inner in ("8443", "8080"))
+        running = Site(port, plain_port, folder, name)
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -159,6 +161,58 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     finally:
         subprocess.run(["docker", "rm", "--force", name, f"{name}-product"], capture_output=True, check=False)
         subprocess.run(["docker", "network", "rm", name], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    self_signed(folder / "k", folder / "c")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(folder / "c"),
+        "nginx_tls_key_file": str(folder / "k"),
+        "nginx_client_max_body_size_mb": 200,
+        # One takes all connections, as on a host of one core.
+        "nginx_worker_processes": 1,
+    }
+    with serving(folder, inputs) as running:
+        yield running
+
+
+def test_names_have_their_certificates_and_redirects(tmp_path_factory: pytest.TempPathFactory):
+    """A redirect keeps path, query and method, and is the only one on the way from plain HTTP."""
+    folder = tmp_path_factory.mktemp("names")
+    for name in ("default", "docs"):
+        self_signed(folder / f"{name}.key", folder / f"{name}.pem")
+    inputs: dict[str, Any] = {
+        "nginx_server_names": ["shop.example", "docs.example"],
+        "nginx_redirects": [{"from": "*.shop.example", "to": "shop.example"}, {"from": "manual.example", "to": "docs.example"}],
+        "nginx_tls_certificate_file": str(folder / "default.pem"),
+        "nginx_tls_key_file": str(folder / "default.key"),
+        "nginx_certificates": [
+            {"names": ["docs.example", "manual.example"], "certificate": str(folder / "docs.pem"), "key": str(folder / "docs.key")}
+        ],
+        "nginx_hsts": "max-age=1",
+    }
+
+    def shown(port: int, name: str) -> str:
+        with socket.create_connection(("127.0.0.1", port)) as plain, running.context.wrap_socket(plain, server_hostname=name) as secure:
+            return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+
+    with serving(folder, inputs) as running:
+        certificates = {"shop.example": "default", "www.shop.example": "default", "docs.example": "docs", "manual.example": "docs"}
+        for name, file in certificates.items():
+            assert shown(running.port, name) == (folder / f"{file}.pem").read_text(), name
+        for name, target in {"www.shop.example": "shop.example", "manual.example": "docs.example"}.items():
+            for body in (None, b"x"):
+                status, headers, _ = running.get("/api/a%20b?c=d&e", body, Host=name)
+                assert (status, headers["Location"]) == (308, f"https://{target}/api/a%20b?c=d&e")
+                assert headers["Strict-Transport-Security"] == "max-age=1"
+            assert running.get("/health", Host=name)[::2] == (200, b"healthy\n")
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", running.plain_port, timeout=60)) as connection:
+                connection.request("GET", "/api/x?y", headers={"Host": name})
+                assert connection.getresponse().headers["Location"] == f"https://{target}/api/x?y"
+        for name in inputs["nginx_server_names"]:
+            assert running.get("/api/x", Host=name)[::2] == (200, b"0 /api/x")
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

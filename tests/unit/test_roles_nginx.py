@@ -212,7 +212,11 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
     first = declaration(**inputs)
     assert tls(nginx_tls_renew_days=400, **inputs)["good"] is False, "its end is nearer than that"
 
-    named = {"nginx_server_names": ["shop.example", "*.shop.example"], "nginx_tls_addresses": ["10.0.0.1"]}
+    named = {
+        "nginx_server_names": ["shop.example"],
+        "nginx_redirects": [{"from": "*.shop.example", "to": "shop.example"}],
+        "nginx_tls_addresses": ["10.0.0.1"],
+    }
     assert tls(**inputs, **named)["good"] is False
     authority = (folder / "ca.pem").read_text()
     issue(folder, checkout, **named)
@@ -249,6 +253,12 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
         balanced([{"path": "/metrics", "internal": True, "client_max_body_size_mb": 50}], previous=["10.0.0.1:3100"])
         | {"nginx_internal_networks": ["10.0.0.1", "fd00::/8"]},
         balanced([{"path": "/", "host": "b.example"}]) | {"nginx_server_names": ["shop.example", "b.example"]},
+        {
+            "nginx_server_names": [".shop.example", "::1"],
+            "nginx_redirects": [{"from": "www.shop.example", "to": "shop.example"}, {"from": "*.old.example", "to": "::1"}],
+            "nginx_maintenance": True,
+            "nginx_public_https_port": 8443,
+        },
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
         balanced([{"path": "/x/", "extra_lines": ["expires 1h;  # }", "if ($arg_a = '{') { return 403; }", 'add_header X-A "b";']}]),
