@@ -36,7 +36,7 @@ def program(host: LabHost) -> Iterator[Callable[..., Any]]:
     """A function that runs the program with a repository of its own, once it was given one; it returns what the program printed."""
     address = host.service("redis").networks["slipway-database"]
     config = json.loads(host.run("cat /etc/slipway/slipway/backup/config/current/backup.json"))
-    config |= {"postgres": {}, "chroma": {}, "minimum_free_percent": 0}
+    config |= {"postgres": {}, "chroma": {}, "volumes": [], "minimum_free_percent": 0}
     config["redis"]["host"] = address
 
     def run(
