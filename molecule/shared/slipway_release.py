@@ -172,8 +172,8 @@ class Fleet:
 
 def probers() -> list[str]:
     """Return the probers of releases that run on this machine for this lab's runs."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if "module_utils/prober.py" in line and str(ROOT) in line]
+    listed = subprocess.run(["ps", "axeww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if "-m slipway_prober " in line and f"PYTHONPATH={ROOT}/" in line]
 
 
 class Load:

@@ -19,8 +19,20 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.module_utils import prober
+from ansible_collections.slipway.stack.packages.slipway_prober.src.slipway_prober import control as prober_control
+from ansible_collections.slipway.stack.packages.slipway_prober.src.slipway_prober.meter import KEPT_MARKS
 
+try:
+    import wsproto as _wsproto  # noqa: F401 - the program that is started needs it
+
+    from ansible_collections.slipway.stack.packages.slipway_prober.src.slipway_prober.settings import Settings, SettingsError
+except ImportError as error:
+    MISSING = error.name
+else:
+    MISSING = None
+
+# Where the program finds its package: in the collection, which pip does not install.
+SOURCES = Path(prober_control.__file__).resolve().parents[1]
 POLL_SECONDS = 0.02
 # The prober looks for marks every 0.05 s; a loaded controller takes longer.
 MARK_SECONDS = 5.0
@@ -53,14 +65,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def is_missing(settings: prober.Settings) -> bool:
+def is_missing(settings: Settings) -> bool:
     """Return whether the first target answers 404 to the path that the prober would request; no answer means False."""
     target = settings.targets[0]
     try:
         with socket.create_connection((target.address, target.port), settings.timeout_seconds) as plain:
             context = settings.context()
             asked = context.wrap_socket(plain, server_hostname=target.server_name) if context else plain
-            request = f"GET {settings.path} HTTP/1.1\r\nHost: {prober.host_header(settings, target)}\r\nConnection: close\r\n\r\n"
+            request = f"GET {settings.path} HTTP/1.1\r\nHost: {settings.host_header(target)}\r\nConnection: close\r\n\r\n"
             asked.sendall(request.encode())
             return asked.makefile("rb").readline(1024).split()[1:2] == [b"404"]
     except OSError:
@@ -77,7 +89,7 @@ class Run:
             FileNotFoundError: There is none.
         """
         self.state_file = state_file
-        self.control = prober.Control(state_file.parent, 0)
+        self.control = prober_control.Control(state_file.parent, 0)
         state = json.loads(state_file.read_text(encoding="utf-8"))
         self.pid: int = state["pid"]
         self.started: str | None = state["started"]
@@ -85,7 +97,7 @@ class Run:
 
     def alive(self) -> bool:
         """Return whether the process still runs, and is the one that we started."""
-        now = prober.process_started(self.pid)
+        now = prober_control.process_started(self.pid)
         return now is not None and (not self.started or now == self.started)
 
     def numbers(self) -> dict[str, Any]:
@@ -137,27 +149,28 @@ def started(options: dict[str, Any], deadline_seconds: float, parent: int, wait:
     """
     folder = Path(tempfile.mkdtemp(prefix="slipway-probe-"))
     config = folder / "config.json"
-    control = {"deadline_seconds": deadline_seconds, "parent_pid": parent, "parent_started": prober.process_started(parent) or ""}
-    prober.write_json(config, {"settings": options, "control": control})
+    control = {"deadline_seconds": deadline_seconds, "parent_pid": parent, "parent_started": prober_control.process_started(parent) or ""}
+    prober_control.write_json(config, {"settings": options, "control": control})
     with (folder / "log").open("wb") as log:
-        # -I: modules in the program's folder must not replace the standard library's.
         process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(prober.__file__).resolve()), "--config", str(config)],
+            # -P: no file of the working folder is a module.
+            [sys.executable, "-P", "-m", "slipway_prober", "--config", str(config)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(SOURCES), os.environ.get("PYTHONPATH")]))},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=folder,
             start_new_session=True,
         )
-    settings = prober.Settings.parse(options)
-    state = {"pid": process.pid, "started": prober.process_started(process.pid), "timeout_seconds": settings.timeout_seconds}
-    prober.write_json(folder / "state.json", state)
+    settings = Settings.parse(options)
+    state = {"pid": process.pid, "started": prober_control.process_started(process.pid), "timeout_seconds": settings.timeout_seconds}
+    prober_control.write_json(folder / "state.json", state)
     run = Run(folder / "state.json")
     patience = time.monotonic() + START_SECONDS
     while wait and time.monotonic() < patience:
         if process.poll() is not None:
             said = run.log()
-            prober.remove_folder(folder)
+            prober_control.remove_folder(folder)
             raise AnsibleActionFail(f"the release's prober did not start: {said}")
         numbers = run.numbers()
         enough = numbers.get("requests", 0) >= min(len(settings.targets), settings.rate * START_SECONDS)
@@ -212,14 +225,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     @staticmethod
     def _start(options: dict[str, Any]) -> tuple[Run, dict[str, Any]]:
+        if MISSING:
+            raise AnsibleActionFail(
+                f"counting failed requests needs {MISSING} in the Python of the controller: {sys.executable} -m pip install h11 wsproto; "
+                "or release without counting them: -e release_probe=false"
+            )
         given = {name: options[name] for name in SETTINGS if options[name] is not None}
         deadline = options["deadline_seconds"]
         try:
-            settings = prober.Settings.parse(given)
+            settings = Settings.parse(given)
             if options["path_if_missing"] and is_missing(settings):
                 given["path"] = options["path_if_missing"]
             settings.context()
-        except prober.SettingsError as error:
+        except SettingsError as error:
             raise AnsibleActionFail(str(error)) from error
         if not 0 < deadline <= 86400:
             raise AnsibleActionFail(f"deadline_seconds cannot be {deadline:g}; a prober runs for a day at most")
@@ -253,7 +271,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if any(mark["name"] == name for mark in numbers.get("marks", [])[known:]):
                 return numbers
             time.sleep(POLL_SECONDS)
-        limits = f"within {MARK_SECONDS:g} s; it takes {prober.KEPT_MARKS} at most"
+        limits = f"within {MARK_SECONDS:g} s; it takes {KEPT_MARKS} at most"
         raise AnsibleActionFail(f"the prober did not take the mark {name!r} {limits}")
 
     @classmethod
@@ -303,5 +321,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if was_over or ended == "died":
             when = numbers.get("written", "an unknown time")
             result["warnings"] = [f"the release's prober ended on its own ({ended}) at {when}. {run.log()}".strip()]
-        prober.remove_folder(run.control.folder)
+        prober_control.remove_folder(run.control.folder)
         return result

@@ -11,9 +11,11 @@ module: release_probe
 short_description: Count failed requests while a product is released
 version_added: 0.1.0
 description:
-  - Starts a prober on the controller that sends requests at a steady rate through the balancers, as clients that never retry, and keeps
-    WebSockets open. Later tasks, also of other hosts and forks, mark moments, read its numbers and stop it.
-  - No remote call is made. The prober needs nothing but the controller's Python.
+  - Starts a prober on the controller that sends requests at a steady rate through the balancers, and keeps WebSockets open. Later
+    tasks, also of other hosts and forks, mark moments, read its numbers and stop it.
+  - No remote call is made.
+  - Clients do not retry, with one exception that RFC 9112 (section 9.3.1) allows and browsers make. A GET is sent once more, on a new
+    connection, if the connection had carried requests before and was closed before a byte of this answer came.
   - It always ends, by O(state=stopped), at its deadline, or within two seconds when ansible-playbook is gone.
   - The prober's files, its settings among them, are in a new folder that only the user can read. Give the task C(no_log) when
     O(headers) or O(post_body) hold secrets.
@@ -111,6 +113,8 @@ options:
     description: Shortest and longest wait before a WebSocket that was ended is opened again. The default is V([0.05, 1]).
     type: list
     elements: float
+requirements:
+  - h11 and wsproto in the Python of the controller
 extends_documentation_fragment:
   - slipway.stack.attributes.controller
 attributes:
@@ -174,13 +178,17 @@ ended:
   returned: success
   type: str
 since:
-  description: The numbers since the mark, or in total when none was named. Durations are milliseconds.
+  description:
+    - The numbers since the mark, or in total when none was named. Durations are milliseconds.
+    - C(reopened) counts connections that were opened again after the server had closed them while idle. Of these,
+      C(retried_idle_closes) were closed while a request was on its way, which was sent again.
   returned: success
   type: dict
   sample:
     requests: 9000
     failed: 0
     reopened: 12
+    retried_idle_closes: 1
     longest_gap_ms: 52.1
     longest_lag_ms: 3.2
     latency_ms: {p50: 4.1, p99: 19.8, max: 44.0}

@@ -12,17 +12,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.slipway.stack.plugins.module_utils.prober import (
-    KEPT_BODY_BYTES,
-    Job,
-    Meter,
-    Planner,
-    Settings,
-    Target,
-    explained,
-    host_header,
-    version_in,
-)
+from slipway_prober.answers import KEPT_BODY_BYTES, explained, version_in
+from slipway_prober.meter import Meter
+from slipway_prober.schedule import Job, Planner
+from slipway_prober.settings import Settings, Target
 
 try:
     import h2.config
@@ -248,7 +241,7 @@ class Http2Load:
         headers = [
             (":method", job.method),
             (":scheme", "https"),
-            (":authority", host_header(self.settings, job.target)),
+            (":authority", self.settings.host_header(job.target)),
             (":path", job.path),
             ("user-agent", "slipway-load"),
         ]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Load for tests and benchmarks: HTTP/1.1 and HTTP/2 clients that never retry, and open WebSockets, through TLS.
+"""Load for tests and benchmarks: the prober's HTTP/1.1 clients and WebSockets, and HTTP/2 clients, through TLS.
 
 Prints one JSON summary. Sends to this machine and to private addresses only: it must not overload anything else.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import json
 import resource
 import signal
@@ -20,18 +21,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "collections"), str(Path(__file__).resolve().parent)]
+sys.path[:0] = [str(ROOT / "packages/slipway_prober/src"), str(Path(__file__).resolve().parent)]
 
-from ansible_collections.slipway.stack.plugins.module_utils.prober import (  # noqa: E402 - found through the line above
-    Http1Load,
-    Meter,
-    Settings,
-    SettingsError,
-    WebSocketLoad,
-    is_loopback_or_private,
-    pace,
-    write_json,
-)
+# Found through the line above.
+from slipway_prober.control import write_json  # noqa: E402
+from slipway_prober.http1 import Http1Load  # noqa: E402
+from slipway_prober.meter import Meter  # noqa: E402
+from slipway_prober.schedule import pace  # noqa: E402
+from slipway_prober.settings import Settings, SettingsError  # noqa: E402
+from slipway_prober.websocket import WebSocketLoad  # noqa: E402
 
 WRITE_SECONDS = 0.25
 
@@ -70,6 +68,15 @@ def parser() -> argparse.ArgumentParser:
     add("--result-file", type=Path, help="also write the numbers here, four times a second")
     add("--strict", action="store_true", help="exit 1 when a request failed, a WebSocket was cut or nothing was answered")
     return top
+
+
+def is_loopback_or_private(address: str) -> bool:
+    """Return whether an address (not a name) belongs to this machine or a private network."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return (found.is_loopback or found.is_private) and not found.is_unspecified
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

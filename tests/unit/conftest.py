@@ -46,14 +46,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--no-programs"):
         sys.addaudithook(refuse_programs)
+        config.pluginmanager.register(WithoutPrograms())
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    global in_test  # noqa: PLW0603 - an audit hook cannot be removed
-    in_test = True
-    yield
-    in_test = False
+class WithoutPrograms:
+    """Knows when a test runs, those of packages included, where hooks of this file are not called."""
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self) -> Iterator[None]:
+        global in_test  # noqa: PLW0603 - an audit hook cannot be removed
+        in_test = True
+        yield
+        in_test = False
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +109,7 @@ def checkout(tmp_path: Path) -> Path:
     """A copy of the checkout with the environment "test", whose hosts are the controller under two names."""
     top = tmp_path / "checkout"
     top.mkdir()
-    for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "playbooks", "plugins", "roles", "tools"):
+    for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "packages", "playbooks", "plugins", "roles", "tools"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, top / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 import yaml
 
 from conftest import BIN, ROOT, ansible, tracked_files
@@ -33,6 +34,7 @@ SHIPPED = {
     "group_vars",
     "inventories",
     "meta",
+    "packages",
     "playbooks",
     "plugins",
     "roles",
@@ -161,6 +163,28 @@ def test_a_playbook_of_ones_own_that_imports_one_has_the_shared_variables(instal
     assert "vault_postgres_superuser_password" in done.stdout
 
 
+def test_the_prober_runs_when_installed_elsewhere(installed: Path):
+    target = "targets: [{address: 127.0.0.1, port: 1}], tls: false, deadline_seconds: 60"
+    tasks = f"""
+    - slipway.stack.release_probe: {{state: started, {target}}}
+      register: probe
+    - slipway.stack.release_probe: {{state: stopped, state_file: "{{{{ probe.state_file }}}}"}}
+      register: totals
+    - ansible.builtin.assert: {{that: [totals.ended == 'stopped', totals.probe.failed > 0, totals.probe.failed == totals.probe.requests]}}
+"""
+    (installed / "probe.yml").write_text(f"- hosts: localhost\n  gather_facts: false\n  tasks:{tasks}")
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed / "collections")}
+    done = ansible("ansible-playbook", "probe.yml", cwd=installed, **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_prober_needs_is_listed_for_controllers():
+    project = tomllib.loads((ROOT / "packages/slipway_prober/pyproject.toml").read_text())["project"]
+    assert project["version"] == yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    assert project["dependencies"]
+    assert set(project["dependencies"]) <= set((ROOT / "meta/requirements.txt").read_text().splitlines())
+
+
 def test_names_resolve_from_a_plain_clone():
     for name in ("site", "secrets"):
         done = ansible("ansible-playbook", f"slipway.stack.{name}", "--syntax-check", "-i", "inventories/prod", cwd=ROOT)
@@ -183,7 +207,11 @@ def test_the_package_that_is_locked_is_the_one_that_is_tested():
     assert all(line.split("==")[1].split()[0] in shown for line in locked), (BIN, shown)
 
 
-PROGRAMS = [path for path in tracked_files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in {"plugins", "roles"}]
+PROGRAMS = [
+    path
+    for path in tracked_files()
+    if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in {"packages", "plugins", "roles"} and "tests" not in path.parts
+]
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: f"{path.parent.name}-{path.stem}")

@@ -206,7 +206,7 @@ def test_no_secret_in_plain_text_is_tracked():
 
 def test_python_files_say_their_license():
     for path in tracked_files():
-        if path.suffix == ".py" and path.is_relative_to(ROOT / "plugins"):
+        if path.suffix == ".py" and "tests" not in path.parts and any(map(path.is_relative_to, (ROOT / "plugins", ROOT / "packages"))):
             assert "SPDX-License-Identifier: GPL-3.0-or-later" in path.read_text(), name_of(path)
 
 

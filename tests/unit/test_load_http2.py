@@ -17,20 +17,17 @@ import h2.events
 import h2.settings
 import pytest
 
-from ansible_collections.slipway.stack.plugins.module_utils import prober
-from ansible_collections.slipway.stack.plugins.module_utils.prober import Meter, Settings
 from conftest import ROOT
-from test_prober import write_certificate
+from slipway_prober.meter import Meter
+from slipway_prober.schedule import pace
+from slipway_prober.settings import Settings
 
 sys.path.insert(0, str(ROOT / "tests/load"))
 from http2 import Http2Load
 
+pytest_plugins = ["prober_fixtures"]
+
 Behaviour = Callable[[int], str]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_certificate(tmp_path_factory.mktemp("tls") / "server.pem")
 
 
 class Peer(asyncio.Protocol):
@@ -104,7 +101,7 @@ def http2_load(certificate: Path, behave: Behaviour, timeout_seconds: float = 2,
         meter, stopped = Meter(), asyncio.Event()
         clients = Http2Load(settings, meter, 1)
         asyncio.get_running_loop().call_later(0.8, stopped.set)
-        await prober.pace(settings.rate, meter, [clients.submit], stopped)
+        await pace(settings.rate, meter, [clients.submit], stopped)
         await clients.finish(3)
         server.close()
         return meter.snapshot()
@@ -132,7 +129,7 @@ def test_http2_requests_that_were_taken_and_lost_are_failures(certificate: Path,
     numbers = http2_load(certificate, lambda number: what if number == 10 else "answer")
     assert numbers["failed"] >= 1
     assert reason in numbers["failures"][0]["reason"]
-    assert numbers["failed"] <= 5
+    assert numbers["failed"] < numbers["requests"] / 2
 
 
 def test_http2_requests_without_an_answer_fail_in_time_and_give_their_place_back(certificate: Path):
