@@ -21,6 +21,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import 
 
 #: Problems of one input that its line lists; more of them are of the same kind.
 MOST_LISTED = 3
+HIGHEST_PORT = 65535
 #: Names that are the stack's own in a store.
 POSTGRES_OWN = "postgres"
 
@@ -257,6 +258,17 @@ def check_published(items: Any) -> list[tuple[str, str]]:
     return [(variable, text) for (variable, _other), text in found.items()]
 
 
+def check_transfers(get: Get) -> list[tuple[str, str]]:
+    """Return the problem that the last of the ports counted from restore_port is not a port."""
+    transfers = get("slipway_volume_transfers") or []
+    beyond = max((int(transfer["port"]) for transfer in transfers), default=0) - HIGHEST_PORT
+    if beyond <= 0:
+        return []
+    first = int(get("restore_port"))
+    last = f"the last of {len(transfers)} volumes of the product port {HIGHEST_PORT + beyond}"
+    return [("restore_port", f"is {first}, which gives {last}; choose {first - beyond} or less")]
+
+
 #: Checks between inputs, each with the inputs that it looks at: where an inventory sets none of them, defaults stand, which fit.
 CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ...] = (
     (
@@ -266,6 +278,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
             "redis_backup_user",
         ),
     ),
+    (check_transfers, ("restore_port", *app_services.VARIABLES)),
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
     (

@@ -216,15 +216,16 @@ class Topology:
     def volumes(self) -> list[dict[str, Any]]:
         """Return the stores of this host that recovery points are made of, as a restore takes them.
 
-        Each has its volume, the file that is written last, the port of its transfer, and its name as ``container``, as ``key`` (of its data
-        in a point) and as ``journal``.
+        Each has its volume, the file that is written last, the port of its transfer, the role that runs it, and its name as ``container``,
+        as ``key`` (of its data in a point) and as ``journal``.
         """
         found = []
         for service in self._kept():
             if service.store and self._here in self.hosts(service.role):
                 volume = self._value(self._here, service.store["volume"])
                 named = dict.fromkeys(("store", "container", "key", "journal"), service.role)
-                found.append({**named, "volume": volume, "last": service.store["last_file"], "port": self.transfer_port(service.role)})
+                port = self.transfer_port(service.role)
+                found.append({**named, "role": service.name, "volume": volume, "last": service.store["last_file"], "port": port})
         return found
 
     # Who reaches whom

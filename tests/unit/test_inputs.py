@@ -12,7 +12,7 @@ from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import message_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, playbook_forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     KnownNames,
     argument_problems,
@@ -29,7 +29,7 @@ GROUPS = {
     "postgres": "postgres",
     "redis": "redis",
     "chroma": "chroma",
-    "backup": "backup",
+    "backup": "backup restore",
 }
 LOADER = DataLoader()
 SHARED = LOADER.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
@@ -202,7 +202,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"app_service_overrides": {"backend": {"cpus": "many"}}}, "app_service_overrides.backend.cpus is 'many', must be a number of cores"),
     ({"nginx_http_port": 0}, "nginx_http_port is 0, must be a port"),
     ({"nginx_http_port": 443}, "nginx_https_port wants port 443, and nginx_http_port does too; change one of them"),
-    ({"restore_port": 65534}, "restore_port is 65534, must be a port, an integer from 1 to 65533"),
+    ({"restore_port": 65534}, "restore_port is 65534, must be a port, an integer from 1 to 65525"),
+    (
+        {
+            "restore_port": 65525,
+            "app_service_overrides": {"backend": {"volumes": [{"name": name, "path": f"/{name}"} for name in ("uploads", "avatars")]}},
+        },
+        "restore_port is 65525, which gives the last of 2 volumes of the product port 65536; choose 65524 or less",
+    ),
     # nginx
     (route("api/"), "app_service_overrides.backend.routes[0].path is 'api/', must be a path that begins with /"),
     (route("/api/ {"), "app_service_overrides.backend.routes[0].path is '/api/ {'"),
@@ -493,18 +500,6 @@ def test_short_names_and_names_in_use_are_the_users_own():
     assert near_names(["stage", "App_version"], known, lambda _name: True) == {}
     assert argument_problems(["version"], "deploy", {"deploy": []}, known, lambda _name: True) == []
     assert command_line_problems(["a=1 b=2", "@x.yml", "{}", ""]) == []
-
-
-def test_every_playbook_checks_its_inputs_first_and_with_limit():
-    for path in sorted(ROOT.glob("playbooks/*.yml")):
-        if path.stem == "rollback":
-            continue
-        plays = LOADER.load_from_file(str(path), cache="none")
-        assert "ansible_limit is defined" in plays[0]["hosts"], path.name
-        task = plays[0]["tasks"][0]
-        assert task["slipway.stack.preflight"]["playbook"] == path.stem
-        assert task["tags"] == "always"
-    assert set(playbook_forms()) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
 
 
 def test_ports_of_one_address_meet_and_of_two_do_not():

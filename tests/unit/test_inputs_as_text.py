@@ -226,8 +226,8 @@ INPUTS: dict[str, dict[str, Any]] = {
         "container_service_host_state": {"host": {"cores": 4}},
     },
 }
-# It concerns what a release leaves running, and no declaration.
-BESIDE_DECLARATIONS = {"app_standby"}
+# They concern what a release leaves running and what backup.yml does, and no declaration.
+BESIDE_DECLARATIONS = {"app_standby", "backup_run_full"}
 
 
 def services(role: str, **inputs: Any) -> list[dict[str, Any]]:

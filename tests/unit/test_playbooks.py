@@ -38,13 +38,21 @@ def included(task: dict[str, Any]) -> tuple[str, str]:
     return given.get("name", "").rpartition(".")[2], given.get("tasks_from", "main.yml")
 
 
+def steps_of_releases(path: Path) -> set[str]:
+    """Return the files of the role release that a playbook includes, itself or by another role."""
+    called = [included(task) for task in tasks_of(yaml.safe_load(path.read_text()))]
+    for role in {role for role, _file in called} - {"", "release"}:
+        for file in (ROOT / "roles" / role / "tasks").glob("*.yml"):
+            called += [included(task) for task in tasks_of(yaml.safe_load(file.read_text()))]
+    return {file for role, file in called if role == "release"}
+
+
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
 def test_every_playbook_heeds_the_release_lock_or_says_why_not(path: Path) -> None:
-    text = path.read_text()
-    files = {file for role, file in map(included, tasks_of(yaml.safe_load(text))) if role == "release"}
+    text, files = path.read_text(), steps_of_releases(path)
     needless = "# Takes no release lock: " in text
-    assert needless != bool(files & {"hold.yml", "main.yml"}) or "import_playbook" in text
-    # What is taken is given back, in the same playbook.
+    assert needless != bool(files & {"hold.yml", "main.yml"}) or path.stem == "rollback"
+    # What is taken is given back, in the same run.
     assert ("hold.yml" in files) <= ("let_go.yml" in files)
 
 
@@ -107,10 +115,22 @@ def test_a_run_that_would_reach_no_host_says_so(play: Run, playbook: str, argume
 
 
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.stem)
-def test_every_playbook_says_where_it_works(path: Path) -> None:
-    given = [task["slipway.stack.preflight"] for task in tasks_of(yaml.safe_load(path.read_text())) if "slipway.stack.preflight" in task]
-    assert not given or given[0]["works_on"]
-    assert given or "import_playbook" in path.read_text()
+def test_every_playbook_checks_its_inputs_first_and_says_where_it_works(path: Path) -> None:
+    first = yaml.safe_load(path.read_text())[0]
+    imported = first["ansible.builtin.import_playbook"]
+    if path.stem == "rollback":
+        assert imported == "deploy.yml"
+        return
+    assert imported == "plays/check_inputs.yml"
+    assert first["vars"]["__check_playbook"] == path.stem
+    assert first["vars"]["__check_works_on"]
+
+
+def test_inputs_are_checked_with_limit_and_with_tags() -> None:
+    (play,) = yaml.safe_load((ROOT / "playbooks/plays/check_inputs.yml").read_text())
+    assert "ansible_limit is defined" in play["hosts"]
+    assert play["tasks"][0]["slipway.stack.preflight"]["shared_variables"]
+    assert play["tasks"][0]["tags"] == "always"
 
 
 # Tasks on the controller
@@ -146,10 +166,12 @@ def test_every_task_on_the_controller_says_how_it_is_reached() -> None:
             if given != CONTROLLER:
                 assert all("__image_here" in str(value) for value in given.values()), f"{path.relative_to(ROOT)}: {name}"
     assert found > 6
-    for path in PLAYBOOKS:
+    for path in [*PLAYBOOKS, ROOT / "playbooks/plays/check_inputs.yml"]:
         for item in yaml.safe_load(path.read_text()):
             # Such as the path of a key next to the inventory.
-            assert item.get("hosts") != "localhost" or "ansible_ssh_private_key_file" in item["vars"], f"{path.name}: {item['name']}"
+            assert "localhost" not in item.get("hosts", "") or "ansible_ssh_private_key_file" in item["vars"], (
+                f"{path.name}: {item['name']}"
+            )
 
 
 REACHED = {

@@ -156,6 +156,19 @@ def test_shared_variables_have_a_place():
     assert used - own == known
 
 
+# Playbooks
+
+#: Lines of playbooks whose work is that of one role; all others may have a few tasks of their own.
+SHORT = {"restore.yml": 60, "drill.yml": 60}
+LONGEST = 120
+
+
+@pytest.mark.parametrize("name", sorted(PLAYBOOKS))
+def test_a_playbook_says_who_does_what_in_which_order_and_roles_say_how(name: str):
+    lines = len((ROOT / "playbooks" / name).read_text().splitlines())
+    assert lines <= SHORT.get(name, LONGEST), "move tasks to the roles that they belong to, or to playbooks/tasks"
+
+
 # The repository
 
 

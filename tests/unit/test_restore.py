@@ -1,0 +1,156 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run of restore.yml decides to do, for all hosts and for each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.restore import Asked, Decision, HostPlan, RestoreError, decide, host_plan
+from conftest import ROOT, Run
+
+KNOWN = ["postgres", "redis", "chroma", "volumes"]
+MOMENT = "2026-11-23T02:15:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("asked", "decided"),
+    [
+        (Asked(list=True), Decision("list", KNOWN, "latest", "")),
+        # A list is harmless, whatever else was typed before.
+        (Asked(list=True, point="latest"), Decision("list", KNOWN, "latest", "")),
+        (Asked(point="latest"), Decision("replace", KNOWN, "latest", "")),
+        (Asked(point="p", stores="redis, chroma"), Decision("replace", ["redis", "chroma"], "p", "")),
+        (Asked(point="p", stores=["volumes"]), Decision("replace", ["volumes"], "p", "")),
+        (Asked(target_time=MOMENT), Decision("replace", ["postgres"], "latest", MOMENT)),
+        # Named with a point, a moment concerns all stores.
+        (Asked(target_time="end", point="p"), Decision("replace", KNOWN, "p", "end")),
+        (Asked(target_time="end", stores="postgres,redis"), Decision("replace", ["postgres", "redis"], "latest", "end")),
+        (Asked(point="latest", into="inspect"), Decision("inspect", KNOWN, "latest", "")),
+        (Asked(into="inspect", remove=True), Decision("end_inspection", KNOWN, "latest", "")),
+        (Asked(undo=True, stores="redis"), Decision("undo", ["redis"], "latest", "")),
+        (Asked(discard_old=True), Decision("discard_old", KNOWN, "latest", "")),
+    ],
+)
+def test_what_was_asked_for_is_done(asked: Asked, decided: Decision):
+    assert decide(asked, KNOWN, limited=False) == decided
+    assert decided.in_place == (decided.mode in ("replace", "undo"))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked(),
+        Asked(stores="redis"),
+        Asked(into="inspect"),
+        Asked(into="elsewhere", point="latest"),
+        Asked(point="latest", stores="mysql"),
+        Asked(point="latest", remove=True),
+        Asked(list=True, into="inspect", remove=True),
+        Asked(target_time="end", stores="redis"),
+        # Whose data is it to replace?
+        Asked(undo=True),
+        # What it would set aside it would remove.
+        Asked(point="latest", discard_old=True),
+        *(
+            Asked(undo=True, stores="postgres", **more)
+            for more in ({"discard_old": True}, {"into": "inspect"}, {"list": True}, {"point": "p"})
+        ),
+        *(Asked(discard_old=True, **more) for more in ({"into": "inspect"}, {"list": True}, {"target_time": "end"})),
+    ],
+)
+def test_options_that_cannot_be_combined_are_refused(asked: Asked):
+    with pytest.raises(RestoreError, match=r"^Nothing was touched[.] Choose one of: .* -e stores=postgres,redis,chroma,volumes or some"):
+        decide(asked, KNOWN, limited=False)
+
+
+def test_a_stack_without_a_database_has_no_moment_to_go_to():
+    with pytest.raises(RestoreError, match="a target_time needs postgres"):
+        decide(Asked(target_time="end"), ["redis"], limited=False)
+
+
+def test_what_changes_all_hosts_needs_all_hosts():
+    for asked in (Asked(point="latest"), Asked(undo=True, stores="redis")):
+        with pytest.raises(RestoreError, match="run it without --limit"):
+            decide(asked, KNOWN, limited=True)
+    for asked in (Asked(list=True), Asked(point="latest", into="inspect"), Asked(discard_old=True)):
+        decide(asked, KNOWN, limited=True)
+
+
+def item(store: str, key: str, journal: str) -> dict[str, Any]:
+    return {"store": store, "key": key, "journal": journal, "role": {"volumes": "volume_server"}.get(store, store)}
+
+
+POSTGRES = item("postgres", "postgres", "postgres")
+REDIS = item("redis", "redis", "redis")
+UPLOADS = item("volumes", "volumes/app1/uploads", "volumes.uploads")
+AVATARS = item("volumes", "volumes/app1/a.b", "volumes.a.b")
+REPLACE = Decision("replace", ["postgres", "volumes"], "p", "")
+UNDO = Decision("undo", ["postgres", "volumes"], "latest", "")
+
+
+def on_host(decision: Decision, *left: str, by_undo: bool = False, staged: tuple[str, ...] = ()) -> HostPlan:
+    return host_plan(decision, "app1", [POSTGRES, REDIS, UPLOADS, AVATARS], left=left, left_by_undo=by_undo, staged=staged)
+
+
+def test_a_host_exchanges_what_was_staged_for_it():
+    plan = on_host(REPLACE, staged=("postgres", "volumes/app1/uploads", "volumes/app2/uploads"))
+    assert plan == HostPlan([], [POSTGRES, UPLOADS], ["postgres", "volume_server"])
+
+
+def test_an_undo_concerns_all_data_of_its_stores():
+    assert on_host(UNDO) == HostPlan([], [POSTGRES, UPLOADS, AVATARS], ["postgres", "volume_server"])
+
+
+def test_journals_without_the_mark_are_of_a_restore_that_has_completed():
+    for decision in (REPLACE, UNDO, Decision("discard_old", KNOWN, "latest", "")):
+        assert on_host(decision, "redis", "volumes.a.b").completed == ["redis", "volumes.a.b"]
+    assert on_host(REPLACE, "postgres", "under_way").completed == []
+
+
+@pytest.mark.parametrize("journals", [("redis",), ("postgres", "redis"), ("redis", "volumes.a.b")])
+def test_an_interrupted_restore_is_continued_with_all_of_its_stores(journals: tuple[str, ...]):
+    begun = ", ".join(journals).replace("volumes.a.b", "volumes")
+    for decision in (REPLACE, UNDO):
+        with pytest.raises(RestoreError, match=rf"On app1, a restore was interrupted; it had begun with {begun}[.] Give all of these"):
+            on_host(decision, *journals, "under_way")
+    # To remove old data is refused by the module that finds the journal.
+    assert on_host(Decision("discard_old", KNOWN, "latest", ""), *journals, "under_way").completed == []
+
+
+def test_the_undo_of_an_interrupted_restore_leaves_data_that_was_not_moved():
+    plan = on_host(UNDO, "volumes.a.b", "under_way")
+    assert plan.exchanges == [AVATARS]
+    assert plan.roles == ["postgres", "volume_server"], "what was stopped is started"
+    # An undo that was interrupted goes on with all of its data.
+    assert on_host(UNDO, "volumes.a.b", "under_way", by_undo=True).exchanges == [POSTGRES, UPLOADS, AVATARS]
+
+
+# In a playbook
+
+
+def test_the_playbook_refuses_before_it_asks_a_host(play: Run, checkout: Path):
+    hosts = {"all": {"vars": {"slipway_stack": "s", "ansible_host": "host.invalid"}, "children": {"backup": {"hosts": {"one": {}}}}}}
+    (checkout / "inventories/test/hosts.yml").write_text(json.dumps(hosts))
+    for arguments in (["-e", "stores=volumes"], ["-e", "restore_undo=true"]):
+        run = play("restore", *arguments)
+        assert run.returncode != 0
+        assert "Nothing was touched. Choose one of" in " ".join(run.stdout.split())
+        assert "unreachable=0" in run.stdout
+
+
+def test_the_lock_is_released_whatever_keeps_the_data_from_being_exchanged():
+    """From then on the mark guards the data; a lock that stays would keep others away for nothing."""
+    (block,) = [task for task in yaml.safe_load((ROOT / "roles/restore/tasks/stop.yml").read_text()) if "always" in task]
+    held, (release,) = block["block"], block["always"]
+    assert held[0]["ansible.builtin.include_role"]["tasks_from"] == "hold.yml"
+    assert release["ansible.builtin.include_role"]["tasks_from"] == "let_go.yml"
+    (stopped,) = held[1:]
+    assert [task["ansible.builtin.include_tasks"] for task in stopped["block"][-2:]] == ["offer.yml", "mark.yml"]
+    assert "run the same command again, or site.yml" in " ".join(stopped["rescue"][0]["ansible.builtin.fail"]["msg"].split())
