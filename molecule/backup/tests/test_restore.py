@@ -400,8 +400,8 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
 
 @contextlib.contextmanager
 def journal_of_redis_in_the_way(host: LabHost) -> Iterator[None]:
-    """Where the journal of Redis is written first is none to write to: a fault as of a disk."""
-    obstacle = "/etc/slipway/slipway/restore/redis.new"
+    """A folder has the name of Redis' journal, which cannot be written then: a fault as of a disk."""
+    obstacle = "/etc/slipway/slipway/restore/redis.json"
     host.run(f"mkdir -p {obstacle}")
     yield
     host.run(f"rmdir {obstacle}")
