@@ -48,8 +48,9 @@ from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import read_role_files
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, read_role_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
     folders_of,
     hosts_problems,
@@ -266,7 +267,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Count a host that does not answer."""
         self._end(result)
         if self._playbook:
-            self._failed.append({**self._entry(result), "message": self._without_secrets(result)})
+            self._failed.append({**self._entry(result), "message": self._without_secrets(result, reached=False)})
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """Stop a task's clock."""
@@ -322,11 +323,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         task = self._name(result.task) + (f": {', '.join(labels)}" if labels else "")
         return {"host": str(result.host.name), "task": task, "role": self._role(result.task)}
 
-    def _without_secrets(self, result: Any) -> str:
-        """Return a failure's message without the value of any secret of its host."""
+    def _without_secrets(self, result: Any, *, reached: bool = True) -> str:
+        """Return a failure's message without the value of any secret of its host, after what it means for the connection to it."""
         items = self._failed_items.get((str(result.host.name), result.task._uuid))  # noqa: SLF001
         text = message_of(items or [dict(result.result)])
         variables = self._play.get_variable_manager().get_vars(host=result.host, include_hostvars=False) if self._play else {}
+        view = HostView(variables, {}, {}, None)
+        if problem := connection_problem(text, lambda name: view.value(name)[0], view.place, reached=reached):
+            text = f"{problem}\n{text}"
         for name, value in variables.items():
             if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
                 text = text.replace(str(value), "(secret)")

@@ -17,6 +17,7 @@ from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
@@ -42,7 +43,13 @@ PRODUCT_ROLE = "app"
 #: What begins so is Ansible's, or a secret's own name.
 NOT_OURS = ("ansible_", "vault_", "__")
 #: Ansible's own variables with values that would end a run in words of Ansible's.
-CONNECTION = {"ansible_port": parsed("port"), "ansible_host": parsed("words")}
+CONNECTION = {
+    "ansible_port": parsed("port"),
+    "ansible_host": parsed("words"),
+    "ansible_user": parsed("words"),
+    "ansible_python_interpreter": parsed("words"),
+    **{name: parsed("any_path") for name in KEY_FILES},
+}
 #: Values of these kinds are shown whatever their variable is called.
 OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
 
@@ -203,6 +210,8 @@ class Inputs:
                 value, error = view.value(name)
                 # What is not set here may be set in the play that connects, and Ansible says itself what is missing.
                 wrong = input_checks.form_problem(form, value) if name in view and not error else None
+                if not wrong and name in KEY_FILES and value and kind != "local":
+                    wrong = key_problem(str(value))
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
             if kind != "local":
                 address = view.value("ansible_host", host)[0] or host
