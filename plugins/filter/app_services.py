@@ -26,6 +26,7 @@ class FilterModule:
             "app_builds": app_services.builds,
             "app_declarations": app_services.declarations,
             "app_images": app_services.images,
+            "app_jobs": app_services.jobs,
             "app_mistakes": app_mistakes,
             "app_ports": app_services.published_ports,
             "app_public_paths": app_services.public_paths,

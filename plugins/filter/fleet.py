@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.module_utils.release import images_that_run, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, images_that_run, service_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import services
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
@@ -112,7 +112,7 @@ def slot_containers(
     except_services: t.Collection[str] = (),
     running: bool | None = None,
 ) -> list[str]:
-    """Return the names of a slot's containers on a host.
+    """Return the names of a slot's containers on a host, without those of jobs, which never start.
 
     Args:
         containers: the stack's containers on the host, as ``host_state`` lists them.
@@ -125,6 +125,7 @@ def slot_containers(
         name
         for name, container in containers.items()
         if container["owner"] == f"app-{slot}"
+        and JOB_LABEL not in container["labels"]
         and service_of(container) not in except_services
         and (not services or service_of(container) in services)
         and running in (None, container["running"])

@@ -59,8 +59,12 @@ FIELDS: dict[str, t.Any] = {
     "converge": {},
     "judged_inputs": [],
     "one_shot": False,
+    "container": "running",
     "hardening_exceptions": [],
 }
+#: A declaration's container runs; is created and never started, for the runs of a job to be copies of it; or is none, for files alone.
+CONTAINERS = ("running", "created", "none")
+WITHOUT_CONTAINER = {"image": "", "memory_mb": 0, "cpus": 0}
 #: Defaults of the house that a declaration may do without, if it says why.
 EXEMPTIBLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
@@ -89,7 +93,7 @@ def normalize(declared: Declaration) -> Declaration:
     if unknown:
         raise DeclarationError(f"service {name}: unknown field {', '.join(unknown)}; known are {', '.join(FIELDS)}")
     full: Declaration = {}
-    for field, default in FIELDS.items():
+    for field, default in {**FIELDS, **(WITHOUT_CONTAINER if declared.get("container") == "none" else {})}.items():
         value = declared.get(field, default)
         if value is None or (default is None and value == ""):
             raise DeclarationError(f"service {name}: field {field} is missing")
@@ -105,9 +109,20 @@ def normalize(declared: Declaration) -> Declaration:
     for item in full["hardening_exceptions"]:
         if item.get("what") not in EXEMPTIBLE or not item.get("why"):
             raise DeclarationError(f"service {name}: hardening_exceptions needs what (one of {', '.join(sorted(EXEMPTIBLE))}) and why")
-    if not full["healthcheck"].get("test") and not full["one_shot"]:
-        raise DeclarationError(f"service {name}: field healthcheck needs a test")
+    refuse_container(full)
     return full
+
+
+def refuse_container(service: Declaration) -> None:
+    """Refuse what no container can be.
+
+    Raises:
+        DeclarationError: it runs without a health check, or is of no known kind.
+    """
+    if service["container"] not in CONTAINERS:
+        raise DeclarationError(f"service {service['name']}: container must be one of {', '.join(CONTAINERS)}")
+    if not service["healthcheck"].get("test") and not service["one_shot"] and service["container"] == "running":
+        raise DeclarationError(f"service {service['name']}: field healthcheck needs a test")
 
 
 def fingerprint(value: t.Any, length: int = 64) -> str:
@@ -202,7 +217,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     options["memory_swap"] = options["memory"]
     options["cpus"] = round(float(service["cpus"]), 2)
     options["cpu_shares"] = int(service["cpu_shares"])
-    options["restart_policy"] = "no" if service["one_shot"] else "unless-stopped"
+    options["restart_policy"] = "no" if service["one_shot"] or service["container"] == "created" else "unless-stopped"
     options["networks"] = [
         {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})} for network in service["networks"]
     ]
@@ -549,8 +564,9 @@ def plan_service(
     """
     service = normalize(declared)
     refuse_networks(service, networks)
-    options = container_options(service, stack, root, owner, state["engine"]["api_version"])
-    container, folder = options["name"], f"{root}/{stack}/{service['name']}"
+    runs, files_alone = service["container"] == "running", service["container"] == "none"
+    options = {} if files_alone else container_options(service, stack, root, owner, state["engine"]["api_version"])
+    container, folder = f"{stack}-{service['name']}", f"{root}/{stack}/{service['name']}"
     foreign_container(container, stack, state)
     refuse_volumes(service, container, stack, state, adopt)
     absent_addresses(service, state)
@@ -565,9 +581,9 @@ def plan_service(
     if moved:
         recreate, update = ["its replacement was interrupted"], []
     # Where nothing was ever deployed, a list of all its files says no more than that.
-    reasons = [f"{item['path']} {item['why']}" for item in differing if actual or item["why"] != "is missing"]
-    start = bool(actual) and not actual["running"] and not recreate
-    if not actual:
+    reasons = [f"{item['path']} {item['why']}" for item in differing if actual or files_alone or item["why"] != "is missing"]
+    start = runs and bool(actual) and not actual["running"] and not recreate
+    if not actual and not files_alone:
         reasons.append("the container does not exist")
     elif start:
         reasons.append(f"the container is {actual['status']}")
@@ -587,7 +603,7 @@ def plan_service(
     starting = bool(actual) and actual["running"] and actual["health"] == "starting"
     if starting and not reasons:
         reasons.append(STARTING)
-    replaced = not actual or bool(recreate)
+    replaced = not files_alone and (not actual or bool(recreate))
     changed_kinds = {
         service[item["kind"]].get(item["file"], {}).get("on_change", "reload")
         for item in differing
@@ -635,8 +651,8 @@ def plan_service(
         "resume": start and not update,
         "make": not service["one_shot"] and (replaced or restart or bool(update)),
         # A reload leaves the health as it is.
-        "wait": not service["one_shot"] and (replaced or start or restart or failing or starting),
-        "pull": normal_reference(options["image"]) not in state["images"],
+        "wait": runs and not service["one_shot"] and (replaced or start or restart or failing or starting),
+        "pull": not files_alone and normal_reference(options["image"]) not in state["images"],
         "files": bool(differing) or reload or replaced or interrupted or bool(foreign_volumes),
         "reload": reload,
         "converge": converge,
@@ -652,9 +668,10 @@ def plan_service(
         "ready_command": service["converge"].get("ready", []),
         "apply_command": service["converge"].get("apply", []),
         "options": options,
+        "starts": runs,
         "user": str(service["user"]),
-        "image": options["image"],
-        "non_root": "non_root" not in {item["what"] for item in service["hardening_exceptions"]},
+        "image": str(service["image"]),
+        "non_root": not files_alone and "non_root" not in {item["what"] for item in service["hardening_exceptions"]},
         "networks": [
             {"name": f"{stack}-{name}", **networks[name]} for name in service["networks"] if f"{stack}-{name}" not in state["networks"]
         ],

@@ -13,6 +13,8 @@ import json
 import typing as t
 
 SLOTS = ("blue", "green")
+#: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
+JOB_LABEL = "slipway.job"
 
 Record = dict[str, t.Any]
 

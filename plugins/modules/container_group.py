@@ -77,7 +77,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.release import service_of
+from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, service_of
 
 
 def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
@@ -99,6 +99,9 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
         if labels.get("slipway.stack") != options["stack"] or labels.get("slipway.owner") not in options["owner"]:
             continue
         if options["version"] and labels.get("slipway.version") != options["version"]:
+            continue
+        # A job's container is there to be copied.
+        if options["state"] == "started" and labels.get(JOB_LABEL):
             continue
         service = service_of({"labels": labels})
         if service in options["except_services"] or (options["services"] and service not in options["services"]):

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The services of a product, as an inventory describes them in app_services, and what follows from them for hosts, balancers and releases.
 
-roles/app/meta/argument_specs.yml, entry point service, says what a service may have. A service with a port is a web service, one without a
-worker.
+roles/app/meta/argument_specs.yml, entry point service, says what a service may have. A service with a port is a web service, one with a
+schedule a job, and any other a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
-from ansible_collections.slipway.stack.plugins.module_utils.release import canary_weights
+from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
 SPECIFICATION = Path(__file__).resolve().parents[2] / "roles/app/meta/argument_specs.yml"
@@ -32,6 +32,12 @@ KILLED_AFTER_SECONDS = 10
 SLOT_PORT_OFFSET = 100
 #: Keys whose values only the engine can judge.
 JUDGED = ("entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpus", "pids")
+#: Keys of jobs alone, and keys that a job cannot have.
+JOB_KEYS = ("concurrency", "deadline_seconds")
+NOT_OF_JOBS = (
+    *("port", "routes", "publish_port", "health_path", "healthcheck", "start_seconds", "ready_path", "version_path", "version_field"),
+    *("retire", "migrate"),
+)
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
 #: Seconds that a migration may take where it does not say.
@@ -82,8 +88,8 @@ class Service(Mapping[str, Any]):
 
     @property
     def port(self) -> int:
-        """The port on which it listens in its container; 0 for a worker."""
-        return int(self["port"] or 0)
+        """The port on which a web service listens in its container; 0 for any other."""
+        return 0 if self.schedule else int(self["port"] or 0)
 
     @property
     def replicas(self) -> int:
@@ -96,9 +102,24 @@ class Service(Mapping[str, Any]):
         return [dict(route) for route in self["routes"]]
 
     @property
+    def schedule(self) -> list[str]:
+        """When a job runs; empty for any other service."""
+        value = self["schedule"]
+        return [value] if isinstance(value, str) else list(value)
+
+    @property
+    def kind(self) -> str:
+        """What it is: a web service, a worker or a job."""
+        return "job" if self.schedule else "web service" if self.port else "worker"
+
+    def sets(self, key: str) -> bool:
+        """Return whether a key has a value of its own, and not one that all services share."""
+        return any(part.get(key) is not None for part in self._parts[1:])
+
+    @property
     def lasts(self) -> bool:
         """Whether it runs on until the next release, for open pages that ask for files of their own version."""
-        return self["retire"] == "next"
+        return self["retire"] == "next" and not self.schedule
 
     def published_port(self, slot: str, number: int, offset: int) -> int:
         """Return the port on which the host publishes one of its containers."""
@@ -146,7 +167,11 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
         "pids": service["pids"],
         "stop_signal": service["stop_signal"],
         "stop_timeout": int(service["grace_seconds"]) + KILLED_AFTER_SECONDS,
-        "labels": {"slipway.slot": settings["slot"], **({"slipway.version": settings["version"]} if settings["version"] else {})},
+        "labels": {
+            "slipway.slot": settings["slot"],
+            **({"slipway.version": settings["version"]} if settings["version"] else {}),
+            **({JOB_LABEL: service.name} if service.kind == "job" else {}),
+        },
         "hardening_exceptions": service["hardening_exceptions"],
         "judged_inputs": [f"app_services.{service.name}.{key}" for key in JUDGED],
     }
@@ -160,7 +185,7 @@ def declarations(product: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
         settings: slot, version, publish_address, slot_port_offset, host_header, start_script, migrate, and host, what was read of it.
     """
     found = services(product)
-    number_of_containers = sum(service.replicas for service in found.values())
+    number_of_containers = sum(service.replicas for service in found.values() if service.kind != "job") or 1
     common = {name: common_declaration(service, settings, number_of_containers) for name, service in found.items()}
     migrations = migration_declarations(found, common, settings) if settings["migrate"] else []
     return migrations + [
@@ -204,10 +229,12 @@ def health_test(service: Service, host_header: str) -> list[str]:
 def service_declaration(service: Service, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the containers of a service have, and its migration has not."""
     secrets, variables = secret_files(service, service["secrets"])
+    declared = {"command": service["command"], "environment": {**service["environment"], **variables}, "secrets": secrets}
+    if service.kind == "job":
+        # Each run has a copy of it, made by role jobs.
+        return {**declared, "container": "created", "healthcheck": {"test": ["NONE"]}}
     return {
-        "command": service["command"],
-        "environment": {**service["environment"], **variables},
-        "secrets": secrets,
+        **declared,
         "healthcheck": {"test": health_test(service, settings["host_header"]), "start_period": service["start_seconds"]},
         "healthy_timeout": service["start_seconds"],
     }
@@ -439,9 +466,9 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
     return {
         "lasting": [name for name, service in found.items() if service.lasts],
         "web": [name for name, service in found.items() if service.port and not service.lasts],
-        "workers": [name for name, service in found.items() if not service.port],
-        "first": [name for name, service in found.items() if not service.port and service["retire"] == "before"],
-        "drained": [name for name, service in found.items() if not service.port and service["retire"] == "drain"],
+        "workers": [name for name, service in found.items() if service.kind == "worker"],
+        "first": [name for name, service in found.items() if service.kind == "worker" and service["retire"] == "before"],
+        "drained": [name for name, service in found.items() if service.kind == "worker" and service["retire"] == "drain"],
         "checked": {
             f"{stack}-{container}": {
                 "port": service.port,
@@ -450,10 +477,20 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
                 "version_field": service["version_field"],
             }
             for service in found.values()
+            if service.kind != "job"
             for container in service.containers(slot)
         },
         "start_seconds": max((int(service["start_seconds"]) for service in found.values()), default=0),
         "migrates": bool(migrating(found)),
+    }
+
+
+def jobs(product: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return when and how each job of a product runs."""
+    return {
+        name: {"schedule": service.schedule, "concurrency": service["concurrency"], "deadline_seconds": int(service["deadline_seconds"])}
+        for name, service in services(product).items()
+        if service.kind == "job"
     }
 
 
@@ -530,19 +567,38 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
     return problems
 
 
+def unclaimed_jobs(product: Mapping[str, Any], hosts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the jobs that several hosts would run, each with what to do."""
+    if len(hosts) < 2:
+        return []
+    text = f"makes it a job, and each of {', '.join(hosts)} would run it: leave one host in group app, or remove it"
+    return [(f"app_services.{name}.schedule", text) for name in jobs(product)]
+
+
 def service_mistakes(service: Service) -> list[str]:
     """Return what is wrong with one service."""
     problems = []
     if not service["image"]:
         problems.append("has no image: add the key image, as shop/api:{{ app_version }}")
-    if service.routes and not service.port:
-        problems.append("has routes and no port: add the port that it listens on, or remove the routes of a worker")
     double = sorted(set(service["environment"]) & set(service["secrets"]))
     if double:
         problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
-    kind, choices = ("a web service", ("drain", "next")) if service.port else ("a worker", ("before", "drain", "after"))
+    if service.kind == "job":
+        return problems + job_mistakes(service)
+    problems += [f"has {key}, which only a job has: add a schedule, or remove it" for key in JOB_KEYS if service.sets(key)]
+    if service.routes and not service.port:
+        problems.append("has routes and no port: add the port that it listens on, or remove the routes of a worker")
+    choices = ("drain", "next") if service.port else ("before", "drain", "after")
     if service["retire"] not in choices:
-        problems.append(f"has retire: {service['retire']}, which {kind} cannot have: set {' or '.join(choices)}")
+        problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
         problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
+    return problems
+
+
+def job_mistakes(service: Service) -> list[str]:
+    """Return what a job has that a job cannot have."""
+    problems = [f"has a schedule and {key}, which a job cannot have: remove one of them" for key in NOT_OF_JOBS if service.sets(key)]
+    if service.replicas != 1:
+        problems.append(f"has replicas: {service.replicas}, and a job runs once for each time of its schedule: set replicas: 1")
     return problems

@@ -9,10 +9,12 @@ roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml 
     app_release_batch: count 1..1000
     app_publish_address: address or empty
     backup_schedule: calendar or never
+    schedule: {list: calendar, single: true}
     registry_login: {fields: {username: words, password: secret_text}, required: [username]}
     nginx_security_headers: {map: {keys: header_name, values: header_value}}
 
-A form is written as ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. Types, booleans and choices
+A form is written as ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. A ``single`` member of a list
+may stand for the list. Types, booleans and choices
 are the argument specification's. No Ansible in here.
 """
 
@@ -531,6 +533,8 @@ class Form:
     keys: Form | None = None
     fields: Mapping[str, Form] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    #: Whether a member that is a string may stand for a list of it.
+    single: bool = False
 
     @property
     def sentence(self) -> str:
@@ -559,10 +563,10 @@ def parsed(declared: Any) -> Form:
     """
     if isinstance(declared, str):
         return _parsed_text(declared)
-    if not isinstance(declared, Mapping) or not set(declared) <= {"list", "map", "fields", "required"} or not declared:
+    if not isinstance(declared, Mapping) or not set(declared) <= {"list", "single", "map", "fields", "required"} or not declared:
         raise ValueError(f"{declared!r} is not the form of an input")
     if "list" in declared:
-        return Form("list", members=parsed(declared["list"]))
+        return Form("list", members=parsed(declared["list"]), single=bool(declared.get("single")))
     if "map" in declared:
         return Form("map", keys=parsed(declared["map"]["keys"]), members=parsed(declared["map"]["values"]))
     return Form(
@@ -610,8 +614,10 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
         key: The name in the dictionary that holds it.
     """
     if form.kind == "list":
-        if not isinstance(value, (list, tuple)):
-            yield Wrong(path, value, "must be a list")
+        if form.single and isinstance(value, str):
+            yield from problems(form.members, value, changed, path, key)  # type: ignore[arg-type]
+        elif not isinstance(value, (list, tuple)):
+            yield Wrong(path, value, "must be a list" + (" or a string" if form.single else ""))
         else:
             for number, member in enumerate(value):
                 yield from problems(form.members, member, changed, f"{path}[{number}]")  # type: ignore[arg-type]

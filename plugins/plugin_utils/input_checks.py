@@ -211,9 +211,10 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     if product["app_services"] is None:
         return []
     offset = get("app_slot_port_offset")
-    return app_services.mistakes(
+    found = app_services.mistakes(
         product, get("app_publish_address") or "", app_services.SLOT_PORT_OFFSET if offset is None else int(offset)
     )
+    return found + app_services.unclaimed_jobs(product, get("release_app_hosts") or [])
 
 
 def check_names(get: Get) -> list[tuple[str, str]]:

@@ -148,6 +148,7 @@ def test_an_image_that_services_share_is_built_once() -> None:
         ({"routes": [{"path": "/health"}]}, "app_services.api has a route /health, on which nginx itself answers"),
         ({"replicas": 101}, "app_services.api.replicas is 101, more than app_slot_port_offset (100)"),
         ({"migrate": {"command": ["a"]}}, "app_services has a migration in api and mailer"),
+        ({"concurrency": "allow"}, "app_services.api has concurrency, which only a job has: add a schedule"),
     ],
 )
 def test_services_that_contradict_each_other_are_named(service: dict[str, Any], said: str) -> None:
@@ -156,6 +157,50 @@ def test_services_that_contradict_each_other_are_named(service: dict[str, Any], 
     product = {"app_services": {**described, "api": {**described["api"], **service}, "mailer": mailer}}
     problems = app_services.mistakes(product, "10.0.0.1")
     assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"port": 8000}, "app_services.cleanup has a schedule and port, which a job cannot have"),
+        ({"routes": [{"path": "/x"}]}, "app_services.cleanup has a schedule and routes, which a job cannot have"),
+        ({"replicas": 2}, "app_services.cleanup has replicas: 2, and a job runs once"),
+        ({"migrate": {"command": ["a"]}}, "app_services.cleanup has a schedule and migrate, which a job cannot have"),
+        ({"image": None}, "app_services.cleanup has no image"),
+    ],
+)
+def test_a_job_is_refused_what_it_cannot_have(more: dict[str, Any], said: str) -> None:
+    product = {"app_services": {**PRODUCT["app_services"], "cleanup": {"image": "shop/tools:1", "schedule": "daily", **more}}}
+    problems = app_services.mistakes(product)
+    assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
+
+
+def test_a_job_of_several_hosts_is_refused() -> None:
+    product = {"app_services": {"cleanup": {"image": "shop/tools:1", "schedule": "daily"}}}
+    assert [where for where, _text in app_services.unclaimed_jobs(product, ["app1", "app2"])] == ["app_services.cleanup.schedule"]
+    assert app_services.unclaimed_jobs(product, ["app1"]) == []
+    assert app_services.unclaimed_jobs(PRODUCT, ["app1", "app2"]) == []
+
+
+def test_a_release_does_not_wait_for_a_job() -> None:
+    """Values that all services share, such as a port, do not make it a web service."""
+    job = {"image": "shop/tools:1", "schedule": ["Mon 03:00", "daily"], "deadline_seconds": 60}
+    product = {"app_services": {**PRODUCT["app_services"], "cleanup": job}, "app_defaults": {"retire": "drain"}}
+    assert app_services.mistakes(product) == []
+    assert app_services.summary(product, "shop", "blue") == app_services.summary(PRODUCT, "shop", "blue")
+    assert app_services.published_ports(product, "10.0.0.2", []) == app_services.published_ports(PRODUCT, "10.0.0.2", [])
+    assert app_services.jobs(product) == {"cleanup": {"schedule": ["Mon 03:00", "daily"], "concurrency": "forbid", "deadline_seconds": 60}}
+    settings = {
+        "slot": "blue", "version": "1", "publish_address": "", "slot_port_offset": 100, "host_header": "", "start_script": "",
+        "migrate": False, "host": {"memory_mb": 8000, "cores": 2},
+    }  # fmt: skip
+    declared = app_services.declarations(product, settings)
+    assert declared[:-1] == app_services.declarations(PRODUCT, settings), "it takes no memory of the others"
+    assert (declared[-1]["name"], declared[-1]["container"], declared[-1]["labels"]["slipway.job"]) == (
+        "cleanup-blue-1",
+        "created",
+        "cleanup",
+    )
 
 
 def test_overrides_of_no_service_and_a_product_without_one_are_refused() -> None:

@@ -92,17 +92,16 @@ def state_of(timers: list[str], loaded: str) -> dict[str, Any]:
 
 def test_timers_are_set_when_they_differ_and_only_then() -> None:
     def differs(state: dict[str, Any], **inputs: Any) -> bool:
-        return bool(variable("__backup_timers_differ", container_service_host_state=state, **inputs))
+        return bool(variable("__backup_timer_plan", container_service_host_state=state, **inputs)["differs"])
 
-    loaded = str(variable("__backup_units_digest"))
+    loaded = str(variable("__backup_timer_plan", container_service_host_state=state_of([], ""))["units"])
     assert not differs(state_of(["backup"], loaded))
     assert differs(state_of(["backup"], "")), "systemd has not loaded them yet"
     assert differs(state_of([], loaded)), "someone has disabled it"
     assert differs(state_of(["backup"], loaded), backup_schedule_jitter=60)
     other = state_of(["backup", "drill"], loaded)
     assert differs(other), "a timer that is not wanted any more"
-    stale = variable("__backup_stale_timers", container_service_host_state=other)
-    assert list(stale) == ["slipway-shop-drill"]
+    assert variable("__backup_timer_plan", container_service_host_state=other)["stale"] == ["slipway-shop-drill.timer"]
 
 
 def test_the_offsite_volume_is_mounted_where_one_is_named() -> None:

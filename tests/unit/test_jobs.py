@@ -1,0 +1,181 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The program that runs a product's jobs: for which moment, on which host, and from which container."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
+from ansible_collections.slipway.stack.plugins.module_utils import container_copy
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "roles/jobs/files"))
+
+import claims
+import slipway_jobs
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+
+
+def seconds(text: str) -> int:
+    """Return a time in UTC as seconds since 1970."""
+    return int(datetime.fromisoformat(f"{text}+00:00").timestamp())
+
+
+@needs_systemd
+@pytest.mark.parametrize(
+    ("calendars", "now", "moment"),
+    [
+        (["*-*-* 03:00:00 UTC"], "2026-03-01 03:00:00", "2026-03-01 03:00:00"),
+        (["*-*-* 03:00:00 UTC"], "2026-03-01 02:59:59", "2026-02-28 03:00:00"),
+        (["*-*-* *:*:00 UTC"], "2026-03-01 12:34:56", "2026-03-01 12:34:00"),
+        (["*-*-* *:*:* UTC"], "2026-03-01 12:34:56", "2026-03-01 12:34:56"),
+        (["Mon *-*-* 06:30:00 UTC", "*-*-15 00:00:00 UTC"], "2026-03-17 00:00:00", "2026-03-16 06:30:00"),
+        # Many times in one window, the last of which is not among the first that systemd names.
+        (["*-*-* 10..11:*:00 UTC"], "2026-03-01 23:00:00", "2026-03-01 11:59:00"),
+        (["2024-02-29 00:00:00 UTC"], "2026-03-01 00:00:00", "2024-02-29 00:00:00"),
+        (["2030-01-01 00:00:00 UTC"], "2026-03-01 00:00:00", None),
+        (["*-*-* 03:00:00 Europe/Berlin"], "2026-07-01 12:00:00", "2026-07-01 01:00:00"),
+    ],
+)
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_the_moment_is_the_last_time_of_the_calendar(
+    monkeypatch: pytest.MonkeyPatch, calendars: list[str], now: str, moment: str | None, zone: str
+) -> None:
+    """Whatever the time zone of the host, and however long ago."""
+    monkeypatch.setenv("TZ", zone)
+    assert slipway_jobs.last_moment(calendars, seconds(now) + 0.5) == (seconds(moment) if moment else None)
+
+
+class Host:
+    """The claims as one host sees them, at a time of the test's."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.claims = claims.Claims({"host": name}, folder)
+
+    def claim(self, moment: int, concurrency: str = "forbid") -> str:
+        return self.claims.claim("cleanup", moment, concurrency)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> list[Host]:
+    """Two programs with the same claims."""
+    return [Host("app1", tmp_path), Host("app2", tmp_path)]
+
+
+def test_a_moment_is_claimed_once_by_programs_that_start_together(hosts: list[Host]) -> None:
+    answers: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def attempt(host: Host) -> None:
+        barrier.wait()
+        answers.append(host.claim(1000))
+
+    threads = [threading.Thread(target=attempt, args=(hosts[number % 2],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == sorted([claims.CLAIMED] + [claims.TAKEN] * 7)
+
+
+def test_a_moment_is_not_run_again_however_the_run_ended(hosts: list[Host]) -> None:
+    assert hosts[0].claim(1000) == claims.CLAIMED
+    hosts[0].claims.end("cleanup", 1000, "failed")
+    assert hosts[1].claim(1000) == claims.TAKEN
+    assert hosts[1].claim(1060) == claims.CLAIMED
+    assert hosts[0].claims.claim("other", 1000, "forbid") == claims.CLAIMED, "of another job"
+
+
+@pytest.mark.parametrize(("concurrency", "answer"), [("forbid", claims.BUSY), ("allow", claims.CLAIMED), ("replace", claims.CLAIMED)])
+def test_a_run_that_has_not_ended_counts_as_the_job_says(hosts: list[Host], concurrency: str, answer: str) -> None:
+    first, second = hosts
+    assert first.claim(1000, concurrency) == claims.CLAIMED
+    assert second.claim(1060, concurrency) == answer
+    assert first.claims.is_replaced("cleanup", 1000) is (concurrency == "replace")
+    assert first.claim(1060, concurrency) == claims.TAKEN, "what was left out is not made up for"
+    assert second.claims.others_run("cleanup", 1060) is True
+    first.claims.end("cleanup", 1000, "succeeded")
+    assert second.claims.others_run("cleanup", 1060) is False
+
+
+def test_a_run_without_signs_of_life_does_not_prevent_the_next(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hosts[0].claim(1000) == claims.CLAIMED
+    monkeypatch.setattr(claims, "LEASE_SECONDS", -1)
+    assert hosts[1].claim(1060) == claims.CLAIMED
+    assert hosts[1].claim(1000) == claims.TAKEN, "its own moment stays its own"
+
+
+def test_a_copy_has_the_options_of_its_container_and_nothing_that_outlives_it() -> None:
+    inspected: dict[str, Any] = {
+        "Image": "sha256:1",
+        "Config": {"User": "10001", "Env": ["A=1"], "Entrypoint": ["run"], "Cmd": ["serve"], "StopSignal": "SIGINT", "StopTimeout": 40},
+        "HostConfig": {
+            "Memory": 5, "CapDrop": ["ALL"], "ReadonlyRootfs": True, "RestartPolicy": {"Name": "unless-stopped"},
+            "PortBindings": {"80/tcp": [{"HostPort": "80"}]},
+        },
+        "NetworkSettings": {"Networks": {"shop-backend": {"Aliases": ["api"]}, "shop-database": {}}},
+    }  # fmt: skip
+    body = container_copy.body_of(inspected, ["data:/data:rw"], {"a": "b"}, ["migrate", "--fake"])
+    assert body["Image"] == "sha256:1"
+    assert (body["Entrypoint"], body["Cmd"]) == (["run"], ["migrate", "--fake"])
+    host = body["HostConfig"]
+    assert (host["Memory"], host["CapDrop"], host["ReadonlyRootfs"], host["Binds"]) == (5, ["ALL"], True, ["data:/data:rw"])
+    assert (host["RestartPolicy"]["Name"], host["PortBindings"], host["NetworkMode"]) == ("no", {}, "shop-backend")
+    assert body["NetworkingConfig"] == {"EndpointsConfig": {"shop-backend": {}}}, "under no name of the service"
+    assert container_copy.body_of(inspected, [], {})["Cmd"] == ["serve"]
+
+
+def test_a_copy_reads_files_of_its_own(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "KEY").write_text("old")
+    (secrets / "KEY").chmod(0o400)
+    (secrets / "current").symlink_to("KEY")
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    binds = container_copy.copied_binds([f"{secrets}:/run/secrets:ro", "data:/data:rw,nocopy"], str(copies))
+    assert binds == [f"{copies}/secrets:/run/secrets:ro", "data:/data:rw,nocopy"]
+    (secrets / "KEY").unlink()
+    (secrets / "KEY").write_text("new")
+    assert (copies / "secrets/current").read_text() == "old"
+    assert (copies / "secrets/KEY").stat().st_mode & 0o777 == 0o400
+
+
+UNITS = {
+    "/etc/systemd/system/slipway-shop-job.a.timer": {"content": "x"},
+    "/etc/systemd/system/slipway-shop-job.a.service": {"content": "y"},
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, {"stale": [], "differs": True}),
+        ({"wanted": {}, "record": {"link": "digest"}}, {"stale": [], "differs": False}),
+        ({"record": {"link": "digest"}}, {"stale": [], "differs": True}),
+        ({"wanted": {}, "record": {"link": "another"}}, {"stale": [], "differs": True}),
+        ({"wanted": {}, "record": {"link": "digest"}, "b.timer": {}}, {"stale": ["slipway-shop-job.b.timer"], "differs": True}),
+    ],
+)
+def test_timers_are_loaded_when_they_differ(files: dict[str, Any], expected: dict[str, Any]) -> None:
+    pattern, record = r"slipway-shop-job[.][a-z]+", "/etc/slipway/shop/jobs/timers"
+    digest = timer_plan({}, UNITS, pattern, record)["units"]
+    places = {
+        "wanted": "/etc/systemd/system/timers.target.wants/slipway-shop-job.a.timer", "record": record,
+        "b.timer": "/etc/systemd/system/slipway-shop-job.b.timer",
+    }  # fmt: skip
+    there = {places[name]: {"link": digest} if item.get("link") == "digest" else item for name, item in files.items()}
+    found = timer_plan(there | {path: {} for path in UNITS}, UNITS, pattern, record)
+    assert {key: found[key] for key in expected} == expected
+    assert found["timers"] == ["slipway-shop-job.a.timer"]
+    assert timer_plan({}, {}, pattern, record)["differs"] is False
