@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import __main__ as program
-from slipway_backup import common, offsite, points, postgres, redis, report, restore, run, serve
+from slipway_backup import common, offsite, pace, points, postgres, redis, report, restore, run, serve
 
 RETENTION = {"days": 3, "weeks": 2, "months": 2}
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -359,21 +360,29 @@ def test_a_copy_goes_off_site_at_full_speed_where_the_database_is_away(config: c
 READER = "import time\nfile = open('/dev/zero', 'rb')\nfor _ in range({}): file.read(10**6), time.sleep(0.01)\nprint('read')"
 
 
-def test_a_program_reads_no_faster_than_it_is_let():
-    began = time.monotonic()
-    done = common.execute([sys.executable, "-c", READER.format(40)], "read", rate=2 * 10**7)
+def test_a_program_ahead_of_its_rate_is_stopped_and_continued(monkeypatch: pytest.MonkeyPatch):
+    sent: list[int] = []
+    send, rest = signal.pidfd_send_signal, pace.rest
+    monkeypatch.setattr(pace.signal, "pidfd_send_signal", lambda child, number: (sent.append(number), send(child, number)))
+    # As if no time passed: whatever it reads is ahead.
+    monkeypatch.setattr(pace, "rest", lambda read, _seconds, rate: rest(read, 0, rate))
+    done = common.execute([sys.executable, "-c", READER.format(40)], "read", rate=10**9)
     assert done.stdout == "read\n"
-    # 40 MB at 20 MB/s, less what it read since it was last looked at.
-    assert time.monotonic() - began > 1.5
+    assert sent
+    assert sent == [signal.SIGSTOP, signal.SIGCONT] * (len(sent) // 2)
+
+
+@pytest.mark.parametrize(("read", "seconds", "pause"), [(40, 1, 1.0), (30, 1, 0.5), (20, 1, 0), (10, 1, 0), (900, 1, pace.STOP_SECONDS)])
+def test_a_pause_lasts_as_long_as_a_program_is_ahead(read: int, seconds: float, pause: float):
+    assert pace.rest(read, seconds, 20) == pause
 
 
 def test_a_throttled_program_is_reported_and_stopped_as_any_other():
     with pytest.raises(common.StepError, match=r"read: .* ended with 3: no"):
         common.execute([sys.executable, "-c", "import sys; sys.exit(print('no', file=sys.stderr) or 3)"], "read", rate=1)
-    began = time.monotonic()
+    # At this rate it would not come to its end.
     with pytest.raises(common.StepError, match=r"read: .* was stopped after 0\.5 s"):
         common.execute([sys.executable, "-c", READER.format(1000)], "read", rate=1, timeout=0.5)
-    assert time.monotonic() - began < 5
 
 
 def test_a_throttled_program_ends_with_a_run_that_is_killed():
