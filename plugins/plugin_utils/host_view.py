@@ -84,6 +84,11 @@ def playbook_forms() -> dict[str, dict[str, Form]]:
     return {playbook: {name: parsed(form) for name, form in names.items()} for playbook, names in plain_yaml(FORMS)["playbooks"].items()}
 
 
+def inputs_of_playbooks() -> dict[str, set[str]]:
+    """Return, for each playbook, the inputs of roles that it alone reads."""
+    return {playbook: set(names) for playbook, names in plain_yaml(FORMS)["inputs_of_playbooks"].items()}
+
+
 def renamed_variables() -> dict[str, str]:
     """Return what takes the place of variables that earlier versions had."""
     return dict(plain_yaml(FORMS)["renamed"])

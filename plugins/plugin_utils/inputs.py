@@ -22,6 +22,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, p
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
     RoleFiles,
+    inputs_of_playbooks,
     names_used,
     place_of,
     playbook_forms,
@@ -145,10 +146,12 @@ class Inputs:
         """Return what is wrong with the names of variables, those given with -e too."""
         by_prefix = self._files.known_names()
         known = KnownNames({name for names in by_prefix.values() for name in names} | set(self._shared))
-        arguments = {playbook: set(names) for playbook, names in self._playbooks.items()}
+        inputs = inputs_of_playbooks()
+        arguments = {playbook: {*names, *inputs.get(playbook, ())} for playbook, names in self._playbooks.items()}
+        everywhere = KnownNames(known.all.difference(*inputs.values()))
         own = arguments.get(self._given.playbook, set())
         problems = [Problem("", text) for text in command_line_problems(self._given.texts)]
-        wrong_arguments = argument_problems(self._given.variables, self._given.playbook, arguments, known, self._is_used)
+        wrong_arguments = argument_problems(self._given.variables, self._given.playbook, arguments, everywhere, self._is_used)
         problems += [Problem("", text) for text in wrong_arguments]
         reported = {text.partition(" ")[0] for text in wrong_arguments} | own
         seen: dict[str, str] = {}

@@ -11,8 +11,9 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import forms
 from conftest import ROOT
 
 ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
-PLAYBOOKS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())["playbooks"]
-SHARED = yaml.safe_load((ROOT / "meta/forms.yml").read_text())["shared"]
+FORMS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())
+PLAYBOOKS = FORMS["playbooks"]
+SHARED = FORMS["shared"]
 # The version that an image's name may hold, where a product is released by versions.
 EMPTY_BY_DEFAULT = {"app_version", "nginx_hsts", "backup_offsite_known_hosts", "image_no_proxy", "nginx_server_extra"}
 
@@ -73,6 +74,7 @@ def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
     assert set(ours) - inputs <= set(SHARED)
     for declaration in [*SHARED.values(), *(form for names in PLAYBOOKS.values() for form in names.values())]:
         forms.parsed(declaration)
+    assert inputs.issuperset(name for names in FORMS["inputs_of_playbooks"].values() for name in names)
     # rollback.yml is deploy.yml with another direction.
     assert set(PLAYBOOKS) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
 

@@ -430,6 +430,8 @@ def test_several_hosts_need_addresses(judged: Judge):
         (Given("restore", variables={"target_time": "yesterday"}), "target_time is 'yesterday', must be a date and time"),
         (Given("restore", variables={"stores": "mysql"}), "stores is 'mysql', must be a list of stores"),
         (Given("restore", variables={"store": "redis"}), "store is not a variable of Slipway (did you mean stores?)"),
+        (Given("site", variables={"restore_undo": True}), "restore_undo is an argument of restore.yml, not of site.yml"),
+        (Given("backup", variables={"restore_point": "latest"}), "restore_point is an argument of restore.yml, not of backup.yml"),
         (Given("backup", variables={"point": "latest"}), "point is an argument of drill.yml and restore.yml, not of backup.yml"),
         (Given("maintenance", variables={"state": "of"}), "state is 'of', must be true or false"),
         (Given("maintenance", variables={"State": "on"}), "State is not a variable of Slipway (did you mean state?)"),

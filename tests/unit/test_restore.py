@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.restore import Asked, Decision, HostPlan, RestoreError, decide, host_plan
-from conftest import ROOT, Run
+from conftest import Run
 
 KNOWN = ["postgres", "redis", "chroma", "volumes"]
 MOMENT = "2026-11-23T02:15:00+00:00"
@@ -145,12 +144,53 @@ def test_the_playbook_refuses_before_it_asks_a_host(play: Run, checkout: Path):
         assert "unreachable=0" in run.stdout
 
 
-def test_the_lock_is_released_whatever_keeps_the_data_from_being_exchanged():
+NO_TASKS = {"ansible.builtin.meta": "noop"}
+STOP: dict[str, Any] = {
+    "restore_stack": "s",
+    "restore_plan": {"mode": "replace", "in_place": True},
+    "restore_data_hosts": ["one"],
+    "restore_product_hosts": ["one", "two"],
+    "restore_backup_host": "two",
+    "release_app_hosts": [],
+    "release_balancer_hosts": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        (
+            "restore/offer",
+            "one: no port. No data was exchanged, and the product is out of service: run the same command again, or site.yml",
+        ),
+        ("restore/mark", "one: no port. No data was exchanged"),
+        # The product goes on serving.
+        ("release/hold", "msg: no port"),
+    ],
+)
+def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checkout: Path, failing: str, said: str):
     """From then on the mark guards the data; a lock that stays would keep others away for nothing."""
-    (block,) = [task for task in yaml.safe_load((ROOT / "roles/restore/tasks/stop.yml").read_text()) if "always" in task]
-    held, (release,) = block["block"], block["always"]
-    assert held[0]["ansible.builtin.include_role"]["tasks_from"] == "hold.yml"
-    assert release["ansible.builtin.include_role"]["tasks_from"] == "let_go.yml"
-    (stopped,) = held[1:]
-    assert [task["ansible.builtin.include_tasks"] for task in stopped["block"][-2:]] == ["offer.yml", "mark.yml"]
-    assert "run the same command again, or site.yml" in " ".join(stopped["rescue"][0]["ansible.builtin.fail"]["msg"].split())
+    lock = checkout / "lock"
+    steps = {
+        "container_service/read": NO_TASKS,
+        "release/plan": NO_TASKS,
+        "release/hold": {"ansible.builtin.file": {"path": str(lock), "state": "touch"}, "run_once": True},
+        "restore/offer": NO_TASKS,
+        "restore/mark": NO_TASKS,
+        "release/let_go": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
+    }
+    for step, task in steps.items():
+        fault = [{"ansible.builtin.fail": {"msg": "no port"}, "when": "inventory_hostname == 'one'"}] if step == failing else []
+        role, file = step.split("/")
+        (checkout / f"roles/{role}/tasks/{file}.yml").write_text(json.dumps([task, *fault]))
+    include = {"name": "slipway.stack.restore", "tasks_from": "stop.yml", "rolespec_validate": False}
+    tasks = [{"name": "Stop", "ansible.builtin.include_role": include}]
+    (checkout / "playbooks/stop.yml").write_text(
+        json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": STOP, "tasks": tasks}])
+    )
+    run = play("stop")
+    shown = " ".join(run.stdout.split())
+    assert run.returncode != 0
+    assert said in shown
+    assert ("out of service" in shown) == (failing != "release/hold")
+    assert not lock.exists()
