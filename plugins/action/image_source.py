@@ -59,14 +59,12 @@ def problems_of(options: dict[str, t.Any]) -> list[str]:
     if not VERSION.fullmatch(version) or version == "latest":
         problems.append(f"app_version is {version!r}: a version must have only letters, digits, dots and dashes, and must not be 'latest'")
     for service, image in sorted(options["images"].items()):
-        name = image["name"]
+        name, variable = image["name"], image.get("variable") or f"app_services.{service}.image"
         if not name.endswith(f":{version}"):
-            problems.append(
-                f"app_services.{service}.image is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'"
-            )
+            problems.append(f"{variable} is {name}, which does not end with the version: end it with ':{{{{ app_version }}}}'")
         if options["transport"] == "registry" and not images.registry_of(name):
             problems.append(
-                f"app_services.{service}.image is {name}, which has no registry to push to: begin it with the registry's host, "
+                f"{variable} is {name}, which has no registry to push to: begin it with the registry's host, "
                 "or set image_transport to ssh or hosted"
             )
     if options["transport"] == "hosted" and not options["registry_host"]:

@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils import preflight
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
@@ -62,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "states": {"type": "bool", "default": False},
                 "ports": {"type": "str", "default": ""},
                 "reach": {"type": "str", "default": ""},
+                "images": {"type": "str", "default": ""},
+                "builds": {"type": "list", "elements": "dict", "default": []},
             }
         )
         groups: dict[str, list[str]] = task_vars["groups"]
@@ -81,8 +84,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for view in views.values()
             for name in {*arguments["secrets"], *(name for name in view.raw if name.startswith("vault_"))}
         ]
+        self._to_build: dict[str, dict[str, Any]] = {}
         problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, arguments, task_vars)
-        result.update(changed=False)
+        result.update(changed=False, to_build=list(self._to_build.values()))
         if problems:
             result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), self._hidden))
         return result
@@ -146,13 +150,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
             version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}
-            problems += preflight.check_images(host, state, images, str(version), recorded)
+            built = self._note_builds(host, state, self._list(view, arguments["images"]), arguments["builds"])
+            lacking = {image: reason for image, reason in (state.get("missing_images") or {}).items() if image not in built}
+            problems += preflight.check_images(host, {**state, "missing_images": lacking}, images, str(version), recorded)
             problems += preflight.check_users(
                 host, state, images, self._user_inputs(host, view), dict(recorded or {}).get(str(version)) or {}
             )
             problems += preflight.check_nginx(host, state, images)
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems
+
+    def _note_builds(self, host: str, state: Mapping[str, Any], needed: list[Any], builds: list[dict[str, str]]) -> set[str]:
+        """Note which of the collection's own images must be built for a host, and return their names."""
+        wanted = {normal_reference(image) for image in needed}
+        found = set()
+        for build in builds:
+            name = normal_reference(build["name"])
+            if name in wanted and preflight.must_be_built(state, build["name"]):
+                self._to_build.setdefault(name, {**build, "hosts": []})["hosts"].append(host)
+                found.add(name)
+        return found
 
     def _list(self, view: HostView, variable: str) -> list[dict[str, Any]]:
         """Return the list that a variable holds for a host."""

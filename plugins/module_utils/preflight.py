@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.images import unavailable_images
+from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of, unavailable_images
 
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -562,6 +562,22 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
             Problem(host, f"port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
         )
     return problems
+
+
+def must_be_built(state: Mapping[str, Any], image: str) -> bool:
+    """Return whether a host lacks an image, and no registry is known to have it. One with a digest cannot be built.
+
+    A host whose engine is not installed yet cannot ask: an image whose name begins with no registry is then taken for one that none has.
+
+    Args:
+        state: What host_state read there.
+        image: Its name.
+    """
+    if "@" in image or normal_reference(image) in (state.get("images") or {}):
+        return False
+    if not (state.get("engine") or {}).get("available"):
+        return not registry_of(image)
+    return bool((state.get("missing_images") or {}).get(normal_reference(image)))
 
 
 def check_images(

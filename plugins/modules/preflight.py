@@ -69,6 +69,17 @@ options:
         is not up or its firewall not open for this host yet.
     type: str
     default: ""
+  images:
+    description: Name of the variable that lists the images that a host needs, with O(states).
+    type: str
+    default: ""
+  builds:
+    description:
+      - Images of the collection that are built where no registry has them, with O(states), each with C(name), C(variable) and C(folder).
+        They are not missed.
+    type: list
+    elements: dict
+    default: []
 extends_documentation_fragment:
   - slipway.stack.options.roles
   - slipway.stack.attributes.reads
@@ -99,4 +110,10 @@ EXAMPLES = r"""
   run_once: true
 """
 
-RETURN = r""" # """
+RETURN = r"""
+to_build:
+  description: Those of O(builds) that hosts lack and no registry is known to have, each with the names of these C(hosts) too.
+  returned: success
+  type: list
+  elements: dict
+"""

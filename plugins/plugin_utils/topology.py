@@ -42,6 +42,8 @@ SPEC: dict[str, Any] = {
     "roles": {"type": "list", "elements": "str", "default": []},
     # Variables that hold its image, or a list of images.
     "images": {"type": "list", "elements": "str", "default": []},
+    # Of these variables, those whose image is built where no registry has it, each with the folder of the collection that it is built from.
+    "builds": {"type": "dict", "default": {}},
     # Whether it also runs the images of all stores, as a drill does.
     "images_of_stores": {"type": "bool", "default": False},
     # What it publishes: a variable that holds a port, or a list of descriptions of ports, and the services whose hosts may connect.
@@ -93,6 +95,7 @@ class Service(NamedTuple):
     essential: bool
     roles: list[str]
     images: list[str]
+    builds: dict[str, str]
     images_of_stores: bool
     ports: list[dict[str, Any]]
     networks: list[str]
@@ -306,6 +309,16 @@ class Topology:
         if any(service.images_of_stores for service in self._on_host()):
             variables += [name for store in self._kept() if self.hosts(store.role) for name in store.images]
         return [image for name in variables for image in self._listed(name)]
+
+    def builds(self) -> list[dict[str, str]]:
+        """Return the images that are built where no registry has them: their name, the variable that holds it, and the folder."""
+        return [
+            {"name": image, "variable": variable, "folder": str(ROLES.parent / folder)}
+            for service in self._services.values()
+            if self.hosts(service.role)
+            for variable, folder in service.builds.items()
+            for image in self._listed(variable)
+        ]
 
     def secrets(self) -> list[str]:
         """Return the secrets that the stack's services need."""

@@ -161,6 +161,24 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "there", "expected"),
+    [
+        ("slipway/backup-tools:1", {"images": {"slipway/backup-tools:1": {"id": "sha256:1"}}}, False),
+        ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": ""}}, False),
+        ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": "pull access denied"}}, True),
+        ("docker.io/slipway/backup-tools", {"missing_images": {"slipway/backup-tools:latest": "pull access denied"}}, True),
+        # No engine that could ask yet.
+        ("slipway/backup-tools:1", {"engine": {"available": False}}, True),
+        ("registry.example.com/backup-tools:1", {"engine": {"available": False}}, False),
+        # Only a registry can have what a digest names.
+        ("slipway/backup-tools@sha256:1f", {"missing_images": {"slipway/backup-tools@sha256:1f": "unknown"}}, False),
+    ],
+)
+def test_an_image_of_the_collection_is_built_where_no_registry_has_it(image: str, there: dict[str, Any], expected: bool):
+    assert preflight.must_be_built({"engine": {"available": True}, **there}, image) is expected
+
+
 def test_a_version_that_is_not_available_is_named_with_all_places():
     missing = state(missing_images={"desk/backend:1.9": "pull access denied", "nginx:1.9": "unknown"})
     variables = {"desk/backend:1.9": "app_services.api.image", "nginx:1.9": "nginx_image"}
@@ -488,6 +506,17 @@ def test_a_bad_input_is_one_line_with_host_variable_and_remedy(says, cases: list
     for _, line in cases:
         found = [what for who, _, what in (said.partition(": ") for said in lines) if who in ("- hosts one, two", "- host two")]
         assert sum(what.startswith(line) for what in found) == 1, f"{line}: {lines}"
+
+
+def test_what_the_run_builds_itself_is_not_missed(says):
+    build = {"name": "tools:1", "variable": "demo_image", "folder": "/tools"}
+    asked = {"states": True, "images": "needed_images", "secrets": []}
+    facts = state(missing_images={"tools:1": "pull access denied", "other:1": "pull access denied"})
+    variables = {"needed_images": ["tools:1", "other:1"]}
+    both, unneeded = {"tools:1", "other:1"}, {**build, "name": "unneeded:1"}
+    for builds, missed in (([], both), ([build], {"other:1"}), ([unneeded], both)):
+        lines = says(variables, facts=facts, builds=builds, **asked)
+        assert {image for image in both if f"image {image} is not on the host" in " ".join(lines)} == missed
 
 
 def test_a_missing_secret_is_reported_once_with_the_command_that_makes_it(says):

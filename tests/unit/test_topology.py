@@ -102,6 +102,13 @@ def test_a_host_needs_the_images_of_its_services_and_a_backup_host_those_of_the_
     assert topology("other1").images() == []
 
 
+def test_what_is_built_where_no_registry_has_it_belongs_to_a_service_with_a_host():
+    (build,) = topology("app1").builds()
+    assert (build["name"], build["variable"]) == ("backup_image", "backup_image")
+    assert (Path(build["folder"]) / "Dockerfile").is_file()
+    assert topology("app1", backup=[]).builds() == []
+
+
 def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
     names = topology("app1").secrets()
     assert {"vault_postgres_backup_password", "vault_backup_offsite_password"} <= set(names)

@@ -45,6 +45,8 @@ class Environment:
             del hosts["all"]["children"][group]
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
         shutil.copy(of_lab / "group_vars/all/lab.yml", variables / "10_environment.yml")
+        # As on the hosts of a reader, which no registry offers it to.
+        (variables / "15_backup.yml").write_text("backup_image: slipway/backup-tools:1-built\n")
         self.url = yaml.safe_load((variables / "10_environment.yml").read_text())["slipway_public_url"]
 
     def run(self, command: str, fails: bool = False) -> str:
