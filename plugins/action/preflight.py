@@ -187,6 +187,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             values |= {
                 f"app_services.{name}.{word}": service[word]
                 for name, service in app_services.services(product).items()
+                if app_services.runs(service, view.raw["group_names"])
                 for word in words
                 if word in service and service[word] is not None
             }

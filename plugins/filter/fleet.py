@@ -14,7 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, images_that_run, service_of
-from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import services
+from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import runs, services
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 CHAIN_LENGTH = 28
@@ -155,7 +155,8 @@ def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> l
     for host in hosts:
         values = hostvars[host]
         # Services may share one. The check of its type reports what is not a list of dictionaries.
-        described = [volume for service in services(values).values() for volume in service["volumes"]]
+        running = [service for service in services(values).values() if runs(service, values["group_names"])]
+        described = [volume for service in running for volume in service["volumes"]]
         volumes = [volume for volume in described if isinstance(volume, t.Mapping) and "name" in volume]
         declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
         written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")

@@ -140,6 +140,22 @@ def services(product: Mapping[str, Any]) -> dict[str, Service]:
     return {name: Service(name, [defaults, described[name] or {}, overrides.get(name) or {}]) for name in described}
 
 
+def runs(service: Service, group_names: Iterable[str]) -> bool:
+    """Return whether a service runs on a host that is in these groups of the inventory."""
+    return service["hosts"] in ("all", *group_names)
+
+
+def here(product: Mapping[str, Any], group_names: Iterable[str]) -> dict[str, Any]:
+    """Return a product with those of its services alone that run on a host.
+
+    Args:
+        product: The values of VARIABLES, and perhaps more.
+        group_names: Groups of the inventory that the host is in.
+    """
+    names = {name for name, service in services(product).items() if runs(service, group_names)}
+    return {**product, "app_services": {name: keys for name, keys in (product["app_services"] or {}).items() if name in names}}
+
+
 def secret_files(service: Service, secrets: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """Return secrets as files of a declaration, and the variables that name them for the product."""
     files = {name: {"content": value, "on_change": "restart"} for name, value in secrets.items()}
@@ -245,6 +261,11 @@ def migrating(found: Mapping[str, Service]) -> list[Service]:
     return [service for service in found.values() if (service["migrate"] or {}).get("command")]
 
 
+def migrating_group(product: Mapping[str, Any]) -> str:
+    """Return the group of hosts of which the first runs the product's migration."""
+    return next((str(service["hosts"]) for service in migrating(services(product))), str(known_keys()["hosts"]["default"]))
+
+
 def migration_declarations(
     found: Mapping[str, Service], common: Mapping[str, dict[str, Any]], settings: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
@@ -271,6 +292,16 @@ def migration_declarations(
 def images(product: Mapping[str, Any]) -> dict[str, str]:
     """Return the image of each service."""
     return {name: str(service["image"]) for name, service in services(product).items()}
+
+
+def image_ids(product: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return by host the id of the image of each service that runs there, as far as the host was seen to have it."""
+    found = {}
+    for host in hosts:
+        known = hostvars[host]["container_service_host_state"]["images"]
+        running = images(here(product, hostvars[host]["group_names"]))
+        found[host] = {name: known[image]["id"] for name, image in running.items() if image in known}
+    return found
 
 
 def published_ports(product: Mapping[str, Any], address: str, peers: Sequence[str]) -> list[dict[str, Any]]:
@@ -324,7 +355,8 @@ def servers(
     for host in hosts:
         values, slot = hostvars[host], slots[host]
         service = services(values).get(name)
-        for number, container in enumerate(service.containers(slot) if service else [], 1):
+        runs_there = service and runs(service, values["group_names"])
+        for number, container in enumerate(service.containers(slot) if runs_there else [], 1):  # type: ignore[union-attr]
             if there and not may_have(values, container, slot):
                 continue
             if host == here:

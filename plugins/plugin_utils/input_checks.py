@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
     certificate_mistakes,
     redirect_mistakes,
@@ -217,6 +218,41 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     return found + app_services.unclaimed_jobs(product, get("release_app_hosts") or [])
 
 
+def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection[str]], batch: int) -> str:
+    """Return what is wrong with the group of hosts that a service runs on, or "".
+
+    Args:
+        service: The service.
+        groups: Hosts of the inventory by group.
+        batch: Number of hosts that a release takes out at a time, 0 for none.
+    """
+    group, everywhere = str(service["hosts"]), str(app_services.known_keys()["hosts"]["default"])
+    hosts, whole = groups.get(group, ()), groups.get(everywhere, ())
+    others = [host for host in hosts if host not in whole]
+    if group == everywhere:
+        return ""
+    if not hosts:
+        near = KnownNames(groups).near(group)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return f"has hosts: {group}, a group without hosts{hint}; add hosts of group {everywhere} to it, or remove the key"
+    if others:
+        return f"has hosts: {group}, a group with {', '.join(others)}, not in group {everywhere}; add it there, or take it from {group}"
+    if batch >= len(hosts) and service.port and not service.lasts:
+        return (
+            f"has hosts: {group}, a group of {len(hosts)}, and app_release_batch is {batch}: one must go on serving while a rolling "
+            "release takes hosts out; lower it, or add hosts"
+        )
+    return ""
+
+
+def check_service_hosts(get: Get) -> list[tuple[str, str]]:
+    """Return problems of services that run on some of the product's hosts alone."""
+    product = {name: get(name) for name in app_services.VARIABLES}
+    batch = int(get("app_release_batch") or 0) if get("app_release_strategy") == "rolling" else 0
+    found = {name: hosts_problem(service, get("groups"), batch) for name, service in app_services.services(product).items()}
+    return [(f"app_services.{name}", text) for name, text in found.items() if text]
+
+
 def check_names(get: Get) -> list[tuple[str, str]]:
     """Return problems of the names of a site, of its redirects, and of its certificates to each other."""
     if get("nginx_server_names") is None:
@@ -281,6 +317,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     ),
     (check_transfers, ("restore_port", *app_services.VARIABLES)),
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
+    (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
     (
         check_sizes,

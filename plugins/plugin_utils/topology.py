@@ -168,9 +168,13 @@ class Topology:
         """Return the hosts that run a service, in the inventory's order."""
         return list(self._groups.get(self._service(role).group, ()))
 
-    def first(self, role: str) -> str:
-        """Return the first host that runs a service, or "" where none does."""
-        return next(iter(self.hosts(role)), "")
+    def first(self, role: str, group: str = "") -> str:
+        """Return the first host that runs a service, of those in a group where one is named, or "" where there is none."""
+        return next((host for host in self.hosts(role) if not group or host in self._groups.get(group, ())), "")
+
+    def memberships(self) -> list[str]:
+        """Return the inventory's groups that this host is in."""
+        return [name for name, hosts in self._groups.items() if self._here in hosts]
 
     def members(self, *changed_by: str) -> list[str]:
         """Return the hosts that run a service.

@@ -174,6 +174,8 @@ def role_variables(role: str, inputs: dict[str, Any]) -> tuple[Templar, dict[str
         "ansible_search_path": [str(folder)],
         "ansible_managed": "Managed by Ansible",
         "inventory_dir": "/nonexistent",
+        "inventory_hostname": "one",
+        "groups": {"app": ["one"]},
         "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}},
     }
     for part in ("defaults", "vars"):

@@ -27,7 +27,8 @@ PRODUCT: dict[str, Any] = {
     }
 }  # fmt: skip
 HOSTVARS: dict[str, Any] = {
-    name: {"slipway_address": address, **PRODUCT} for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2", "lb1": "10.0.0.9"}.items()
+    name: {"slipway_address": address, "group_names": ["app"], **PRODUCT}
+    for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2", "lb1": "10.0.0.9"}.items()
 }
 
 
@@ -55,6 +56,40 @@ def test_published_ports_follow_their_inputs() -> None:
     assert [port["port"] for port in ports] == [9000, 9001, 9200, 9201, 3000, 3200]
     assert {(port["address"], *port["peers"]) for port in ports} == {("10.0.0.2", "10.0.0.9")}
     assert {port["variable"] for port in ports} == {"app_services.api.publish_port", "app_services.page.port"}
+
+
+def test_a_service_runs_on_the_hosts_of_its_group_alone() -> None:
+    """Its containers, ports, servers and images are where it runs; it takes no part in how others share a host's memory."""
+    described = PRODUCT["app_services"]
+    product = {
+        "app_services": {**described, "page": {**described["page"], "hosts": "pages"}},
+        "app_service_overrides": {"mailer": {"hosts": "all"}},
+    }
+    groups = {"app1": ["app"], "app2": ["app", "pages"], "lb1": ["balancers"]}
+    hostvars = {name: {**HOSTVARS[name], **product, "group_names": groups[name]} for name in groups}
+    assert servers("app1", {"live": "blue"}, hostvars)["page"] == ["10.0.0.2:3000"]
+    before = app_services.balanced(["app1", "app2"], hostvars, "lb1", {"live": "green", "previous": "blue"})["page"]["previous_servers"]
+    assert before == ["10.0.0.2:3000"]
+    assert servers("lb1", {"live": "blue", "drained": ["app2"]}, hostvars)["page"] == ["10.0.0.2:3000"]
+    for host, names in {"app1": ["api", "mailer", "importer"], "app2": list(described), "lb1": ["mailer"]}.items():
+        found = app_services.here(product, groups[host])
+        assert list(found["app_services"]) == names
+        assert list(app_services.services(found)) == names
+        assert {port["variable"].split(".")[1] for port in app_services.published_ports(found, "10.0.0.1", [])} == {"api", "page"} & set(
+            names
+        )
+    state = {"images": {"shop/api:1": {"id": "sha256:a"}, "shop/page:1": {"id": "sha256:p"}}}
+    seen = {name: {**values, "container_service_host_state": state} for name, values in hostvars.items()}
+    assert app_services.image_ids(product, ["app1", "app2"], seen) == {
+        "app1": {"api": "sha256:a", "mailer": "sha256:a"},
+        "app2": {"api": "sha256:a", "page": "sha256:p", "mailer": "sha256:a"},
+    }
+
+
+def test_the_migration_runs_where_its_service_does() -> None:
+    assert app_services.migrating_group(PRODUCT) == "app"
+    importer = {**PRODUCT["app_services"]["importer"], "hosts": "tools", "migrate": {"command": ["m"]}}
+    assert app_services.migrating_group({"app_services": {**PRODUCT["app_services"], "importer": importer}}) == "tools"
 
 
 def test_a_canary_gets_its_share_of_what_does_not_last() -> None:

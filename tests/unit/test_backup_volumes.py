@@ -193,8 +193,16 @@ def test_a_full_disk_makes_no_point(config: common.Config, fleet: dict[str, Path
 def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volume: Any, kept: bool):
     # A second service that only reads it changes nothing.
     reader = {"name": "uploads", "path": "/u", "mode": "ro"}
-    shared = {"volume_server_port": 9873, "app_services": {"api": {"volumes": [volume]}, "worker": {"volumes": [reader]}}}
-    hosts = {"app1": {"slipway_address": "10.0.0.1", **shared}, "app2": {"slipway_address": "10.0.0.2", **shared}, "app3": {}}
+    shared = {
+        "volume_server_port": 9873,
+        "group_names": ["app"],
+        "app_services": {"api": {"volumes": [volume]}, "worker": {"volumes": [reader]}},
+    }
+    hosts = {
+        "app1": {"slipway_address": "10.0.0.1", **shared},
+        "app2": {"slipway_address": "10.0.0.2", **shared},
+        "app3": {"group_names": ["app"]},
+    }
     assert (
         backup_volumes(list(hosts), hosts, "app1")
         == [

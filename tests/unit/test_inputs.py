@@ -58,7 +58,14 @@ def judged(tmp_path: Path) -> Judge:
         shared = {**SHARED, **PRODUCT, **GOOD, "groups": groups, "inventory_dir": "/i"}
         given = given or Given(playbook="site")
         raw = {
-            name: {**shared, "inventory_hostname": name, "ansible_host": f"10.0.0.{number}", **own, **given.variables}
+            name: {
+                **shared,
+                "inventory_hostname": name,
+                "ansible_host": f"10.0.0.{number}",
+                "group_names": list(GROUPS),
+                **own,
+                **given.variables,
+            }
             for number, name in enumerate(names, 1)
         }
         roles = {
@@ -223,6 +230,11 @@ REFUSED: list[tuple[Any, str]] = [
     ({"app_services": {"redis": {"image": "a:1"}}}, "must be another name: redis is the stack's own"),
     ({"app_services": {"a_b": {"image": "a:1"}}}, "which must be the name of a service"),
     ({"app_services": {"api": {"port": 80}}}, "app_services.api has no image"),
+    (
+        {"app_service_overrides": {"backend": {"hosts": "balancer"}}},
+        "app_services.backend has hosts: balancer, a group without hosts (did you mean balancers?); add hosts of group app to it",
+    ),
+    ({"app_service_overrides": {"backend": {"hosts": ["h1"]}}}, "app_service_overrides.backend.hosts is ['h1'], must be a name"),
     # What earlier versions called otherwise
     ({"app_backend_memory_mb": 800}, "app_backend_memory_mb is gone: set the key memory_mb of a service, as backend, in app_services"),
     ({"app_migrate_command": ["x"]}, "app_migrate_command is gone: set the key migrate of a service"),
@@ -502,6 +514,25 @@ def test_short_names_and_names_in_use_are_the_users_own():
     assert near_names(["stage", "App_version"], known, lambda _name: True) == {}
     assert argument_problems(["version"], "deploy", {"deploy": []}, known, lambda _name: True) == []
     assert command_line_problems(["a=1 b=2", "@x.yml", "{}", ""]) == []
+
+
+@pytest.mark.parametrize(
+    ("service", "batch", "said"),
+    [
+        ({"port": 80}, 9, ""),
+        ({"port": 80, "hosts": "web"}, 1, ""),
+        ({"port": 80, "hosts": "web"}, 2, "has hosts: web, a group of 2, and app_release_batch is 2"),
+        ({"hosts": "web"}, 2, ""),
+        ({"port": 80, "hosts": "web", "retire": "next"}, 2, ""),
+        ({"hosts": "stores"}, 0, "has hosts: stores, a group with db1, not in group app; add it there, or take it from stores"),
+        ({"hosts": "empty"}, 0, "has hosts: empty, a group without hosts; add hosts of group app to it"),
+    ],
+)
+def test_a_service_runs_on_hosts_of_the_product(service: dict[str, Any], batch: int, said: str):
+    groups = {"app": ["a1", "a2", "a3"], "web": ["a1", "a3"], "stores": ["a1", "db1"], "empty": []}
+    found = input_checks.hosts_problem(input_checks.app_services.Service("api", [service]), groups, batch)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
 
 
 def test_ports_of_one_address_meet_and_of_two_do_not():

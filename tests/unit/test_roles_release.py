@@ -160,6 +160,7 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
         "app_version": "1.1",
         "release_services": {
             "app_services": {name: {"image": f"desk/{name}:{{{{ app_version }}}}"} for name in ("backend", "frontend")},
+            "app_defaults": {"hosts": "stores"},
         },
         "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
         "container_service_host_state": state,
@@ -203,3 +204,25 @@ def test_a_second_slot_needs_what_the_serving_one_takes_or_its_input(said: int, 
 )
 def test_a_change_in_place_releases_the_lock_that_it_took(took: dict[str, Any], holds: bool) -> None:
     assert role_variable("release", "__release_holds_lock", {**PRODUCT, **took}) is holds
+
+
+def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
+    """Services share an image, and a host that runs none of them may have another by the name."""
+
+    def host(group: str, image_id: str) -> dict[str, Any]:
+        return {"group_names": ["app", group], "container_service_host_state": {"images": {"shop/api:1": {"id": image_id}}}}
+
+    inputs = {
+        "release_services": {
+            "app_services": {"api": {"hosts": "web"}, "mailer": {"hosts": "mail"}},
+            "app_defaults": {"image": "shop/api:1"},
+        },
+        "release_app_hosts": ["one", "two", "three"],
+        "ansible_play_hosts": ["one", "two", "three"],
+        "hostvars": {"one": host("web", "a"), "two": host("mail", "b"), "three": host("other", "c")},
+        "__release_to": {"version": "1"},
+        "item": "shop/api:1",
+    }
+    name = "pull | Refuse different images under one name"
+    assert role_task("release", "pull.yml", name, "loop", inputs) == ["shop/api:1"]
+    assert set(role_task("release", "pull.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}

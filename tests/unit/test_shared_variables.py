@@ -38,7 +38,10 @@ def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
     loader = DataLoader()
     shared = loader.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
     product = {"app_version": "1.0", "app_services": {"api": {"image": "b:1.0", "port": 8000}}}
-    hosts = {name: {"slipway_address": f"10.0.0.{number}"} for number, name in enumerate(sorted({*itertools.chain(*groups.values())}), 1)}
+    hosts = {
+        name: {"slipway_address": f"10.0.0.{number}", "group_names": [group for group, members in groups.items() if name in members]}
+        for number, name in enumerate(sorted({*itertools.chain(*groups.values())}), 1)
+    }
     extra = {"groups": groups, "inventory_hostname": host, "hostvars": hosts, **hosts[host], **product, **more}
     secrets = HostView({**shared, **extra}, {}, {}, loader).resolve("slipway_secrets")
     return HostView({**shared, **extra}, {name: f"{name}/+@:%" for name in secrets}, {}, loader)
