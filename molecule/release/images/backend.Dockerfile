@@ -19,6 +19,11 @@ CMD ["sleep", "infinity"]
 FROM small AS dies
 CMD ["python3", "small.py", "dies"]
 
+FROM small AS worker-dies
+USER root
+RUN printf 'raise SystemExit("no broker")\n' >support_desk/worker.py
+USER 10001:10001
+
 FROM small AS errors
 CMD ["python3", "small.py", "errors"]
 

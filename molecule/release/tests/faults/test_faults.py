@@ -213,6 +213,16 @@ def test_a_container_that_is_healthy_and_dies_before_the_switch(fleet: Fleet):
     assert "has died since it was ready" in message(run) or "does not answer" in message(run)
 
 
+@pytest.mark.extended("release-faults")
+def test_a_worker_that_dies_at_once(fleet: Fleet):
+    """Requests would be answered; what they leave to the worker would not be done."""
+    run = fails_and_goes_back(fleet, "5.0.0-worker-dies")
+    assert "worker-" in message(run)
+    assert "restarts repeatedly, last with exit status 1" in message(run)
+    assert "no broker" in message(run)
+    assert "switch" not in run.report["steps"]
+
+
 @pytest.mark.extended("release-kills")
 def test_killed_in_retire_then_the_same_command_again(fleet: Fleet):
     killed_once_committed(fleet, "retire")
