@@ -14,9 +14,9 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.path import unfrackpath
 
-from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
-from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reasons
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, role_folders
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
 
 RUNNER = "container_service"
 # What a task knows and the inventory does not.

@@ -15,8 +15,8 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted, match_encrypt_secret, parse_vaulttext_envelope
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.module_utils.secret_values import names_in, with_new_secrets
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import environment_folder, write_atomically
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import names_in, with_new_secrets
 
 # What tools/vault-password prints when there is no password.
 NO_PASSWORD = b"slipway-has-no-vault-password"

@@ -12,8 +12,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.path import unfrackpath
 
-from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

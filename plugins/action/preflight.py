@@ -15,12 +15,11 @@ from ansible.inventory.manager import split_host_pattern
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.slipway.stack.plugins.module_utils import preflight
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUCT_ROLE, RUNNER, Given, Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
 CONTROLLER = "localhost"
 

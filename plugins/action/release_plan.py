@@ -15,8 +15,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.slipway.stack.plugins.module_utils import release
-from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
+from ansible_collections.slipway.stack.plugins.plugin_utils import release
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 
 
 def boot_id() -> str:

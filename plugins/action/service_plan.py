@@ -13,8 +13,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.path import unfrackpath
 
-from ansible_collections.slipway.stack.plugins.module_utils.digest import digest_key
-from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, plan_services, stale_reasons
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
 
 display = Display()
 

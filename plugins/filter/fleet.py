@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, images_that_run, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import runs, services
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 CHAIN_LENGTH = 28

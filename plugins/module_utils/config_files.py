@@ -19,7 +19,6 @@ import time
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.plan import another_owner, root_refused
 
 #: Options of the modules that write a service's files, or try them; the documentation is the fragment ``options.service_files``.
 SERVICE_FILES: dict[str, t.Any] = {
@@ -191,6 +190,15 @@ def forget_files(folder: str) -> bool:
     return True
 
 
+def another_owner(volume: str, owner: int, uid: int) -> str:
+    """Return what to say of a volume whose data is another user's than that of the container that is to have it."""
+    return (
+        f"volume {volume} holds data of user {owner}, but the image runs as user {uid}. Images of another family give their users other "
+        "numbers (and sort text in another order, which corrupts indexes): go back to the image that made the data, or dump it and restore "
+        "the dump into a new volume"
+    )
+
+
 def container_user(engine: Engine, image: str, user: str, non_root: bool) -> tuple[int, int]:
     """Return the numbers of user and group that a container of an image runs as.
 
@@ -200,7 +208,10 @@ def container_user(engine: Engine, image: str, user: str, non_root: bool) -> tup
     """
     uid, gid = engine.image_user(image, user)
     if uid == 0 and non_root:
-        raise RefusedError(root_refused(image))
+        raise RefusedError(
+            f"image {image} would run as root: give the service a user (its input …_user), "
+            "or add non_root to its hardening exceptions, with the reason"
+        )
     return uid, gid
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.release import service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
 
 #: How programs say that they may not write, each with the path. A denied permission alone says no such thing: it may be about reading.
 _NOT_WRITABLE = (

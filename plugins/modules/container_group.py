@@ -76,8 +76,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, service_of
 
 
 def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:

@@ -79,9 +79,9 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, forget_files, restore_files
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.health import INTERVAL, NeverError, Watch
-from ansible_collections.slipway.stack.plugins.module_utils.plan import BEFORE, NEXT
 
 
 class NotUpError(RefusedError):

@@ -18,7 +18,8 @@ import yaml
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
-from ansible_collections.slipway.stack.plugins.module_utils.release import JOB_LABEL, canary_weights
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
 SPECIFICATION = Path(__file__).resolve().parents[2] / "roles/app/meta/argument_specs.yml"

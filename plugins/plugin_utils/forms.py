@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
-from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 
 HIGHEST_PORT = 65535
 #: Longest name that PostgreSQL keeps, in bytes.

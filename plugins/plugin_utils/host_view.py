@@ -20,10 +20,10 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import SHARED_PREFIX
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SHARED_PREFIX
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES, Topology, services
 
 try:

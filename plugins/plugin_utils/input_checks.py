@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
     certificate_mistakes,
     redirect_mistakes,

@@ -13,10 +13,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.slipway.stack.plugins.module_utils import preflight
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
-from ansible_collections.slipway.stack.plugins.module_utils.secret_values import secret_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, input_checks, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
@@ -35,6 +32,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     command_line_problems,
     near_names,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, places
 
 #: The role that all others call, whose few inputs for users hold everywhere.

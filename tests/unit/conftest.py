@@ -153,7 +153,7 @@ def balanced(routes: Any = (), servers: Any = ("backend-blue-1:8000",), previous
 def plan_of(declared: list[dict[str, Any]], containers: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the plan for declarations on a host that has these containers of the stack "s"."""
     # Imported once Ansible's loader knows the collection.
-    from ansible_collections.slipway.stack.plugins.module_utils.plan import plan_services  # noqa: PLC0415
+    from ansible_collections.slipway.stack.plugins.plugin_utils.plan import plan_services  # noqa: PLC0415
 
     state: dict[str, Any] = {name: {} for name in ("foreign_containers", "networks", "volumes", "images", "files", "queries")}
     state |= {"engine": {"api_version": "1.45"}, "containers": containers or {}}

@@ -18,8 +18,8 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils import health
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, keep_files, switch, undo_folder
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.plan import container_options, normalize
 from ansible_collections.slipway.stack.plugins.modules import container_replace, container_trial
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import container_options, normalize
 
 OLD, NEW = {"Id": "old", "Name": "s-redis"}, {"Id": "new", "Name": "s-redis-next"}
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import SUPPORTED_DISTRIBUTIONS
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
 from conftest import ROOT, ansible
 
 sys.path.insert(0, str(ROOT / "tests"))

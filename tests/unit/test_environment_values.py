@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.module_utils.environment_values import environment_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment_values import environment_of
 from conftest import plan_of
 
 VALUES = {

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import message_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
@@ -21,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     near_names,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import Given, Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
 from conftest import ROOT
 
 GROUPS = {

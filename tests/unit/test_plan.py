@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.module_utils import plan as plan_module
-from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.plan import DeclarationError, container_options, plan_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import plan as plan_module
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, container_options, plan_services
 
 KEY = "key-of-this-run"
 NETWORKS: dict[str, Any] = {"database": {"internal": True}, "backend": {}}

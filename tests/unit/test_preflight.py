@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
-from ansible_collections.slipway.stack.plugins.module_utils import preflight
-from ansible_collections.slipway.stack.plugins.module_utils.preflight import Problem
+from ansible_collections.slipway.stack.plugins.plugin_utils import preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
 GOOD: dict[str, Any] = {
     "host": {

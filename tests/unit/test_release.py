@@ -21,8 +21,8 @@ from ansible_collections.slipway.stack.plugins.filter.fleet import (
     slot_containers,
     slot_memory,
 )
-from ansible_collections.slipway.stack.plugins.module_utils import release
-from ansible_collections.slipway.stack.plugins.module_utils.release import ReleaseError
+from ansible_collections.slipway.stack.plugins.plugin_utils import release
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = "/etc/slipway/slipway/release"

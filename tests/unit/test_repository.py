@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from functools import cache
@@ -222,6 +223,29 @@ def test_python_files_say_their_license():
     for path in tracked_files():
         if path.suffix == ".py" and "tests" not in path.parts and any(map(path.is_relative_to, (ROOT / "plugins", ROOT / "packages"))):
             assert "SPDX-License-Identifier: GPL-3.0-or-later" in path.read_text(), name_of(path)
+
+
+def imported_plugins(path: Path) -> set[Path]:
+    """Return the collection's own files that a plugin imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ansible_collections.slipway.stack."):
+            names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+            files = [ROOT.joinpath(*str(name).split(".")[3:]).with_suffix(".py") for name in names]
+            found |= {file for file in files if file.is_file()}
+    return found
+
+
+def test_module_utils_holds_host_code_only():
+    """What runs on the controller alone is in plugin_utils or packages; modules and programs of roles import none of that."""
+    travels: set[Path] = set()
+    wanted = {*(ROOT / "plugins/modules").glob("*.py"), *(ROOT / "roles").glob("*/files/**/*.py")}
+    while wanted:
+        travels |= wanted
+        wanted = set().union(*map(imported_plugins, wanted)) - travels
+    imported = {path for path in travels if path.parent.name == "module_utils"}
+    assert not {name_of(path) for path in travels if path.parent.name in {"plugin_utils", "action"} or "packages" in path.parts}
+    assert set((ROOT / "plugins/module_utils").glob("*.py")) == imported
 
 
 def test_templates_say_who_manages_the_file_and_hold_no_time():

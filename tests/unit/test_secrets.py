@@ -8,7 +8,7 @@ import pytest
 import yaml
 from ansible.parsing.vault import VaultLib, VaultSecret
 
-from ansible_collections.slipway.stack.plugins.module_utils.secret_values import names_in, new_secret, secret_problem, with_new_secrets
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import names_in, new_secret, secret_problem, with_new_secrets
 
 NAMES = ["vault_a_password", "vault_b_password"]
 

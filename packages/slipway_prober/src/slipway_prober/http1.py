@@ -154,7 +154,8 @@ class Http1Connection(asyncio.Protocol):
         self._answer = Answer()
         self._begun = False
         self._waiting = asyncio.get_running_loop().create_future()
-        self._transport.write(b"".join(self._http.send(event) or b"" for event in (head, h11.Data(body), h11.EndOfMessage())))
+        parts = (head, h11.Data(body), h11.EndOfMessage()) if body else (head, h11.EndOfMessage())
+        self._transport.write(b"".join(self._http.send(part) or b"" for part in parts))
         return await self._waiting
 
     def close(self) -> None:

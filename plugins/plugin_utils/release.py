@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 import typing as t
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
+
 SLOTS = ("blue", "green")
-#: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
-JOB_LABEL = "slipway.job"
 
 Record = dict[str, t.Any]
 
@@ -51,11 +51,6 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
         if lock and lock.get("run"):
             return lock
     return None
-
-
-def service_of(container: dict[str, t.Any]) -> str:
-    """Return the product's service that a container belongs to: its label without slot and number."""
-    return str(container["labels"].get("slipway.service", "")).rsplit("-", 2)[0]
 
 
 def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, dict[str, str]]:

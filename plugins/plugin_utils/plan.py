@@ -15,11 +15,13 @@ import json
 import re
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import another_owner
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.environment_values import environment_of
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 from ansible_collections.slipway.stack.plugins.module_utils.removal import folders_without_service
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment_values import environment_of
 
 Declaration = dict[str, t.Any]
 State = dict[str, t.Any]
@@ -73,8 +75,6 @@ START_INTERVAL_API = (1, 44)
 #: Seconds since the last write to a volume that show that it may be in use; an idle server writes every few minutes at most.
 RECENT, RECENT_WITH_LOCK = 60, 600
 STARTING = "the container is not healthy yet"
-#: Behind the name of a container: what is made to take its place, what it was while the new one is not up yet, and what is only tried.
-NEXT, BEFORE, TRIAL = "-next", "-before", "-trial"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -507,23 +507,6 @@ def wanted_uid(service: Declaration, state: State) -> int | None:
     image = state["images"].get(normal_reference(str(service["image"]))) or {}
     name = (str(service["user"]) or image.get("user", "")).partition(":")[0]
     return int(name) if name.isdigit() else (image.get("users") or {}).get(name)
-
-
-def another_owner(volume: str, owner: int, uid: int) -> str:
-    """Return what to say of a volume whose data is another user's than that of the container that is to have it."""
-    return (
-        f"volume {volume} holds data of user {owner}, but the image runs as user {uid}. Images of another family give their users other "
-        "numbers (and sort text in another order, which corrupts indexes): go back to the image that made the data, or dump it and restore "
-        "the dump into a new volume"
-    )
-
-
-def root_refused(image: str) -> str:
-    """Return what to say of an image that would run as root."""
-    return (
-        f"image {image} would run as root: give the service a user (its input …_user), "
-        "or add non_root to its hardening exceptions, with the reason"
-    )
 
 
 def same_major(one: str, other: str) -> bool:

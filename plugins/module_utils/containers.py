@@ -1,0 +1,20 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What names and labels of containers say."""
+
+from __future__ import annotations
+
+import typing as t
+
+#: Behind the name of a container: what is made to take its place, what it was while the new one is not up yet, and what is only tried.
+NEXT = "-next"
+BEFORE = "-before"
+TRIAL = "-trial"
+#: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
+JOB_LABEL = "slipway.job"
+
+
+def service_of(container: dict[str, t.Any]) -> str:
+    """Return the product's service that a container belongs to: its label without slot and number."""
+    return str(container["labels"].get("slipway.service", "")).rsplit("-", 2)[0]
