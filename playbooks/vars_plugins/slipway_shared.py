@@ -40,14 +40,35 @@ def is_first_inventory(folder: str) -> bool:
     return bool(sources) and Path(folder).resolve() == (sources[0] if sources[0].is_dir() else sources[0].parent).resolve()
 
 
+@functools.cache
+def names_in_files(folder: Path, loader: DataLoader) -> set[str]:
+    """Return the variables that an environment's files set for all hosts."""
+    # Ansible has read them, or reads them next: they come out of its cache.
+    files = loader.find_vars_files(str(folder / "group_vars"), "all")
+    contents = [loader.load_from_file(path, cache="all", unsafe=True, trusted_as_template=True) for path in files]
+    return {name for content in contents if isinstance(content, dict) for name in content}
+
+
 class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
     """What Ansible asks for variables; it asks this plugin before it reads the files of the environment."""
 
     def get_vars(self, loader: Any, path: str, entities: Any) -> dict[str, Any]:
-        """Return the shared variables for the group of all hosts, without those that the inventory file sets for it."""
+        """Return the shared variables for the group of all hosts, and for other groups what the inventory file sets of them.
+
+        What an inventory file sets for a group is weaker for Ansible than files for all hosts, of which the shared one is none: it is given
+        again, unless the environment's own files set it.
+        """
         super().get_vars(loader, path, entities)
-        for entity in entities if isinstance(entities, list) else [entities]:
-            if isinstance(entity, Group) and entity.name == "all" and is_first_inventory(path):
-                own = entity.get_vars()
-                return {name: value for name, value in shared_variables().items() if name not in own}
-        return {}
+        groups = [entity for entity in (entities if isinstance(entities, list) else [entities]) if isinstance(entity, Group)]
+        if not groups or not is_first_inventory(path):
+            return {}
+        shared = shared_variables()
+        found: dict[str, Any] = {}
+        for group in groups:
+            own = group.get_vars()
+            if group.name == "all":
+                found |= {name: value for name, value in shared.items() if name not in own}
+            elif given := {name: value for name, value in own.items() if name in shared}:
+                folder = Path(path) if Path(path).is_dir() else Path(path).parent
+                found |= {name: value for name, value in given.items() if name not in names_in_files(folder, loader)}
+        return found

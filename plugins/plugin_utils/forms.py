@@ -452,6 +452,10 @@ KINDS: dict[str, Kind] = {
     "address": _text("an IP address", is_address),
     "ipv4": _text("an IPv4 address", is_ipv4),
     "host": _text("an IP address or a DNS name", is_host),
+    "ssh_host": _text(
+        "an IP address or a name as ssh takes it, without brackets, port and user",
+        pattern(r"(?!-)(?:[^\s\[\]@/:]+|(?=(?:[^:]*:){2})[0-9A-Fa-f:.]+(?:%\w+)?)"),
+    ),
     "ipv4_host": _text("an IPv4 address or a DNS name", lambda text: is_ipv4(text) or is_dns_name(text)),
     "endpoint": _text("an address and a port, as host:port", is_endpoint),
     "network": _text("an IP address or a network as 10.0.0.0/8", is_network),

@@ -45,7 +45,7 @@ NOT_OURS = ("ansible_", "vault_", "__")
 #: Ansible's own variables with values that would end a run in words of Ansible's.
 CONNECTION = {
     "ansible_port": parsed("port"),
-    "ansible_host": parsed("words"),
+    "ansible_host": parsed("ssh_host"),
     "ansible_user": parsed("words"),
     "ansible_python_interpreter": parsed("words"),
     **{name: parsed("any_path") for name in KEY_FILES},
@@ -207,7 +207,7 @@ class Inputs:
         """Return what is wrong with the addresses by which hosts are reached, alone and to each other."""
         connections, addresses, problems = {}, {}, []
         for host, view in self._views.items():
-            kind = str(view.value("ansible_connection", "ssh")[0])
+            kind = str(view.value("ansible_connection", "ssh")[0]).removeprefix("ansible.builtin.")
             for name, form in CONNECTION.items():
                 value, error = view.value(name)
                 # What is not set here may be set in the play that connects, and Ansible says itself what is missing.

@@ -265,6 +265,8 @@ def _why_ignored(path: Path, folder: Path, names: Mapping[str, Collection[str]])
         folder: The folder of variables that it is in.
         names: The groups and the hosts, by the folder that has their variables.
     """
+    if not path.exists():
+        return f"it is a link to {path.readlink()}, which does not exist; correct it", True
     if path.suffix and path.suffix not in YAML and path.name not in names[folder.name]:
         endings = [ending for ending in YAML if distance(path.suffix.lower(), ending, 1) <= 1]
         if endings:

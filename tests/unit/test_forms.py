@@ -244,3 +244,13 @@ def test_plain_calendars_are_those_of_systemd(text: str, monkeypatch: pytest.Mon
     without = forms.is_calendar.__wrapped__(text)
     # Without systemd unusual forms are refused; none is taken that systemd refuses.
     assert with_systemd or not without
+
+
+@pytest.mark.parametrize("value", ["web1", "my_host", "Web-1.example.org", "10.0.0.1", "fd00::1", "::1", "fe80::1%eth0", "bücher.example"])
+def test_what_ssh_connects_to_is_a_host(value: str):
+    assert message("ssh_host", value) == ""
+
+
+@pytest.mark.parametrize("value", ["", "[fd00::1]", "10.0.0.1:22", "web1:22", "ops@web1", "ssh://web1", "-oProxyCommand=x", "web 1"])
+def test_what_ssh_does_not_connect_to_is_refused(value: str):
+    assert "an IP address or a name as ssh takes it" in message("ssh_host", value)

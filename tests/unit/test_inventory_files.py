@@ -168,6 +168,11 @@ def test_variables_of_a_numbered_host_that_is_gone_are_no_mistake(refused: Any):
     assert warning.startswith("host_vars/web3.yml is not read: the inventory has no host web3;")
 
 
+def test_a_link_to_nothing_is_named(refused: Any, file: Path):
+    file.symlink_to("../../gone.yml")
+    assert refused({}) == (["group_vars/all/own.yml is not read: it is a link to ../../gone.yml, which does not exist; correct it"], [])
+
+
 def test_other_files_and_those_that_ansible_reads_are_no_matter(refused: Any):
     names = ["all/deeper/a.json", "all/b", "app.yaml", "all/README.md", "all/.c.yml.swp", "all/d.yml~", "ungrouped.yml"]
     files = {f"group_vars/{name}": "a: 1\n" if "json" not in name else "{}" for name in names}

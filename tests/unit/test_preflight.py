@@ -480,6 +480,11 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"demo_owner_password": "hunter22"}, "demo_owner_password is too short"),
     ({"vault_owner": "CHANGE_ME"}, "vault_owner is a placeholder; give it 32 random characters or more in inventories/test/"),
     ({"slipway_address": "10.0.0.9"}, "has the private address 10.0.0.9, as host one does"),
+    ({"ansible_host": "[fd00::1]"}, "ansible_host is '[fd00::1]', must be an IP address or a name as ssh takes it, without brackets"),
+    (
+        {"ansible_private_key_file": "/nonexistent", "ansible_connection": "ssh"},
+        "ansible_private_key_file is /nonexistent, which cannot be",
+    ),
     ({"ansible_host": "10.0.0.9", "ansible_connection": "ssh"}, "connects to 10.0.0.9 port 22, as host one does"),
 ]
 

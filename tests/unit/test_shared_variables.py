@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +16,7 @@ from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import site_name
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
-from conftest import ROOT
+from conftest import ROOT, ansible
 
 OPTIONAL = ("postgres", "redis", "chroma", "backup")
 #: What only a stack with the store has a value for.
@@ -114,3 +116,19 @@ def test_an_address_that_a_user_sets_is_asked_for_before_anything_changes(store:
     needed, error = view(groups, "web", **{f"slipway_{store}_host": "192.0.2.9"}).value("slipway_needed_addresses")
     assert not error
     assert [(item["group"], item["address"]) for item in needed] == [(store, "192.0.2.9")]
+
+
+def test_all_that_an_environment_sets_is_stronger_than_what_all_share(checkout: Path):
+    environment = checkout / "inventories/test"
+    (environment / "hosts.yml").write_text(
+        "all:\n  vars: {nginx_http_port: 1, chroma_port: 1}\n  children:\n    stores:\n"
+        "      vars: {redis_port: 2, postgres_port: 2, chroma_port: 2, app_canary_seconds: 2}\n      hosts: {one: {app_standby: 3}}\n"
+        "    others: {hosts: {two: }}\n"
+    )
+    (environment / "group_vars/all/own.yml").write_text("postgres_port: 4\n")
+    (environment / "group_vars/stores.yml").write_text("app_canary_seconds: 5\n")
+    done = ansible("ansible-inventory", "-i", "inventories/test", "--list", cwd=checkout)
+    found = json.loads(done.stdout)["_meta"]["hostvars"]
+    names = ("nginx_http_port", "chroma_port", "redis_port", "postgres_port", "app_canary_seconds", "app_standby", "nginx_https_port")
+    assert [found["one"].get(name) for name in names] == [1, 2, 2, 4, 5, 3, 443]
+    assert [found["two"].get(name) for name in names] == [1, 1, 6379, 4, 30, False, 443]
