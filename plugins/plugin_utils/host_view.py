@@ -89,6 +89,11 @@ def inputs_of_playbooks() -> dict[str, set[str]]:
     return {playbook: set(names) for playbook, names in plain_yaml(FORMS)["inputs_of_playbooks"].items()}
 
 
+def internal_variables() -> dict[str, str]:
+    """Return the variables that no inventory sets, each with why."""
+    return {name: reason for reason, names in plain_yaml(FORMS)["internal"].items() for name in names}
+
+
 def renamed_variables() -> dict[str, str]:
     """Return what takes the place of variables that earlier versions had."""
     return dict(plain_yaml(FORMS)["renamed"])

@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
     RoleFiles,
     inputs_of_playbooks,
+    internal_variables,
     names_used,
     place_of,
     playbook_forms,
@@ -108,6 +109,7 @@ class Inputs:
         self._shared = shared_forms()
         self._playbooks = playbook_forms()
         self._renamed = renamed_variables()
+        self._internal = internal_variables()
         self._defaults = files.shared()
 
     # What stops a run at once, as everything else follows from it
@@ -164,6 +166,7 @@ class Inputs:
             ]
             names = [name for name in names if name in known.all or not self._successor(name)]
             problems += preflight.check_names(host, names, by_prefix, self._place_of(view))
+            problems += self._steering_problems(host, view, [*by_prefix, *self._playbooks])
             new = [name for name in names if name not in known.all and name not in seen and not _has_prefix(name, by_prefix)]
             seen |= dict.fromkeys(new, "") | near_names(new, known, self._is_used)
             problems += [
@@ -172,6 +175,26 @@ class Inputs:
                 if seen.get(name)
             ]
         return problems
+
+    def _steering_problems(self, host: str, view: HostView, prefixes: Iterable[str]) -> list[Problem]:
+        """Return the variables of a host that only Slipway sets: as its own, or as what it remembers while a run goes on.
+
+        Args:
+            host: The host.
+            view: Its variables.
+            prefixes: What names of the latter begin with, after two underscores.
+        """
+        found = {name: self._internal[name] for name in view.raw if name in self._internal and self.is_set(view, name)}
+        # A run before this one in the same process has left others, which no file sets.
+        found |= {
+            name: "a run sets it"
+            for name in view.raw
+            if name.startswith("__") and _has_prefix(name[2:], prefixes) and self._place(view, name)
+        }
+        return [
+            Problem(host, f"{name} is not for an inventory, as {why}; remove it{_in(self._place(view, name))}")
+            for name, why in sorted(found.items())
+        ]
 
     def _successor(self, name: str) -> str:
         """Return what a variable of earlier versions has become, or "" for any other name."""

@@ -19,8 +19,8 @@ ROLES = ("app", "backup", "chroma", "host", "nginx", "postgres", "redis", "relea
 FREE = ("command", "entrypoint", "healthcheck", "arguments", "extra", "settings", "digests", "key", "secrets")
 #: Documents of any form, whose names are not judged.
 DOCUMENTS = ("backup_settings", "release_digests")
-#: Inputs that a topology makes, not an operator; and what a run does with another stack than the lab's is another deployment.
-COMPUTED = ("servers", "hosts", "targets", "peers", "ports", "certificate_addresses", "stack", "slot")
+#: Inputs that a topology makes, not an operator; those of which Slipway says so are in meta/forms.yml.
+COMPUTED = ("hosts", "ports", "certificate_addresses")
 
 BREAKERS = [
     "a\nb",
@@ -58,7 +58,9 @@ def inputs(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     for role in ROLES:
         specs = yaml.safe_load((root / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
         found |= {name: option for name, option in specs.get("main", {}).get("options", {}).items() if name.startswith(f"{role}_")}
-    return {name: found[name] for name in sorted(found) if not name.endswith(COMPUTED)}
+    told = yaml.safe_load((root / "meta/forms.yml").read_text(encoding="utf-8"))["internal"]
+    internal = {name for names in told.values() for name in names}
+    return {name: found[name] for name in sorted(found) if name not in internal and not name.endswith(COMPUTED)}
 
 
 class Generator:

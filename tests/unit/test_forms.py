@@ -74,7 +74,8 @@ def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
     assert set(ours) - inputs <= set(SHARED)
     for declaration in [*SHARED.values(), *(form for names in PLAYBOOKS.values() for form in names.values())]:
         forms.parsed(declaration)
-    assert inputs.issuperset(name for names in FORMS["inputs_of_playbooks"].values() for name in names)
+    for told in ("inputs_of_playbooks", "internal"):
+        assert (inputs | set(SHARED)).issuperset(name for names in FORMS[told].values() for name in names)
     # rollback.yml is deploy.yml with another direction.
     assert set(PLAYBOOKS) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
 
