@@ -69,6 +69,22 @@ def test_restored_data_is_offered_to_the_host_of_its_store_alone(lab: Lab, stran
     assert not cache.can_connect(address, REDIS_PORT), "it is offered once"
 
 
+def test_data_that_cannot_be_offered_leaves_no_lock_behind(lab: Lab, point: str):
+    backup = lab.hosts["backup1"]
+    backup.run(f"systemd-run --unit obstacle --collect --quiet python3 -m http.server {REDIS_PORT}")
+    try:
+        failed = lab.playbook("restore", variables={"point": point, "stores": "redis", "restore_confirm": "slipway"})
+    finally:
+        backup.run("systemctl stop obstacle")
+    assert failed.returncode != 0
+    assert "No data was exchanged, and the product is out of service" in " ".join(failed.output.split())
+    # What the message offers.
+    started = lab.playbook("site")
+    assert started.returncode == 0, started.excerpt
+    lab.wait_until_healthy()
+    backup.run(f"{HOST_PROGRAM} unstage")
+
+
 def test_a_restore_in_place_brings_each_store_its_data(lab: Lab, point: str):
     left = marks.found(lab)
     before = kinds_of_volumes(lab)
