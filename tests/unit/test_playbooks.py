@@ -202,6 +202,9 @@ def plain_user(theirs: Path) -> Run:
         pytest.skip("needs root and setpriv, to become a user without rights")
     hosts = {"all": {"vars": {**REACHED, "slipway_stack": "s"}, "children": {"balancers": {"hosts": {"one": {}}}}}}
     (checkout / "inventories/test/hosts.yml").write_text(json.dumps(hosts))
+    key = checkout / "inventories/test/key"
+    key.write_text("-----BEGIN \n")
+    key.chmod(0o600)
     home = checkout / "home"
     home.mkdir()
     for path in [checkout, *checkout.rglob("*")]:
