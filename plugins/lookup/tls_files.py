@@ -156,8 +156,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     def _read(self, path: str) -> tuple[bytes | None, str]:
         """Return a file's content, or None and what is wrong."""
         if not os.path.lexists(path):
-            hint = "" if os.path.isabs(path) else '; write the whole path, as with "{{ inventory_dir }}/" before it'
-            return None, f"there is no file {path} on the controller{hint}"
+            hint = (
+                "put it there, or correct" if os.path.isabs(path) else 'write "{{ inventory_dir }}/" or the rest of the whole path before'
+            )
+            return None, f"there is no file {path} on the controller; {hint} the path"
         if os.path.isdir(path):
             return None, f"{path} is a folder: name the file in it"
         try:

@@ -87,7 +87,7 @@ def _no_certificate(content: bytes, file: str) -> str:
             f"{file} is in DER (binary) form, and PEM is needed: convert it with openssl x509 -inform DER -in {_path(file)} -out shop.pem"
             " (for a .p12 or .pfx file: openssl pkcs12)"
         )
-    return f"{file} holds no certificate in PEM form: it begins with -----BEGIN CERTIFICATE-----"
+    return f"{file} holds no certificate in PEM form: give a file that begins with -----BEGIN CERTIFICATE-----"
 
 
 def _path(file: str) -> str:
@@ -132,7 +132,7 @@ def _no_key(content: bytes, file: str) -> str:
         return f"{file} holds a certificate and no private key: give the key there"
     if content[:1] == b"\x30":
         return f"{file} is in DER (binary) form, and PEM is needed: convert it with openssl pkey -inform DER -in {_path(file)} -out key.pem"
-    return f"{file} holds no private key in PEM form: it begins with -----BEGIN PRIVATE KEY-----, or with EC or RSA before PRIVATE"
+    return f"{file} holds no private key in PEM form: give one that begins with -----BEGIN PRIVATE KEY-----, or EC or RSA PRIVATE"
 
 
 def read_pair(certificate: bytes, key: bytes, certificate_file: str, key_file: str, names: Iterable[str], now: Now) -> Pair:

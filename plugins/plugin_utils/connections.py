@@ -72,6 +72,7 @@ _REACHED: tuple[_Cause, ...] = (
         ("ansible_user",),
         "or allow it by `{user} ALL=(ALL) NOPASSWD: ALL` in /etc/sudoers.d, or give the password by --ask-become-pass",
     ),
+    (r"Error processing keyword 'port'", "{port} is not a port", ("ansible_port",), "an integer from 1 to 65535"),
     (
         r"interpreter \S+ was not found|result deserialization failed",
         "{interpreter} does not exist there or is not Python",

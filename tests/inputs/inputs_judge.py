@@ -206,34 +206,33 @@ class Judge:
         """Return what each host of the lab has, by name, as digests."""
         return {name: host.python(FINGERPRINT) for name, host in self.lab.hosts.items()}
 
-    def run(self, case: Case, *arguments: str) -> tuple[Run, float, float]:
-        """Run a case's playbook; return also its seconds by the clock and of processor time."""
-        with self._inventory(case) as inventory:
-            report = self.lab.reports / f"{case.playbook}-latest.json"
-            report.unlink(missing_ok=True)
-            command = [str(BIN / "ansible-playbook"), f"playbooks/{case.playbook}.yml", *case.arguments, *arguments]
-            if not any(argument in {"-i", "--inventory"} for argument in case.arguments):
-                command += ["-i", str(inventory)]
-            if case.dry:
-                command += ["--check"]
-            if case.variables:
-                path = self.lab.reports.parent / "case.json"
-                path.write_text(json.dumps(case.variables), encoding="utf-8")
-                command += ["--extra-vars", f"@{path}"]
-            began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-            try:
-                done = subprocess.run(
-                    command, cwd=ROOT, env=operators_environment() | {"SLIPWAY_REPORTS_DIR": str(self.lab.reports)},
-                    stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_RUN,
-                    preexec_fn=functools.partial(os.nice, 5),
-                )  # fmt: skip
-            except subprocess.TimeoutExpired as error:
-                done = subprocess.CompletedProcess(
-                    command, 124, (error.stdout or b"").decode(errors="replace"), f"still runs after {LONGEST_RUN} s"
-                )
-            seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-            processor = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
-            written = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    def run(self, case: Case, inventory: Path) -> tuple[Run, float, float]:
+        """Run a case's playbook on its inventory; return also its seconds by the clock and of processor time."""
+        report = self.lab.reports / f"{case.playbook}-latest.json"
+        report.unlink(missing_ok=True)
+        command = [str(BIN / "ansible-playbook"), f"playbooks/{case.playbook}.yml", *case.arguments]
+        if not any(argument in {"-i", "--inventory"} for argument in case.arguments):
+            command += ["-i", str(inventory)]
+        if case.dry:
+            command += ["--check"]
+        if case.variables:
+            path = self.lab.reports.parent / "case.json"
+            path.write_text(json.dumps(case.variables), encoding="utf-8")
+            command += ["--extra-vars", f"@{path}"]
+        began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=operators_environment() | {"SLIPWAY_REPORTS_DIR": str(self.lab.reports)},
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False, timeout=LONGEST_RUN,
+                preexec_fn=functools.partial(os.nice, 5),
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            done = subprocess.CompletedProcess(
+                command, 124, (error.stdout or b"").decode(errors="replace"), f"still runs after {LONGEST_RUN} s"
+            )
+        seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+        written = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
         return Run(done.returncode, done.stdout + done.stderr, written), seconds, processor
 
     @contextlib.contextmanager
@@ -283,11 +282,21 @@ class Judge:
     def judge(self, case: Case) -> Verdict:
         """Run a case and return its verdict."""
         self.restore()
+        # Its second run finds what its first has written there, such as a certificate.
+        with self._inventory(case) as inventory:
+            verdict = self._verdict(case, inventory)
+        self.verdicts.append(verdict)
+        line = {**described(verdict), "seconds": round(verdict.seconds, 1), "processor_seconds": round(verdict.processor, 1)}
+        with self._log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        return verdict
+
+    def _verdict(self, case: Case, inventory: Path) -> Verdict:
         before = self._before
         assert before is not None
         prober = Prober(self.lab)
         with prober.asking():
-            run, seconds, processor = self.run(case)
+            run, seconds, processor = self.run(case, inventory)
         changes = difference(before, self.fingerprint())
         if changes:
             self._before = None
@@ -305,17 +314,13 @@ class Judge:
             if case.expect == "refused":
                 outcome = "accepted, and is wrong" if changes else "accepted without effect, and is wrong"
                 faults.append(outcome)
-            faults += self._accepted_faults(case, changes)
+            faults += self._accepted_faults(case, inventory, changes)
         if not prober.last:
             faults.append("the product does not answer afterwards")
         message = "\n".join(f"{item['task']}: {item['message']}" for item in run.report.get("failed", [])) or run.output[-3000:]
-        verdict = Verdict(case, outcome, faults, seconds, processor, prober.outage if run.returncode else 0.0, message)
-        self.verdicts.append(verdict)
-        with self._log.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({**described(verdict), "seconds": round(seconds, 1), "processor_seconds": round(processor, 1)}) + "\n")
-        return verdict
+        return Verdict(case, outcome, faults, seconds, processor, prober.outage if run.returncode else 0.0, message)
 
-    def _accepted_faults(self, case: Case, changes: list[str]) -> list[str]:
+    def _accepted_faults(self, case: Case, inventory: Path, changes: list[str]) -> list[str]:
         faults = []
         if case.dry:
             return [f"--check has changed {', '.join(changes[:8])}"] if changes else []
@@ -328,7 +333,7 @@ class Judge:
             if not re.search(pattern, said):
                 faults.append(f"another meaning: {command} says {said[:300]!r}, not {pattern}")
         if changes and case.playbook == "site":
-            again, _seconds, _processor = self.run(case)
+            again, _seconds, _processor = self.run(case, inventory)
             if again.returncode != 0 or again.changed:
                 faults.append(f"a second run ended with {again.returncode} and changed {again.changed[:5]}")
         return faults

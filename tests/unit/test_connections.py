@@ -48,6 +48,7 @@ def test_a_host_that_is_not_reached_has_a_variable_and_a_remedy(text: str, said:
         ("ops is not in the sudoers file.", "without a password"),
         ("Timeout (7s) waiting for privilege escalation prompt:", "or give the password by --ask-become-pass"),
         ("The module interpreter '/usr/bin/nosuch' was not found.", "does not exist there or is not Python; correct ansible_python"),
+        ("Error processing keyword 'port': The value '80a' could not be converted to 'int'.", "2204 is not a port; correct ansible_port"),
         ("Module result deserialization failed: No start of json char found", "or install python3 there"),
     ],
 )  # fmt: skip
