@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.module_utils.removal import destroy_plan, destroy_problems
+from ansible_collections.slipway.stack.plugins.plugin_utils.destroy import destroy_plan, destroy_problems
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]

@@ -14,8 +14,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
-from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
+from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
+from ansible_collections.slipway.stack.plugins.plugin_utils.layout_server import Server
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel, TunnelError
 
 AGAIN = "build the version again with playbooks/build.yml"

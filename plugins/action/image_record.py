@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
+from ansible_collections.slipway.stack.plugins.plugin_utils import image_records
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import environment_folder, write_atomically
 
 RECORD = Path("group_vars", "all", "30_images.yml")
@@ -37,12 +38,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         changed = False
         if options["built"]:
             try:
-                wanted = images.with_record(digests, options["version"], options["built"])
+                wanted = image_records.with_record(digests, options["version"], options["built"])
             except images.ImageError as error:
                 raise AnsibleActionFail(str(error)) from error
             changed, digests = wanted != digests, wanted
             if changed and not self._task.check_mode:
-                write_atomically(path, images.record_text(digests).encode(), 0o644)
+                write_atomically(path, image_records.record_text(digests).encode(), 0o644)
         result.update(
             changed=changed,
             path=str(path),

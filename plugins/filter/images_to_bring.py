@@ -48,7 +48,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.images import to_bring
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import to_bring
 
 
 def images_to_bring(names: dict[str, str], digests: dict[str, t.Any], version: t.Any, images: dict[str, t.Any]) -> list[dict[str, t.Any]]:

@@ -51,7 +51,7 @@ _value:
 
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.images import unavailable_images as unavailable
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import unavailable_images as unavailable
 
 
 def unavailable_images(missing: dict[str, str], variables: dict[str, str], version: t.Any, recorded: t.Iterable[str]) -> list[str]:

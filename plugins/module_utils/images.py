@@ -14,11 +14,9 @@ import json
 import re
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-
 #: Build arguments that BuildKit knows by itself, and keeps out of the image's history.
 PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 Record = dict[str, t.Any]
@@ -50,73 +48,6 @@ def path_of(reference: str) -> str:
     """Return an image's name as in Slipway's registry: without registry, tag and digest."""
     host = registry_of(reference)
     return repository_of(reference[len(host) + 1 :] if host else reference)
-
-
-def is_there(wanted: Record, images: dict[str, t.Any]) -> bool:
-    """Return whether a host has the recorded image under its name.
-
-    Args:
-        wanted: ``name`` with its tag, ``digest``, and ``id`` where it is known.
-        images: the host's images, as ``host_state`` lists them.
-    """
-    found = images.get(normal_reference(wanted["name"]))
-    if not found:
-        return False
-    # Engines list an image by its configuration's digest or, with containerd's store, by its manifest's.
-    if found["id"] in {wanted["digest"], wanted.get("id") or wanted["digest"]}:
-        return True
-    return any(item.endswith(f"@{wanted['digest']}") for item in found.get("digests") or [])
-
-
-def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: dict[str, t.Any]) -> list[Record]:
-    """Return the recorded images that a host lacks, each with ``name``, ``digest``, ``id`` and ``other``.
-
-    ``other`` says that the host has a different image under that name. Images that no build has recorded are not among them.
-
-    Args:
-        names: each service's image with its tag.
-        record: what was recorded for this version.
-        images: the host's images, as ``host_state`` lists them.
-    """
-    found = []
-    for service, name in sorted(names.items()):
-        entry = (record or {}).get(service)
-        if not entry:
-            continue
-        wanted = {"name": name, "digest": entry["digest"], "id": entry.get("id", "")}
-        if not is_there(wanted, images) and wanted not in found:
-            found.append(wanted)
-    return [{**item, "other": normal_reference(item["name"]) in images} for item in found]
-
-
-def unavailable_images(
-    missing: dict[str, str], variables: t.Mapping[str, str], version: str = "", recorded: t.Iterable[str] = ()
-) -> list[str]:
-    """Return a sentence for each image that is neither on a host nor in a registry, with the remedy.
-
-    Args:
-        missing: images that are not on the host, each with the reason why it cannot be pulled, as ``host_state`` reports it; "" if it can.
-        variables: for each image the variable that names it.
-        version: the requested version of the product, which is part of the tags of its images.
-        recorded: versions that builds have recorded.
-    """
-    found = []
-    for image, reason in sorted(missing.items()):
-        if not reason:
-            continue
-        # The host adds the tag that a name without one means.
-        variable = variables.get(image) or variables.get(image.removesuffix(":latest")) or ""
-        named = f"{image}{f' ({variable})' if variable else ''}"
-        why = f"cannot be pulled: {' '.join(str(reason).split())}"
-        if version and variable.startswith("app_") and version in image.rpartition(":")[2]:
-            known = ", ".join(sorted(recorded, key=version_key)) or "none"
-            found.append(
-                f"version {version} is not available: image {named} is not on the host, was never built (recorded versions: {known}), "
-                f"and {why}; correct app_version, build the version (make image VERSION={version}), or load its images on the host"
-            )
-        else:
-            found.append(f"image {named} is not on the host and {why}; correct {variable or 'its name'}, or load the image on the host")
-    return found
 
 
 def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
@@ -225,36 +156,3 @@ def pull_outcome(stream: str) -> dict[str, t.Any]:
         elif event.get("status") in ("Download complete", "Pull complete"):
             moved.add(event.get("id"))
     return {"layers_moved": len(moved), "layers_kept": len(kept), "error": error}
-
-
-def with_record(digests: dict[str, t.Any], version: str, built: dict[str, Record]) -> dict[str, t.Any]:
-    """Return the recorded versions with one more, or one replaced, sorted by version.
-
-    Raises:
-        ImageError: a digest is none.
-    """
-    for service, entry in built.items():
-        if not _DIGEST.fullmatch(entry["digest"]):
-            raise ImageError(f"the digest of the {service} is {entry['digest']!r}")
-    merged = {**digests, version: {service: dict(entry) for service, entry in built.items()}}
-    return dict(sorted(merged.items(), key=lambda item: version_key(item[0])))
-
-
-def version_key(version: str) -> list[tuple[int, int, str]]:
-    """Return what sorts versions as people do: 1.10 after 1.9."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"[.+_-]", version)]
-
-
-def record_text(digests: dict[str, t.Any]) -> str:
-    """Return the variables' file that holds the recorded versions."""
-    lines = [
-        "---",
-        "# Written by playbooks/build.yml: what each version's images are, by which releases pull them. Keep it.",
-    ]
-    lines.append("image_digests:" if digests else "image_digests: {}")
-    for version, services in digests.items():
-        lines.append(f"  {json.dumps(version)}:")
-        for service, entry in sorted(services.items()):
-            lines.append(f"    {service}:")
-            lines += [f"      {name}: {json.dumps(value)}" for name, value in sorted(entry.items()) if value != ""]
-    return "\n".join(lines) + "\n"

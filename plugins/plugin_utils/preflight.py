@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of, unavailable_images
+from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import unavailable_images
 
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {

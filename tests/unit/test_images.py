@@ -26,8 +26,10 @@ from ansible_collections.slipway.stack.plugins.action.image_build import files_o
 from ansible_collections.slipway.stack.plugins.action.image_source import folder_of, image_of, problems_of
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
-from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError, Server
+from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
 from ansible_collections.slipway.stack.plugins.modules import image_build
+from ansible_collections.slipway.stack.plugins.plugin_utils import image_records
+from ansible_collections.slipway.stack.plugins.plugin_utils.layout_server import Server
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError, ssh_command
 from conftest import Run
 
@@ -64,12 +66,12 @@ RECORD = {"backend": {"digest": A, "id": B}, "frontend": {"digest": C}}
     ],
 )
 def test_hosts_get_the_recorded_images_that_they_lack(there: dict[str, Any], missing: list[tuple[str, bool]]):
-    assert [(item["name"], item["other"]) for item in images.to_bring(NAMES, RECORD, there)] == missing
+    assert [(item["name"], item["other"]) for item in image_records.to_bring(NAMES, RECORD, there)] == missing
 
 
 def test_what_no_build_recorded_is_left_to_its_name():
-    assert images.to_bring(NAMES, None, {}) == []
-    assert [item["name"] for item in images.to_bring(NAMES, {"backend": {"digest": A}}, {})] == ["shop/backend:1.0"]
+    assert image_records.to_bring(NAMES, None, {}) == []
+    assert [item["name"] for item in image_records.to_bring(NAMES, {"backend": {"digest": A}}, {})] == ["shop/backend:1.0"]
 
 
 def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
@@ -139,14 +141,14 @@ def test_what_a_pull_says_is_counted():
 def test_the_record_is_read_as_it_was_written_and_versions_are_in_order():
     digests: dict[str, Any] = {}
     for version in ("1.10.0", "1.9.0", "1.9.0-rc1", "2"):
-        digests = images.with_record(digests, version, {"backend": {"digest": A, "id": ""}, "frontend": {"digest": B, "id": C}})
+        digests = image_records.with_record(digests, version, {"backend": {"digest": A, "id": ""}, "frontend": {"digest": B, "id": C}})
     assert list(digests) == ["1.9.0", "1.9.0-rc1", "1.10.0", "2"]
-    read = yaml.safe_load(images.record_text(digests))["image_digests"]
+    read = yaml.safe_load(image_records.record_text(digests))["image_digests"]
     assert list(read) == list(digests)
     assert read["2"] == {"backend": {"digest": A}, "frontend": {"digest": B, "id": C}}
-    assert yaml.safe_load(images.record_text({}))["image_digests"] == {}
+    assert yaml.safe_load(image_records.record_text({}))["image_digests"] == {}
     with pytest.raises(ImageError, match="digest of the backend"):
-        images.with_record({}, "1.0", {"backend": {"digest": "latest"}})
+        image_records.with_record({}, "1.0", {"backend": {"digest": "latest"}})
 
 
 # The folder of layers
