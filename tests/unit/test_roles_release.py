@@ -226,3 +226,11 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
     name = "pull | Refuse different images under one name"
     assert role_task("release", "pull.yml", name, "loop", inputs) == ["shop/api:1"]
     assert set(role_task("release", "pull.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("variable", ["__release_lock_host", "__release_hold_host"])
+def test_two_runs_take_the_lock_on_one_host(variable: str) -> None:
+    hosts = [f"app{number}" for number in range(20)]
+    inputs = {"release_plan": {"lock_host": ""}, "release_app_hosts": hosts}
+    assert role_variable("release", variable, {**inputs, "ansible_play_hosts_all": [*reversed(hosts), "lb"]}) == "app0"
+    assert role_variable("release", variable, {**inputs, "ansible_play_hosts_all": ["app7", "app3", "lb"]}) == "app3"
