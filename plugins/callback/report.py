@@ -36,6 +36,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -70,8 +71,11 @@ PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
 SHOWN_CHARACTERS = 1200
+SHOWN_JOB_LINES = 3
 TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
+#: Where the program of role jobs keeps the last result of each.
+JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 # They look at which version serves, and move none.
 NO_RELEASES = ("maintenance", "restore")
 # Handled by the strategy itself; there is no action plugin to ask.
@@ -172,6 +176,14 @@ def message_of(results: list[dict[str, Any]]) -> str:
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
 
 
+def without_values(text: str, variables: Mapping[str, Any]) -> str:
+    """Return a text without the value of any secret among a host's variables."""
+    for name, value in variables.items():
+        if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
+            text = text.replace(str(value), "(secret)")
+    return text
+
+
 def instant(seconds: float) -> str:
     """Return a time since the epoch as UTC in RFC 3339, to the second."""
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -206,6 +218,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._changed: list[dict[str, str]] = []
         self._release: dict[str, Any] = {}
         self._held_lock = False
+        self._jobs: dict[str, dict[str, Any]] = {}
         self._added: dict[str, Any] = {}
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -247,6 +260,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self._playbook and result.is_changed():
             self._changed.append(self._entry(result))
         self._follow_release(str(result.task.action).rpartition(".")[2], result.result)
+        self._follow_jobs(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Count a failure and keep its message."""
@@ -327,14 +341,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Return a failure's message without the value of any secret of its host, after what it means for the connection to it."""
         items = self._failed_items.get((str(result.host.name), result.task._uuid))  # noqa: SLF001
         text = message_of(items or [dict(result.result)])
-        variables = self._play.get_variable_manager().get_vars(host=result.host, include_hostvars=False) if self._play else {}
+        variables = self._variables(result.host)
         view = HostView(variables, {}, {}, None)
         if problem := connection_problem(text, lambda name: view.value(name)[0], view.place, reached=reached):
             text = f"{problem}\n{text}"
-        for name, value in variables.items():
-            if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
-                text = text.replace(str(value), "(secret)")
-        return text
+        return without_values(text, variables)
+
+    def _variables(self, host: Any) -> dict[str, Any]:
+        """Return a host's variables as its inventory has them."""
+        return dict(self._play.get_variable_manager().get_vars(host=host, include_hostvars=False)) if self._play else {}
 
     @staticmethod
     def _numbers(summary: dict[str, int]) -> dict[str, int]:
@@ -358,6 +373,18 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._release = dict(result["report"])
         elif action == "release_step" and self._release and result.get("step") != "lock":
             self._release["outcome"] = "unfinished"
+
+    def _follow_jobs(self, result: Any) -> None:
+        """Keep the last result of each job, of the host that ran it last."""
+        if not self._playbook or str(result.task.action).rpartition(".")[2] != "host_state":
+            return
+        files = result.result.get("files") or {}
+        states = [json.loads(file["content"]) for path, file in files.items() if JOB_STATE.search(path) and file.get("content")]
+        variables = self._variables(result.host) if states else {}
+        for state in states:
+            found = {**state, "host": str(result.host.name), "log": [without_values(line, variables) for line in state["log"]]}
+            if found["finished"] >= self._jobs.get(found["job"], found)["finished"]:
+                self._jobs[found["job"]] = found
 
     # Reporting
 
@@ -404,6 +431,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
             ],
             **self._release_report(failed=failed),
+            **({"jobs": self._jobs} if self._jobs else {}),
             **self._added,
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
@@ -445,6 +473,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
+        for job, state in sorted(report.get("jobs", {}).items()):
+            if state["result"] != "succeeded":
+                lines.append(f"  job {job}: the last run, for {state['moment']} on {state['host']}, has the result {state['result']}")
+                lines += [f"    {line}" for line in state["log"][-SHOWN_JOB_LINES:]]
         for entry in report["failed"][:SHOWN_LIMIT]:
             lines.append(f"  failed {entry['host']}: {entry['task']}")
             # All of it was printed where the task failed, which may be far above.

@@ -24,6 +24,7 @@ class FilterModule:
         return {
             "app_balanced": app_services.balanced,
             "app_builds": app_services.builds,
+            "app_command_service": app_services.command_service,
             "app_declarations": app_services.declarations,
             "app_here": app_services.here,
             "app_image_ids": app_services.image_ids,

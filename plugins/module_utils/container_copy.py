@@ -9,13 +9,16 @@ Needs Python 3 and nothing else: the program of role jobs brings this file along
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
+import time
 import typing as t
 from urllib.parse import quote
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 JSON = dict[str, t.Any]
 
@@ -23,8 +26,48 @@ JSON = dict[str, t.Any]
 TAKEN = ("User", "Env", "Entrypoint", "Cmd", "StopSignal", "StopTimeout")
 
 
+#: Of each copy, while it is there: its files, and a lock that says that the program which follows it lives. Gone with a reboot.
+COPIES = "/run/slipway-copies"
+#: Seconds between two looks at whether a copy is to be stopped.
+LOOK_SECONDS = 5.0
+
+
 class CopyError(Exception):
     """There is nothing to copy."""
+
+
+@contextlib.contextmanager
+def following(name: str) -> t.Iterator[str]:
+    """Say, while the context lasts, that a program follows a copy; yields its folder.
+
+    Raises:
+        BlockingIOError: another one does.
+    """
+    folder = os.path.join(COPIES, name)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+
+
+def left_copies(prefix: str) -> list[str]:
+    """Return the names of copies that begin so, whose program was killed or has not ended."""
+    return sorted(name for name in (os.listdir(COPIES) if os.path.isdir(COPIES) else []) if name.startswith(prefix))
+
+
+def serving_container(root: str, stack: str, service: str) -> tuple[str, str]:
+    """Return the container of a service in the slot that serves, and the version.
+
+    Raises:
+        CopyError: no version serves on this host.
+    """
+    path = os.path.join(root, stack, "release", "state.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError) as error:
+        raise CopyError("no version of the product serves on this host yet: run site.yml first") from error
+    return f"{stack}-{service}-{record['slot']}-1", str(record["version"])
 
 
 def copy_tree(source: str, target: str) -> None:
@@ -94,7 +137,7 @@ def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str]
         container: name of the container to copy, which need not run.
         name: name of the copy.
         labels: labels of the copy.
-        folder: an empty folder for its files.
+        folder: the folder that following() has yielded.
         command: what to run instead of the container's own command.
 
     Raises:
@@ -103,7 +146,7 @@ def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str]
     """
     inspected = engine.inspect(container)
     if inspected is None:
-        raise CopyError(f"the container {container}, which it is a copy of, does not exist")
+        raise CopyError(f"the container {container}, which it is a copy of, does not exist: site.yml creates it")
     binds = copied_binds(inspected["HostConfig"].get("Binds") or [], folder)
     made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body_of(inspected, binds, labels, command)))
     identity = str(made["Id"])
@@ -113,10 +156,46 @@ def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str]
     return identity
 
 
-def remove_copy(engine: Engine, identity: str, folder: str) -> None:
-    """Stop a copy as its service wants it, if it runs, and remove it with its files."""
-    inspected = engine.inspect(identity)
+def follow_copy(engine: Engine, identity: str, seconds: float, stopped: t.Callable[[], bool] = lambda: False) -> tuple[str, int | None]:
+    """Wait for the end of a copy.
+
+    Args:
+        engine: the host's engine, which may restart meanwhile.
+        identity: the copy's id.
+        seconds: after which it is not waited for any more.
+        stopped: returns whether it is not to be waited for.
+
+    Returns:
+        ``succeeded`` or ``failed`` with its exit code; or without one ``deadline``, ``replaced`` where it is not to be waited for, and
+        ``interrupted`` where it was removed.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        with contextlib.suppress(EngineError):
+            # It answers at once when the container has ended, or not within this time.
+            engine.request("POST", f"/containers/{identity}/wait", timeout=max(0.1, min(LOOK_SECONDS, left)))
+        with contextlib.suppress(EngineError):
+            inspected = engine.inspect(identity)
+            if inspected is None:
+                return "interrupted", None
+            state = inspected["State"]
+            if not state["Running"]:
+                code = int(state["ExitCode"])
+                return "failed" if code or state.get("OOMKilled") else "succeeded", code
+        if left <= 0:
+            return "deadline", None
+        if stopped():
+            return "replaced", None
+
+
+def end_copy(engine: Engine, name: str, lines: int) -> list[str]:
+    """Stop a copy as its service wants it, if it runs, and remove it with its files; return the last lines that it wrote."""
+    log: list[str] = []
+    inspected = engine.inspect(name)
     if inspected is not None:
         engine.stop(inspected)
-        engine.request("DELETE", f"/containers/{quote(identity)}", {"force": 1, "v": 1})
-    shutil.rmtree(folder, ignore_errors=True)
+        log = engine.logs(name, lines).splitlines()[-lines:]
+        engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1, "v": 1})
+    shutil.rmtree(os.path.join(COPIES, name), ignore_errors=True)
+    return log

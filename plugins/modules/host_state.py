@@ -634,7 +634,7 @@ def main() -> None:
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()
     state["tools"] = {
-        "requests": importlib.util.find_spec("requests") is not None,
+        **{name: importlib.util.find_spec(name) is not None for name in ("requests", "psycopg2")},
         **{
             name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/bin") is not None
             for name in ("docker", "dockerd", "iptables", "logrotate")

@@ -527,6 +527,13 @@ def jobs(product: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
+def command_service(product: Mapping[str, Any]) -> str:
+    """Return the service in whose container a command runs that names none: the one that migrates, else a web service, else the first."""
+    found = services(product)
+    web = [service.name for service in found.values() if service.port]
+    return next(iter([*(service.name for service in migrating(found)), *web, *found]), "")
+
+
 def public_paths(product: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a client may ask a balancer for: ``versions`` (paths that report the version, each with its field) and ``websockets``."""
     found = services(product)
@@ -600,11 +607,20 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
     return problems
 
 
-def unclaimed_jobs(product: Mapping[str, Any], hosts: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the jobs that several hosts would run, each with what to do."""
-    if len(hosts) < 2:
+def unclaimed_jobs(product: Mapping[str, Any], hosts: Sequence[str], *, shared: bool) -> list[tuple[str, str]]:
+    """Return the jobs that several hosts would run, each with what to do.
+
+    Args:
+        product: The values of VARIABLES.
+        hosts: Names of the app hosts.
+        shared: Whether they share a database, in which one of them claims each time of a job.
+    """
+    if shared or len(hosts) < 2:
         return []
-    text = f"makes it a job, and each of {', '.join(hosts)} would run it: leave one host in group app, or remove it"
+    text = (
+        f"makes it a job, which each of {', '.join(hosts)} would run: hosts claim the times of jobs in PostgreSQL, and no host is in group "
+        "postgres; add one, or leave one host in group app"
+    )
     return [(f"app_services.{name}.schedule", text) for name in jobs(product)]
 
 

@@ -177,6 +177,7 @@ def check_logins(get: Get) -> list[tuple[str, str]]:
         ("postgres_owner_name", get("postgres_owner_name")),
         ("postgres_app_name", get("postgres_app_name")),
         ("postgres_backup_user", _member(get("postgres_backup_user"), "name")),
+        ("postgres_jobs_user", _member(get("postgres_jobs_user"), "name")),
         *((f"postgres_users[{number}]", user.get("name")) for number, user in enumerate(further)),
     ) + _named(
         ("redis_admin_name", get("redis_admin_name")),
@@ -215,7 +216,7 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     found = app_services.mistakes(
         product, get("app_publish_address") or "", app_services.SLOT_PORT_OFFSET if offset is None else int(offset)
     )
-    return found + app_services.unclaimed_jobs(product, get("release_app_hosts") or [])
+    return found + app_services.unclaimed_jobs(product, get("release_app_hosts") or [], shared=bool(get("slipway_postgres_hosts")))
 
 
 def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection[str]], batch: int) -> str:
@@ -311,8 +312,8 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     (
         check_logins,
         (
-            "postgres_owner_name", "postgres_app_name", "postgres_backup_user", "postgres_users", "redis_admin_name", "redis_app_name",
-            "redis_backup_user",
+            "postgres_owner_name", "postgres_app_name", "postgres_backup_user", "postgres_jobs_user", "postgres_users", "redis_admin_name",
+            "redis_app_name", "redis_backup_user",
         ),
     ),
     (check_transfers, ("restore_port", *app_services.VARIABLES)),

@@ -210,11 +210,14 @@ def test_a_job_is_refused_what_it_cannot_have(more: dict[str, Any], said: str) -
     assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
 
 
-def test_a_job_of_several_hosts_is_refused() -> None:
+def test_a_job_of_several_hosts_without_a_database_is_refused() -> None:
     product = {"app_services": {"cleanup": {"image": "shop/tools:1", "schedule": "daily"}}}
-    assert [where for where, _text in app_services.unclaimed_jobs(product, ["app1", "app2"])] == ["app_services.cleanup.schedule"]
-    assert app_services.unclaimed_jobs(product, ["app1"]) == []
-    assert app_services.unclaimed_jobs(PRODUCT, ["app1", "app2"]) == []
+    assert [where for where, _text in app_services.unclaimed_jobs(product, ["app1", "app2"], shared=False)] == [
+        "app_services.cleanup.schedule"
+    ]
+    assert app_services.unclaimed_jobs(product, ["app1", "app2"], shared=True) == []
+    assert app_services.unclaimed_jobs(product, ["app1"], shared=False) == []
+    assert app_services.unclaimed_jobs(PRODUCT, ["app1", "app2"], shared=False) == []
 
 
 def test_a_release_does_not_wait_for_a_job() -> None:

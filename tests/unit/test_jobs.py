@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "roles/jobs/files"))
@@ -56,20 +62,96 @@ def test_the_moment_is_the_last_time_of_the_calendar(
     assert slipway_jobs.last_moment(calendars, seconds(now) + 0.5) == (seconds(moment) if moment else None)
 
 
+SETTINGS: dict[str, Any] = {"postgres": {}, "postgres_container": "", "postgres_network": ""}
+#: Runs a method of the claims, for Pythons that have the client of PostgreSQL.
+CALL = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1].split(":")
+import claims
+claims.LEASE_SECONDS = float(sys.argv[2])
+config, folder, method, *arguments = json.load(sys.stdin)
+print(json.dumps(getattr(claims.Claims(config, Path(folder)), method)(*arguments)))
+"""
+
+
 class Host:
-    """The claims as one host sees them, at a time of the test's."""
+    """The claims as the program of one host sees them, each call in a process of its own."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.claims = claims.Claims({"host": name}, folder)
+    lease = claims.LEASE_SECONDS
 
-    def claim(self, moment: int, concurrency: str = "forbid") -> str:
-        return self.claims.claim("cleanup", moment, concurrency)
+    def __init__(self, name: str, folder: Path, settings: dict[str, Any], python: str) -> None:
+        self.folder, self.config, self.python = folder, {**SETTINGS, **settings, "host": name}, python
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        given = json.dumps([self.config, str(self.folder), method, *arguments])
+        argv = [self.python, "-c", CALL, f"{ROOT}/roles/jobs/files:{ROOT}/collections", str(self.lease)]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def claim(self, moment: int, concurrency: str = "forbid") -> Any:
+        return self.call("claim", "cleanup", moment, concurrency)
 
 
-@pytest.fixture
-def hosts(tmp_path: Path) -> list[Host]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """A PostgreSQL as role postgres leaves it for jobs: a role that owns a schema, and nothing else; with a Python that has its client."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    pythons = [
+        path
+        for path in (sys.executable, "/usr/bin/python3")
+        if subprocess.run([path, "-c", "import psycopg2"], check=False).returncode == 0
+    ]
+    if not programs or not pythons or (os.geteuid() == 0 and not shutil.which("runuser")):
+        pytest.skip("needs PostgreSQL and psycopg2")
+    folder = tmp_path_factory.mktemp("postgres")
+    # The server does not run as root, and its socket's path is short.
+    place = Path(tempfile.mkdtemp(prefix="pg"))
+    shutil.chown(place, "postgres") if os.geteuid() == 0 else None
+    user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+
+    def run(*argv: str, given: str = "") -> None:
+        subprocess.run([*user, str(programs[-1] / argv[0]), *argv[1:]], input=given, text=True, check=True, capture_output=True, cwd="/")
+
+    data = place / "data"
+    run("initdb", f"--pgdata={data}", "--username=postgres", "--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync")
+    run(
+        "pg_ctl",
+        f"--pgdata={data}",
+        "--wait",
+        f"--log={place}/log",
+        f"--options=-c listen_addresses= -c unix_socket_directories={place} -c fsync=off",
+        "start",
+    )
+    try:
+        declared = (
+            "create role slipway_jobs login; create schema slipway_jobs authorization slipway_jobs; revoke all on schema public from public"
+        )
+        run("psql", f"--host={place}", "--username=postgres", "--dbname=postgres", "--set=ON_ERROR_STOP=1", given=declared)
+        (folder / "secrets").mkdir()
+        (folder / "secrets/postgres_password").write_text("unused")
+        yield {
+            "python": pythons[0],
+            "folder": folder,
+            "settings": {"postgres": {"host": str(place), "port": 5432, "dbname": "postgres", "user": "slipway_jobs"}},
+            "empty": lambda: run(
+                "psql", f"--host={place}", "--username=postgres", "--dbname=postgres", given="drop table if exists slipway_jobs.runs"
+            ),
+        }
+    finally:
+        run("pg_ctl", f"--pgdata={data}", "--mode=immediate", "--wait", "stop")
+        shutil.rmtree(place)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> list[Host]:
     """Two programs with the same claims."""
-    return [Host("app1", tmp_path), Host("app2", tmp_path)]
+    if request.param == "sqlite":
+        return [Host(name, tmp_path, {}, sys.executable) for name in ("app1", "app2")]
+    found = request.getfixturevalue("server")
+    found["empty"]()
+    return [Host(name, found["folder"], found["settings"], found["python"]) for name in ("app1", "app2")]
 
 
 def test_a_moment_is_claimed_once_by_programs_that_start_together(hosts: list[Host]) -> None:
@@ -90,10 +172,10 @@ def test_a_moment_is_claimed_once_by_programs_that_start_together(hosts: list[Ho
 
 def test_a_moment_is_not_run_again_however_the_run_ended(hosts: list[Host]) -> None:
     assert hosts[0].claim(1000) == claims.CLAIMED
-    hosts[0].claims.end("cleanup", 1000, "failed")
+    hosts[0].call("end", "cleanup", 1000, "failed")
     assert hosts[1].claim(1000) == claims.TAKEN
     assert hosts[1].claim(1060) == claims.CLAIMED
-    assert hosts[0].claims.claim("other", 1000, "forbid") == claims.CLAIMED, "of another job"
+    assert hosts[0].call("claim", "other", 1000, "forbid") == claims.CLAIMED, "of another job"
 
 
 @pytest.mark.parametrize(("concurrency", "answer"), [("forbid", claims.BUSY), ("allow", claims.CLAIMED), ("replace", claims.CLAIMED)])
@@ -101,16 +183,16 @@ def test_a_run_that_has_not_ended_counts_as_the_job_says(hosts: list[Host], conc
     first, second = hosts
     assert first.claim(1000, concurrency) == claims.CLAIMED
     assert second.claim(1060, concurrency) == answer
-    assert first.claims.is_replaced("cleanup", 1000) is (concurrency == "replace")
+    assert first.call("is_replaced", "cleanup", 1000) is (concurrency == "replace")
     assert first.claim(1060, concurrency) == claims.TAKEN, "what was left out is not made up for"
-    assert second.claims.others_run("cleanup", 1060) is True
-    first.claims.end("cleanup", 1000, "succeeded")
-    assert second.claims.others_run("cleanup", 1060) is False
+    assert second.call("others_run", "cleanup", 1060) is True
+    first.call("end", "cleanup", 1000, "succeeded")
+    assert second.call("others_run", "cleanup", 1060) is False
 
 
-def test_a_run_without_signs_of_life_does_not_prevent_the_next(hosts: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_signs_of_life_does_not_prevent_the_next(hosts: list[Host]) -> None:
     assert hosts[0].claim(1000) == claims.CLAIMED
-    monkeypatch.setattr(claims, "LEASE_SECONDS", -1)
+    hosts[1].lease = -1
     assert hosts[1].claim(1060) == claims.CLAIMED
     assert hosts[1].claim(1000) == claims.TAKEN, "its own moment stays its own"
 
@@ -179,3 +261,11 @@ def test_timers_are_loaded_when_they_differ(files: dict[str, Any], expected: dic
     assert {key: found[key] for key in expected} == expected
     assert found["timers"] == ["slipway-shop-job.a.timer"]
     assert timer_plan({}, {}, pattern, record)["differs"] is False
+
+
+def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
+    page, mailer = {"image": "shop/page:1", "port": 80}, {"image": "shop/api:1"}
+    api = {"image": "shop/api:1", "port": 8000, "migrate": {"command": ["migrate"]}}
+    assert app_services.command_service({"app_services": {"mailer": mailer, "page": page, "api": api}}) == "api"
+    assert app_services.command_service({"app_services": {"mailer": mailer, "page": page}}) == "page"
+    assert app_services.command_service({"app_services": {"mailer": mailer}}) == "mailer"

@@ -57,6 +57,38 @@ def test_a_playbook_adds_fields_of_its_own(report):
     assert found["result"] == "ok"
 
 
+def test_the_last_result_of_each_job_is_reported(report, checkout: Path):
+    """That of the host that ran it last, and without secrets that it printed."""
+    states = {
+        "one": {
+            "job": "cleanup",
+            "moment": "2026-11-28T03:00:00Z",
+            "finished": "2026-11-28T03:00:04Z",
+            "result": "succeeded",
+            "log": ["old"],
+        },
+        "two": {
+            "job": "cleanup",
+            "moment": "2026-11-29T03:00:00Z",
+            "finished": "2026-11-29T03:00:09Z",
+            "result": "failed",
+            "log": [f"as {SECRET}"],
+        },
+    }
+    for host, state in states.items():
+        place = checkout / "hosts" / host / "slipway/jobs/state/cleanup.json"
+        place.parent.mkdir(parents=True)
+        place.write_text(json.dumps(state))
+    task = {
+        "name": "Read",
+        "slipway.stack.host_state": {"stack": "slipway", "root": str(checkout / "hosts") + "/{{ inventory_hostname }}"},
+    }
+    found, printed = report([task])
+    assert found["jobs"] == {"cleanup": {**states["two"], "host": "two", "log": ["as (secret)"]}}
+    assert "  job cleanup: the last run, for 2026-11-29T03:00:00Z on two, has the result failed" in printed
+    assert "    as (secret)" in printed
+
+
 def test_changes_name_host_task_and_outermost_role(report):
     found, printed = report([{"name": "Run outer", "ansible.builtin.include_role": {"name": "slipway.stack.outer"}}])
     assert sorted(found["changed"], key=lambda entry: entry["host"]) == [

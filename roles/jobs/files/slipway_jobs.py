@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -27,18 +26,14 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import claims  # noqa: E402 - all three are in this file's folder
-from ansible_collections.slipway.stack.plugins.module_utils.container_copy import CopyError, remove_copy, start_copy  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils import container_copy  # noqa: E402
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
 
 CONFIG = Path(__file__).resolve().parent / "jobs.json"
-#: Of each run, while it lasts: its files, and a lock that says that its program lives.
-RUNS = Path("/run/slipway-jobs")
 UNITS = Path("/etc/systemd/system")
 STACKS = Path("/etc/slipway")
-#: Seconds between two signs of life of a run.
-BEAT_SECONDS = 5.0
 #: Seconds for which a claim is tried while the database does not answer, and between two attempts.
 CLAIM_SECONDS, CLAIM_PAUSE = 300.0, 5.0
 LOG_LINES = 20
@@ -103,19 +98,6 @@ def _latest(calendar: str, base: float, now: float) -> list[int]:
 # What
 
 
-def serving(stack: str) -> JSON:
-    """Return the record of the release that serves, with slot and version.
-
-    Raises:
-        JobError: there is none.
-    """
-    try:
-        record: JSON = json.loads((STACKS / stack / "release" / "state.json").read_text())
-    except (OSError, ValueError) as error:
-        raise JobError("no version of the product serves on this host yet") from error
-    return record
-
-
 class Run:
     """One run of a job, for one moment."""
 
@@ -123,88 +105,58 @@ class Run:
         """Take what the role rendered; nothing is done yet."""
         self.stack, self.job, self.moment = str(config["stack"]), job, moment
         self.name = f"{self.stack}-{job}-{moment}"
-        self.folder = RUNS / self.name
         self.settings: JSON = config["jobs"][job]
         self.claims = claims.Claims(config, STACKS / self.stack / "jobs")
         self.engine = Engine()
 
-    def lock(self) -> t.IO[str]:
-        """Say that the program of this run lives, for as long as the file is open.
-
-        Raises:
-            BlockingIOError: another one does.
-        """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (self.folder / "lock").open("w")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return file
-
-    def start(self, record: JSON) -> str:
-        """Start the job's container; return its id."""
+    def carry_out(self, container: str, version: str, folder: str) -> JSON:
+        """Run a copy of the container to its end; return what came of it."""
         labels = {
             "slipway.stack": self.stack,
             "slipway.owner": "app-job",
             "slipway.service": self.job,
             "slipway.job": self.job,
-            "slipway.version": str(record["version"]),
+            "slipway.version": version,
         }
-        return start_copy(self.engine, template(self.stack, self.job, record), self.name, labels, str(self.folder / "files"))
-
-    def follow(self, identity: str) -> tuple[str, int | None]:
-        """Wait for the end of the container; return the result and its exit code, None where it was stopped."""
-        deadline = time.monotonic() + float(self.settings["deadline_seconds"])
-        while True:
-            left = deadline - time.monotonic()
-            with contextlib.suppress(EngineError):
-                # It answers at once when the container has ended, or not within this time.
-                self.engine.request("POST", f"/containers/{identity}/wait", timeout=max(0.1, min(BEAT_SECONDS, left)))
-            try:
-                inspected = self.engine.inspect(identity)
-            except EngineError as error:
-                # An engine that restarts may let containers live on.
-                say(str(error))
+        began = time.monotonic()
+        found: JSON = {"result": "interrupted", "code": None}
+        errors: list[str] = []
+        try:
+            while self.settings["concurrency"] == "replace" and self.claims.others_run(self.job, self.moment):
                 time.sleep(1)
-                inspected = {"State": {"Running": True}}
-            if inspected is None:
-                return "interrupted", None
-            state = inspected["State"]
-            if not state["Running"]:
-                code = int(state["ExitCode"])
-                return "failed" if code or state.get("OOMKilled") else "succeeded", code
-            if left <= 0:
-                return "deadline", None
-            try:
-                if self.claims.is_replaced(self.job, self.moment):
-                    return "replaced", None
-            except claims.ClaimError as error:
-                # It goes on: what it was claimed for is not run by anybody else.
-                say(str(error))
+            identity = container_copy.start_copy(self.engine, container, self.name, labels, folder)
+            seconds = float(self.settings["deadline_seconds"])
+            found["result"], found["code"] = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
+        except (EngineError, container_copy.CopyError, claims.ClaimError, OSError) as error:
+            found["result"] = "failed"
+            errors = [str(error)]
+        except SystemExit:
+            say(f"{self.name} is stopped, as its program was asked to end")
+        log = container_copy.end_copy(self.engine, self.name, LOG_LINES)
+        return {**found, "seconds": round(time.monotonic() - began, 3), "version": version, "log": (log + errors)[-LOG_LINES:]}
 
-
-def template(stack: str, job: str, record: JSON) -> str:
-    """Return the name of the container that a job's runs are copies of."""
-    return f"{stack}-{job}-{record['slot']}-1"
+    def is_replaced(self) -> bool:
+        """Give a sign of life; return whether another run takes the place of this one."""
+        try:
+            return self.claims.is_replaced(self.job, self.moment)
+        except claims.ClaimError as error:
+            # It goes on: no other host runs the job for this moment.
+            say(str(error))
+            return False
 
 
 def clean(config: JSON, job: str) -> None:
     """Remove what runs of a job left whose program was killed."""
-    for folder in RUNS.glob(f"{config['stack']}-{job}-*"):
-        moment = folder.name.rpartition("-")[2]
-        if folder.name != f"{config['stack']}-{job}-{moment}" or not moment.isdigit():
+    prefix = f"{config['stack']}-{job}-"
+    for name in container_copy.left_copies(prefix):
+        moment = name[len(prefix) :]
+        if not moment.isdigit():
             continue
         run = Run(config, job, int(moment))
-        with contextlib.suppress(BlockingIOError), run.lock():
-            say(f"{run.name} was left by a program that was killed: it is stopped")
-            log = tail(run.engine, run.name)
-            remove_copy(run.engine, run.name, str(folder))
+        with contextlib.suppress(BlockingIOError), container_copy.following(name):
+            say(f"{name} was left by a program that was killed: it is stopped")
+            log = container_copy.end_copy(run.engine, name, LOG_LINES)
             conclude(run, {"result": "interrupted", "code": None, "seconds": None, "log": log})
-
-
-def tail(engine: Engine, container: str) -> list[str]:
-    """Return the last lines that a container wrote, none where it does not exist."""
-    with contextlib.suppress(EngineError):
-        return engine.logs(container, LOG_LINES).splitlines()[-LOG_LINES:]
-    return []
 
 
 # What came of it
@@ -287,48 +239,24 @@ def do_run(config: JSON, arguments: argparse.Namespace) -> int:
     """Run the job for a moment, unless another host has that moment."""
     run = Run(config, arguments.job, arguments.moment)
     clean(config, run.job)
-    record = serving(run.stack)
-    if run.engine.inspect(template(run.stack, run.job, record)) is None:
-        say(f"version {record['version']} has no job {run.job}, or its container was removed, which site.yml makes again")
+    container, version = container_copy.serving_container(str(STACKS), run.stack, run.job)
+    if run.engine.inspect(container) is None:
+        say(f"version {version} has no job {run.job}, or {container} was removed, which site.yml creates again")
         return 0
-    began = time.monotonic()
-    with run.lock():
+    with container_copy.following(run.name) as folder:
         try:
             answer = claim(run)
         except claims.ClaimError as error:
-            conclude(run, {"result": "failed", "code": None, "seconds": None, "log": [str(error)], "version": record["version"]})
+            conclude(run, {"result": "failed", "code": None, "seconds": None, "version": version, "log": [str(error)]})
             raise JobError(f"{run.job} was not run for {instant(run.moment)}: {error}") from error
         if answer != claims.CLAIMED:
             say(f"{run.job} is not run here for {instant(run.moment)}: {answer}")
-            remove_copy(run.engine, run.name, str(run.folder))
+            container_copy.end_copy(run.engine, run.name, LOG_LINES)
             return 0
-        found = carry_out(run, record)
-    found.update(seconds=round(time.monotonic() - began, 3), version=record["version"])
-    conclude(run, found)
+        found = run.carry_out(container, version, folder)
+        conclude(run, found)
     say(f"{run.job} for {instant(run.moment)}: {found['result']}")
     return int(found["result"] not in ("succeeded", "replaced"))
-
-
-def carry_out(run: Run, record: JSON) -> JSON:
-    """Run the container to its end and remove it; return what came of it."""
-    found: JSON = {"result": "interrupted", "code": None, "log": []}
-    try:
-        (run.folder / "files").mkdir()
-        while run.settings["concurrency"] == "replace" and run.claims.others_run(run.job, run.moment):
-            time.sleep(1)
-        identity = run.start(record)
-        found["result"], found["code"] = run.follow(identity)
-    except (EngineError, CopyError, claims.ClaimError, OSError) as error:
-        found.update(result="failed", log=[str(error)])
-    except SystemExit:
-        say(f"{run.name} is stopped, as its program was asked to end")
-    with contextlib.suppress(EngineError):
-        inspected = run.engine.inspect(run.name)
-        if inspected is not None:
-            run.engine.stop(inspected)
-    found["log"] = (tail(run.engine, run.name) + found["log"])[-LOG_LINES:]
-    remove_copy(run.engine, run.name, str(run.folder))
-    return found
 
 
 def main() -> int:
@@ -350,7 +278,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     try:
         return int(arguments.action(config, arguments))
-    except (JobError, EngineError) as error:
+    except (JobError, container_copy.CopyError, EngineError) as error:
         say(str(error))
         return 1
 

@@ -91,6 +91,14 @@ from (select :'desired'::jsonb -> 'database') as desired (doc)
 create schema if not exists public authorization pg_database_owner;
 alter schema public owner to pg_database_owner;
 
+-- Schemas that an account has for itself.
+select format('create schema if not exists %I authorization %I', name, owner)
+from jsonb_each_text(:'desired'::jsonb -> 'schemas') as schemas (name, owner)
+union all
+select format('alter schema %I owner to %I', name, owner)
+from jsonb_each_text(:'desired'::jsonb -> 'schemas') as schemas (name, owner)
+\gexec
+
 select format('create extension if not exists %I cascade', extension)
 from jsonb_array_elements_text(:'desired'::jsonb -> 'extensions') as extension
 \gexec

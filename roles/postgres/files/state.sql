@@ -150,6 +150,11 @@ select jsonb_build_object(
     ) as markers, schema
     where any_of_them and rolname <> 'postgres'
   ),
+  'schemas', (
+    select coalesce(jsonb_object_agg(pg_namespace.nspname, pg_get_userbyid(pg_namespace.nspowner)), '{}')
+    from pg_namespace, desired, schema
+    where doc -> 'schemas' ? pg_namespace.nspname
+  ),
   -- Not compared: for the role, which refuses others.
   'available_extensions', (select jsonb_agg(name order by name collate "C") from pg_available_extensions),
   'extensions', (

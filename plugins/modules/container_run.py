@@ -1,0 +1,141 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a command in a copy of the container of a service that serves."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_run
+author: The Slipway authors (!UNKNOWN)
+version_added: 0.1.0
+short_description: Run a command in a new container of the version that serves
+description:
+  - The container is a copy of the service's first one, with its image, environment, secrets, networks, volumes and limits. It publishes no
+    port, and is removed when the command has ended.
+  - A container that an interrupted run has left is removed by the next run on that host.
+options:
+  stack:
+    description: Name of the stack.
+    type: str
+    required: true
+  root:
+    description: Folder that holds the stacks' configuration.
+    type: path
+    default: /etc/slipway
+  service:
+    description: Name of the service.
+    type: str
+    required: true
+  command:
+    description:
+      - The command with its arguments, which the container's entrypoint gets.
+      - A string is split into words as a shell does it; no shell runs it.
+    type: raw
+    required: true
+  timeout:
+    description: Seconds after which the command is stopped.
+    type: float
+    default: 3600
+extends_documentation_fragment:
+  - slipway.stack.attributes.not_in_check_mode
+"""
+
+EXAMPLES = r"""
+- name: Create an administrator
+  slipway.stack.container_run:
+    stack: slipway
+    service: backend
+    command: [python, -m, shop.admin, create]
+"""
+
+RETURN = r"""
+container:
+  description: Name of the container that the command ran in a copy of.
+  returned: always
+  type: str
+result:
+  description: V(succeeded), V(failed), V(deadline) or V(interrupted).
+  returned: always
+  type: str
+code:
+  description: Exit code of the command, or none where it was stopped.
+  returned: always
+  type: int
+output:
+  description: The last 10,000 lines that it wrote.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import contextlib
+import shlex
+import signal
+import sys
+import typing as t
+import uuid
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils import container_copy
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+OUTPUT_LINES = 10000
+
+
+def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Run the command to its end; return what came of it.
+
+    Raises:
+        CopyError: no version serves, or it has no such container.
+        EngineError: the engine refuses.
+    """
+    stack, service = options["stack"], options["service"]
+    prefix = f"{stack}-run-{service}-"
+    for left in container_copy.left_copies(prefix):
+        with contextlib.suppress(BlockingIOError), container_copy.following(left):
+            container_copy.end_copy(engine, left, 1)
+    container, version = container_copy.serving_container(options["root"], stack, service)
+    name = prefix + uuid.uuid4().hex[:8]
+    labels = {"slipway.stack": stack, "slipway.owner": "app-run", "slipway.service": service, "slipway.version": version}
+    output: list[str] = []
+    result, code = "interrupted", None
+    with container_copy.following(name) as folder:
+        try:
+            identity = container_copy.start_copy(engine, container, name, labels, folder, options["command"])
+            result, code = container_copy.follow_copy(engine, identity, options["timeout"])
+        finally:
+            output = container_copy.end_copy(engine, name, OUTPUT_LINES)
+    return {"container": container, "result": result, "code": code, "output": output}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "root": {"type": "path", "default": "/etc/slipway"},
+            "service": {"type": "str", "required": True},
+            "command": {"type": "raw", "required": True},
+            "timeout": {"type": "float", "default": 3600},
+        }
+    )
+    command = module.params["command"]
+    try:
+        module.params["command"] = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
+    except ValueError as error:
+        module.fail_json(msg=f"The command cannot be split into words: {error}. Nothing was run: close the quotes, or give a list")
+    # What is ended from outside removes its container.
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, lambda *_unused: sys.exit(1))
+    try:
+        done = run(Engine(), module.params)
+    except (container_copy.CopyError, EngineError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=True, **done)
+
+
+if __name__ == "__main__":
+    main()
