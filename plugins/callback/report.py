@@ -177,7 +177,7 @@ def message_of(results: list[dict[str, Any]]) -> str:
 
 
 def without_values(text: str, variables: Mapping[str, Any]) -> str:
-    """Return a text without the value of any secret among a host's variables."""
+    """Return a string without the value of any secret among a host's variables."""
     for name, value in variables.items():
         if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
             text = text.replace(str(value), "(secret)")
@@ -431,7 +431,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                 {"task": task["task"], "role": task["role"], "seconds": round(task["end"] - task["start"], 3)} for task in slowest
             ],
             **self._release_report(failed=failed),
-            **({"jobs": self._jobs} if self._jobs else {}),
+            "jobs": self._jobs,
             **self._added,
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
@@ -473,7 +473,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         lines += [f"  {verb} {entry['host']}: {entry['task']}" for entry in changed[:SHOWN_LIMIT]]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
-        for job, state in sorted(report.get("jobs", {}).items()):
+        for job, state in sorted(report["jobs"].items()):
             if state["result"] != "succeeded":
                 lines.append(f"  job {job}: the last run, for {state['moment']} on {state['host']}, has the result {state['result']}")
                 lines += [f"    {line}" for line in state["log"][-SHOWN_JOB_LINES:]]

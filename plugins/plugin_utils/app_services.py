@@ -527,11 +527,17 @@ def jobs(product: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def command_service(product: Mapping[str, Any]) -> str:
-    """Return the service in whose container a command runs that names none: the one that migrates, else a web service, else the first."""
+def command_service(product: Mapping[str, Any], name: str = "") -> dict[str, str]:
+    """Return the service in whose container a command runs, its ``name`` and the group of its ``hosts``; empty where there is none.
+
+    Args:
+        product: The values of VARIABLES.
+        name: The service; by default the one that migrates, else the first web service, else the first.
+    """
     found = services(product)
-    web = [service.name for service in found.values() if service.port]
-    return next(iter([*(service.name for service in migrating(found)), *web, *found]), "")
+    web = [service for service in found.values() if service.port]
+    chosen = found.get(name) if name else next(iter([*migrating(found), *web, *found.values()]), None)
+    return {"name": chosen.name, "hosts": str(chosen["hosts"])} if chosen else {}
 
 
 def public_paths(product: Mapping[str, Any]) -> dict[str, Any]:
@@ -607,21 +613,22 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
     return problems
 
 
-def unclaimed_jobs(product: Mapping[str, Any], hosts: Sequence[str], *, shared: bool) -> list[tuple[str, str]]:
+def unclaimed_jobs(product: Mapping[str, Any], groups: Mapping[str, Sequence[str]], *, shared: bool) -> list[tuple[str, str]]:
     """Return the jobs that several hosts would run, each with what to do.
 
     Args:
         product: The values of VARIABLES.
-        hosts: Names of the app hosts.
-        shared: Whether they share a database, in which one of them claims each time of a job.
+        groups: The inventory's groups with their hosts.
+        shared: Whether there is a database, in which one of the hosts claims each time of a job.
     """
-    if shared or len(hosts) < 2:
-        return []
-    text = (
-        f"makes it a job, which each of {', '.join(hosts)} would run: hosts claim the times of jobs in PostgreSQL, and no host is in group "
-        "postgres; add one, or leave one host in group app"
-    )
-    return [(f"app_services.{name}.schedule", text) for name in jobs(product)]
+    found = services(product)
+    hosts = {name: groups.get(found[name]["hosts"]) or () for name in jobs(product)}
+    text = "which each of {} would run, as no host is in group postgres, where one claims it: add one, or set hosts to a group of one host"
+    return [
+        (f"app_services.{name}.schedule", f"makes it a job, {text.format(', '.join(names))}")
+        for name, names in hosts.items()
+        if len(names) > 1 and not shared
+    ]
 
 
 def service_mistakes(service: Service) -> list[str]:

@@ -216,7 +216,7 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     found = app_services.mistakes(
         product, get("app_publish_address") or "", app_services.SLOT_PORT_OFFSET if offset is None else int(offset)
     )
-    return found + app_services.unclaimed_jobs(product, get("release_app_hosts") or [], shared=bool(get("slipway_postgres_hosts")))
+    return found + app_services.unclaimed_jobs(product, get("groups") or {}, shared=bool(get("slipway_postgres_hosts")))
 
 
 def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection[str]], batch: int) -> str:

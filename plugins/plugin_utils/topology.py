@@ -164,13 +164,14 @@ class Topology:
 
     # Who runs what
 
-    def hosts(self, role: str) -> list[str]:
-        """Return the hosts that run a service, in the inventory's order."""
-        return list(self._groups.get(self._service(role).group, ()))
+    def hosts(self, role: str, group: str = "") -> list[str]:
+        """Return the hosts that run a service, of those in a group where one is named, in the inventory's order."""
+        hosts = self._groups.get(self._service(role).group, ())
+        return [host for host in hosts if not group or host in self._groups.get(group, ())]
 
     def first(self, role: str, group: str = "") -> str:
         """Return the first host that runs a service, of those in a group where one is named, or "" where there is none."""
-        return next((host for host in self.hosts(role) if not group or host in self._groups.get(group, ())), "")
+        return next(iter(self.hosts(role, group)), "")
 
     def memberships(self) -> list[str]:
         """Return the inventory's groups that this host is in."""

@@ -211,13 +211,11 @@ def test_a_job_is_refused_what_it_cannot_have(more: dict[str, Any], said: str) -
 
 
 def test_a_job_of_several_hosts_without_a_database_is_refused() -> None:
-    product = {"app_services": {"cleanup": {"image": "shop/tools:1", "schedule": "daily"}}}
-    assert [where for where, _text in app_services.unclaimed_jobs(product, ["app1", "app2"], shared=False)] == [
-        "app_services.cleanup.schedule"
-    ]
-    assert app_services.unclaimed_jobs(product, ["app1", "app2"], shared=True) == []
-    assert app_services.unclaimed_jobs(product, ["app1"], shared=False) == []
-    assert app_services.unclaimed_jobs(PRODUCT, ["app1", "app2"], shared=False) == []
+    groups = {"app": ["app1", "app2"], "night": ["app2"]}
+    jobs = {name: {"image": "shop/tools:1", "schedule": "daily", "hosts": name} for name in groups}
+    product = {"app_services": {**PRODUCT["app_services"], **jobs}}
+    assert [where for where, _text in app_services.unclaimed_jobs(product, groups, shared=False)] == ["app_services.app.schedule"]
+    assert app_services.unclaimed_jobs(product, groups, shared=True) == []
 
 
 def test_a_release_does_not_wait_for_a_job() -> None:

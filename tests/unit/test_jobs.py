@@ -266,6 +266,8 @@ def test_timers_are_loaded_when_they_differ(files: dict[str, Any], expected: dic
 def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
     page, mailer = {"image": "shop/page:1", "port": 80}, {"image": "shop/api:1"}
     api = {"image": "shop/api:1", "port": 8000, "migrate": {"command": ["migrate"]}}
-    assert app_services.command_service({"app_services": {"mailer": mailer, "page": page, "api": api}}) == "api"
-    assert app_services.command_service({"app_services": {"mailer": mailer, "page": page}}) == "page"
-    assert app_services.command_service({"app_services": {"mailer": mailer}}) == "mailer"
+    found = app_services.command_service({"app_services": {"mailer": mailer, "page": page, "api": {**api, "hosts": "first"}}})
+    assert found == {"name": "api", "hosts": "first"}
+    product = {"app_services": {"mailer": mailer, "page": page}}
+    assert [app_services.command_service(product, name).get("name") for name in ("", "mailer", "mailr")] == ["page", "mailer", None]
+    assert app_services.command_service({"app_services": {"mailer": mailer}})["name"] == "mailer"
