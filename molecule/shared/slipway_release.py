@@ -177,7 +177,7 @@ def probers() -> list[str]:
 
 
 class Load:
-    """Clients that never retry, each of whose requests and connections counts; they end by themselves."""
+    """The load generator, each of whose requests and connections counts; they end by themselves."""
 
     def __init__(self, lab: Lab, seconds: float = 900) -> None:
         self._file = Path(tempfile.mkdtemp(dir=lab.sockets)) / "load.json"

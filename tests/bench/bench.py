@@ -287,7 +287,7 @@ def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def load(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Have clients that never retry ask for what the tests ask for; what they counted is in the mapping when they have ended."""
+    """Have the load generator ask for what the tests ask for; what they counted is in the mapping when they have ended."""
     file, found = lab.scratch / "load.json", {}
     command = ["tests/load/load.py", "@tests/load/support_desk.txt", "--target", urlsplit(lab.url).netloc.replace("localhost", "127.0.0.1")]
     # Ends by itself, should the benchmark be killed.
