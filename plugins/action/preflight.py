@@ -151,7 +151,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}
             built = self._note_builds(host, state, self._list(view, arguments["images"]), arguments["builds"])
             lacking = {image: reason for image, reason in (state.get("missing_images") or {}).items() if image not in built}
-            problems += preflight.check_images(host, {**state, "missing_images": lacking}, images, str(version), recorded)
+            # Of services that share an image, the first is named.
+            by_image = {image: name for name, image in reversed(images.items())}
+            problems += preflight.check_images(host, {**state, "missing_images": lacking}, by_image, str(version), recorded)
             problems += preflight.check_users(
                 host, state, images, self._user_inputs(host, view), dict(recorded or {}).get(str(version)) or {}
             )
@@ -206,6 +208,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {name: float(value) for name, value in self._named(host, view, "cpus").items() if is_number(value)}
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
-        """Return the inputs that name images, by image; of services that share one, the first."""
-        found = self._named(host, view, "image")
-        return {str(found[name]): name for name in reversed(found)}
+        """Return the images that inputs name, by input."""
+        return {name: str(image) for name, image in self._named(host, view, "image").items()}

@@ -344,7 +344,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         variables = self._variables(result.host)
         view = HostView(variables, {}, {}, None)
         if problem := connection_problem(text, lambda name: view.value(name)[0], view.place, reached=reached):
-            text = f"{problem}\n{text}"
+            text = f"{result.host.name}: {problem}\n{text}"
         return without_values(text, variables)
 
     def _variables(self, host: Any) -> dict[str, Any]:

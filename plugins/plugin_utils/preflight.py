@@ -606,12 +606,12 @@ def check_users(
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        variables: For each image the variable that names it, such as ``nginx_image``, or the key, such as ``app_services.api.image``.
+        variables: For each variable, such as ``nginx_image``, or key, such as ``app_services.api.image``, the image that it names.
         inputs: Values of the inputs of the host's roles whose names end in ``user`` or ``hardening_exceptions``.
         recorded: What a build has recorded of the wanted version's images, by service.
     """
     problems = []
-    for image, variable in variables.items():
+    for variable, image in variables.items():
         # As nginx_ or app_services.api. is, with which its other inputs or keys begin too.
         of_service = variable.removesuffix("image")
         built = recorded.get(of_service.strip(".").rpartition(".")[2]) or {}
@@ -641,10 +641,10 @@ def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        variables: For each image the variable that names it.
+        variables: For each variable the image that it names.
     """
     problems = []
-    for image in (image for image, variable in variables.items() if variable == "nginx_image"):
+    for image in (image for variable, image in variables.items() if variable == "nginx_image"):
         said = ((state.get("images") or {}).get(image) or {}).get("versions", {}).get("nginx", "")
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", said) or re.search(r"(?:^|/)nginx:(\d+)\.(\d+)(?:\.(\d+))?", image)
         if found is None:

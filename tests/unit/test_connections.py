@@ -90,4 +90,4 @@ def test_the_summary_of_a_run_says_what_keeps_a_host_from_being_reached(play: Ru
     (checkout / "inventories/test/host_vars/one.yml").write_text("ansible_connection: ssh\nansible_host: 127.0.0.1\nansible_port: 1\n")
     done = play("test")
     assert done.returncode == 4
-    assert "nothing listens on 127.0.0.1 port 1; correct ansible_host (inventories/test/host_vars/one.yml:2)" in done.stdout
+    assert "one: nothing listens on 127.0.0.1 port 1; correct ansible_host (inventories/test/host_vars/one.yml:2)" in done.stdout

@@ -208,7 +208,7 @@ def test_a_version_that_is_not_available_is_named_with_all_places():
 )
 def test_an_nginx_that_loses_requests_is_named(image: str, said: str, too_old: str):
     read = state(images={image: {"id": "sha256:1", "versions": {"nginx": said}}} if said else {})
-    problems = preflight.check_nginx("one", read, {image: "nginx_image", "redis:6": "redis_image"})
+    problems = preflight.check_nginx("one", read, {"nginx_image": image, "redis_image": "redis:6"})
     if too_old:
         assert f"image {image} (nginx_image) is nginx {too_old}, which loses requests" in texts(problems)
         assert "from 1.27.4 on" in texts(problems)
@@ -609,7 +609,7 @@ def test_an_image_that_runs_as_root_is_known_before_anything_is_touched(
 ):
     inputs = {"app_services.frontend.user": "", "app_services.frontend.hardening_exceptions": [], **inputs}
     read = {"images": {"shop/frontend:2": known} if known else {}}
-    problems = preflight.check_users("one", read, {"shop/frontend:2": "app_services.frontend.image"}, inputs, recorded)
+    problems = preflight.check_users("one", read, {"app_services.frontend.image": "shop/frontend:2"}, inputs, recorded)
     if told:
         assert len(problems) == 1
         assert re.search(told, texts(problems))
@@ -617,8 +617,15 @@ def test_an_image_that_runs_as_root_is_known_before_anything_is_touched(
         assert not problems
 
 
+def test_an_image_that_two_services_share_needs_the_user_of_each():
+    read = {"images": {"redis:7": {"users": {"redis": 999}}}}
+    users = {"redis_user": "redis", "nginx_user": "nginx"}
+    (problem,) = preflight.check_users("one", read, {"redis_image": "redis:7", "nginx_image": "redis:7"}, users, {})
+    assert "image redis:7 (nginx_image) has no user nginx; it has redis: set nginx_user to one of them" in problem.text
+
+
 def test_a_role_without_exceptions_is_not_offered_any():
-    problems = preflight.check_users("one", {"images": {"nginx:1": {"user": "root"}}}, {"nginx:1": "nginx_image"}, {"nginx_user": ""}, {})
+    problems = preflight.check_users("one", {"images": {"nginx:1": {"user": "root"}}}, {"nginx_image": "nginx:1"}, {"nginx_user": ""}, {})
     assert "nginx_user" in texts(problems)
     assert "hardening_exceptions" not in texts(problems)
 
