@@ -97,6 +97,10 @@ from jsonb_each_text(:'desired'::jsonb -> 'schemas') as schemas (name, owner)
 union all
 select format('alter schema %I owner to %I', name, owner)
 from jsonb_each_text(:'desired'::jsonb -> 'schemas') as schemas (name, owner)
+union all
+select format('alter table %I.%I owner to %I', name, tablename, owner)
+from jsonb_each_text(:'desired'::jsonb -> 'schemas') as schemas (name, owner)
+join pg_tables on schemaname = name
 \gexec
 
 select format('create extension if not exists %I cascade', extension)
