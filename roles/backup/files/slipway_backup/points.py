@@ -79,7 +79,8 @@ def find_point(config: Config, name: str) -> Point:
     for point in points:
         if point.name == name:
             return point
-    raise StepError(f"there is no recovery point {name}; there are {', '.join(point.name for point in points[-10:]) or 'none'}")
+    there = f"give one of {', '.join(point.name for point in points[-10:])}" if points else "there are none yet: run playbooks/backup.yml"
+    raise StepError(f"there is no recovery point {name}; {there}")
 
 
 def describe_files(folder: Path) -> JSON:
