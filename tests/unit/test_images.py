@@ -405,9 +405,7 @@ def test_what_is_not_committed_is_not_part_of_a_reference(product: Path):
 def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
     values = {
         "app_version": "1.0",
-        "slipway_product": {
-            "app_services": {name: {"image": f"shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")}
-        },
+        "app_services": {name: {"image": f"shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")},
         "image_source": "no",
     }
     (tmp_path / "values.json").write_text(json.dumps(values))
@@ -496,10 +494,8 @@ def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_i
     hosts.write_text(yaml.safe_dump(inventory))
     values = {
         "app_version": "1.0",
-        "slipway_product": {
-            "app_services": {
-                name: {"image": f"registry.example.com/shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")
-            }
+        "app_services": {
+            name: {"image": f"registry.example.com/shop/{name}:1.0", "build": {"context": name}} for name in ("backend", "frontend")
         },
         "image_source": str(product),
         "image_transport": "registry",
