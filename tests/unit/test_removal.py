@@ -69,7 +69,9 @@ def etc(tmp_path: Path) -> Path:
         "slipway/redis/x",
         "systemd/slipway-shop-backup.timer",
         "systemd/slipway-shop-firewall.service",
+        "systemd/slipway-shop-job.a-b.timer",
         "systemd/slipway-shop-2-backup.timer",
+        "systemd/slipway-shop-2-job.a-b.timer",
         "systemd/slipway-shopXbackup.timer",
         "systemd/sshd.service",
         "logrotate.d/shop-nginx",
@@ -93,9 +95,10 @@ def test_a_stack_goes_and_its_neighbours_stay(etc: Path) -> None:
     assert everything(etc) == before
     gone = stack_files(etc, "shop")
     assert gone["removed"] == looked["removed"]
-    assert gone["units"] == ["slipway-shop-backup.timer", "slipway-shop-firewall.service"]
+    assert gone["units"] == ["slipway-shop-backup.timer", "slipway-shop-firewall.service", "slipway-shop-job.a-b.timer"]
     assert before - everything(etc) == {name for name in before if name.startswith(("slipway/shop/", "systemd/slipway-shop-backup"))} | {
         "systemd/slipway-shop-firewall.service",
+        "systemd/slipway-shop-job.a-b.timer",
         "logrotate.d/shop-nginx",
     }
     assert stack_files(etc, "shop") == {**gone, "changed": False, "removed": [], "units": []}
