@@ -149,7 +149,10 @@ def command_line_problems(arguments: Iterable[str]) -> list[str]:
         except ValueError:
             words = text.split()
         wrong = [word for word in words if not _VARIABLE.fullmatch(word.partition("=")[0]) or "=" not in word]
-        if wrong:
+        if wrong and words[0] not in wrong:
+            name, _, value = text.partition("=")
+            problems.append(f"-e '{text}': Ansible ends a value at a blank, and leaves out the rest; write -e \"{name}='{value}'\"")
+        elif wrong:
             name = next((word for word in words if _VARIABLE.fullmatch(word)), "")
             value = next((word for word in words if word not in (name, "=")), "").lstrip("=") if name else ""
             how = f"write -e {name}={value or '<value>'}, without blanks around =" if name else "write -e name=value"

@@ -447,6 +447,10 @@ def test_several_hosts_need_addresses(judged: Judge):
             "-e 'app_version = 9' sets nothing: Ansible leaves out what is not name=value; write -e app_version=9",
         ),
         (Given("site", texts=("app_version",)), "-e 'app_version' sets nothing"),
+        (
+            Given("run", texts=("command=python -m shop.admin list",)),
+            "Ansible ends a value at a blank, and leaves out the rest; write -e \"command='python -m shop.admin list'\"",
+        ),
         (Given("site", variables={"version": "9"}), "version is not a variable of Slipway (did you mean app_version"),
         (Given("deploy", variables={"APP_VERSION": "9"}), "APP_VERSION is not a variable of Slipway (did you mean app_version?)"),
         (Given("build", variables={"image_sorce": "/x"}), "image_sorce is not a variable of Slipway (did you mean image_source"),
