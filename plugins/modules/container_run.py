@@ -73,7 +73,6 @@ output:
 import contextlib
 import shlex
 import signal
-import sys
 import typing as t
 import uuid
 
@@ -127,9 +126,9 @@ def main() -> None:
         module.params["command"] = shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
     except ValueError as error:
         module.fail_json(msg=f"The command cannot be split into words: {error}. Nothing was run: close the quotes, or give a list")
-    # What is ended from outside removes its container.
+    # A module that is ended removes its container first.
     for name in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(name, lambda *_unused: sys.exit(1))
+        signal.signal(name, lambda *_unused: module.fail_json(msg="The command was ended by a signal, and its container is removed"))
     try:
         done = run(Engine(), module.params)
     except (container_copy.CopyError, EngineError, OSError) as error:

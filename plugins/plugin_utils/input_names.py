@@ -150,7 +150,7 @@ def command_line_problems(arguments: Iterable[str]) -> list[str]:
             words = text.split()
         wrong = [word for word in words if not _VARIABLE.fullmatch(word.partition("=")[0]) or "=" not in word]
         if wrong and words[0] not in wrong:
-            name, _, value = text.partition("=")
+            name, value = text.split("=", 1)
             problems.append(f"-e '{text}': Ansible ends a value at a blank, and leaves out the rest; write -e \"{name}='{value}'\"")
         elif wrong:
             name = next((word for word in words if _VARIABLE.fullmatch(word)), "")

@@ -83,7 +83,8 @@ class Claims:
         Raises:
             ClaimError: the database does not answer, or refuses.
         """
-        with (self._in_postgres if self.postgres else self._in_sqlite)() as (rows, clock):
+        with contextlib.ExitStack() as stack:
+            rows, clock = stack.enter_context(self._in_postgres() if self.postgres else self._in_sqlite())
             rows.execute(TABLE)
             yield rows, float(rows.first(clock)[0])
 
