@@ -722,39 +722,39 @@ def test_a_half_base_backup_goes_also_where_barman_cannot_write(config: common.C
 
 
 def test_another_cluster_is_refused_with_the_way_on(cluster: common.Config):
-    with pytest.raises(common.StepError, match=r"another database cluster \(2\).*\(1\).*-e backup_begin_anew=shop"):
+    with pytest.raises(common.StepError, match=r"another database cluster \(2\).*\(1\).*-e backup_start_over=shop"):
         postgres.refuse_other_cluster(cluster, Server("2"))
     postgres.refuse_other_cluster(cluster, Server("1"))
 
 
-def test_begin_anew_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
-    arguments = program.parser().parse_args(["begin-anew", "--cluster", "another"])
+def test_start_over_wants_the_name_of_the_stack_and_another_cluster(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+    arguments = program.parser().parse_args(["start-over", "--cluster", "another"])
     with pytest.raises(common.StepError, match="give the name of this stack: shop"):
-        program.do_begin_anew(cluster, arguments)
+        program.do_start_over(cluster, arguments)
     monkeypatch.setattr(postgres, "connect", lambda _: Server("1"))
     arguments.cluster = "shop"
     with pytest.raises(common.StepError, match="no reason to start over"):
-        program.do_begin_anew(cluster, arguments)
-    assert not (cluster.state / serve.ANEW).exists()
+        program.do_start_over(cluster, arguments)
+    assert not (cluster.state / serve.START_OVER).exists()
 
 
-def test_begin_anew_that_was_not_done_in_time_is_not_done_later(cluster: common.Config):
-    common.write_atomically(cluster.state / serve.ANEW, "20261123T120000Z")
+def test_start_over_that_was_not_done_in_time_is_not_done_later(cluster: common.Config):
+    common.write_atomically(cluster.state / serve.START_OVER, "20261123T120000Z")
     with pytest.raises(common.StepError, match="nothing was moved aside"):
         serve.wait_until_obeyed(cluster, seconds=0)
-    assert not (cluster.state / serve.ANEW).exists()
+    assert not (cluster.state / serve.START_OVER).exists()
 
 
-def test_begin_anew_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
+def test_start_over_sets_points_and_base_backups_aside_together(cluster: common.Config, monkeypatch: pytest.MonkeyPatch):
     point = make_point(cluster, NOON)
     # What the first process of the container does at its next turn.
     monkeypatch.setattr(serve, "wait_until_obeyed", lambda config: serve.Supervisor(config).obey())
-    arguments = program.parser().parse_args(["begin-anew", "--cluster", "shop"])
+    arguments = program.parser().parse_args(["start-over", "--cluster", "shop"])
     offsite.remember(cluster, shipped={point.name: "1a2b3c4d"})
-    aside = Path(program.do_begin_anew(cluster, arguments)["aside"])
+    aside = Path(program.do_start_over(cluster, arguments)["aside"])
     assert not points.read_points(cluster)
     assert postgres.other_cluster(cluster, Server("2")) == ""
-    assert not (cluster.state / serve.ANEW).exists()
+    assert not (cluster.state / serve.START_OVER).exists()
     # Still a folder of data that the program can be pointed at.
     kept = dataclasses.replace(cluster, data=aside)
     assert [(found["name"], found["offsite"]) for found in map(points.summary, points.read_points(kept))] == [(point.name, True)]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ),
         ("restore", ["target_tme=end"], "(did you mean target_time?)"),
         ("drill", ["piont=20260101T000000Z"], "(did you mean point?)"),
-        ("backup", ["backup_begin_new=slipway"], "(did you mean backup_begin_anew?)"),
+        ("backup", ["backup_start_ower=slipway"], "(did you mean backup_start_over?)"),
         (
             "drill",
             ["backup_drill_cheks=[]"],

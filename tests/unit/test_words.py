@@ -27,7 +27,7 @@ class Term(NamedTuple):
 # Phrases are regular expressions, compared without regard to case.
 TERMS = (
     Term(r"to be had", "available", "operators search for 'not available'"),
-    Term(r"(?<!begin[-_ ])(?<!\")\banew\b", "again, or recreated", "'made anew' may mean created, restarted or re-created: say which"),
+    Term(r"\banew\b", "again, or recreated", "'made anew' may mean created, restarted or re-created: say which"),
     Term(r"\bnowhere\b", "not found, or not available", "a message says where was looked"),
     Term(r"\bsomebody\b", "a user, or another container", "a message names who it was"),
     Term(r"\bnobody\b(?!`)", "no user, or no host", "a message names who is meant"),

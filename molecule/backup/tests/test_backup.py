@@ -725,13 +725,13 @@ def test_another_cluster_is_not_mixed_in_and_backups_start_over_when_asked_by_na
     try:
         code, said = run(host)
         assert code == 1
-        assert "-e backup_begin_anew=slipway" in said
-        assert "give the name of this stack: slipway, not another" in host.run(f"{PROGRAM} begin-anew --cluster another", check=False)
+        assert "-e backup_start_over=slipway" in said
+        assert "give the name of this stack: slipway, not another" in host.run(f"{PROGRAM} start-over --cluster another", check=False)
         assert names(host) == before
     except AssertionError:
         host.run(f"docker exec slipway-backup mv {identity}.kept {identity}")
         raise
-    done = lab.playbook("backup", variables={"backup_begin_anew": "slipway"})
+    done = lab.playbook("backup", variables={"backup_start_over": "slipway"})
     assert done.returncode == 0, done.excerpt
     assert done.report["backup"]["alerts"] == []
     assert names(host) == [done.report["backup"]["last_point"]["name"]]

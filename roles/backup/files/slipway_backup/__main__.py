@@ -69,15 +69,15 @@ def do_reload(config: Config, arguments: argparse.Namespace) -> None:
 def set_aside(config: Config) -> str:
     """Have the receiver move all local points aside, and start over; return the folder."""
     name = point_name(now())
-    write_atomically(config.state / serve.ANEW, name)
+    write_atomically(config.state / serve.START_OVER, name)
     serve.wait_until_obeyed(config)
     return str(config.data / "aside" / name)
 
 
-def do_begin_anew(config: Config, arguments: argparse.Namespace) -> t.Any:
+def do_start_over(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Restart WAL streaming, after the database was restored; or start over, for a database that was re-created."""
     if not arguments.cluster:
-        write_atomically(config.state / serve.ANEW, "")
+        write_atomically(config.state / serve.START_OVER, "")
         return None
     if arguments.cluster != config.stack:
         raise StepError(f"to start over, give the name of this stack: {config.stack}, not {arguments.cluster}")
@@ -230,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     add("serve", do_serve)
     add("health", do_health)
     add("reload", do_reload).add_argument("--validate", default="", help="only check whether this configuration is valid")
-    add("begin-anew", do_begin_anew).add_argument(
+    add("start-over", do_start_over).add_argument(
         "--cluster", default="", help="name of the stack: its database was re-created; move all existing points aside"
     )
     made = add("run", do_run)

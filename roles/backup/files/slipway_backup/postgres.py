@@ -259,7 +259,7 @@ def other_cluster(config: Config, connection: t.Any) -> str:
         return ""
     return (
         f"PostgreSQL is another database cluster ({there}) than that of the existing points ({here}). Restore a point into it; "
-        f"or, if the database was re-created on purpose, run playbooks/backup.yml -e backup_begin_anew={config.stack}, "
+        f"or, if the database was re-created on purpose, run playbooks/backup.yml -e backup_start_over={config.stack}, "
         "which moves the old points aside"
     )
 

@@ -19,8 +19,8 @@ from slipway_backup import offsite, postgres, report
 from slipway_backup.common import Config, StepError, load_config, now, read_json, say, stamp, write_json
 
 ARCHIVE_SECONDS = 10
-#: Asks the first process to start over; see the command begin-anew.
-ANEW = "anew"
+#: Asks the first process to start over; see the command start-over.
+START_OVER = "start-over"
 #: How often a monitor gets new figures between runs.
 REPORT_SECONDS = 60
 LONGEST_PAUSE = 30
@@ -72,7 +72,7 @@ class Supervisor:
             connection.close()
         said = "\n".join(self.output)
         if (rows and rows[0][0] == "lost") or any(text in said for text in DEAD_END):
-            self.begin_anew(bool(rows))
+            self.start_over(bool(rows))
             rows = []
         if not rows:
             postgres.barman(self.config, "receive-wal", "--create-slot", "--if-not-exists", postgres.SERVER, what="create a slot")
@@ -92,7 +92,7 @@ class Supervisor:
             self.output.append(line)
             say(f"wal: {line.rstrip()}")
 
-    def begin_anew(self, has_slot: bool) -> None:
+    def start_over(self, has_slot: bool) -> None:
         """Give up the position in the WAL from which the server cannot continue, and record the gap.
 
         The server has dropped WAL that had not arrived (see max_slot_wal_keep_size), or it was restored to an earlier moment.
@@ -124,14 +124,14 @@ class Supervisor:
 
     def obey(self) -> None:
         """Start over if a restore asks for it, without waiting for the server to refuse the old position."""
-        flag = self.config.state / ANEW
+        flag = self.config.state / START_OVER
         if flag.exists():
             self.end_receiver()
             aside = flag.read_text().strip()
             if aside:
                 set_aside(self.config, aside)
             else:
-                self.begin_anew(False)
+                self.start_over(False)
             flag.unlink(missing_ok=True)
             self.pause, self.retry_at = 1, 0.0
 
@@ -266,7 +266,7 @@ def wait_until_obeyed(config: Config, seconds: float = 60) -> None:
     Raises:
         StepError: it has not, for example because it is busy; it will not do so later either.
     """
-    deadline, flag = time.monotonic() + seconds, config.state / ANEW
+    deadline, flag = time.monotonic() + seconds, config.state / START_OVER
     try:
         while flag.exists():
             if time.monotonic() > deadline:
