@@ -16,14 +16,6 @@ description:
     port, and is removed when the command has ended.
   - A container that an interrupted run has left is removed by the next run on that host.
 options:
-  stack:
-    description: Name of the stack.
-    type: str
-    required: true
-  root:
-    description: Folder that holds the stacks' configuration.
-    type: path
-    default: /etc/slipway
   service:
     description: Name of the service.
     type: str
@@ -39,6 +31,7 @@ options:
     type: float
     default: 3600
 extends_documentation_fragment:
+  - slipway.stack.options.stack_folder
   - slipway.stack.attributes.not_in_check_mode
 """
 

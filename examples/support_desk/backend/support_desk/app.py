@@ -23,10 +23,11 @@ from starlette.websockets import WebSocketDisconnect
 
 from support_desk import metrics, visitors
 from support_desk.answers import Assistant, SessionMissingError, message_json
+from support_desk.commands import failed
 from support_desk.database import AWAY, Database, SchemaBehindError
 from support_desk.knowledge import Knowledge, KnowledgeAwayError, open_knowledge
 from support_desk.models import Memory, Message, Session, iso, now
-from support_desk.settings import GUARDED, Settings, SettingsError, exit_for_settings, load_settings
+from support_desk.settings import GUARDED, Settings, SettingsError, load_settings
 from support_desk.shared import AnswerCache, Client, Hub, Store
 
 log = logging.getLogger("support_desk")
@@ -139,7 +140,7 @@ def create_app(settings: Settings | None = None, knowledge: Knowledge | None = N
         try:
             settings = load_settings()
         except SettingsError as error:
-            raise SystemExit(exit_for_settings("start", error)) from None
+            raise SystemExit(failed("start", error)) from None
     _configure_logging(settings.log_level)
     desk = Desk(settings, knowledge)
     metrics.BUILD.info({"version": settings.app_version, "instance": settings.instance})

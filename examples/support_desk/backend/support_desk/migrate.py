@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from support_desk.commands import failed, reason
 from support_desk.database import AWAY, Database, SchemaBehindError
 from support_desk.knowledge import Article, KnowledgeAwayError, open_knowledge, packaged_articles
 from support_desk.models import PublishedArticle
-from support_desk.settings import SettingsError, exit_for_settings, load_settings
+from support_desk.settings import SettingsError, load_settings
 
 
 class MigrationError(Exception):
@@ -36,19 +37,15 @@ async def _patiently[Result](
         try:
             return await act()
         except retried as error:
-            reason = _reason(error)
+            why = reason(error)
             # Waiting helps with a server that starts, not with a password.
-            if "authentication failed" in reason or time.monotonic() >= deadline:
-                raise MigrationError(f"{what}: {reason}") from error
+            if "authentication failed" in why or time.monotonic() >= deadline:
+                raise MigrationError(f"{what}: {why}") from error
             if not told:
                 sys.stdout.write(f"{what} does not answer yet, waiting up to {seconds:.0f} s\n")
                 sys.stdout.flush()
                 told = True
             await asyncio.sleep(1.0)
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().split("\n")[0]
 
 
 async def published_articles(database: Database) -> list[Article]:
@@ -82,7 +79,7 @@ async def migrate(wait_seconds: float) -> None:
             f"knowledge base: {result.total} articles, {result.written} written, {result.removed} removed, version {result.version}\n"
         )
     except (SQLAlchemyError, SchemaBehindError) as error:
-        raise MigrationError(f"database: {_reason(error)}") from error
+        raise MigrationError(f"database: {reason(error)}") from error
     finally:
         await knowledge.close()
         await database.close()
@@ -96,11 +93,8 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING)
     try:
         asyncio.run(migrate(arguments.wait))
-    except SettingsError as error:
-        return exit_for_settings("migrate", error)
-    except MigrationError as error:
-        sys.stderr.write(f"support_desk cannot migrate: {error}\n")
-        return 1
+    except (SettingsError, MigrationError) as error:
+        return failed("migrate", error)
     return 0
 
 

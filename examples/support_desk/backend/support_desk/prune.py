@@ -10,9 +10,10 @@ from datetime import timedelta
 from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
+from support_desk.commands import failed
 from support_desk.database import Database
 from support_desk.models import Session, now
-from support_desk.settings import SettingsError, exit_for_settings, load_settings
+from support_desk.settings import SettingsError, load_settings
 
 
 async def prune(database: Database, days: int) -> int:
@@ -39,11 +40,8 @@ def main() -> int:
         parser.error("--days must be at least 1")
     try:
         deleted = asyncio.run(_run(arguments.days))
-    except SettingsError as error:
-        return exit_for_settings("prune", error)
-    except SQLAlchemyError as error:
-        sys.stderr.write(f"support_desk cannot prune: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}\n")
-        return 1
+    except (SettingsError, SQLAlchemyError) as error:
+        return failed("prune", error)
     sys.stdout.write(f"{deleted} sessions deleted\n")
     return 0
 

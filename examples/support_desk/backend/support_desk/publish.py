@@ -13,10 +13,11 @@ import sys
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from support_desk.commands import failed
 from support_desk.database import Database
 from support_desk.knowledge import Article
 from support_desk.models import PublishedArticle, now
-from support_desk.settings import SettingsError, exit_for_settings, load_settings
+from support_desk.settings import SettingsError, load_settings
 from support_desk.shared import NEW_ARTICLES, Store
 
 TITLE_LENGTH = 120
@@ -73,11 +74,8 @@ def main() -> int:
     try:
         slug = slug_of(arguments.title)
         queued = asyncio.run(_run(Article(slug, arguments.title, arguments.keywords, arguments.body)))
-    except SettingsError as error:
-        return exit_for_settings("publish", error)
-    except (SQLAlchemyError, ValueError) as error:
-        sys.stderr.write(f"support_desk cannot publish: {str(getattr(error, 'orig', None) or error).strip().splitlines()[0]}\n")
-        return 1
+    except (SettingsError, SQLAlchemyError, ValueError) as error:
+        return failed("publish", error)
     sys.stdout.write(f"{slug}: published, {'queued' if queued else 'to be found by a worker within a minute, as Redis does not answer'}\n")
     return 0
 

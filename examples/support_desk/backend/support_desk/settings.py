@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,10 +37,6 @@ DEVELOPMENT_DATABASE = "sqlite+aiosqlite:///support_desk.db"
 DEVELOPMENT_SECRET_KEY = "insecure-development-key-never-used-in-production"  # noqa: S105 - refused in production
 
 
-#: Exit status of a program that was configured wrongly.
-EXIT_CONFIGURATION = 78
-
-
 class SettingsError(Exception):
     """The environment cannot be used; the text says what to set, one problem a line."""
 
@@ -63,12 +58,6 @@ class Settings:
     log_level: str
     app_version: str
     instance: str
-
-
-def exit_for_settings(what: str, error: SettingsError) -> int:
-    """Say what a program cannot do with these settings, one problem a line, and return its exit status."""
-    sys.stderr.write(f"support_desk cannot {what}:\n" + "".join(f"  - {line}\n" for line in str(error).split("\n")))
-    return EXIT_CONFIGURATION
 
 
 def _values(environ: Mapping[str, str], problems: list[str]) -> dict[str, str]:

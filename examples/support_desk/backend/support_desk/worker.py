@@ -16,10 +16,11 @@ from pathlib import Path
 
 from sqlalchemy import select, update
 
+from support_desk.commands import failed
 from support_desk.database import AWAY, Database
 from support_desk.knowledge import Article, Knowledge, KnowledgeAwayError, open_knowledge
 from support_desk.models import PublishedArticle, now
-from support_desk.settings import SettingsError, exit_for_settings, load_settings
+from support_desk.settings import SettingsError, load_settings
 from support_desk.shared import NEW_ARTICLES, Store
 
 log = logging.getLogger("support_desk.worker")
@@ -124,7 +125,7 @@ def main() -> int:
     try:
         asyncio.run(_run())
     except SettingsError as error:
-        return exit_for_settings("work", error)
+        return failed("work", error)
     return 0
 
 
