@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
-from ansible.utils.path import unfrackpath
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, role_folders
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
 
@@ -47,7 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
         self._files = RoleFiles()
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
-        self._key = digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
+        self._key = digest_key(str(ansible_home()))
         reasons: dict[str, dict[str, list[str]]] = {}
         views = {
             (host, role): view
@@ -65,6 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 continue
             if found:
                 reasons.setdefault(role, {})[host] = found
+        write_compiled(ansible_home())
         result.update(changed=False, roles=list(reasons), reasons=reasons)
         if mistakes:
             result.update(failed=True, msg="\n".join(mistakes))

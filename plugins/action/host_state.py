@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -41,7 +40,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ],
             "contents": bool(self._task.diff),
             **self._task.args,
-            "digest_key": digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME"))),
+            "digest_key": digest_key(str(ansible_home())),
         }
         return t.cast(
             "dict[str, t.Any]",

@@ -17,6 +17,8 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUCT_ROLE, RUNNER, Given, Inputs
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
@@ -85,6 +87,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         self._to_build: dict[str, dict[str, Any]] = {}
         problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, arguments, task_vars)
+        write_compiled(ansible_home())
         result.update(changed=False, to_build=list(self._to_build.values()))
         if problems:
             result.update(failed=True, msg=preflight.redacted(preflight.message_of(problems), self._hidden))

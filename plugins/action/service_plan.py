@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible.utils.path import unfrackpath
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
 
 display = Display()
@@ -46,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 stack=options["stack"],
                 root=options["root"],
                 owner=options["owner"],
-                key=digest_key(unfrackpath(C.config.get_config_value("ANSIBLE_HOME"))),
+                key=digest_key(str(ansible_home())),
                 networks=options["networks"],
                 adopt=options["adopt_volumes"],
                 run_one_shots=options["run_one_shots"],

@@ -49,8 +49,9 @@ from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, read_role_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
     folders_of,
@@ -113,6 +114,7 @@ def load_for_forks() -> list[str]:
     # A description that is wrong is refused by the first task that asks for it.
     with contextlib.suppress(AnsibleError):
         read_role_files()
+    read_compiled(ansible_home())
     return missing
 
 

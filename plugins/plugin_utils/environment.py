@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of an environment on the controller: where they are, and how one is replaced."""
+"""Files on the controller: where those of an environment and of the user are, and how one is replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from ansible import constants as C
 from ansible.errors import AnsibleActionFail
+from ansible.utils.path import unfrackpath
+
+
+def ansible_home() -> Path:
+    """Return the folder in which Ansible keeps what belongs to the user who runs it."""
+    return Path(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
 
 
 def environment_folder(sources: Iterable[str]) -> Path:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import marshal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from jinja2 import Environment
 from ansible_collections.slipway.stack.plugins.plugin_utils import compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES
 
 SOURCES = [
     "{{ number + 1 }}",
@@ -142,3 +146,85 @@ def test_the_views_of_several_hosts_share_what_is_compiled(compilations: list[st
         raw = {"value": trust_as_template("{{ number * 2 }} of this test"), "number": number}
         assert HostView(raw, {}, {}, DataLoader()).resolve("value") == f"{number * 2} of this test"
     assert len(compilations) == 1
+
+
+OWN = ROLES / "nginx/defaults/main.yml"
+
+
+def tagged(source: str, file: Path) -> Any:
+    """Return a template that says that it was read from a file."""
+    return trust_as_template(compiled.Origin(path=str(file), line_num=1).tag(source))
+
+
+@pytest.fixture
+def next_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compilations: list[str]) -> Callable[..., list[str]]:
+    """Evaluates templates in a new run with this home; returns which of them it had to compile."""
+
+    def evaluate(*templates: Any) -> list[str]:
+        for kept in ("_code", "_read", "_compiled"):
+            monkeypatch.setattr(compiled, kept, {})
+        compilations.clear()
+        compiled.read_compiled(tmp_path)
+        with compiled_once():
+            assert [Templar(DataLoader(), variables={"number": 1}).template(template) for template in templates] == [2] * len(templates)
+        compiled.write_compiled(tmp_path)
+        return list(compilations)
+
+    return evaluate
+
+
+def test_templates_of_the_collection_are_compiled_once_for_all_runs(next_run: Callable[..., list[str]], tmp_path: Path) -> None:
+    first, second = tagged("{{ number + 1 }}", OWN), tagged("{{ number * 2 }}", OWN)
+    assert next_run(first) == [first]
+    assert next_run(first, second) == [second]
+    assert next_run(second, first) == []
+    assert (tmp_path / compiled.KEPT_IN).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("where", ["/srv/shop/group_vars/all/vault.yml", None])
+def test_a_template_that_may_hold_a_secret_is_never_written(next_run: Callable[..., list[str]], tmp_path: Path, where: str | None) -> None:
+    source = "{{ number + 1 if 'hunter2' else 0 }}"
+    template = tagged(source, Path(where)) if where else trust_as_template(source)
+    assert next_run(template, tagged("{{ number + 1 }}", OWN))
+    assert b"hunter2" not in (tmp_path / compiled.KEPT_IN).read_bytes()
+    assert next_run(template) == [source]
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def let_others_write(file: Path) -> None:
+    file.chmod(0o660)
+
+
+def made_by_other_versions(file: Path) -> None:
+    _made_by, code = marshal.loads(file.read_bytes())
+    file.write_bytes(marshal.dumps((("cpython-39", "2.15.0", "3.0.0"), code)))
+
+
+@pytest.mark.parametrize("spoil", [damage, let_others_write, made_by_other_versions, Path.unlink])
+def test_code_that_cannot_be_trusted_is_compiled_again_and_replaced(
+    next_run: Callable[..., list[str]], tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    template = tagged("{{ number + 1 }}", OWN)
+    next_run(template)
+    spoil(tmp_path / compiled.KEPT_IN)
+    assert next_run(template) == [template]
+    assert next_run(template) == []
+
+
+def test_sources_that_have_changed_do_not_pile_up(
+    next_run: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "KEPT_LIMIT", 2)
+    for number in range(4):
+        next_run(tagged(f"{{{{ number + 1 + 0 * {number} }}}}", OWN))
+    _made_by, code = marshal.loads((tmp_path / compiled.KEPT_IN).read_bytes())
+    assert len(code) <= 2
+
+
+def test_a_home_that_cannot_be_written_costs_nothing_else(next_run: Callable[..., list[str]], tmp_path: Path) -> None:
+    (tmp_path / compiled.KEPT_IN).mkdir()
+    template = tagged("{{ number + 1 }}", OWN)
+    assert next_run(template) == next_run(template) == [template]
