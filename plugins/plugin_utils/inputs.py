@@ -247,7 +247,24 @@ class Inputs:
                 addresses[host] = str(private)
         members = {host: address for host, address in addresses.items() if self._roles.get(host)}
         problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"))
+        problems += [problem for host in members if len(members) > 1 for problem in self._publish_problems(host, members[host])]
         return problems + preflight.check_connections(connections, addresses)
+
+    def _publish_problems(self, host: str, address: str) -> list[Problem]:
+        """Return the inputs by which a service listens where its peers do not look for it, and where the firewall does not protect it."""
+        view = self._views[host]
+        elsewhere = {role: f"{role}_publish_address" for role in self._roles[host]}
+        elsewhere = {role: name for role, name in elsewhere.items() if _value(view, name) not in (None, "", address)}
+        for_peers = {port["role"] for port in (_value(view, "slipway_published_ports") or [])} if elsewhere else set()
+        return [
+            Problem(
+                host,
+                f"{name} is {_value(view, name)}, but other hosts connect to slipway_address, which is {address}, and the "
+                f"firewall protects that one: remove {name}{_in(self._place(view, name))}, or set slipway_address",
+            )
+            for role, name in sorted(elsewhere.items())
+            if role in for_peers
+        ]
 
     def missing_secret(self, host: str, name: str) -> Problem:
         """Return the problem that a secret is not set."""

@@ -370,14 +370,14 @@ class Topology:
         found: list[dict[str, Any]] = []
         for port in service.ports:
             if not port["peers"]:
-                found.append({"port": self._value(self._here, port["variable"]), "variable": port["variable"]})
+                found.append({"role": service.role, "port": self._value(self._here, port["variable"]), "variable": port["variable"]})
                 continue
             peers = self.peers(service.role)
             if not peers:
                 continue
             value = self._value(self._here, port["variable"])
             own = value if isinstance(value, list) else [{"port": value, "variable": port["variable"]}]
-            found += [{"address": self.publish_address(service.role), "peers": peers, **item} for item in own]
+            found += [{"role": service.role, "address": self.publish_address(service.role), "peers": peers, **item} for item in own]
         return found
 
     def _listed(self, name: str) -> list[str]:

@@ -439,6 +439,20 @@ def test_several_hosts_need_addresses(judged: Judge):
     assert "own.yml" in lines[0]
 
 
+@pytest.mark.parametrize("address", ["10.9.9.9", "0.0.0.0", "127.0.0.1"])
+@pytest.mark.parametrize(("role", "hosts"), [("app", 2), ("postgres", 2), ("postgres", 3)])
+def test_a_service_listens_where_other_hosts_look_for_it(judged: Judge, role: str, hosts: int, address: str):
+    lines = judged({f"{role}_publish_address": address}, hosts=hosts)
+    said = f"{role}_publish_address is {address}, but other hosts connect to slipway_address, which is 10.0.0.1"
+    assert said in lines[0]
+    assert "own.yml" in lines[0]
+    assert judged({f"{role}_publish_address": "10.0.0.1"}) == []
+
+
+def test_without_other_hosts_a_service_listens_where_its_user_says(judged: Judge):
+    assert judged({"postgres_publish_address": "127.0.0.1"}) == []
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
