@@ -31,6 +31,8 @@ NETWORK = "slipway-lab"
 STORES = {"postgres": 5432, "redis": 6379, "chroma": 8000}
 # Lab hosts are containers on the machine that runs the tests; only a reboot and a stranger need to know.
 STRANGER_IMAGE = "python:3.13-slim"
+# What the timers of jobs call on app hosts.
+JOBS_PROGRAM = "python3 /etc/slipway/slipway/jobs/config/current/slipway_jobs.py"
 # How the application logs in, inside the container of PostgreSQL.
 APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
 
@@ -187,6 +189,11 @@ class Container:
         return bool(self.inspect["State"]["Running"])
 
     @property
+    def of_job(self) -> bool:
+        """Whether it is a job's: created and never started, for the job's runs to be copies of it, or such a copy."""
+        return "slipway.job" in self.inspect["Config"]["Labels"]
+
+    @property
     def pid(self) -> int:
         return int(self.inspect["State"]["Pid"])
 
@@ -290,7 +297,7 @@ class Lab:
     def wait_until_healthy(self, seconds: float = 180) -> None:
         def sick() -> list[str]:
             # What a drill throws away is none of the product's.
-            found = [item for item in self.containers() if not item.owner.startswith("backup-")]
+            found = [item for item in self.containers() if not item.owner.startswith("backup-") and not item.of_job]
             live = {item.slot for item in found if item.kind == "backend" and item.running}
             # Those of the slot before a release are retired: stopped, and meant to be.
             expected = [item for item in found if item.kind not in {"backend", "worker"} or not live or item.slot in live]
@@ -395,11 +402,14 @@ def page_assets(client: httpx.Client) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give a test that asks for a container every one that we started, on whatever host: a new service cannot forget one."""
-    if "container" in metafunc.fixturenames:
-        found = the_lab().containers()
+    """Give a test that asks for a container every one of the stack's, on whatever host: a new service cannot forget one.
+
+    One that asks for a server gets those that run all the time.
+    """
+    for argument in {"container", "server"} & set(metafunc.fixturenames):
+        found = [item for item in the_lab().containers() if argument == "container" or not item.of_job]
         assert found, "no container of the stack runs anywhere in the lab"
-        metafunc.parametrize("container", found, ids=[f"{item.host}-{item.service}" for item in found])
+        metafunc.parametrize(argument, found, ids=[f"{item.host}-{item.service}" for item in found])
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -24,8 +24,8 @@ PRODUCT, SMALL = ("1.0.0", "2.0.0"), ("3.0.0", "4.0.0")
 #: Nothing is under load where this is used, so nothing has to be drained.
 QUICK: dict[str, Any] = {"release_settle_seconds": 1, "release_probe_seconds": 1}
 FOLDER = "/etc/slipway/slipway/release"
-#: What both products consist of.
-SERVICES = ("backend", "worker", "frontend")
+#: What both products consist of, and whether it runs in the slot that serves: of a job's container, its runs are copies.
+SERVICES = {"backend": True, "worker": True, "prune": False, "frontend": True}
 #: The steps of a release, as it prints them, in their order; the canary is asked for.
 STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "switch", "probe", "retire", "record")
 
@@ -158,10 +158,10 @@ class Fleet:
                 for container in host.containers()
                 if container.kind in SERVICES
             }
-            expected = {f"{service}-{live}-1": (version, True) for service in SERVICES}
+            expected = {f"{service}-{live}-1": (version, runs) for service, runs in SERVICES.items()}
             # Pages are kept for those that are open; of two generations of workers one runs, whatever stands by.
-            runs = {"backend": standby, "worker": False, "frontend": True}
-            kept = {f"{service}-{previous['slot']}-1": (previous["version"], runs[service]) for service in SERVICES} if previous else {}
+            still_runs = {**SERVICES, "backend": standby, "worker": False}
+            kept = {f"{service}-{previous['slot']}-1": (previous["version"], still_runs[service]) for service in SERVICES if previous}
             assert expected.items() <= found.items(), f"{host}: {found}, recorded: {record}"
             # What was kept of the slot before is gone where a release into that slot came to replace it.
             assert found.items() <= {**expected, **kept}.items(), f"{host}: {found}, recorded: {record}"

@@ -177,6 +177,7 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
         "nginx",
         "backend",
         "worker",
+        "prune",
         "frontend",
         "volume_server",
     }

@@ -147,6 +147,7 @@ def product(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prod
                 "build": {"arguments": {"ORIGIN": f"https://localhost:{origin.server_port}"}},
             },
             "worker": {"image": "tiny/backend:{{ app_version }}"},
+            "prune": {"image": "tiny/backend:{{ app_version }}"},
             "frontend": {"image": "tiny/frontend:{{ app_version }}"},
         },
         "image_source": str(folder),
@@ -190,8 +191,8 @@ def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx
     assert {answer["version"] for answer in answers} == {"1.1.0"}
     assert len({answer["instance"] for answer in answers}) == 2
     ids = {tier: entry["id"] for tier, entry in product.recorded("1.1.0").items()}
-    # Builds record an image once; the worker shares the backend's.
-    ids["worker"] = ids["backend"]
+    # Builds record an image once; the worker and the job share the backend's.
+    ids["worker"] = ids["prune"] = ids["backend"]
     assert run.report["digests"] == {"app1": ids, "app2": ids}
 
 

@@ -29,7 +29,7 @@ def test_every_service_runs(lab: Lab):
     kinds = {group: {container.kind for host in hosts for container in host.containers()} for group, hosts in lab.groups.items()}
     expected = {
         "balancers": {"nginx"},
-        "app": {"backend", "worker", "frontend"},
+        "app": {"backend", "worker", "prune", "frontend"},
         "postgres": {"postgres"},
         "redis": {"redis"},
         "chroma": {"chroma"},
@@ -38,26 +38,28 @@ def test_every_service_runs(lab: Lab):
     assert not {group: names - kinds[group] for group, names in expected.items() if names - kinds[group]}
 
 
-def test_container_is_healthy_and_was_never_restarted(container: Container):
-    assert container.inspect["State"]["Status"] == "running"
-    assert container.health == "healthy", container.inspect["State"].get("Health")
-    assert container.inspect["RestartCount"] == 0
+def test_container_is_healthy_and_was_never_restarted(server: Container):
+    assert server.inspect["State"]["Status"] == "running"
+    assert server.health == "healthy", server.inspect["State"].get("Health")
+    assert server.inspect["RestartCount"] == 0
 
 
-def test_processes_have_no_privileges(container: Container):
-    processes = container.host.python(STATUS, container=container.name)
-    assert str(container.pid) in processes
+def test_processes_have_no_privileges(server: Container):
+    processes = server.host.python(STATUS, container=server.name)
+    assert str(server.pid) in processes
     for pid, status in processes.items():
-        who = f"process {pid} ({status['Name']}) of {container.name}"
+        who = f"process {pid} ({status['Name']}) of {server.name}"
         assert all(int(uid) != 0 for uid in status["Uid"].split()), f"{who} runs as root"
         assert status["NoNewPrivs"] == "1", f"{who} may gain privileges"
         assert status["Seccomp"] == "2", f"{who} may make any system call"
         for kind in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"):
-            assert int(status[kind], 16) == CAPABILITIES.get(container.kind, 0), f"{who} has {kind} {status[kind]}"
+            assert int(status[kind], 16) == CAPABILITIES.get(server.kind, 0), f"{who} has {kind} {status[kind]}"
 
 
 def test_root_file_system_is_read_only(container: Container):
     assert container.inspect["HostConfig"]["ReadonlyRootfs"] is True
+    if container.of_job:
+        return
     # As root of the machine, inside: what even a process that broke out of its user cannot change.
     said = container.host.run(f"nsenter --target {container.pid} --mount --root touch /slipway-probe", check=False)
     assert "Read-only file system" in said, said
@@ -72,18 +74,18 @@ def test_resources_are_limited(container: Container):
     assert 0 < limits["PidsLimit"] <= 2048
 
 
-def test_limits_are_the_kernels(container: Container):
+def test_limits_are_the_kernels(server: Container):
     read = f"""
 import glob, os
-groups = dict(line.rstrip().split(":", 2)[1:] for line in open("/proc/{container.pid}/cgroup"))
+groups = dict(line.rstrip().split(":", 2)[1:] for line in open("/proc/{server.pid}/cgroup"))
 def value(controller, v1, v2):
     path = "/sys/fs/cgroup" + (groups[""] + "/" + v2 if "" in groups and os.path.exists("/sys/fs/cgroup/cgroup.controllers")
                                else "/" + controller + groups[controller] + "/" + v1)
     return open(path).read().strip()
 print(json.dumps([value("memory", "memory.limit_in_bytes", "memory.max"), value("pids", "pids.max", "pids.max")]))
 """
-    limits = container.inspect["HostConfig"]
-    assert container.host.python(read) == [str(limits["Memory"]), str(limits["PidsLimit"])]
+    limits = server.inspect["HostConfig"]
+    assert server.host.python(read) == [str(limits["Memory"]), str(limits["PidsLimit"])]
 
 
 def test_logs_are_bounded(container: Container):
@@ -94,14 +96,14 @@ def test_logs_are_bounded(container: Container):
 
 
 def test_container_comes_back_and_stops_in_its_own_time(container: Container):
-    assert container.inspect["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+    assert container.inspect["HostConfig"]["RestartPolicy"]["Name"] == ("no" if container.of_job else "unless-stopped")
     # The engine's ten seconds kill a database in its checkpoint.
     least = 60 if container.kind in {"postgres", "redis"} else 10
     assert (container.inspect["Config"].get("StopTimeout") or 0) >= least
 
 
-def test_health_check_is_there_and_asks_often_enough(container: Container):
-    check = container.inspect["Config"]["Healthcheck"]
+def test_health_check_is_there_and_asks_often_enough(server: Container):
+    check = server.inspect["Config"]["Healthcheck"]
     assert check["Test"][0] in {"CMD", "CMD-SHELL"}
     assert len(check["Test"]) > 1
     assert 0 < check["Interval"] <= 60e9
@@ -138,14 +140,14 @@ def test_mounts_are_folders_and_volumes_of_the_stack(container: Container):
         assert "size=" in options, f"{path} of {container.name} may fill the memory"
 
 
-def test_secrets_are_readable_by_their_user_only(container: Container):
-    user = container.host.run(f"awk '/^Uid/ {{print $2}}' /proc/{container.pid}/status").strip()
-    stack = container.inspect["Config"]["Labels"]["slipway.stack"]
-    folder = f"/etc/slipway/{stack}/{container.service}/secrets"
-    if not any(mount["Destination"] == "/run/secrets" for mount in container.inspect["Mounts"]):
-        assert not container.host.succeeds(f"test -e {folder}")
+def test_secrets_are_readable_by_their_user_only(server: Container):
+    user = server.host.run(f"awk '/^Uid/ {{print $2}}' /proc/{server.pid}/status").strip()
+    stack = server.inspect["Config"]["Labels"]["slipway.stack"]
+    folder = f"/etc/slipway/{stack}/{server.service}/secrets"
+    if not any(mount["Destination"] == "/run/secrets" for mount in server.inspect["Mounts"]):
+        assert not server.host.succeeds(f"test -e {folder}")
         return
-    listed = container.host.run(f"stat -c '%a %u' {folder}; stat -c '%a %u' {folder}/*").splitlines()
+    listed = server.host.run(f"stat -c '%a %u' {folder}; stat -c '%a %u' {folder}/*").splitlines()
     assert listed[0] == f"500 {user}"
     assert set(listed[1:]) == {f"400 {user}"}
 
@@ -157,18 +159,19 @@ def test_networks_are_those_of_its_neighbours(container: Container, lab: Lab):
         "frontend": {"frontend"},
         "backend": {"backend", "database"},
         "worker": {"backend", "database"},
+        "prune": {"backend", "database"},
         "backup": {"backup"} | ({"database"} if len(lab.hosts) == 1 else set()),
         **{store: {"database"} | ({"peers"} if len(lab.hosts) > 1 else set()) for store in STORES},
     }
     assert set(container.networks) == {f"{stack}-{name}" for name in tiers[container.kind]}
 
 
-def test_stores_have_no_outbound_access(container: Container):
-    if container.kind not in STORES:
+def test_stores_have_no_outbound_access(server: Container):
+    if server.kind not in STORES:
         pytest.skip("products may call other services")
-    registry = container.host.run("getent hosts registry | awk '{print $1}'").strip()
-    assert container.host.can_connect(registry, 5000), "the host itself reaches the lab's registry"
-    assert not container.host.can_connect(registry, 5000, pid=container.pid)
+    registry = server.host.run("getent hosts registry | awk '{print $1}'").strip()
+    assert server.host.can_connect(registry, 5000), "the host itself reaches the lab's registry"
+    assert not server.host.can_connect(registry, 5000, pid=server.pid)
 
 
 def test_published_ports_are_those_of_the_inventory(container: Container, lab: Lab):
@@ -179,7 +182,7 @@ def test_published_ports_are_those_of_the_inventory(container: Container, lab: L
     }
     if container.kind == "nginx":
         assert bindings == {("0.0.0.0", 80), ("0.0.0.0", 443)}
-    elif len(lab.hosts) == 1 or container.kind in {"backup", "worker"}:
+    elif len(lab.hosts) == 1 or container.kind in {"backup", "worker", "prune"}:
         assert bindings == set()
     else:
         assert len(bindings) == 1

@@ -269,7 +269,7 @@ def main() -> int:
     made = commands.add_parser("run", help="run the job for a moment, unless another host has that moment")
     made.set_defaults(action=do_run)
     made.add_argument("job")
-    made.add_argument("moment", type=int, help="in seconds since 1970")
+    made.add_argument("moment", type=int, nargs="?", default=int(time.time()), help="in seconds since 1970, by default now")
     arguments = top.parse_args()
     config = json.loads(CONFIG.read_text())
     if arguments.job not in config["jobs"]:

@@ -55,7 +55,7 @@ def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
     waiting = kept(fleet)
     slot = fleet.records()[0]["previous"]["slot"]
     wait_until(
-        lambda: all(container.inspect["State"]["Health"]["Status"] == "healthy" for host in fleet.app for container in host.containers()),
+        lambda: all(item.health == "healthy" for host in fleet.app for item in host.containers() if not item.of_job),
         60, f"slot {slot} stands by",
     )  # fmt: skip
     run = fleet.rollback(**QUICK, app_standby=True)
