@@ -43,6 +43,8 @@ RUNNER = "container_service"
 PRODUCT_ROLE = "app"
 #: What begins so is Ansible's, or a secret's own name.
 NOT_OURS = ("ansible_", "vault_", "__")
+#: What playbooks/plays/check_inputs.yml is given begins so, after two underscores.
+OF_THIS_CHECK = "check"
 #: Ansible's own variables with values that would end a run in words of Ansible's.
 CONNECTION = {
     "ansible_port": parsed("port"),
@@ -166,7 +168,7 @@ class Inputs:
             ]
             names = [name for name in names if name in known.all or not self._successor(name)]
             problems += preflight.check_names(host, names, by_prefix, self._place_of(view))
-            problems += self._steering_problems(host, view, [*by_prefix, *self._playbooks])
+            problems += self._steering_problems(host, view, [*by_prefix, *self._playbooks, OF_THIS_CHECK])
             new = [name for name in names if name not in known.all and name not in seen and not _has_prefix(name, by_prefix)]
             seen |= dict.fromkeys(new, "") | near_names(new, known, self._is_used)
             problems += [

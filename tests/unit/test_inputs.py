@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, internal_variables
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     KnownNames,
     argument_problems,
@@ -81,6 +82,40 @@ def judged(tmp_path: Path) -> Judge:
         return [line.removeprefix("- ") for line in message_of(problems).splitlines()[1:]] if problems else []
 
     return judge
+
+
+def names_that_a_run_sets() -> set[str]:
+    """Return all that tasks register, set or pass on, and variables of roles: those that are no inputs."""
+    found: set[str] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            for key in ("vars", "ansible.builtin.set_fact"):
+                found.update(value.get(key) or ())
+            found.update(filter(None, [value.get("register"), (value.get("loop_control") or {}).get("loop_var")]))
+            value = list(value.values())
+        for member in value if isinstance(value, list) else ():
+            look(member)
+
+    for part in ("roles/*/tasks", "roles/*/handlers", "playbooks"):
+        for path in ROOT.glob(f"{part}/**/*.yml"):
+            look(LOADER.load_from_file(str(path)))
+    for path in ROOT.glob("roles/*/vars/main.yml"):
+        found.update(LOADER.load_from_file(str(path)))
+    inputs = set().union(*FILES.known_names().values()) - set(internal_variables())
+    # Of Ansible, for the connection of a task.
+    return {name for name in found - inputs if not name.startswith("ansible_")}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["inventory", "-e"])
+def test_nothing_that_a_run_sets_is_taken_from_outside(judged: Judge, given: bool):
+    """Or it would steer a release away from what it has read."""
+    names = names_that_a_run_sets()
+    assert {"__release_folder", "__release_lock", "release_plan", "release_to", "nginx_restored", "container_service_plan"} <= names
+    values = dict.fromkeys(names, "x")
+    problems = judged({}, given=Given(playbook="site", variables=values)) if given else judged(values)
+    # A problem is "<host>: <name> …", or "<name> …".
+    assert names - {re.split(r"[ .\[]", line.rpartition("h1: ")[2])[0] for line in problems} == set()
 
 
 def test_the_example_has_no_problem(judged: Judge):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,18 +134,32 @@ def test_values_shared_by_roles_are_read_in_defaults_only():
                     assert not found, f"{name_of(path)} reads {found}"
 
 
+def constants(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and value of each string of a program, without documentation."""
+    tree = ast.parse(source)
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    told = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    told += [node.value for node in assigned if getattr(node.targets[0], "id", "") in ("DOCUMENTATION", "EXAMPLES", "RETURN")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told:
+            yield node.lineno, node.value
+
+
 def test_no_service_of_a_product_is_known_by_name():
     """A product is a map of services. The networks are called backend and frontend, too."""
     folders = ("tasks", "vars", "defaults", "templates", "handlers")
     files = [
         path for folder in folders for path in (ROOT / "roles").glob(f"*/{folder}/**/*") if path.is_file() and "files" not in path.parts
     ]
-    found = [
-        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for path in [*files, *(ROOT / "playbooks").glob("*.yml"), ROOT / "group_vars/all.yml"]
+    lines = [
+        (path, number, line)
+        for path in [*files, *(ROOT / "playbooks").rglob("*.yml"), ROOT / "group_vars/all.yml"]
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if re.search(r"\b(backends?|frontends?)\b", line) and not re.search(r"networks:|^  (backend|frontend): \{\}$", line)
+        if not re.search(r"networks:|^  (backend|frontend): \{\}$", line)
     ]
+    for folder in ("plugins", "playbooks/vars_plugins"):
+        lines += [(path, number, text) for path in (ROOT / folder).rglob("*.py") for number, text in constants(path.read_text())]
+    found = [f"{name_of(path)}:{number}: {line.strip()}" for path, number, line in lines if re.search(r"\b(backends?|frontends?)\b", line)]
     assert not found
 
 
@@ -198,7 +213,7 @@ def test_no_environment_holds_a_shared_variable_as_it_stands():
 def test_only_the_topology_knows_which_hosts_are_in_a_group():
     """Roles have a test of their own, test_no_role_names_a_group."""
     names = re.compile(r"\bgroups\s*[\[|.]|\bin groups\b|\bgroup_names\b")
-    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("group_vars/*.yml")]:
+    for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("group_vars/*.yml")]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert not names.search(line.partition("#")[0]), f"{name_of(path)}:{number}: {line.strip()}"
 
