@@ -262,7 +262,7 @@ def test_the_page_on_reports_names_the_fields_that_are_written():
     assert released
     # And these come from the playbooks of those names.
     assert "**self._added" in body
-    tasks = "\n".join(path.read_text() for path in ROOT.glob("roles/*/tasks/*.yml"))
+    tasks = "\n".join(path.read_text() for path in ROOT.glob("roles/*/tasks/**/*.yml"))
     added = set(re.findall(r"slipway_report:\n +(\w+):", tasks))
     assert added == {"backup", "drill", "restore"}
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.partition("|")[0])}

@@ -299,7 +299,7 @@ def test_conditions_take_a_string(checkout: Path):
         "- hosts: one\n  gather_facts: false\n  tasks:\n"
         + "".join(
             f"    - ansible.builtin.include_role:\n        {{name: slipway.stack.{role}, tasks_from: {tasks}, rolespec_validate: false}}\n"
-            for role, tasks in (("release", "prober"), ("app", "migrate"))
+            for role, tasks in (("release", "preflight/prober"), ("app", "migrate"))
         )
     )
     told = [

@@ -42,7 +42,7 @@ def steps_of_releases(path: Path) -> set[str]:
     """Return the files of the role release that a playbook includes, itself or by another role."""
     called = [included(task) for task in tasks_of(yaml.safe_load(path.read_text()))]
     for role in {role for role, _file in called} - {"", "release"}:
-        for file in (ROOT / "roles" / role / "tasks").glob("*.yml"):
+        for file in (ROOT / "roles" / role / "tasks").rglob("*.yml"):
             called += [included(task) for task in tasks_of(yaml.safe_load(file.read_text()))]
     return {file for role, file in called if role == "release"}
 
@@ -158,7 +158,7 @@ def on_the_controller(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def test_every_task_on_the_controller_says_how_it_is_reached() -> None:
     """Variables for all hosts of an inventory are localhost's, too, and stronger than the keywords become and connection."""
     found = 0
-    for path in [*PLAYBOOKS, *sorted((ROOT / "roles").glob("*/tasks/*.yml"))]:
+    for path in [*PLAYBOOKS, *sorted((ROOT / "roles").glob("*/tasks/**/*.yml"))]:
         for name, variables in on_the_controller(path):
             found += 1
             given = {key: variables.get(key) for key in CONTROLLER}

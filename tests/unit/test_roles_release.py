@@ -15,8 +15,8 @@ import pytest
 from conftest import role_task, role_variable
 
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
-GATE = "gate | Wait until the new slot is healthy, and its services report ready and the requested version"
-THROUGH = "switch | Check the version through every balancer"
+GATE = "gate | main | Wait until the new slot is healthy, and its services report ready and the requested version"
+THROUGH = "probe | main | Check the version through every balancer"
 HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
 API = {
     "image": "shop/api:1.1", "port": 8000, "replicas": 2, "routes": [{"path": "/"}], "ready_path": "/ready", "version_path": "/api/version",
@@ -38,7 +38,7 @@ def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
 
 
 def test_the_gate_asks_each_container_for_its_readiness_and_its_version() -> None:
-    given = asked("gate.yml", GATE)
+    given = asked("gate/main.yml", GATE)
     asking = {"port": 8000, "path": "/ready", "version_path": "/api/version", "version_field": "version"}
     assert [given["containers"][f"slipway-api-green-{number}"] for number in (1, 2)] == [asking, asking]
     assert given["containers"]["slipway-mailer-green-1"]["port"] == 0
@@ -47,8 +47,8 @@ def test_the_gate_asks_each_container_for_its_readiness_and_its_version() -> Non
 
 
 def test_the_gate_sends_the_name_of_the_site() -> None:
-    assert asked("gate.yml", GATE, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
-    through = asked("switch.yml", THROUGH, slipway_site_name="www.example.com", item={"path": "/api/version", "field": "version"})
+    assert asked("gate/main.yml", GATE, slipway_site_name="www.example.com")["host_header"] == "www.example.com"
+    through = asked("probe/main.yml", THROUGH, slipway_site_name="www.example.com", item={"path": "/api/version", "field": "version"})
     assert (through["host_header"], through["path"]) == ("www.example.com", "/api/version")
 
 
@@ -63,7 +63,8 @@ def test_what_reports_no_version_to_the_gate_is_not_asked_for_it_through_the_bal
 def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
     """A prober without a path does not start, and a product need not report its version."""
     inputs = {**PRODUCT, "release_services": {"app_services": {"api": {**API, "version_path": path}}}}
-    given = role_task("release", "prober.yml", "prober | Start to count failed requests", "slipway.stack.release_probe", inputs)
+    name = "preflight | prober | Start to count failed requests"
+    given = role_task("release", "preflight/prober.yml", name, "slipway.stack.release_probe", inputs)
     assert (given["path"], given["websockets"]) == (probed, 0)
 
 
@@ -79,7 +80,7 @@ def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str)
 )
 def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_prober(probe: dict[str, Any], waits: int) -> None:
     inputs = {**PRODUCT, "release_probe_targets": [{"address": "x"}], "__release_probe": probe}
-    given = role_task("release", "retire.yml", "retire | Wait for in-flight requests of the old slot", "vars", inputs)
+    given = role_task("release", "retire/main.yml", "retire | main | Wait for in-flight requests of the old slot", "vars", inputs)
     assert int(given["release_wait_seconds"]) == waits
 
 
@@ -120,10 +121,10 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
         included = {"name": "slipway.stack.release", "rolespec_validate": False, "public": True}
         told = "{{ {'probing': __release_probing, 'state_file': __release_probe.state_file | default('')} | to_json }}"
         tasks = [
-            {"name": "Start the prober", "ansible.builtin.include_role": {**included, "tasks_from": "prober.yml"}},
+            {"name": "Start the prober", "ansible.builtin.include_role": {**included, "tasks_from": "preflight/prober.yml"}},
             {
                 "name": "Watch",
-                "ansible.builtin.include_role": {**included, "tasks_from": "watch.yml"},
+                "ansible.builtin.include_role": {**included, "tasks_from": "probe/watch.yml"},
                 "vars": {"release_watch_seconds": 2},
             },
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
@@ -143,7 +144,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
     assert not wanted or not Path(said["state_file"]).parent.exists()
     # A canary's time is waited for all the same.
     spent = {task["task"]: task["seconds"] for task in json.loads((checkout / "reports/release-latest.json").read_text())["slowest_tasks"]}
-    assert spent["watch | Wait, in seconds 2"] >= 2
+    assert spent["probe | watch | Wait, in seconds 2"] >= 2
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
         "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
         "container_service_host_state": state,
     }  # fmt: skip
-    included = {"name": "slipway.stack.release", "tasks_from": "available.yml", "rolespec_validate": False}
+    included = {"name": "slipway.stack.release", "tasks_from": "preflight/available.yml", "rolespec_validate": False}
     tasks = [{"name": "Look for the images", "ansible.builtin.include_role": included}]
     play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
     (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
@@ -223,9 +224,9 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
         "__release_to": {"version": "1"},
         "item": "shop/api:1",
     }
-    name = "pull | Refuse different images under one name"
-    assert role_task("release", "pull.yml", name, "loop", inputs) == ["shop/api:1"]
-    assert set(role_task("release", "pull.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+    name = "pull | main | Refuse different images under one name"
+    assert role_task("release", "pull/main.yml", name, "loop", inputs) == ["shop/api:1"]
+    assert set(role_task("release", "pull/main.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
 
 
 @pytest.mark.parametrize("variable", ["__release_lock_host", "__release_hold_host"])
