@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
@@ -186,16 +186,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the values of a host's inputs whose names end in one of some words, and of its services' keys of these names."""
         names = [name for role in self._roles[host] for name in self._specs[role] if name.endswith(tuple(f"_{word}" for word in words))]
         values = {name: value for name, (value, error) in ((name, view.value(name)) for name in names) if not error}
+        described = list(extra_services.services(view.value(extra_services.VARIABLE, {})[0]).values())
         if PRODUCT_ROLE in self._roles[host]:
-            product = {name: view.value(name)[0] for name in app_services.VARIABLES}
-            values |= {
-                f"app_services.{name}.{word}": service[word]
-                for name, service in app_services.services(product).items()
-                if app_services.runs(service, view.raw["group_names"])
-                for word in words
-                if word in service and service[word] is not None
-            }
-        return values
+            described += app_services.services({name: view.value(name)[0] for name in app_services.VARIABLES}).values()
+        return values | {
+            f"{service.path}.{word}": service[word]
+            for service in described
+            if app_services.runs(service, view.raw["group_names"])
+            for word in words
+            if word in service and service[word] is not None
+        }
 
     def _memory_limits(self, host: str, view: HostView) -> dict[str, int]:
         """Return the inputs that limit a container's memory and have a value, in MB."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 
 
 def app_mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_offset: int = app_services.SLOT_PORT_OFFSET) -> list[str]:
@@ -35,6 +35,7 @@ class FilterModule:
             "app_ports": app_services.published_ports,
             "app_public_paths": app_services.public_paths,
             "app_summary": app_services.summary,
+            "extra_services_declarations": extra_services.declarations,
             "nginx_sites": app_services.sites,
             "nginx_upstreams": app_services.upstreams,
         }

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
+from ansible_collections.slipway.stack.plugins.plugin_utils import extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import runs, services
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
@@ -145,10 +146,12 @@ def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
 
 
 def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> list[dict[str, t.Any]]:
-    """Return the product's volumes that belong to recovery points, each with ``host``, ``name``, ``address`` and ``port``.
+    """Return the volumes that belong to recovery points, each with ``host``, ``name``, ``address`` and ``port``.
+
+    That of an extra service also has its name as ``service``.
 
     Args:
-        hosts: names of the app hosts.
+        hosts: names of the hosts of the product and of extra services.
         hostvars: Ansible's hostvars.
         here: name of the backup host, which reaches the server on its own host by its service name.
     """
@@ -161,11 +164,16 @@ def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> l
         volumes = [volume for volume in described if isinstance(volume, t.Mapping) and "name" in volume]
         declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
         written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
-        for name in written:
-            if name not in declined:
-                address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
-                port = SERVER_PORT if host == here else int(values["volume_server_port"])
-                found.append({"host": host, "name": name, **address, "port": port})
+        wanted: list[dict[str, t.Any]] = [{"name": name} for name in written if name not in declined]
+        wanted += [
+            {"name": name, "service": service.name}
+            for service in extra_services.services(values.get(extra_services.VARIABLE)).values()
+            if runs(service, values["group_names"])
+            for name in extra_services.kept_volumes(service)
+        ]
+        for volume in wanted:
+            address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
+            found.append({"host": host, **volume, **address, "port": SERVER_PORT if host == here else int(values["volume_server_port"])})
     return found
 
 

@@ -13,6 +13,8 @@ BEFORE = "-before"
 TRIAL = "-trial"
 #: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
 JOB_LABEL = "slipway.job"
+#: The owner of containers that belong to no version of the product, which is the role that runs them.
+EXTRA_SERVICES = "extra_services"
 
 
 def service_of(container: dict[str, t.Any]) -> str:

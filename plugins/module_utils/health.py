@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, product_service
+from ansible_collections.slipway.stack.plugins.module_utils.hints import described_at, hints
 
 #: Seconds between two looks at a container's state, which cost next to nothing.
 INTERVAL = 0.2
@@ -152,7 +152,7 @@ class Watch:
             log = self._engine.logs(self.name, lines).rstrip()
             parts.append(f"Last log lines:\n{log}")
             labels = inspected["Config"].get("Labels") or {}
-            service = product_service(labels)
+            service = described_at(labels)
             if service:
                 parts += hints(log.splitlines(), checks[-1]["Output"] if checks else "", service, labels.get("slipway.uid", ""))
             kept = keep_log(self._engine, self.name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, service_of
 
 #: How programs say that they may not write, each with the path. A denied permission alone says no such thing: it may be about reading.
 _NOT_WRITABLE = (
@@ -37,19 +37,21 @@ def _folder(path: str) -> str:
     return parent if "." in name else path
 
 
-def product_service(labels: t.Mapping[str, str]) -> str:
-    """Return the service of a product that a container belongs to, by its labels, or "" for any other container."""
-    ours = labels.get("slipway.owner", "").startswith("app-")
-    return labels.get("slipway.migrates") or service_of({"labels": labels}) if ours else ""
+def described_at(labels: t.Mapping[str, str]) -> str:
+    """Return where an inventory describes the service of a container, by its labels, as app_services.api, or "" for any other container."""
+    owner = labels.get("slipway.owner", "")
+    if owner == EXTRA_SERVICES:
+        return f"slipway_extra_services.{labels['slipway.service']}"
+    return f"app_services.{labels.get('slipway.migrates') or service_of({'labels': labels})}" if owner.startswith("app-") else ""
 
 
-def hints(log_lines: t.Iterable[str], check: str = "", service: str = "<service>", uid: str = "") -> list[str]:
+def hints(log_lines: t.Iterable[str], check: str = "", service: str = "app_services.<service>", uid: str = "") -> list[str]:
     """Return sentences with lines to paste into the inventory, for causes that a log shows.
 
     Args:
         log_lines: what the container wrote last.
         check: what its last health check wrote.
-        service: the product's service, whose keys are named.
+        service: where the inventory describes the service, whose keys are named.
         uid: number of the container's user, or "" where it is not known.
     """
     lines = list(log_lines)
@@ -63,7 +65,8 @@ def hints(log_lines: t.Iterable[str], check: str = "", service: str = "<service>
         folders.pop(useless, None)
     if folders:
         options = ",".join(["size=16m", *([f"uid={uid}"] if uid else [])])
-        pasted = "\n".join(["app_services:", f"  {service}:", "    tmpfs:", *(f"      {folder}: {options}" for folder in sorted(folders))])
+        variable, _unused, name = service.partition(".")
+        pasted = "\n".join([f"{variable}:", f"  {name}:", "    tmpfs:", *(f"      {folder}: {options}" for folder in sorted(folders))])
         found.append(
             "The file system of containers is read-only. To make these folders writable, in memory, set, or volumes for data that must "
             f"last:\n{pasted}"
@@ -76,23 +79,17 @@ def hints(log_lines: t.Iterable[str], check: str = "", service: str = "<service>
         )
     ports = {match["port"] or match["low"] for line in lines for match in [_LOW_PORT.search(line)] if match}
     if ports:
-        found.append(
-            f"Its user may not listen on port {', '.join(sorted(ports))}: use one above 1023, and set app_services.{service}.port to it."
-        )
+        found.append(f"Its user may not listen on port {', '.join(sorted(ports))}: use one above 1023, and set {service}.port to it.")
     asked = _STATUS.search(check)
     if asked and asked["status"] == "404":
-        found.append(
-            f"{asked['path']} does not exist: set app_services.{service}.health_path to a path that answers 2xx while the process works."
-        )
+        found.append(f"{asked['path']} does not exist: set {service}.health_path to a path that answers 2xx while the process works.")
     elif asked and asked["status"] == "400" and not hosts:
         found.append(
             "A product that checks Host answers 400 to names that it does not know: set app_host_header to one that it accepts "
             "(default: the first of nginx_server_names, else the host of slipway_public_url)."
         )
     elif asked and asked["status"][:1] == "3":
-        found.append(f"{asked['path']} redirects: set app_services.{service}.health_path to a path that answers 2xx by itself.")
+        found.append(f"{asked['path']} redirects: set {service}.health_path to a path that answers 2xx by itself.")
     elif asked and not asked["status"]:
-        found.append(
-            f"Nothing answers on that port: set app_services.{service}.port to the port that the product listens on, on all addresses."
-        )
+        found.append(f"Nothing answers on that port: set {service}.port to the port that the product listens on, on all addresses.")
     return found

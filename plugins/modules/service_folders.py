@@ -2,7 +2,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remove the folders of a slot's services that have no container."""
+"""Remove the folders of services that have no container, or none for long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 module: service_folders
 author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
-short_description: Remove the folders of a slot's services that have no container
+short_description: Remove the folders of services that have no container
 description:
   - A service has a folder with its configuration and secrets on its host, which is written before its container is created. This removes
     those of a slot whose container never came, or is gone.
@@ -21,6 +21,11 @@ options:
     description: Value of the label C(slipway.owner) of the slot's containers; others than slots have no such folders.
     type: str
     required: true
+  names:
+    description: Names of folders that are removed whether they have a container or not; empty takes those of a slot that have none.
+    type: list
+    elements: str
+    default: []
 attributes:
   check_mode:
     description: Says what it would remove.
@@ -57,15 +62,18 @@ def main() -> None:
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},
             "owner": {"type": "str", "required": True},
+            "names": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     options = module.params
     top = os.path.join(options["root"], options["stack"])
     try:
-        containers = {name.lstrip("/") for short in Engine().containers() for name in short["Names"]}
         names = os.listdir(top) if os.path.isdir(top) else []
-        found = folders_without_service(names, containers, options["stack"], options["owner"])
+        found = sorted(set(names) & set(options["names"]))
+        if not options["names"]:
+            containers = {name.lstrip("/") for short in Engine().containers() for name in short["Names"]}
+            found = folders_without_service(names, containers, options["stack"], options["owner"])
         for name in [] if module.check_mode else found:
             remove_entry(top, name)
     except (EngineError, RemovalError, OSError) as error:

@@ -69,9 +69,10 @@ def merged(values: Sequence[Any]) -> Any:
 class Service(Mapping[str, Any]):
     """A service with the values of all its keys. Each is read when it is asked for: another's template may not be resolvable here."""
 
-    def __init__(self, name: str, parts: Sequence[Mapping[str, Any]]) -> None:
-        """Take what describes the service, later parts over earlier ones."""
+    def __init__(self, name: str, parts: Sequence[Mapping[str, Any]], variable: str = VARIABLES[0]) -> None:
+        """Take what describes the service, first what all services share, and later parts over earlier ones, and the variable with it."""
         self.name = name
+        self.path = f"{variable}.{name}"
         self._parts = parts
 
     def __getitem__(self, key: str) -> Any:
@@ -176,7 +177,7 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
         "wrapper": ["/bin/sh", "/etc/slipway/current/entrypoint.sh"] if exported else [],
         "entrypoint": service["entrypoint"],
         "config": config,
-        "volumes": [{**volume, "variable": f"app_services.{service.name}.volumes"} for volume in service["volumes"]],
+        "volumes": [{**volume, "variable": f"{service.path}.volumes"} for volume in service["volumes"]],
         "tmpfs": service["tmpfs"],
         "networks": service["networks"],
         "memory_mb": service["memory_mb"] or memory_share(host["memory_mb"], MEMORY_SHARE / containers, LEAST_MEMORY_MB),
@@ -190,7 +191,7 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
             **({JOB_LABEL: service.name} if service.kind == "job" else {}),
         },
         "hardening_exceptions": service["hardening_exceptions"],
-        "judged_inputs": [f"app_services.{service.name}.{key}" for key in JUDGED],
+        "judged_inputs": [f"{service.path}.{key}" for key in JUDGED],
     }
 
 
@@ -631,14 +632,22 @@ def unclaimed_jobs(product: Mapping[str, Any], groups: Mapping[str, Sequence[str
     ]
 
 
-def service_mistakes(service: Service) -> list[str]:
-    """Return what is wrong with one service."""
+def container_mistakes(service: Service) -> list[str]:
+    """Return what no container of a service could run with."""
     problems = []
     if not service["image"]:
         problems.append("has no image: add the key image, as shop/api:{{ app_version }}")
     double = sorted(set(service["environment"]) & set(service["secrets"]))
     if double:
         problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
+    return problems
+
+
+def service_mistakes(service: Service) -> list[str]:
+    """Return what is wrong with one service of a product."""
+    problems = container_mistakes(service)
+    if service.sets("backup"):
+        problems.append("has backup, which only a service in slipway_extra_services has: set backup of its volumes instead")
     if service.kind == "job":
         return problems + job_mistakes(service)
     problems += [f"has {key}, which only a job has: add a schedule, or remove it" for key in JOB_KEYS if service.sets(key)]

@@ -75,8 +75,12 @@ def plain_yaml(path: Path) -> Any:
 
 
 def shared_forms() -> dict[str, Form]:
-    """Return the forms of the variables that belong to no role."""
-    return {name: parsed(form) for name, form in plain_yaml(FORMS)["shared"].items()}
+    """Return the forms of the variables that belong to no role; one that is like a role's input names both, as like app app_services."""
+    found = {}
+    for name, form in plain_yaml(FORMS)["shared"].items():
+        role, other = form["like"].split() if isinstance(form, dict) and "like" in form else ("", "")
+        found[name] = RoleFiles().forms(role)[other] if other else parsed(form)
+    return found
 
 
 def playbook_forms() -> dict[str, dict[str, Form]]:

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem, shown
@@ -219,6 +219,13 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     return found + app_services.unclaimed_jobs(product, get("groups") or {}, shared=bool(get("slipway_postgres_hosts")))
 
 
+def empty_group(group: str, groups: Iterable[str]) -> str:
+    """Return what is wrong with a group of hosts that has none."""
+    near = KnownNames(groups).near(group)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    return f"has hosts: {group}, a group without hosts{hint}"
+
+
 def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection[str]], batch: int) -> str:
     """Return what is wrong with the group of hosts that a service runs on, or "".
 
@@ -233,9 +240,7 @@ def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection
     if group == everywhere:
         return ""
     if not hosts:
-        near = KnownNames(groups).near(group)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        return f"has hosts: {group}, a group without hosts{hint}; add hosts of group {everywhere} to it, or remove the key"
+        return f"{empty_group(group, groups)}; add hosts of group {everywhere} to it, or remove the key"
     if others:
         return f"has hosts: {group}, a group with {', '.join(others)}, not in group {everywhere}; add it there, or take it from {group}"
     if batch >= len(hosts) and service.port and not service.lasts:
@@ -252,6 +257,40 @@ def check_service_hosts(get: Get) -> list[tuple[str, str]]:
     batch = int(get("app_release_batch") or 0) if get("app_release_strategy") == "rolling" else 0
     found = {name: hosts_problem(service, get("groups"), batch) for name, service in app_services.services(product).items()}
     return [(f"app_services.{name}", text) for name, text in found.items() if text]
+
+
+def extra_hosts_problem(service: app_services.Service, groups: Mapping[str, Sequence[str]], may: Sequence[str]) -> str:
+    """Return what is wrong with the group of hosts that an extra service runs on, or "".
+
+    Args:
+        service: The service.
+        groups: Hosts of the inventory by group.
+        may: Groups whose hosts run extra services, that of hosts which run nothing else first.
+    """
+    group = str(service["hosts"])
+    hosts = groups.get(group, ())
+    others = [host for host in hosts if not any(host in groups.get(name, ()) for name in may)]
+    if not hosts:
+        return f"{empty_group(group, groups)}; add hosts to it, or name another"
+    if others:
+        return f"has hosts: {group}, a group with {', '.join(others)}, not in group {' or '.join(may)}; add it to group {may[0]}"
+    if len(hosts) > 1 and extra_services.keeps_data(service):
+        return f"keeps data, and would have other data on each of {', '.join(hosts)}; set hosts to a group of one host"
+    return ""
+
+
+def check_extra_services(get: Get, may: Sequence[str], roles: Collection[str]) -> list[tuple[str, str]]:
+    """Return problems of the services that belong to no version, by themselves, to the product's and to each other.
+
+    Args:
+        get: Returns a variable's value.
+        may: Groups whose hosts run them, as extra_hosts_problem takes them.
+        roles: Roles that run a service of the same name.
+    """
+    described = get(extra_services.VARIABLE) or {}
+    found = extra_services.mistakes(described, get("app_services") or {}, roles)
+    hosts = {service.path: extra_hosts_problem(service, get("groups"), may) for service in extra_services.services(described).values()}
+    return found + [(path, text) for path, text in hosts.items() if text]
 
 
 def check_names(get: Get) -> list[tuple[str, str]]:
@@ -330,6 +369,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
 #: Inputs that say which ports are published.
 PORTS = (
     "nginx_http_port", "nginx_https_port", "postgres_port", "redis_port", "chroma_port", *app_services.VARIABLES, "app_slot_port_offset",
+    extra_services.VARIABLE,
 )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, input_checks, preflight
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
@@ -25,6 +26,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     place_of,
     playbook_forms,
     renamed_variables,
+    role_folders,
     shared_forms,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
@@ -35,6 +37,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, places
 
 #: The role that all others call, whose few inputs for users hold everywhere.
@@ -352,7 +355,12 @@ class Inputs:
         for host, view in self._views.items():
             forms = {name: form for role in self._roles[host] for name, form in self._forms[role].items()}
             get, is_set = partial(_value, view), partial(self.is_set, view)
+            if is_set(extra_services.VARIABLE):
+                forms[extra_services.VARIABLE] = self._shared[extra_services.VARIABLE]
             found = input_checks.check_together(forms, get, is_set)
+            if extra_services.VARIABLE in forms:
+                runner = next(service for service in services() if service.role == EXTRA_SERVICES)
+                found += input_checks.check_extra_services(get, runner.groups, role_folders())
             found += input_checks.check_hosts({**self._shared, **forms}, get, is_set, {*self._views, "localhost"})
             problems += [Problem(host, f"{name} {text}{_in(self._place_of_any(view, name, text))}") for name, text in found]
             problems += input_checks.check_alike(host, {name: view.value(name)[0] for name in self._secrets if name in view})
@@ -371,9 +379,10 @@ class Inputs:
         """Return where one of the inputs that a problem is about is set, itself first; of a service, where it is described last."""
         variable, _unused, keys = name.partition(".")
         service = keys.partition(".")[0]
-        described = [view.raw[other] for other in reversed(app_services.VARIABLES) if service and isinstance(view.raw.get(other), Mapping)]
+        holders = app_services.VARIABLES if variable in app_services.VARIABLES else (variable,)
+        described = [view.raw[other] for other in reversed(holders) if service and isinstance(view.raw.get(other), Mapping)]
         found = next((place for variables in described for key in variables if key == service and (place := place_of(key))), None)
-        if variable in app_services.VARIABLES and found:
+        if found:
             return found
         names = sorted([variable, *re.findall(r"[a-z]\w+", text)], key=lambda other: not self.is_set(view, other))
         return next((place for place in (self._place(view, other) for other in names if other in view) if place), None)

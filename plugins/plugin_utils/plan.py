@@ -731,5 +731,7 @@ def plan_services(
         "services": plans,
         "needed": [plan for plan in plans if plan["needed"]],
         "stale": stale,
-        "stale_folders": folders_without_service(folders, staying, stack, owner),
+        "stale_folders": sorted(
+            {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}
+        ),
     }

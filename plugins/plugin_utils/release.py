@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, JOB_LABEL, service_of
 
 SLOTS = ("blue", "green")
 
@@ -78,12 +78,15 @@ def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[st
     for state in states.values():
         for container in state["containers"].values():
             owner = container["owner"]
-            if not container["running"] or not owner or owner.startswith("backup-"):
+            # A job's container is there to be copied.
+            if not (container["running"] or JOB_LABEL in container["labels"]) or not owner or owner.startswith("backup-"):
                 continue
             if owner.startswith("app-"):
                 if owner != f"app-{record.get('slot')}":
                     continue
                 owner = service_of(container)
+            elif owner == EXTRA_SERVICES:
+                owner = container["labels"].get("slipway.service", owner)
             image = state["images"].get(container["image"], {})
             known = image.get("digests") if image.get("id") == container["image_id"] else []
             found[owner] = (known or [container["image_id"]])[0]

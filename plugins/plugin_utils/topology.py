@@ -19,6 +19,8 @@ from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -30,6 +32,8 @@ VOLUME_SERVER = "volume_server"
 SPEC: dict[str, Any] = {
     # Inventory group of the hosts that run it.
     "group": {"type": "str", "required": True},
+    # Further groups whose hosts run it.
+    "further_groups": {"type": "list", "elements": "str", "default": []},
     # Whether no stack can do without it.
     "required": {"type": "bool", "default": False},
     # When its turn comes in site.yml; the lowest comes first.
@@ -89,6 +93,7 @@ class Service(NamedTuple):
     name: str
     folder: Path
     group: str
+    further_groups: list[str]
     required: bool
     turn: int
     changed_by: str
@@ -101,6 +106,11 @@ class Service(NamedTuple):
     networks: list[str]
     secrets: list[dict[str, str]]
     store: dict[str, Any] | None
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups whose hosts run it."""
+        return [self.group, *self.further_groups]
 
     @property
     def peers(self) -> list[str]:
@@ -166,7 +176,7 @@ class Topology:
 
     def hosts(self, role: str, group: str = "") -> list[str]:
         """Return the hosts that run a service, of those in a group where one is named, in the inventory's order."""
-        hosts = self._groups.get(self._service(role).group, ())
+        hosts = dict.fromkeys(host for name in self._service(role).groups for host in self._groups.get(name, ()))
         return [host for host in hosts if not group or host in self._groups.get(group, ())]
 
     def first(self, role: str, group: str = "") -> str:
@@ -187,7 +197,7 @@ class Topology:
 
     def service_groups(self, *changed_by: str) -> list[str]:
         """Return the groups whose hosts run a service; the argument is that of members."""
-        return list(dict.fromkeys(service.group for service in self._changed_by(*changed_by)))
+        return list(dict.fromkeys(group for service in self._changed_by(*changed_by) for group in service.groups))
 
     def turns(self) -> list[dict[str, Any]]:
         """Return the services that site.yml brings by their roles, in their turns: the names, and whether the product needs them."""
@@ -203,8 +213,8 @@ class Topology:
 
     def roles(self) -> list[dict[str, str]]:
         """Return which roles matter on the hosts of which group."""
-        pairs = [(service.group, HOST_ROLE) for service in self._changed_by()]
-        pairs += [(service.group, role) for service in self._changed_by() for role in (service.role, *service.roles)]
+        pairs = [(group, HOST_ROLE) for group in self.service_groups()]
+        pairs += [(group, role) for service in self._changed_by() for group in service.groups for role in (service.role, *service.roles)]
         return [{"group": group, "role": role} for group, role in dict.fromkeys(pairs)]
 
     def groups(self) -> dict[str, list[str]]:
@@ -248,7 +258,7 @@ class Topology:
 
     def peers(self, role: str) -> list[str]:
         """Return the private addresses of the other hosts that reach a service."""
-        return self._addresses(host for peer in self._service(role).peers for host in self.hosts(peer))
+        return self._addresses(self._clients(role))
 
     def publish_address(self, role: str) -> str:
         """Return the address that a service of this host publishes its ports on, or "" where no other host needs it."""
@@ -288,6 +298,29 @@ class Topology:
             if address != service.role:
                 port = self._value(self._here, service.ports[0]["variable"])
                 found.append({"group": service.group, "address": address, "port": port, "variable": variable})
+        if self._here in self._clients(EXTRA_SERVICES):
+            for extra in self._extra_services():
+                where = self._extra_address(extra)
+                if where["host"] != extra.name:
+                    found.append(
+                        {"group": extra["hosts"], "address": where["host"], "port": where["port"], "variable": f"{extra.path}.hosts"}
+                    )
+        return found
+
+    def extra_addresses(self) -> dict[str, dict[str, Any]]:
+        """Return the ``host`` and ``port`` of each extra service, as seen from here: its name, or another host's address."""
+        return {service.name: self._extra_address(service) for service in self._extra_services()}
+
+    def extra_ports(self) -> list[dict[str, Any]]:
+        """Return what this host publishes for its extra services: their ports, for hosts of the product that do not run them themselves."""
+        found = []
+        for service in self._extra_services():
+            hosts = self._groups.get(service["hosts"], ())
+            peers = self._addresses(host for host in self._clients(EXTRA_SERVICES) if host not in hosts)
+            if self._here in hosts and peers:
+                port = {"port": int(service["publish_port"] or service.port), "container_port": service.port, "peers": peers}
+                named = {"service": service.name, "variable": f"{service.path}.{'publish_port' if service['publish_port'] else 'port'}"}
+                found.append({"address": str(self._value(self._here, "slipway_address")), **port, **named})
         return found
 
     def networks(self) -> list[str]:
@@ -364,6 +397,20 @@ class Topology:
     def _addresses(self, hosts: Iterable[str]) -> list[str]:
         """Return the private addresses of hosts, without this one's."""
         return list(dict.fromkeys(str(self._value(host, "slipway_address")) for host in dict.fromkeys(hosts) if host != self._here))
+
+    def _clients(self, role: str) -> list[str]:
+        """Return the hosts of the services that reach another one."""
+        return [host for peer in self._service(role).peers for host in self.hosts(peer)]
+
+    def _extra_services(self) -> list[app_services.Service]:
+        """Return the extra services that listen on a port."""
+        return [service for service in extra_services.services(self._value(self._here, extra_services.VARIABLE)).values() if service.port]
+
+    def _extra_address(self, service: app_services.Service) -> dict[str, Any]:
+        hosts = list(self._groups.get(service["hosts"], ()))
+        if self._here in hosts or not hosts:
+            return {"host": service.name, "port": service.port}
+        return {"host": str(self._value(hosts[0], "slipway_address")), "port": int(service["publish_port"] or service.port)}
 
     def _published(self, service: Service) -> list[dict[str, Any]]:
         """Return what a service of this host publishes."""

@@ -213,6 +213,17 @@ def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volum
     )
 
 
+def test_volumes_of_extra_services_are_backed_up_with_their_service():
+    search = {"hosts": "search", "volumes": [{"name": "search_data", "path": "/d"}, {"name": "search_tmp", "path": "/t", "backup": False}]}
+    described = {"app_services": {"api": {}}, "slipway_extra_services": {"search": search}, "volume_server_port": 9873}
+    hosts = {
+        "app1": {"slipway_address": "10.0.0.1", "group_names": ["app"], **described},
+        "search1": {"slipway_address": "10.0.0.2", "group_names": ["extra", "search"], **described},
+    }
+    expected = {"host": "search1", "name": "search_data", "service": "search", "address": "10.0.0.2", "port": 9873}
+    assert backup_volumes(list(hosts), hosts, "backup1") == [expected]
+
+
 def test_the_server_on_the_backup_hosts_own_host_is_where_it_is_looked_for():
     inputs = {"volume_server_volumes": ["uploads"], "container_service_host_state": {"host": {"cores": 2}}}
     (server,) = role_variable("volume_server", "__volume_server_services", inputs)

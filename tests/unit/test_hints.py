@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, product_service
+from ansible_collections.slipway.stack.plugins.module_utils.hints import described_at, hints
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.hints import hints, 
     ],
 )
 def test_folders_that_must_be_writable_come_as_lines_to_paste(line: str, folders: list[str]):
-    (told,) = hints(["something else", line], service="page", uid="101")
+    (told,) = hints(["something else", line], service="app_services.page", uid="101")
     pasted = yaml.safe_load(told.partition(":\n")[2])
     assert pasted == {"app_services": {"page": {"tmpfs": dict.fromkeys(folders, "size=16m,uid=101")}}}
 
@@ -60,7 +60,7 @@ def test_other_lines_say_nothing_of_folders(line: str):
     ],
 )
 def test_a_known_error_comes_with_the_input_that_fixes_it(lines: list[str], check: str, part: str):
-    (told,) = hints(lines, check, "page")
+    (told,) = hints(lines, check, "app_services.page")
     assert part in told
 
 
@@ -71,11 +71,12 @@ def test_a_check_that_fails_otherwise_says_nothing():
 @pytest.mark.parametrize(
     ("labels", "service"),
     [
-        ({"slipway.owner": "app-blue", "slipway.service": "api-v2-blue-12"}, "api-v2"),
-        ({"slipway.owner": "app-migrate", "slipway.service": "migrate-green", "slipway.migrates": "api"}, "api"),
+        ({"slipway.owner": "app-blue", "slipway.service": "api-v2-blue-12"}, "app_services.api-v2"),
+        ({"slipway.owner": "app-migrate", "slipway.service": "migrate-green", "slipway.migrates": "api"}, "app_services.api"),
+        ({"slipway.owner": "extra_services", "slipway.service": "search"}, "slipway_extra_services.search"),
         ({"slipway.owner": "redis", "slipway.service": "redis"}, ""),
         ({}, ""),
     ],
 )
 def test_the_keys_of_the_right_service_are_named(labels: dict[str, str], service: str):
-    assert product_service(labels) == service
+    assert described_at(labels) == service

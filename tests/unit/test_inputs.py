@@ -131,6 +131,11 @@ def route(path: Any) -> dict[str, Any]:
     return {"app_service_overrides": {"backend": {"routes": [{"path": path}]}}}
 
 
+def extra(**keys: Any) -> dict[str, Any]:
+    """Return variables that describe a service which belongs to no version."""
+    return {"slipway_extra_services": {"search": {"image": "search:1", "port": 7700, **keys}}}
+
+
 #: Variables that an inventory sets, and the message about them. Those of the first deployments, and relatives of each.
 REFUSED: list[tuple[Any, str]] = [
     # Addresses, calendars and networks
@@ -270,6 +275,43 @@ REFUSED: list[tuple[Any, str]] = [
         "app_services.backend has hosts: balancer, a group without hosts (did you mean balancers?); add hosts of group app to it",
     ),
     ({"app_service_overrides": {"backend": {"hosts": ["h1"]}}}, "app_service_overrides.backend.hosts is ['h1'], must be a name"),
+    # Services that belong to no version
+    (extra(memroy_mb=1), "slipway_extra_services.search.memroy_mb is unknown there (did you mean memory_mb?), known are"),
+    ({"slipway_extra_services": {"redis": {"image": "a:1"}}}, "slipway_extra_services names 'redis', which must be another name"),
+    ({"slipway_extra_services": {"jobs": {"image": "a:1"}}}, "slipway_extra_services.jobs has a name that the stack uses itself"),
+    (
+        {"slipway_extra_services": {"volume-server": {"image": "a:1"}}},
+        "slipway_extra_services.volume-server has a name that the stack uses",
+    ),
+    ({"slipway_extra_services": {"a-blue-1": {"image": "a:1"}}}, "slipway_extra_services.a-blue-1 has a name that the stack uses itself"),
+    ({"slipway_extra_services": {"backend": {"image": "a:1"}}}, "slipway_extra_services.backend has the name of a service in app_services"),
+    ({"slipway_extra_services": {"search": {"port": 7700}}}, "slipway_extra_services.search has no image"),
+    ({"slipway_extra_sevices": {}}, "slipway_extra_sevices is not a known shared variable (did you mean slipway_extra_services?)"),
+    (
+        extra(routes=[{"path": "/x"}]),
+        "slipway_extra_services.search has routes, which an extra service cannot have: nginx serves services of",
+    ),
+    (
+        extra(schedule="daily"),
+        "slipway_extra_services.search has schedule, which an extra service cannot have: describe a job in app_services",
+    ),
+    (extra(replicas=2), "slipway_extra_services.search has replicas, which an extra service cannot have: it runs once on a host"),
+    (extra(hosts="serach"), "slipway_extra_services.search has hosts: serach, a group without hosts; add hosts to it, or name another"),
+    (extra(hosts="chrome"), "slipway_extra_services.search has hosts: chrome, a group without hosts (did you mean chroma?)"),
+    (extra(networks=["databse"]), "slipway_extra_services names the network databse, which the stack does not have"),
+    (extra(volumes=[{"name": "redis_data", "path": "/data"}]), "is the volume redis_data, which"),
+    (
+        {"slipway_extra_services": {name: {"image": "a:1", "volumes": [{"name": "x1", "path": "/x"}]} for name in ("search", "relay")}},
+        "slipway_extra_services.relay has the volume x1, which search has too: two services on one volume destroy its data",
+    ),
+    (
+        extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/y"]}),
+        "slipway_extra_services.search has the path /y in backup, where it has no volume; it has /x",
+    ),
+    (
+        {"app_service_overrides": {"backend": {"backup": {"paths": ["/x"]}}}},
+        "app_services.backend has backup, which only a service in slipway_extra_services has",
+    ),
     # What only a run may say
     ({"app_slot": "green"}, "app_slot is not for an inventory, as a release decides it; remove it in"),
     ({"app_migrate": False}, "app_migrate is not for an inventory, as a release decides it"),
@@ -412,6 +454,7 @@ TAKEN: list[Any] = [
     {"app_service_overrides": {"backend": {"replicas": 3, "command": ["sh", "-c", "a\nb"], "user": 1000}}},
     {"image_build_host": "localhost", "release_restore_point_host": ""},
     {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
+    extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/x"]}, publish_port=17700, health_path="/health", hosts="chroma"),
 ]  # fmt: skip
 
 
@@ -601,6 +644,29 @@ def test_short_names_and_names_in_use_are_the_users_own():
 def test_a_service_runs_on_hosts_of_the_product(service: dict[str, Any], batch: int, said: str):
     groups = {"app": ["a1", "a2", "a3"], "web": ["a1", "a3"], "stores": ["a1", "db1"], "empty": []}
     found = input_checks.hosts_problem(input_checks.app_services.Service("api", [service]), groups, batch)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        ({}, ""),
+        ({"hosts": "search", "volumes": [{"name": "x1", "path": "/x"}]}, ""),
+        ({"hosts": "stores"}, "has hosts: stores, a group with db1, not in group extra or app; add it to group extra"),
+        (
+            {"volumes": [{"name": "x1", "path": "/x"}]},
+            "keeps data, and would have other data on each of a1, a2; set hosts to a group of one",
+        ),
+        # A cache, of which each host may have its own.
+        ({"volumes": [{"name": "x1", "path": "/x", "backup": False}]}, ""),
+        ({"volumes": [{"name": "x1", "path": "/x", "mode": "ro"}]}, ""),
+    ],
+)
+def test_an_extra_service_keeps_its_data_on_one_host(service: dict[str, Any], said: str):
+    groups = {"app": ["a1", "a2"], "extra": ["s1"], "search": ["s1"], "stores": ["a1", "db1"]}
+    (described,) = input_checks.extra_services.services({"search": service}).values()
+    found = input_checks.extra_hosts_problem(described, groups, ["extra", "app"])
     assert found.startswith(said)
     assert bool(found) == bool(said)
 

@@ -259,18 +259,18 @@ def test_one_of_all_replicas_that_are_made_is_tried(state: dict[str, Any]) -> No
         ("web-blue-2", "app-blue", True),
         ("migrate-blue", "app-blue", True),
         ("web-green-2", "app-blue", False),
-        ("release", "app-blue", False),
         ("web-blue-2", "redis", False),
     ],
 )
-def test_folders_of_a_slot_go_whose_containers_never_came(state: dict[str, Any], folder: str, owner: str, goes: bool) -> None:
-    state["files"][f"/etc/slipway/slipway/{folder}/secrets/key"] = {"mode": "0400", "uid": 999}
+def test_folders_go_with_their_containers_and_of_a_slot_without_them(state: dict[str, Any], folder: str, owner: str, goes: bool) -> None:
+    for name in (folder, "release"):
+        state["files"][f"/etc/slipway/slipway/{name}/secrets/key"] = {"mode": "0400", "uid": 999}
     assert plan(state, owner=owner)["stale_folders"] == ([folder] if goes else [])
     state["containers"][f"slipway-{folder}"] = {**state["containers"]["slipway-redis"], "labels": {"slipway.owner": "app-green"}}
     assert plan(state, owner=owner)["stale_folders"] == []
     # In the same run as a container that is no longer declared.
     state["containers"][f"slipway-{folder}"]["labels"]["slipway.owner"] = owner
-    assert plan(state, owner=owner)["stale_folders"] == ([folder] if goes else [])
+    assert plan(state, owner=owner)["stale_folders"] == [folder]
 
 
 def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:

@@ -128,7 +128,11 @@ def test_a_recovery_point_keeps_what_serves():
         "c": container("app-migrate", "migrate", "desk/backend:0.9.0"),
         "d": container("backup-drill", "drill-redis", "redis:6"),
         "e": container("nginx", "nginx", "nginx:1", running=False),
+        "f": container("app-blue", "prune-blue-1", "desk/backend:1.1.0", running=False),
+        "g": container("extra_services", "mail-relay", "relay:3"),
+        "h": container("extra_services", "cache", "redis:6"),
     }
+    app["f"]["labels"]["slipway.job"] = "prune"
     images = {"redis:7": {"id": "id of redis:7", "digests": ["redis@sha256:7"]}, "chroma:1": {"id": "of a newer one", "digests": ["x"]}}
     stores = {"redis": container("redis", "redis", "redis:7"), "chroma": container("chroma", "chroma", "chroma:1")}
     record = json.dumps({"serial": 2, "slot": "blue", "version": "1.1.0"})
@@ -138,7 +142,14 @@ def test_a_recovery_point_keeps_what_serves():
     }
     assert release.images_that_run(states, "/x/release") == {
         "version": "1.1.0",
-        "image_digests": {"backend": "id of desk/backend:1.1.0", "chroma": "id of chroma:1", "redis": "redis@sha256:7"},
+        "image_digests": {
+            "backend": "id of desk/backend:1.1.0",
+            "cache": "id of redis:6",
+            "chroma": "id of chroma:1",
+            "mail-relay": "id of relay:3",
+            "prune": "id of desk/backend:1.1.0",
+            "redis": "redis@sha256:7",
+        },
     }
     assert release.images_that_run({}, "/x/release") == {"version": "", "image_digests": {}}
 

@@ -124,6 +124,48 @@ def test_what_build_brings_is_removed_with_the_stack_and_no_part_of_it_otherwise
     assert "other1" not in seen.members("role", "release", "build")
 
 
+#: Services that belong to no version: on a host of its own, on one of the product's hosts, on all of them, and one without a port.
+EXTRA = {
+    "search": {"port": 7700, "publish_port": 17700, "hosts": "strangers"},
+    "mails": {"port": 25, "hosts": "first"},
+    "cache": {"port": 6379},
+    "agent": {"hosts": "strangers"},
+}
+
+
+def extra_topology(here: str) -> Topology:
+    return topology(here, {"slipway_extra_services": EXTRA}, first=["app1"], extra=["other1"])
+
+
+def test_an_extra_service_is_reached_by_name_on_its_host_and_by_address_from_others():
+    assert extra_topology("other1").extra_addresses()["search"] == {"host": "search", "port": 7700}
+    seen = extra_topology("app2").extra_addresses()
+    assert seen == {
+        "search": {"host": ADDRESSES["other1"], "port": 17700},
+        "mails": {"host": ADDRESSES["app1"], "port": 25},
+        "cache": {"host": "cache", "port": 6379},
+    }
+    needed = [(item["address"], item["port"]) for item in extra_topology("app2").needed_addresses()]
+    assert {(ADDRESSES["other1"], 17700), (ADDRESSES["app1"], 25)} <= set(needed)
+    assert not [item for item in extra_topology("lb1").needed_addresses() if "extra" in item["variable"]]
+
+
+def test_an_extra_service_is_published_for_hosts_of_the_product_that_do_not_run_it():
+    (search,) = extra_topology("other1").extra_ports()
+    assert (search["address"], search["port"], search["container_port"]) == (ADDRESSES["other1"], 17700, 7700)
+    assert search["peers"] == [ADDRESSES["app1"], ADDRESSES["app2"]]
+    assert search["variable"] == "slipway_extra_services.search.publish_port"
+    (mails,) = extra_topology("app1").extra_ports()
+    assert (mails["service"], mails["peers"]) == ("mails", [ADDRESSES["app2"]])
+    assert extra_topology("app2").extra_ports() == []
+
+
+def test_hosts_of_group_extra_run_the_services_of_that_group():
+    roles = {(item["group"], item["role"]) for item in extra_topology("lb1").roles()}
+    assert {("extra", "extra_services"), ("app", "extra_services"), ("extra", "host"), ("extra", "volume_server")} <= roles
+    assert "other1" in extra_topology("lb1").members()
+
+
 def test_a_service_without_a_description_is_named():
     with pytest.raises(AnsibleError, match="no role serach describes a service; described are: postgres, redis"):
         topology("app1").address("serach")

@@ -180,6 +180,7 @@ def test_the_playbook_makes_a_point_and_reports_it(host: LabHost, lab: Lab):
         "prune",
         "frontend",
         "volume_server",
+        "cache",
     }
     assert all(re.search(r"sha256:[0-9a-f]{64}$", digest) for digest in settings["image_digests"].values()), settings["image_digests"]
     with lab.client() as client:

@@ -1,0 +1,128 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Services that belong to no version of the product, as an inventory describes them in slipway_extra_services.
+
+They have the keys of the product's services, but for those in NOT_OF_EXTRA_SERVICES, and ``backup`` on top.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
+from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import (
+    Service,
+    common_declaration,
+    container_mistakes,
+    service_declaration,
+)
+
+VARIABLE = "slipway_extra_services"
+#: Where the keys of the product's services have another default: what listens on a port need not speak HTTP.
+DEFAULTS = {"health_path": ""}
+#: Keys that an extra service cannot have, each with what to do.
+NOT_OF_EXTRA_SERVICES = {
+    "build": "name an image that a registry has",
+    "routes": "nginx serves services of the product alone, so describe it in app_services, or remove the routes",
+    "replicas": "it runs once on a host",
+    **dict.fromkeys(("schedule", "concurrency", "deadline_seconds"), "describe a job in app_services"),
+    **dict.fromkeys(("ready_path", "version_path", "version_field", "retire", "migrate"), "no release moves it"),
+}
+#: Names that no service may have, in addition to those of roles: folders of a stack.
+OWN_NAMES = ("release", "restore")
+#: Names that containers of the product have, or a container has while it takes another's place.
+TAKEN_ENDINGS = re.compile(rf"-(?:blue|green)(?:-\d+)?$|(?:{BEFORE}|{NEXT}|{TRIAL})$")
+
+
+def services(described: Mapping[str, Any] | None) -> dict[str, Service]:
+    """Return the extra services by name.
+
+    Args:
+        described: The value of VARIABLE.
+    """
+    return {name: Service(name, [DEFAULTS, keys or {}], VARIABLE) for name, keys in (described or {}).items()}
+
+
+def declarations(
+    described: Mapping[str, Any], group_names: Collection[str], ports: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the extra services of a host, as container_service takes them.
+
+    Args:
+        described: The value of VARIABLE.
+        group_names: Groups of the inventory that the host is in.
+        ports: What the host publishes for them, as the topology has it.
+        settings: start_script, and host, what was read of it.
+    """
+    found = [service for service in services(described).values() if service["hosts"] in group_names]
+    declared = []
+    for service in found:
+        published = [port for port in ports if port["service"] == service.name]
+        declared.append(
+            {
+                **common_declaration(service, {"slot": "", "version": "", **settings}, len(found)),
+                **service_declaration(service, {"host_header": ""}),
+                "name": service.name,
+                "labels": {},
+                "ports": [{key: port[key] for key in ("address", "port", "container_port", "variable")} for port in published],
+                # A port is published from a network that is not internal.
+                "networks": [*service["networks"], *(["peers"] if published and "peers" not in service["networks"] else [])],
+            }
+        )
+    return declared
+
+
+def kept_volumes(service: Service) -> list[str]:
+    """Return the names of the volumes that recovery points hold: those that a service writes to, or the ones of these that it lists."""
+    paths = (service["backup"] or {}).get("paths")
+    written = [volume for volume in service["volumes"] if volume.get("mode", "rw") == "rw"]
+    return [
+        volume["name"]
+        for volume in written
+        if (volume["path"] in paths if paths is not None else boolean(volume.get("backup", True), strict=False))
+    ]
+
+
+def keeps_data(service: Service) -> bool:
+    """Return whether recovery points hold anything of a service."""
+    return bool(kept_volumes(service))
+
+
+def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Collection[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with extra services, each with where it is.
+
+    Args:
+        described: The value of VARIABLE, which has its form.
+        product: Names of the product's services.
+        roles: Roles that run a service, each named as it.
+    """
+    found = services(described)
+    own = {*OWN_NAMES, *(role.replace("_", "-") for role in roles)}
+    problems: list[tuple[str, str]] = []
+    volumes: dict[str, str] = {}
+    for name, service in found.items():
+        texts = container_mistakes(service)
+        if name in product:
+            texts.append("has the name of a service in app_services: give it another")
+        if name in own or TAKEN_ENDINGS.search(name):
+            texts.append("has a name that the stack uses itself: give it another")
+        texts += [
+            f"has {key}, which an extra service cannot have: {how}" for key, how in NOT_OF_EXTRA_SERVICES.items() if service.sets(key)
+        ]
+        mounted = [volume["path"] for volume in service["volumes"]]
+        texts += [
+            f"has the path {path} in backup, where it has no volume; it has {', '.join(mounted) or 'none'}"
+            for path in (service["backup"] or {}).get("paths") or ()
+            if path not in mounted
+        ]
+        for volume in service["volumes"]:
+            other = volumes.setdefault(volume["name"], name)
+            if other != name:
+                texts.append(f"has the volume {volume['name']}, which {other} has too: two services on one volume destroy its data")
+        problems += [(service.path, text) for text in texts]
+    return problems

@@ -1,0 +1,83 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows for a host from the services that belong to no version of the product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, shared_forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import normalize
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
+
+DESCRIBED: dict[str, Any] = {
+    "search": {
+        "image": "search:1",
+        "port": 7700,
+        "secrets": {"MASTER_KEY": "t7Hq2Lw9Zx4Nv6Bk8Mr3"},
+        "volumes": [{"name": "search_data", "path": "/data"}, {"name": "search_tmp", "path": "/scratch", "backup": False}],
+        "networks": ["database"],
+    },
+    "mails": {"image": "mails:1", "hosts": "extra"},
+}
+PORT = {"service": "search", "address": "10.0.0.1", "port": 17700, "container_port": 7700, "variable": "x", "peers": ["10.0.0.2"]}
+SETTINGS: dict[str, Any] = {"host": {"memory_mb": 8000, "cores": 4}, "start_script": ""}
+
+
+def test_a_host_runs_the_services_of_its_groups_under_their_names():
+    (search,) = extra_services.declarations(DESCRIBED, ["app"], [], SETTINGS)
+    assert search["name"] == "search"
+    assert search["volumes"][0] == {"name": "search_data", "path": "/data", "variable": "slipway_extra_services.search.volumes"}
+    assert "slipway_extra_services.search.image" not in search["judged_inputs"]
+    assert "slipway_extra_services.search.command" in search["judged_inputs"]
+    assert search["labels"] == {}
+    names = [item["name"] for item in extra_services.declarations(DESCRIBED, ["app", "extra"], [], SETTINGS)]
+    assert names == ["search", "mails"]
+    for declared in extra_services.declarations(DESCRIBED, ["app", "extra"], [PORT], SETTINGS):
+        normalize(declared)
+
+
+def test_a_port_is_published_from_a_network_that_is_not_internal():
+    (alone,) = extra_services.declarations(DESCRIBED, ["app"], [], SETTINGS)
+    assert (alone["ports"], alone["networks"]) == ([], ["database"])
+    (published,) = extra_services.declarations(DESCRIBED, ["app"], [PORT], SETTINGS)
+    assert published["ports"] == [{"address": "10.0.0.1", "port": 17700, "container_port": 7700, "variable": "x"}]
+    assert published["networks"] == ["database", "peers"]
+
+
+def test_a_service_that_names_no_health_check_need_not_speak_http():
+    def test_of(**keys: Any) -> list[str]:
+        (declared,) = extra_services.declarations({"search": {**DESCRIBED["search"], **keys}}, ["app"], [], SETTINGS)
+        found: list[str] = declared["healthcheck"]["test"]
+        return found
+
+    assert test_of() == ["NONE"]
+    assert test_of(healthcheck=["CMD", "true"]) == ["CMD", "true"]
+    assert "/health" in test_of(health_path="/health")[1]
+
+
+def test_recovery_points_hold_the_volumes_that_are_written_to_or_those_that_are_listed():
+    def kept(**keys: Any) -> list[str]:
+        return extra_services.kept_volumes(extra_services.services({"search": {**DESCRIBED["search"], **keys}})["search"])
+
+    assert kept() == ["search_data"]
+    assert kept(backup={"paths": ["/scratch"]}) == ["search_tmp"]
+    assert kept(backup={"paths": []}) == []
+    assert kept(volumes=[{"name": "search_data", "path": "/data", "mode": "ro"}]) == []
+
+
+def test_the_keys_are_those_of_the_products_services():
+    form = shared_forms()[extra_services.VARIABLE]
+    assert form == RoleFiles().forms("app")["app_services"]
+    assert set(extra_services.NOT_OF_EXTRA_SERVICES) < set(app_services.known_keys())
+    (description,) = RoleFiles().read("extra_services", "meta/argument_specs.yml")["argument_specs"]["main"]["description"][2:]
+    told = description.partition("but for ")[2].partition(". ")[0]
+    assert {word.strip("C(),.") for word in told.split()} - {"and"} == set(extra_services.NOT_OF_EXTRA_SERVICES)
+
+
+def test_the_stack_keeps_the_names_of_its_services():
+    names = [service.role.replace("_", "-") for service in services()] + ["api-blue-1", "migrate-green", "api-next"]
+    found = extra_services.mistakes({name: {"image": "a:1"} for name in names}, [], [service.role for service in services()])
+    assert [path for path, _text in found] == [f"slipway_extra_services.{name}" for name in names]
