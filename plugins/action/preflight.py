@@ -157,9 +157,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Of services that share an image, the first is named.
             by_image = {image: name for name, image in reversed(images.items())}
             problems += preflight.check_images(host, {**state, "missing_images": lacking}, by_image, str(version), recorded)
-            problems += preflight.check_users(
-                host, state, images, self._user_inputs(host, view), dict(recorded or {}).get(str(version)) or {}
-            )
+            of_version = dict(recorded or {}).get(str(version)) or {}
+            problems += preflight.check_users(host, state, images, self._user_inputs(host, view), of_version)
+            problems += preflight.check_platforms(host, state, images, of_version)
             problems += preflight.check_nginx(host, state, images)
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
         return problems
@@ -171,7 +171,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for build in builds:
             name = normal_reference(build["name"])
             if name in wanted and preflight.must_be_built(state, build["name"]):
-                self._to_build.setdefault(name, {**build, "hosts": []})["hosts"].append(host)
+                platform = next(iter((state.get("host") or {}).get("platforms") or ()), "")
+                self._to_build.setdefault(name, {**build, "platform": platform, "hosts": []})["hosts"].append(host)
                 found.add(name)
         return found
 

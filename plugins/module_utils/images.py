@@ -56,10 +56,13 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     It contains the values of build arguments, but not of proxies, which may contain a login: the client reads those from its environment.
 
     Args:
-        options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``network`` and ``cache_from``.
+        options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``platform``, ``network`` and
+            ``cache_from``.
         identity_file: where the client writes the image's id.
     """
     command = ["docker", "buildx", "build", "--progress", "plain", "--load", "--iidfile", identity_file]
+    if options.get("platform"):
+        command += ["--platform", options["platform"]]
     if options.get("network"):
         command += ["--network", options["network"]]
     if options.get("ca_file"):

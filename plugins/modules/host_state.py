@@ -104,7 +104,8 @@ volumes:
 images:
   description: >-
     The images that are there, by tag and by digest, each with its C(id), and those of O(images) with the C(versions) of programs
-    that they name in variables such as C(NGINX_VERSION), the C(user) they run as, and the numbers of the C(users) that they know.
+    that they name in variables such as C(NGINX_VERSION), their C(platform), the C(user) they run as, and the numbers of the C(users)
+    that they know.
   returned: always
   type: dict
 missing_images:
@@ -175,6 +176,10 @@ ENTRIES_LOOKED_AT = 2000
 # Where the kernel lists processes and control groups.
 PROCESSES = "/proc"
 CONTROL_GROUPS = "/sys/fs/cgroup"
+# Where it lists the formats of programs that it hands to an emulator.
+EMULATORS = "/proc/sys/fs/binfmt_misc"
+# Platforms of images, the host's own first, by the machine's architecture.
+PLATFORMS = {"x86_64": ["linux/amd64", "linux/386"], "aarch64": ["linux/arm64", "linux/arm"], "armv7l": ["linux/arm"]}
 
 
 def read_text(path: str) -> str:
@@ -215,6 +220,7 @@ def describe_host() -> dict[str, t.Any]:
         "distribution_version": release.get("VERSION_ID", ""),
         "distribution_codename": release.get("VERSION_CODENAME", ""),
         "architecture": platform.machine(),
+        "platforms": platforms(),
         "kernel": platform.release(),
         "memory_mb": min(total, int(limit) // 2**20) if limit.isdigit() else total,
         "memory_available_mb": memory.get("MemAvailable", 0),
@@ -226,6 +232,14 @@ def describe_host() -> dict[str, t.Any]:
         "disks": disks,
         "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
     }
+
+
+def platforms() -> list[str]:
+    """Return the platforms whose images run here; none where that is not known, as with an emulator."""
+    with contextlib.suppress(OSError):
+        if any(name.startswith(("qemu-", "rosetta")) for name in os.listdir(EMULATORS)):
+            return []
+    return PLATFORMS.get(platform.machine(), [])
 
 
 def own_addresses() -> list[str]:
@@ -453,6 +467,7 @@ def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str])
         named = [variable.partition("=") for variable in config.get("Env") or []]
         images[reference]["versions"] = {name[:-8].lower(): value for name, _unused, value in named if name.endswith("_VERSION")}
         images[reference]["user"] = config.get("User") or "root"
+        images[reference]["platform"] = f"{inspected.get('Os')}/{inspected.get('Architecture')}"
         images[reference]["users"] = users_of((inspected.get("GraphDriver") or {}).get("Data") or {})
 
 
@@ -479,11 +494,20 @@ def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list
     for reference in sorted({normal_reference(item) for item in wanted} - set(images)):
         login = host_login(reference)
         try:
-            engine.request("GET", f"/distribution/{reference}/json", timeout=20, more_headers={LOGIN_HEADER: login} if login else None)
-            found[reference] = ""
+            login_header = {LOGIN_HEADER: login} if login else None
+            answer = engine.request("GET", f"/distribution/{reference}/json", timeout=20, more_headers=login_header)
+            found[reference] = wrong_platform(json.loads(answer), platforms())
         except EngineError as error:
             found[reference] = str(error)
     return found
+
+
+def wrong_platform(offered: dict[str, t.Any], here: list[str]) -> str:
+    """Return why no image that a registry offers under a name runs here, or "" where one does or that is not known."""
+    known = sorted({f"{item['os']}/{item['architecture']}" for item in offered.get("Platforms") or [] if item.get("architecture")})
+    if not known or not here or set(known) & set(here):
+        return ""
+    return f"it is for {', '.join(known)}, and this host runs {here[0]}"
 
 
 def describe_file(path: str, key: bytes, contents: bool) -> dict[str, t.Any] | None:

@@ -57,6 +57,10 @@ options:
     description: Values for C(HTTP_PROXY), C(HTTPS_PROXY) and C(NO_PROXY) inside the builds.
     type: dict
     default: {}
+  platform:
+    description: Platform to build for, such as C(linux/amd64); empty builds for that of the host.
+    type: str
+    default: ""
   network:
     description: Network of the builds.
     type: str
@@ -91,7 +95,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 built:
-  description: By service, C(digest) of the manifest and C(id), the digest of the configuration.
+  description: By service, C(digest) of the manifest, C(id), the digest of the configuration, C(platform) and C(user).
   returned: success
   type: dict
 seconds:
@@ -288,8 +292,10 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
         name = options["images"][service]["name"]
         client(["docker", "tag", identity, name])
         built[service] = save(identity, layout) if layout else push(name, identity, options)
-        # A release refuses root before anything is touched, when no host has the image yet.
-        built[service]["user"] = client(["docker", "image", "inspect", "--format", "{{.Config.User}}", identity]).strip() or "root"
+        # A release refuses root, and hosts of another platform, before anything is touched, when no host has the image yet.
+        described = client(["docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}} {{.Config.User}}", identity])
+        platform, _blank, user = described.strip().partition(" ")
+        built[service] |= {"platform": platform, "user": user or "root"}
     if layout:
         removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
     seconds["kept"] = round(time.monotonic() - began, 1)
@@ -310,6 +316,7 @@ def main() -> None:
             "kept": {"type": "list", "elements": "str", "default": []},
             "ca_file": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}, "no_log": True},
+            "platform": {"type": "str", "default": ""},
             "network": {"type": "str", "default": "host"},
             "cache_from": {"type": "list", "elements": "str", "default": []},
             "login": {"type": "dict", "default": {}, "no_log": True},

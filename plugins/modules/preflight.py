@@ -112,7 +112,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 to_build:
-  description: Those of O(builds) that hosts lack and no registry is known to have, each with the names of these C(hosts) too.
+  description: >-
+    Those of O(builds) that hosts lack and no registry is known to have, each with the names of these C(hosts) and their C(platform).
   returned: success
   type: list
   elements: dict

@@ -471,6 +471,7 @@ KINDS: dict[str, Kind] = {
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
     "version": _text("a version of letters, digits, _, . and -, as the tag of an image", pattern(r"(?a:\w[\w.-]{0,127})")),
+    "platform": _text("a platform such as linux/amd64 or linux/arm64", pattern(r"linux/[a-z0-9]+(/v[0-9])?")),
     "git_ref": _text("a branch, tag or commit", pattern(r"(?!-)[^\s\x00-\x1f\x7f~^:?*\[\\]+", 255)),
     "source": _text("a folder, or the address of a git repository", lambda text: is_line(text) and not text.startswith("-")),
     "folder": _text("a relative folder or file without ..", is_relative),

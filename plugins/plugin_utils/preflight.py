@@ -633,6 +633,27 @@ def check_users(
     return problems
 
 
+def check_platforms(host: str, state: Mapping[str, Any], variables: Mapping[str, str], recorded: Mapping[str, Any]) -> list[Problem]:
+    """An image must be for the host's platform: a program for another one ends with "exec format error".
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        variables: For each variable or key the image that it names.
+        recorded: What a build has recorded of the wanted version's images, by service.
+    """
+    here = (state.get("host") or {}).get("platforms") or []
+    problems = []
+    for variable, image in variables.items():
+        service = variable.removesuffix("image").strip(".").rpartition(".")[2]
+        built = recorded.get(service) or {}
+        known = (built or (state.get("images") or {}).get(normal_reference(image)) or {}).get("platform", "")
+        if known and here and "/".join(known.split("/")[:2]) not in here:
+            remedy = f"build it with -e image_platform={here[0]}" if built else f"correct {variable}, or load the image for {here[0]}"
+            problems.append(Problem(host, f"image {image} ({variable}) is for {known}, and the host runs {here[0]}: {remedy}"))
+    return problems
+
+
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:
     """The image of nginx must know all that the configuration says.
 

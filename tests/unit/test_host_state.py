@@ -111,3 +111,45 @@ def test_a_volume_is_found_behind_a_folder_of_the_host_too():
         {"Type": "bind", "Source": "/etc", "RW": True},
     ]
     assert host_state.volumes_of(mounts, places) == {"data": "rw", "data2": "ro"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "handlers", "expected"),
+    [
+        ("x86_64", ["register", "status"], ["linux/amd64", "linux/386"]),
+        ("aarch64", None, ["linux/arm64", "linux/arm"]),
+        # An emulator runs images of other platforms too; of an unknown machine nothing is claimed.
+        ("x86_64", ["qemu-aarch64", "status"], []),
+        ("aarch64", ["rosetta"], []),
+        ("riscv64", [], []),
+    ],
+)
+def test_platforms_are_those_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, handlers: list[str] | None, expected: list[str]
+):
+    folder = tmp_path / "binfmt_misc"
+    for name in handlers or []:
+        folder.mkdir(exist_ok=True)
+        (folder / name).touch()
+    monkeypatch.setattr(host_state, "EMULATORS", str(folder))
+    monkeypatch.setattr(host_state.platform, "machine", lambda: machine)
+    assert host_state.platforms() == expected
+
+
+@pytest.mark.parametrize(
+    ("offered", "expected"),
+    [
+        (["arm64"], "it is for linux/arm64, and this host runs linux/amd64"),
+        (["arm", "arm64"], "it is for linux/arm, linux/arm64, and this host runs linux/amd64"),
+        (["arm64", "amd64"], ""),
+        (["386"], ""),
+        # Descriptions of a build have no platform, and an old registry names none.
+        (["", "amd64"], ""),
+        ([""], ""),
+        ([], ""),
+    ],
+)
+def test_an_image_that_a_registry_has_for_other_platforms_only_cannot_be_pulled(offered: list[str], expected: str):
+    answer = {"Platforms": [{"os": "linux", "architecture": name} for name in offered]}
+    assert host_state.wrong_platform(answer, ["linux/amd64", "linux/386"]) == expected
+    assert host_state.wrong_platform(answer, []) == ""

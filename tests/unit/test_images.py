@@ -82,6 +82,7 @@ def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
             "arguments": {"APP_VERSION": "1.0"},
             "proxies": {"HTTP_PROXY": "http://user:hunter2@proxy:3128", "NO_PROXY": ""},
             "ca_file": "/etc/ca.pem",
+            "platform": "linux/arm64",
             "network": "host",
             "cache_from": ["registry.example.com/shop/backend:0.9"],
         },
@@ -93,6 +94,7 @@ def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
     assert "NO_PROXY" not in text
     assert "--secret id=ca,src=/etc/ca.pem" in text
     assert "--build-arg APP_VERSION=1.0" in text
+    assert "--platform linux/arm64" in text
     assert "--cache-from type=registry,ref=registry.example.com/shop/backend:0.9 --cache-to type=inline" in text
     assert command[-3:] == ["--file", "/src/backend/Dockerfile", "/src/backend"]
     # Nothing is named before it is known that the version is free.

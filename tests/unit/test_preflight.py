@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.action.preflight import ActionModule as PreflightAction
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.plugin_utils import preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
@@ -524,6 +525,15 @@ def test_what_the_run_builds_itself_is_not_missed(says):
         assert {image for image in both if f"image {image} is not on the host" in " ".join(lines)} == missed
 
 
+def test_what_the_run_builds_itself_is_for_the_hosts_that_lack_it():
+    action, built = PreflightAction.__new__(PreflightAction), {"name": "tools:1", "variable": "demo_image", "folder": "/tools"}
+    action._to_build = {}
+    for host, platforms in (("one", ["linux/arm64", "linux/arm"]), ("two", ["linux/arm64", "linux/arm"])):
+        lacks = state(missing_images={"tools:1": "pull access denied"}, host={"platforms": platforms})
+        assert action._note_builds(host, lacks, ["tools:1"], [built]) == {"tools:1"}
+    assert list(action._to_build.values()) == [{**built, "platform": "linux/arm64", "hosts": ["one", "two"]}]
+
+
 def test_a_missing_secret_is_reported_once_with_the_command_that_makes_it(says):
     lines = says({"demo_owner_password": "{{ vault_other }}"}, secrets=["vault_owner", "vault_other"])
     assert lines == [
@@ -615,6 +625,28 @@ def test_an_image_that_runs_as_root_is_known_before_anything_is_touched(
         assert re.search(told, texts(problems))
     else:
         assert not problems
+
+
+@pytest.mark.parametrize(
+    ("platform", "here", "told"),
+    [
+        ("linux/arm64", ["linux/amd64", "linux/386"], "is for linux/arm64, and the host runs linux/amd64"),
+        ("linux/arm64/v8", ["linux/arm64", "linux/arm"], ""),
+        ("linux/arm/v7", ["linux/arm64", "linux/arm"], ""),
+        ("linux/amd64", ["linux/arm64", "linux/arm"], "is for linux/amd64, and the host runs linux/arm64"),
+        ("linux/arm64", [], ""),
+        ("", ["linux/amd64"], ""),
+    ],
+)
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_an_image_for_another_platform_is_known_before_anything_is_touched(platform: str, here: list[str], told: str, is_recorded: bool):
+    known = {"platform": platform}
+    read = {"host": {"platforms": here}, "images": {} if is_recorded else {"shop/frontend:2": known}}
+    recorded = {"frontend": known} if is_recorded else {}
+    said = texts(preflight.check_platforms("one", read, {"app_services.frontend.image": "shop/frontend:2"}, recorded))
+    assert (told in said) if told else not said
+    if told:
+        assert (f"-e image_platform={here[0]}" if is_recorded else "correct app_services.frontend.image") in said
 
 
 def test_an_image_that_two_services_share_needs_the_user_of_each():
