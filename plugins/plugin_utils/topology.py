@@ -269,8 +269,9 @@ class Topology:
         return [port for service in self._on_host() for port in self._published(service)]
 
     def restricted_ports(self) -> list[dict[str, Any]]:
-        """Return the ports of this host to which only some addresses may connect."""
-        return [port for port in self.published_ports() if "peers" in port] + self.transfer_ports()
+        """Return the ports of this host to which only some addresses may connect, as role host takes them."""
+        published = [{key: port[key] for key in port if key != "role"} for port in self.published_ports() if "peers" in port]
+        return published + self.transfer_ports()
 
     def transfer_ports(self) -> list[dict[str, Any]]:
         """Return the ports on which a backup host offers restored data to the hosts of stores while a restore lasts, one a store."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import Topology, described, services
 from conftest import Run, ansible
@@ -94,6 +95,15 @@ def test_a_port_is_published_for_the_hosts_that_need_it_alone():
     alone = topology("db1", **everywhere)
     assert alone.publish_address("postgres") == ""
     assert not [port for port in alone.published_ports() if port["variable"] == "postgres_port"]
+
+
+@pytest.mark.parametrize("here", ["db1", "backup1"])
+def test_restricted_ports_are_what_the_role_of_the_firewall_takes(root: Path, here: str):
+    """Role host refuses a key that it does not know, once the run has begun to change hosts."""
+    specification = yaml.safe_load((root / "roles/host/meta/argument_specs.yml").read_bytes())["argument_specs"]["main"]
+    ports = topology(here).restricted_ports()
+    assert ports
+    assert not ArgumentSpecValidator(specification["options"]).validate({"host_restricted_ports": ports}).error_messages
 
 
 def test_a_host_needs_the_images_of_its_services_and_a_backup_host_those_of_the_stores():
