@@ -269,8 +269,15 @@ class Lab:
             capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
 
-    def playbook(self, playbook: str, *arguments: str, variables: dict[str, Any] | None = None, inventory: Path | None = None) -> Run:
-        """Run one of our playbooks; variables go in a file, as their values may be secret."""
+    def playbook(
+        self,
+        playbook: str,
+        *arguments: str,
+        variables: dict[str, Any] | None = None,
+        inventory: Path | None = None,
+        roles: Path | None = None,
+    ) -> Run:
+        """Run one of Slipway's playbooks, with further roles from a folder; variables go in a file, as their values may be secret."""
         report = self.reports / f"{playbook}-latest.json"
         report.unlink(missing_ok=True)
         extra: list[str] = []
@@ -279,7 +286,9 @@ class Lab:
             path.write_text(json.dumps(variables), encoding="utf-8")
             path.chmod(0o600)
             extra = ["--extra-vars", f"@{path}"]
-        done = self._command("ansible-playbook", f"playbooks/{playbook}.yml", "-i", str(inventory or self.inventory), *arguments, *extra)
+        environment = {"ANSIBLE_ROLES_PATH": str(roles)} if roles else {}
+        inventories = ["-i", str(inventory or self.inventory)]
+        done = self._command("ansible-playbook", f"playbooks/{playbook}.yml", *inventories, *arguments, *extra, **environment)
         written = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
         return Run(done.returncode, done.stdout + done.stderr, written)
 
@@ -339,10 +348,10 @@ def logged(lab: Lab, marker: str) -> list[str]:
 
 
 class Stranger:
-    """A machine on the lab's network that no inventory names."""
+    """A machine on the lab's network that the lab's inventory does not name."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.name = f"{lab.name}-stranger"
+    def __init__(self, lab: Lab, name: str = "stranger") -> None:
+        self.name = f"{lab.name}-{name}"
         self._docker("rm", "--force", self.name)
         # With the lab's label, so that lab/down removes it if the tests are killed.
         started = self._docker(
