@@ -148,7 +148,7 @@ def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
 def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> list[dict[str, t.Any]]:
     """Return the volumes that belong to recovery points, each with ``host``, ``name``, ``address`` and ``port``.
 
-    That of an extra service also has its name as ``service``.
+    That of an extra service also has its name as ``service``, and that of a dump the ``seconds`` that its command may take.
 
     Args:
         hosts: names of the hosts of the product and of extra services.
@@ -166,10 +166,10 @@ def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> l
         written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
         wanted: list[dict[str, t.Any]] = [{"name": name} for name in written if name not in declined]
         wanted += [
-            {"name": name, "service": service.name}
+            {**volume, "service": service.name}
             for service in extra_services.services(values.get(extra_services.VARIABLE)).values()
             if runs(service, values["group_names"])
-            for name in extra_services.kept_volumes(service)
+            for volume in extra_services.kept_volumes(service)
         ]
         for volume in wanted:
             address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}

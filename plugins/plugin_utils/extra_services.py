@@ -21,6 +21,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import 
     container_mistakes,
     service_declaration,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import shell_word
 
 VARIABLE = "slipway_extra_services"
 #: Where the keys of the product's services have another default: what listens on a port need not speak HTTP.
@@ -33,6 +34,8 @@ NOT_OF_EXTRA_SERVICES = {
     **dict.fromkeys(("schedule", "concurrency", "deadline_seconds"), "describe a job in app_services"),
     **dict.fromkeys(("ready_path", "version_path", "version_field", "retire", "migrate"), "no release moves it"),
 }
+#: Where a service with a backup command has the volume of its dump, and seconds that the command may take.
+DUMP_PATH, DUMP_SECONDS = "/slipway/backup", 600
 #: Names that no service may have, in addition to those of roles: folders of a stack.
 OWN_NAMES = ("release", "restore")
 #: Names that containers of the product have, or a container has while it takes another's place.
@@ -57,15 +60,17 @@ def declarations(
         described: The value of VARIABLE.
         group_names: Groups of the inventory that the host is in.
         ports: What the host publishes for them, as the topology has it.
-        settings: start_script, and host, what was read of it.
+        settings: start_script, backup_script, and host, what was read of it.
     """
     found = [service for service in services(described).values() if service["hosts"] in group_names]
     declared = []
     for service in found:
         published = [port for port in ports if port["service"] == service.name]
+        common = common_declaration(service, {"slot": "", "version": "", **settings}, len(found))
         declared.append(
             {
-                **common_declaration(service, {"slot": "", "version": "", **settings}, len(found)),
+                **common,
+                **dump_declaration(service, common, settings["backup_script"]),
                 **service_declaration(service, {"host_header": ""}),
                 "name": service.name,
                 "labels": {},
@@ -77,12 +82,42 @@ def declarations(
     return declared
 
 
-def kept_volumes(service: Service) -> list[str]:
-    """Return the names of the volumes that recovery points hold: those that a service writes to, or the ones of these that it lists."""
-    paths = (service["backup"] or {}).get("paths")
+def dump_volume(service: Service) -> str:
+    """Return the name of the volume with what a service's backup command prints, or "" where it has no such command."""
+    backup = service["backup"]
+    return str(backup.get("volume") or f"{service.name}_dump") if backup.get("command") else ""
+
+
+def dump_declaration(service: Service, common: Mapping[str, Any], script: str) -> dict[str, Any]:
+    """Return what a service with a backup command has in addition: a script that runs it when the server of the volumes asks for a dump.
+
+    Args:
+        service: The service.
+        common: Its declaration so far.
+        script: The script.
+    """
+    if not dump_volume(service):
+        return {}
+    command = " ".join(shell_word(word, f"{service.path}.backup.command") for word in service["backup"]["command"])
+    volume = {"name": dump_volume(service), "path": DUMP_PATH, "variable": f"{service.path}.backup.volume"}
+    return {
+        "wrapper": [*common["wrapper"], "/bin/sh", "/etc/slipway/current/backup.sh", command],
+        "config": {**common["config"], "backup.sh": {"content": script, "on_change": "restart"}},
+        "volumes": [*common["volumes"], volume],
+    }
+
+
+def kept_volumes(service: Service) -> list[dict[str, Any]]:
+    """Return the volumes that recovery points hold: those that a service writes to, or what its key backup names.
+
+    Each has its ``name``, and that of a dump the ``seconds`` that its command may take.
+    """
+    backup = service["backup"]
+    dump = [{"name": dump_volume(service), "seconds": int(backup.get("seconds") or DUMP_SECONDS)}] if dump_volume(service) else []
+    paths = backup.get("paths", [] if dump else None)
     written = [volume for volume in service["volumes"] if volume.get("mode", "rw") == "rw"]
-    return [
-        volume["name"]
+    return dump + [
+        {"name": volume["name"]}
         for volume in written
         if (volume["path"] in paths if paths is not None else boolean(volume.get("backup", True), strict=False))
     ]
@@ -117,12 +152,14 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
         mounted = [volume["path"] for volume in service["volumes"]]
         texts += [
             f"has the path {path} in backup, where it has no volume; it has {', '.join(mounted) or 'none'}"
-            for path in (service["backup"] or {}).get("paths") or ()
+            for path in service["backup"].get("paths") or ()
             if path not in mounted
         ]
-        for volume in service["volumes"]:
-            other = volumes.setdefault(volume["name"], name)
-            if other != name:
-                texts.append(f"has the volume {volume['name']}, which {other} has too: two services on one volume destroy its data")
+        lacking = [key for key in ("restore_command", "volume", "seconds") if key in service["backup"]]
+        if lacking and not dump_volume(service):
+            texts.append(f"has {' and '.join(lacking)} in backup and no command: add the command that prints a dump, or remove them")
+        for volume in [volume["name"] for volume in service["volumes"]] + [dump_volume(service)]:
+            if volume and volumes.setdefault(volume, name) != name:
+                texts.append(f"has the volume {volume}, which {volumes[volume]} has too: two services on one volume destroy its data")
         problems += [(service.path, text) for text in texts]
     return problems

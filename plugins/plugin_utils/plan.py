@@ -427,7 +427,7 @@ def volume_clashes(service: Declaration, container: str, stack: str, state: Stat
     """Return why a service may not have its volumes, all reasons at once, each with what to do."""
     actual = state["containers"].get(container)
     found = []
-    for volume in service["volumes"]:
+    for volume in (volume for volume in service["volumes"] if not volume.get("shared")):
         name, there = volume["name"], state["volumes"].get(volume["name"])
         found += unintended_move(service, volume, actual, there)
         if there is None:
@@ -659,7 +659,7 @@ def plan_service(
             {"name": f"{stack}-{name}", **networks[name]} for name in service["networks"] if f"{stack}-{name}" not in state["networks"]
         ],
         "volumes": [volume["name"] for volume in service["volumes"] if volume["name"] not in state["volumes"]],
-        "owned_volumes": [volume["name"] for volume in service["volumes"] if volume.get("mode", "rw") == "rw"],
+        "owned_volumes": [volume["name"] for volume in service["volumes"] if volume.get("mode", "rw") == "rw" and not volume.get("shared")],
         "healthy_timeout": int(service["healthy_timeout"]),
         "one_shot": service["one_shot"],
         "diff": file_diffs(service, differing, folder, state),

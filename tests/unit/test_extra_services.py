@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, shared_forms
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import normalize
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
+from conftest import ROOT, role_variable
 
 DESCRIBED: dict[str, Any] = {
     "search": {
@@ -23,7 +32,7 @@ DESCRIBED: dict[str, Any] = {
     "mails": {"image": "mails:1", "hosts": "extra"},
 }
 PORT = {"service": "search", "address": "10.0.0.1", "port": 17700, "container_port": 7700, "variable": "x", "peers": ["10.0.0.2"]}
-SETTINGS: dict[str, Any] = {"host": {"memory_mb": 8000, "cores": 4}, "start_script": ""}
+SETTINGS: dict[str, Any] = {"host": {"memory_mb": 8000, "cores": 4}, "start_script": "start", "backup_script": "back up"}
 
 
 def test_a_host_runs_the_services_of_its_groups_under_their_names():
@@ -59,13 +68,74 @@ def test_a_service_that_names_no_health_check_need_not_speak_http():
 
 
 def test_recovery_points_hold_the_volumes_that_are_written_to_or_those_that_are_listed():
-    def kept(**keys: Any) -> list[str]:
+    def kept(**keys: Any) -> list[dict[str, Any]]:
         return extra_services.kept_volumes(extra_services.services({"search": {**DESCRIBED["search"], **keys}})["search"])
 
-    assert kept() == ["search_data"]
-    assert kept(backup={"paths": ["/scratch"]}) == ["search_tmp"]
+    assert kept() == [{"name": "search_data"}]
+    assert kept(backup={"paths": ["/scratch"]}) == [{"name": "search_tmp"}]
     assert kept(backup={"paths": []}) == []
     assert kept(volumes=[{"name": "search_data", "path": "/data", "mode": "ro"}]) == []
+    assert kept(backup={"command": ["dump"]}) == [{"name": "search_dump", "seconds": 600}]
+    named = {"command": ["dump"], "paths": ["/data"], "volume": "dumps", "seconds": 5}
+    assert kept(backup=named) == [{"name": "dumps", "seconds": 5}, {"name": "search_data"}]
+
+
+def test_a_service_with_a_backup_command_runs_next_to_it():
+    described = {"search": {**DESCRIBED["search"], "backup": {"command": ["dump", "--key", "a b"]}, "secrets_in_environment": True}}
+    (declared,) = extra_services.declarations(described, ["app"], [], SETTINGS)
+    # The command has the secrets too.
+    start = ["/bin/sh", "/etc/slipway/current/entrypoint.sh"]
+    assert declared["wrapper"] == [*start, "/bin/sh", "/etc/slipway/current/backup.sh", "dump --key 'a b'"]
+    assert declared["config"]["backup.sh"]["content"] == "back up"
+    assert [volume["name"] for volume in declared["volumes"]] == ["search_data", "search_tmp", "search_dump"]
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Return what asks a service with this backup command for a dump, as the server of volumes does, and returns code and output."""
+    started: list[subprocess.Popen[bytes]] = []
+    volume = tmp_path / "volumes/search_dump"
+    volume.mkdir(parents=True)
+
+    def ask(command: str, seconds: int = 30) -> tuple[int, str]:
+        if command:
+            script = (ROOT / "roles/extra_services/files/backup.sh").read_text().replace("/slipway/backup", str(volume))
+            started.append(subprocess.Popen(["/bin/sh", "-c", script, "backup.sh", command, "sleep", "60"], start_new_session=True))
+            while not (volume / "asked").is_dir():
+                time.sleep(0.05)
+        asked = role_variable("volume_server", "__volume_server_service", {"volume_server_dumps": {"search_dump": seconds}})
+        script = asked["config"]["ask.sh"]["content"].replace('"/${RSYNC', f'"{tmp_path}/${{RSYNC')
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={**os.environ, "RSYNC_REQUEST": "volumes/search_dump/"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    yield ask
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_dump_is_what_the_backup_command_prints(tmp_path: Path, dumps: Callable[..., tuple[int, str]]):
+    assert dumps("echo one; echo two >&2") == (0, "")
+    assert (tmp_path / "volumes/search_dump/dump").read_text() == "one\n"
+    assert not list((tmp_path / "volumes/search_dump/asked").iterdir())
+
+
+def test_a_backup_command_that_fails_leaves_the_dump_before_and_says_why(tmp_path: Path, dumps: Callable[..., tuple[int, str]]):
+    dump = tmp_path / "volumes/search_dump/dump"
+    dump.write_text("before")
+    assert dumps("echo half; echo no space >&2; exit 3") == (3, "its backup command ended with exit code 3: no space\n")
+    assert dump.read_text() == "before"
+
+
+def test_a_service_that_does_not_answer_has_no_dump(dumps: Callable[..., tuple[int, str]]):
+    assert dumps("") == (1, "the service of the dump has never run\n")
+    assert dumps("sleep 60", seconds=2) == (1, "its backup command did not end in time, or the service does not run\n")
 
 
 def test_the_keys_are_those_of_the_products_services():

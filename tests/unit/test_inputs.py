@@ -308,6 +308,8 @@ REFUSED: list[tuple[Any, str]] = [
         extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/y"]}),
         "slipway_extra_services.search has the path /y in backup, where it has no volume; it has /x",
     ),
+    (extra(backup={"restore_command": ["x"]}), "slipway_extra_services.search has restore_command in backup and no command"),
+    (extra(backup={"comand": ["x"]}), "slipway_extra_services.search.backup.comand is unknown there (did you mean command?)"),
     (
         {"app_service_overrides": {"backend": {"backup": {"paths": ["/x"]}}}},
         "app_services.backend has backup, which only a service in slipway_extra_services has",

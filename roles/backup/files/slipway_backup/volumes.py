@@ -149,7 +149,7 @@ def copy(config: Config, source: JSON, folder: Path) -> JSON:
             say(f"volumes: {name} is copied in full, as the copy of {before.name} cannot be used: {error}")
     execute(
         [
-            *COPY, "--fake-super", *options, f"--contimeout={CONNECT_SECONDS}", f"--timeout={SILENT_SECONDS}",
+            *COPY, "--fake-super", *options, f"--contimeout={CONNECT_SECONDS}", f"--timeout={SILENT_SECONDS + source.get('seconds', 0)}",
             f"--password-file={config.secrets / 'volumes_password'}",
             f"rsync://{USER}@{source['address']}:{source['port']}/{STORE}/{source['name']}/", f"{target}/",
         ],
