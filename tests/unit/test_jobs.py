@@ -271,3 +271,46 @@ def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
     product = {"app_services": {"mailer": mailer, "page": page}}
     assert [app_services.command_service(product, name).get("name") for name in ("", "mailer", "mailr")] == ["page", "mailer", None]
     assert app_services.command_service({"app_services": {"mailer": mailer}})["name"] == "mailer"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slipway_jobs.Run:
+    """A run of a job on a host whose stack has this folder."""
+    monkeypatch.setattr(slipway_jobs, "STACKS", tmp_path)
+    config = {**SETTINGS, "stack": "shop", "host": "a", "jobs": {"nightly": {"concurrency": "forbid", "deadline_seconds": 60}}}
+    return slipway_jobs.Run(config, "nightly", 1_700_000_000)
+
+
+def test_a_job_waits_for_the_end_of_a_restore(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            run.restore.unlink()
+
+    monkeypatch.setattr(slipway_jobs.time, "sleep", pause)
+    run.wait_for_restore()
+    assert not pauses
+    run.restore.parent.mkdir(parents=True)
+    run.restore.write_text("{}")
+    run.wait_for_restore()
+    assert pauses == [slipway_jobs.RESTORE_PAUSE] * 3
+
+
+def test_a_restore_ends_a_job_that_runs(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would write into data of two times; its result says why."""
+    ended = []
+
+    def follow(_engine: Any, _identity: str, _seconds: float, stopped: Any) -> tuple[str, int | None]:
+        run.restore.parent.mkdir(parents=True)
+        run.restore.write_text("{}")
+        stopped()
+        raise AssertionError
+
+    monkeypatch.setattr(slipway_jobs.container_copy, "start_copy", lambda *_unused: "id")
+    monkeypatch.setattr(slipway_jobs.container_copy, "follow_copy", follow)
+    monkeypatch.setattr(slipway_jobs.container_copy, "end_copy", lambda _engine, name, _lines: ended.append(name) or ["half"])
+    found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
+    assert (found["result"], found["log"]) == ("failed", ["half", "a restore has begun"])
+    assert ended == [run.name]

@@ -36,6 +36,10 @@ UNITS = Path("/etc/systemd/system")
 STACKS = Path("/etc/slipway")
 #: Seconds for which a claim is tried while the database does not answer, and between two attempts.
 CLAIM_SECONDS, CLAIM_PAUSE = 300.0, 5.0
+#: Below the stack's folder, while a restore exchanges data.
+RESTORE = "restore/under_way.json"
+#: Seconds after which it is looked at again.
+RESTORE_PAUSE = 5.0
 LOG_LINES = 20
 #: How far back the last time of a calendar is looked for, in seconds.
 WINDOWS = (60, 3600, 86400, 31 * 86400, 366 * 86400, 5 * 366 * 86400)
@@ -107,7 +111,15 @@ class Run:
         self.name = f"{self.stack}-{job}-{moment}"
         self.settings: JSON = config["jobs"][job]
         self.claims = claims.Claims(config, STACKS / self.stack / "jobs")
+        self.restore = STACKS / self.stack / RESTORE
         self.engine = Engine()
+
+    def wait_for_restore(self) -> None:
+        """Wait until no restore exchanges data, which the job would read and write in part."""
+        if self.restore.exists():
+            say(f"{self.name} waits for the end of a restore")
+        while self.restore.exists():
+            time.sleep(RESTORE_PAUSE)
 
     def carry_out(self, container: str, version: str, folder: str) -> JSON:
         """Run a copy of the container to its end; return what came of it."""
@@ -127,7 +139,7 @@ class Run:
             identity = container_copy.start_copy(self.engine, container, self.name, labels, folder)
             seconds = float(self.settings["deadline_seconds"])
             found["result"], found["code"] = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
-        except (EngineError, container_copy.CopyError, claims.ClaimError, OSError) as error:
+        except (JobError, EngineError, container_copy.CopyError, claims.ClaimError, OSError) as error:
             found["result"] = "failed"
             errors = [str(error)]
         except SystemExit:
@@ -136,7 +148,13 @@ class Run:
         return {**found, "seconds": round(time.monotonic() - began, 3), "version": version, "log": (log + errors)[-LOG_LINES:]}
 
     def is_replaced(self) -> bool:
-        """Give a sign of life; return whether another run takes the place of this one."""
+        """Give a sign of life; return whether another run takes the place of this one.
+
+        Raises:
+            JobError: A restore has begun meanwhile.
+        """
+        if self.restore.exists():
+            raise JobError("a restore has begun")
         try:
             return self.claims.is_replaced(self.job, self.moment)
         except claims.ClaimError as error:
@@ -239,6 +257,7 @@ def do_run(config: JSON, arguments: argparse.Namespace) -> int:
     """Run the job for a moment, unless another host has that moment."""
     run = Run(config, arguments.job, arguments.moment)
     clean(config, run.job)
+    run.wait_for_restore()
     container, version = container_copy.serving_container(str(STACKS), run.stack, run.job)
     if run.engine.inspect(container) is None:
         say(f"version {version} has no job {run.job}, or {container} was removed, which site.yml creates again")
