@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             try:
                 found = self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
             except DeclarationError as error:
-                mistakes.append(f"{host}: {error}")
+                mistakes += [f"{host}: {line}{self._place(view, line)}" for line in str(error).splitlines()]
                 continue
             if found:
                 reasons.setdefault(role, {})[host] = found
@@ -89,6 +90,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return view.resolve(name)
         except AnsibleError as error:
             raise AnsibleActionFail(f"{host}: {name} cannot be evaluated: {' '.join(str(error).split())}") from error
+
+    @staticmethod
+    def _place(view: HostView, text: str) -> str:
+        """Return in brackets where the inventory sets the input that a sentence says to change, or ""."""
+        named = re.search(r" in ([a-z]+_\w+(?:\.[\w-]+)*)", text)
+        place = view.place(named[1]) if named else None
+        return f" ({place})" if place else ""
 
     def _list(self, host: str, view: HostView, name: str) -> list[str]:
         """Return the sentences that a role holds in a variable; it need not have one."""

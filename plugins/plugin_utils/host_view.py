@@ -239,8 +239,19 @@ class HostView:
         return state
 
     def place(self, name: str) -> str | None:
-        """Return the file and line that set a variable, relative to here where it is below, or None where that is not known."""
-        return place_of(self.raw.get(name))
+        """Return the file and line that set a variable, relative to here where it is below, or None where that is not known.
+
+        Of a member, such as app_services.api.volumes, it is where the innermost of its keys is written.
+        """
+        variable, *keys = name.split(".")
+        value = self.raw.get(variable)
+        found = place_of(value)
+        for key in keys:
+            if not isinstance(value, Mapping) or key not in value:
+                break
+            found = place_of(next(other for other in value if other == key)) or found
+            value = value[key]
+        return found
 
 
 #: Views of other hosts in a process that was forked for one task, which changes no variable.

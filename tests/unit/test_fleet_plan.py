@@ -9,6 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ansible.parsing.dataloader import DataLoader
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
 from conftest import ansible
 
 STATE: dict[str, Any] = {
@@ -89,6 +92,25 @@ def test_obstacles_of_all_hosts_are_reported_at_once(checkout: Path) -> None:
     for host, variable in (("one", "redis_volume"), ("two", "redis_volume"), ("two", "postgres_volume")):
         name = variable.replace("volume", "data")
         assert f"{host}: volume {name} exists and is that of the stack shop: name another in {variable}" in " ".join(output.split())
+
+
+def test_an_obstacle_is_reported_with_the_place_of_the_input_to_change(checkout: Path) -> None:
+    own = checkout / "host_vars/one.yml"
+    own.parent.mkdir()
+    own.write_text("---\nredis_volume: orders\n")
+    volumes = {"orders": {"labels": {"slipway.stack": "shop"}}}
+    found, output = compare(checkout, container_service_host_state={**STATE, "volumes": volumes})
+    assert not found
+    told = "one: volume orders exists and is that of the stack shop: name another in redis_volume (host_vars/one.yml:2)"
+    assert told in " ".join(output.split())
+
+
+def test_the_place_of_a_member_is_that_of_its_innermost_key(tmp_path: Path) -> None:
+    path = tmp_path / "own.yml"
+    path.write_text("slipway_extra_services:\n  search:\n    image: a:1\n    volumes:\n      - {name: x1, path: /x}\n")
+    view = HostView(DataLoader().load_from_file(str(path)), {}, {}, None)
+    for keys, line in ((".search.volumes", 4), (".search.user", 2), (".mails", 2)):
+        assert view.place(f"slipway_extra_services{keys}") == f"{path}:{line}", keys
 
 
 def test_volumes_are_taken_over_where_a_string_says_so(checkout: Path) -> None:

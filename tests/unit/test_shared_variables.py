@@ -72,6 +72,28 @@ def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_hos
     assert ("vault_backup_offsite_password" in here.value("slipway_secrets")[0]) is ("backup" not in left)
 
 
+def test_an_extra_service_on_another_host_is_open_to_the_product_alone_and_backed_up():
+    search = {"image": "search:1", "port": 7700, "hosts": "search", "volumes": [{"name": "search_data", "path": "/data"}]}
+    groups = {"balancers": ["lb"], "app": ["web"], "extra": ["s1"], "search": ["s1"], "backup": ["web"]}
+    described = {"slipway_extra_services": {"search": search}}
+    shared = {"app_services": {}, "volume_server_port": 8873, **described}
+    hosts = {
+        host: {"slipway_address": f"10.0.0.{number}", "group_names": [group for group in groups if host in groups[group]], **shared}
+        for number, host in enumerate(("lb", "s1", "web"), 1)
+    }
+    seen = {host: view(groups, host, **described, hostvars=hosts).value for host in hosts}
+    # The volume's server is open to the backup host.
+    opened = [(item["address"], item["port"], item["peers"]) for item in seen["s1"]("slipway_restricted_ports")[0]]
+    assert opened == [("10.0.0.2", 7700, ["10.0.0.3"]), ("10.0.0.2", 8873, ["10.0.0.3"])]
+    assert seen["s1"]("slipway_images")[0] == ["search:1", "slipway/backup-tools:1"]
+    assert seen["s1"]("volume_server_volumes")[0] == ["search_data"]
+    assert seen["web"]("slipway_extra_addresses")[0] == {"search": {"host": "10.0.0.2", "port": 7700}}
+    (transfer,) = seen["web"]("slipway_volume_transfers")[0]
+    assert (transfer["key"], transfer["container"]) == ("volumes/s1/search_data", "search")
+    assert transfer["role"] == "slipway.stack.extra_services"
+    assert "search:1" not in seen["lb"]("slipway_images")[0]
+
+
 def test_the_database_is_given_as_a_url_that_any_driver_takes_and_in_parts():
     here = view({"balancers": ["web"], "app": ["web"], "postgres": ["db"]}, "web", postgres_app_name="us/er", postgres_database="a b")
     value = {
