@@ -16,19 +16,16 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, role_folders
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
+    ROLES_OPTION,
+    TASK_VARIABLES,
+    HostView,
+    RoleFiles,
+    role_folders,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
 
 RUNNER = "container_service"
-# What a task knows and the inventory does not.
-TASK_VARIABLES = (
-    "hostvars",
-    "playbook_dir",
-    "ansible_play_hosts",
-    "ansible_play_hosts_all",
-    "ansible_check_mode",
-    "ansible_playbook_python",
-)
 
 
 def private(role: str, noun: str) -> str:
@@ -45,7 +42,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Return the roles that have something to do on any host, and why."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
-        _unused, arguments = self.validate_argument_spec({"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}})
+        _unused, arguments = self.validate_argument_spec(
+            {"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}, "found": {"type": "dict", "default": {}}}
+        )
         self._files = RoleFiles()
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(str(ansible_home()))
@@ -57,10 +56,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if (view := self._view(host, role, arguments["variables"].get(role, {}), task_vars)).state() is not None
         }
         # All of them first: declarations are rendered for a while, and mistakes may be why one cannot be.
-        mistakes = [f"{host}: {text}" for (host, role), view in views.items() for text in self._list(host, view, private(role, "mistakes"))]
+        known = arguments["found"]
+        mistakes = [
+            f"{host}: {text}"
+            for (host, role), view in views.items()
+            for text in [*known.get(role, {}).get("mistakes", ()), *self._list(host, view, private(role, "mistakes"))]
+        ]
         for (host, role), view in () if mistakes else views.items():
             try:
-                found = self._list(host, view, private(role, "reasons")) + self._differences(host, role, view)
+                found = [*known.get(role, {}).get("reasons", {}).get(host, ()), *self._list(host, view, private(role, "reasons"))]
+                found += self._differences(host, role, view)
             except DeclarationError as error:
                 mistakes += [f"{host}: {line}{self._place(view, line)}" for line in str(error).splitlines()]
                 continue

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import os
 import socket
@@ -15,8 +16,21 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import release
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, release
+from ansible_collections.slipway.stack.plugins.plugin_utils import release_decision as decision
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_hosts import ReleaseHosts
+
+INPUTS = {
+    "stack": {"type": "str", "required": True},
+    "rolling": {"type": "bool", "required": True},
+    "batch": {"type": "int", "required": True},
+    "canary_weight": {"type": "int", "required": True},
+    "minimum_memory_mb": {"type": "int", "required": True},
+    "digests": {"type": "dict", "required": True},
+}
 
 
 def boot_id() -> str:
@@ -45,18 +59,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         _spec, options = self.validate_argument_spec(
             argument_spec={
-                "members": {"type": "list", "elements": "str", "required": True},
+                "app_hosts": {"type": "list", "elements": "str", "required": True},
+                "balancers": {"type": "list", "elements": "str", "required": True},
                 "folder": {"type": "str", "required": True},
                 "version": {"type": "str", "default": ""},
                 "lock_only": {"type": "bool", "default": False},
                 "rollback": {"type": "bool", "default": False},
                 "first": {"type": "bool", "default": True},
                 "kept": {"type": "int", "default": 3},
-                "services": {"type": "list", "elements": "str", "default": []},
+                "release": {"type": "dict", "options": INPUTS},
             }
         )
         hostvars = task_vars["hostvars"]
-        raw = {host: hostvars.raw_get(host).get("container_service_host_state") for host in options["members"]}
+        members = list(dict.fromkeys([*options["app_hosts"], *options["balancers"]]))
+        raw = {host: hostvars.raw_get(host).get(STATE) for host in members}
         states = {host: state for host, state in raw.items() if state and "files" in state}
         lock = release.fleet_lock(states, options["folder"])
         # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
@@ -66,8 +82,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{parent}",
             holder={"user": getpass.getuser(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
             stale=lock["run"] if lock and holder_is_gone(lock.get("holder") or {}) else "",
-            lock_host=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
+            locked_on=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
         )
+        result["lock_host"] = release.lock_host(result["locked_on"], options["app_hosts"], task_vars["ansible_play_hosts_all"])
         if options["lock_only"]:
             return result
         explicit = "app_version" in load_extra_vars(self._loader)
@@ -84,7 +101,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "digests": images,
         }
         if record is None and not options["first"] and not options["rollback"]:
-            hosts = ", ".join(sorted(states)) or ", ".join(options["members"])
+            hosts = ", ".join(sorted(states)) or ", ".join(members)
             why = f"Nothing was touched: no version was ever released on {hosts}, so stores may not run yet. Run site.yml first"
             return {**result, "failed": True, "msg": why, "report": report}
         try:
@@ -101,13 +118,41 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             version=version,
             declared=declared,
             recover=release.recovery(lock),
-            interrupted=(lock or {}).get("journal") or {},
+            interrupted=release.journal_of(lock),
             next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
             kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for a rollback.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
-            # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
-            kept=release.kept_hosts(states, release.other(live_slot), version, lock, options["services"]) if options["rollback"] else [],
             report={**report, "version": report["version"] or version, "wanted": version},
         )
+        if options["release"]:
+            inputs = Inputs(app_hosts=options["app_hosts"], folder=options["folder"], rollback=options["rollback"], **options["release"])
+            result.update(self._product(result, states, lock, inputs, ReleaseHosts(task_vars, self._loader, version), members))
         return result
+
+    @staticmethod
+    def _product(
+        plan: dict[str, Any],
+        states: dict[str, dict[str, Any]],
+        lock: dict[str, Any] | None,
+        inputs: Inputs,
+        hosts: ReleaseHosts,
+        members: list[str],
+    ) -> dict[str, Any]:
+        """Return what a release has to know of the product before it compares a slot of it."""
+        product = hosts.product(inputs.app_hosts[0]) if inputs.app_hosts else {}
+        services = app_services.summary(product, inputs.stack, plan["idle"]["slot"])
+        stopped = services["web"] + services["workers"]
+        kept = release.kept_hosts(states, plan["idle"]["slot"], plan["version"], lock, stopped) if inputs.rollback else []
+        seen = hosts.seen(members, inputs)
+        return {
+            "inputs": dataclasses.asdict(inputs),
+            "services": {name: value for name, value in services.items() if name != "checked"},
+            "paths": app_services.public_paths(product),
+            # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
+            "kept": kept,
+            "moves": decision.moves(plan),
+            "images": {name: decision.missing_images(host, plan, inputs) for name, host in seen.items() if name in inputs.app_hosts},
+            "mistakes": decision.mistakes(inputs),
+            "reasons": decision.reasons(seen, plan, inputs),
+        }

@@ -92,6 +92,7 @@ OFTEN_USED = (
     (lookup_loader, "ansible.builtin.file", "slipway.stack.rendered", "slipway.stack.topology"),
     (action_loader, "ansible.builtin.normal", "ansible.builtin.fail", "slipway.stack.service_plan", "slipway.stack.release_step"),
     (action_loader, "slipway.stack.preflight", "slipway.stack.fleet_plan", "slipway.stack.release_plan"),
+    (action_loader, "slipway.stack.release_decision"),
     (connection_loader, "ansible.builtin.ssh"),
     (shell_loader, "ansible.builtin.sh"),
 )

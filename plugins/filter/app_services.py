@@ -33,7 +33,6 @@ class FilterModule:
             "app_migrating_group": app_services.migrating_group,
             "app_mistakes": app_mistakes,
             "app_ports": app_services.published_ports,
-            "app_public_paths": app_services.public_paths,
             "app_summary": app_services.summary,
             "extra_services_declarations": extra_services.declarations,
             "nginx_sites": app_services.sites,

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
-from ansible_collections.slipway.stack.plugins.plugin_utils import extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import extra_services, release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import runs, services
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
@@ -23,8 +22,6 @@ CHAIN_LENGTH = 28
 #: The server of the product's volumes on its container network: role volume_server.
 SERVER = "volume-server"
 SERVER_PORT = 8873
-#: Memory in MB that a slot takes however little is known of it.
-LEAST_SLOT_MB = 256
 
 
 def firewall_chain(stack: str) -> str:
@@ -56,20 +53,6 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
         # A reset instead of silence: a client that is not admitted learns it at once, and the address can be seen to be alive.
         rules.append(f"-A {chain} {match} -j REJECT --reject-with tcp-reset")
     return rules
-
-
-def fleet_batches(hosts: t.Iterable[str], size: int) -> list[dict[str, list[str]]]:
-    """Return the batches in which hosts take their turn, each with ``hosts``, and those whose turn is ``before`` and ``after``.
-
-    Args:
-        hosts: names of the hosts, in their order.
-        size: number of hosts in a batch, 1 or more.
-    """
-    hosts = list(hosts)
-    return [
-        {"hosts": hosts[at : at + int(size)], "before": hosts[:at], "after": hosts[at + int(size) :]}
-        for at in range(0, len(hosts), int(size))
-    ]
 
 
 def site_name(names: t.Sequence[str], url: str = "") -> str:
@@ -107,42 +90,9 @@ def images_of_versions(images: list[str], version: str, versions: list[str]) -> 
     return found
 
 
-def slot_containers(
-    containers: dict[str, dict[str, t.Any]],
-    slot: str,
-    services: t.Collection[str] = (),
-    except_services: t.Collection[str] = (),
-    running: bool | None = None,
-) -> list[str]:
-    """Return the names of a slot's containers on a host, without those of jobs, which never start.
-
-    Args:
-        containers: the stack's containers on the host, as ``host_state`` lists them.
-        slot: the slot.
-        services: services that are meant; none for all.
-        except_services: services that are not meant.
-        running: whether they run; None for either.
-    """
-    return sorted(
-        name
-        for name, container in containers.items()
-        if container["owner"] == f"app-{slot}"
-        and JOB_LABEL not in container["labels"]
-        and service_of(container) not in except_services
-        and (not services or service_of(container) in services)
-        and running in (None, container["running"])
-    )
-
-
-def slot_memory(containers: dict[str, dict[str, t.Any]], slot: str) -> int:
-    """Return the MB of memory that a slot's containers take now, and ``LEAST_SLOT_MB`` at least, as for one that is not up.
-
-    Args:
-        containers: the stack's containers on a host, as ``host_state`` lists them.
-        slot: the slot, or "" for one of which nothing is known.
-    """
-    used = sum(container.get("memory_used", 0) for container in containers.values() if container["owner"] == f"app-{slot}")
-    return max(LEAST_SLOT_MB, -(-used // 2**20))
+def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: str, lasting: t.Collection[str]) -> list[str]:
+    """Return what the function of that name in release_decision.py returns for hosts as they were read last."""
+    return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, lasting)
 
 
 def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> list[dict[str, t.Any]]:
@@ -186,10 +136,10 @@ class FilterModule:
             "backup_volumes": backup_volumes,
             "firewall_chain": firewall_chain,
             "firewall_rules": firewall_rules,
-            "fleet_batches": fleet_batches,
+            "fleet_batches": release_decision.batches,
             "images_of_versions": images_of_versions,
             "images_that_run": images_that_run,
+            "moved_hosts": moved_hosts,
             "site_name": site_name,
-            "slot_containers": slot_containers,
-            "slot_memory": slot_memory,
+            "slot_containers": release_decision.slot_containers,
         }

@@ -22,6 +22,11 @@ options:
     description: For each role the variables that the playbook gives it, over those of the inventory.
     type: dict
     default: {}
+  found:
+    description: >-
+      By role what was found before, in addition to the role's own variables: C(mistakes), and C(reasons) by host, as a release knows them.
+    type: dict
+    default: {}
 extends_documentation_fragment:
   - slipway.stack.options.roles
   - slipway.stack.attributes.reads

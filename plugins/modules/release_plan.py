@@ -13,8 +13,13 @@ short_description: Say what a fleet serves, what it is to serve, and what an int
 description:
   - Works on the controller alone, on what M(slipway.stack.host_state) has read of the hosts.
 options:
-  members:
-    description: Hosts that keep records, app hosts and balancers; those that were not read are left out.
+  app_hosts:
+    description: Hosts that run the product, in the inventory's order. Hosts that were not read are left out.
+    type: list
+    elements: str
+    required: true
+  balancers:
+    description: Hosts that run the balancers, which keep records, too.
     type: list
     elements: str
     required: true
@@ -42,11 +47,34 @@ options:
     description: How many versions before the running one are remembered.
     type: int
     default: 3
-  services:
-    description: Services whose containers a release stops; where a slot still holds one of them, a rollback starts it again.
-    type: list
-    elements: str
-    default: []
+  release:
+    description: How the product is released. With it, the task says what the release needs, too.
+    type: dict
+    suboptions:
+      stack:
+        description: Name of the stack.
+        type: str
+        required: true
+      rolling:
+        description: Whether batches of hosts stop the old slot before they start the new one.
+        type: bool
+        required: true
+      batch:
+        description: Number of hosts in a batch.
+        type: int
+        required: true
+      canary_weight:
+        description: Per cent of the requests that the new slot gets first.
+        type: int
+        required: true
+      minimum_memory_mb:
+        description: Memory that a second slot needs; 0 for what the serving one takes.
+        type: int
+        required: true
+      digests:
+        description: Images that builds have recorded, by version.
+        type: dict
+        required: true
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller
@@ -55,7 +83,8 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Determine the live and the requested version
   slipway.stack.release_plan:
-    members: [app1, app2, lb1]
+    app_hosts: [app1, app2]
+    balancers: [lb1]
     folder: /etc/slipway/slipway/release
     version: 1.1.0
   register: release_plan
@@ -78,9 +107,46 @@ recover:
   description: What an interrupted release needs, V(undo), V(finish), or nothing.
   returned: success
   type: str
+locked_on:
+  description: Host that holds the fleet's lock, or empty.
+  returned: success
+  type: str
+lock_host:
+  description: That host, or the one on which a run takes the lock.
+  returned: success
+  type: str
+inputs:
+  description: What M(slipway.stack.release_decision) has to know of the task.
+  returned: with O(release)
+  type: dict
+services:
+  description: Names of services by what a release does with them, and whether one migrates.
+  returned: with O(release)
+  type: dict
+paths:
+  description: What a client may ask a balancer for.
+  returned: with O(release)
+  type: dict
+moves:
+  description: Whether another version is to run than the one that serves.
+  returned: with O(release)
+  type: bool
+images:
+  description: By app host, the images of the version, C(all) and those that are missing, C(recorded) by a build or only C(named).
+  returned: with O(release)
+  type: dict
+mistakes:
+  description: What is wrong with the inputs.
+  returned: with O(release)
+  type: list
+  elements: str
+reasons:
+  description: By host, what there is to do in addition to the containers.
+  returned: with O(release)
+  type: dict
 kept:
   description: Of a rollback, app hosts on which the slot to go back to still holds containers of that version.
-  returned: success
+  returned: with O(release)
   type: list
   elements: str
 report:

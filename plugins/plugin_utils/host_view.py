@@ -36,6 +36,15 @@ SHARED = ROLES.parent / "group_vars" / "all.yml"
 # Forms of variables that belong to no role, and of what is given to playbooks.
 FORMS = ROLES.parent / "meta" / "forms.yml"
 STATE = "container_service_host_state"
+# What a task knows and the inventory does not.
+TASK_VARIABLES = (
+    "hostvars",
+    "playbook_dir",
+    "ansible_play_hosts",
+    "ansible_play_hosts_all",
+    "ansible_check_mode",
+    "ansible_playbook_python",
+)
 # Which roles run where, as the fragment options.roles of the documentation describes it.
 ROLES_OPTION: dict[str, Any] = {
     "type": "list",
@@ -210,7 +219,11 @@ class HostView:
             AnsibleError: It has none.
         """
         with compiled_once():
-            return plain(self._templar.template(self._variables[name]))
+            return plain(self.lazy(name))
+
+    def lazy(self, name: str) -> Any:
+        """Return a variable's value, of which members are resolved when they are read."""
+        return self._templar.template(self._variables[name])
 
     def value(self, name: str, default: Any = None) -> tuple[Any, str]:
         """Return a variable's value, and why it has none ("" when it has one)."""

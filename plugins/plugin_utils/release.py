@@ -53,6 +53,17 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
     return None
 
 
+def lock_host(held_on: str, app_hosts: t.Sequence[str], reached: t.Collection[str]) -> str:
+    """Return the host on which a run takes the fleet's lock, or "" where there is none: two runs must take one lock.
+
+    Args:
+        held_on: host that holds the lock, or "".
+        app_hosts: all app hosts, in the inventory's order.
+        reached: hosts of this run.
+    """
+    return held_on or next((host for host in app_hosts if host in reached), next(iter(app_hosts), ""))
+
+
 def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, dict[str, str]]:
     """Return by app host the image's id of each service that a slot runs; hosts without a container of the slot are left out."""
     found: dict[str, dict[str, str]] = {}
@@ -134,6 +145,12 @@ def recovery(lock: Record | None) -> str:
     if not lock or not journal.get("to"):
         return ""
     return "finish" if lock.get("step") == "commit" else "undo"
+
+
+def journal_of(lock: Record | None) -> Record:
+    """Return what an interrupted release left for the next run, or nothing."""
+    journal = (lock or {}).get("journal") or {}
+    return {"revisions": {}, "rolling": False, "kept": [], **journal} if journal else {}
 
 
 def after_recovery(record: Record | None, lock: Record | None) -> Record | None:

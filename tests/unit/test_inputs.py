@@ -111,7 +111,7 @@ def names_that_a_run_sets() -> set[str]:
 def test_nothing_that_a_run_sets_is_taken_from_outside(judged: Judge, given: bool):
     """Or it would steer a release away from what it has read."""
     names = names_that_a_run_sets()
-    assert {"__release_folder", "__release_lock", "release_plan", "release_to", "nginx_restored", "container_service_plan"} <= names
+    assert {"__release_folder", "__release_lock", "release_plan", "release_decision", "nginx_restored", "container_service_plan"} <= names
     values = dict.fromkeys(names, "x")
     problems = judged({}, given=Given(playbook="site", variables=values)) if given else judged(values)
     # A problem is "<host>: <name> …", or "<name> …".

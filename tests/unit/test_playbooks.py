@@ -69,7 +69,8 @@ def test_a_release_needs_a_fleet_that_has_one(play: Run, checkout: Path) -> None
                         {
                             "name": "Plan",
                             "slipway.stack.release_plan": {
-                                "members": ["one"],
+                                "app_hosts": ["one"],
+                                "balancers": [],
                                 "folder": "/etc/slipway/s/release",
                                 "version": "1",
                                 "first": "{{ first }}",

@@ -16,10 +16,7 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import (
     firewall_rules,
-    fleet_batches,
     images_of_versions,
-    slot_containers,
-    slot_memory,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils import release
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
@@ -205,6 +202,19 @@ def lock_module(tmp_path: Path, **options: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.parametrize(
+    ("held_on", "reached", "expected"),
+    [
+        ("", [*(f"app{number}" for number in reversed(range(20))), "lb"], "app0"),
+        ("", ["app7", "app3", "lb"], "app3"),
+        ("", ["lb"], "app0"),
+        ("app5", ["app7", "app3", "lb"], "app5"),
+    ],
+)
+def test_two_runs_take_the_lock_on_one_host(held_on: str, reached: list[str], expected: str) -> None:
+    assert release.lock_host(held_on, [f"app{number}" for number in range(20)], reached) == expected
+
+
 def test_a_lock_keeps_a_second_run_out_and_says_who_holds_it(tmp_path: Path):
     holder = {"user": "ada", "controller": "ci-7", "pid": 4711}
     assert lock_module(tmp_path, run="a", holder=holder, step="prepare")["changed"]
@@ -272,13 +282,6 @@ def test_a_lock_expires(tmp_path: Path):
     assert lock_module(tmp_path, run="b")["lock"]["run"] == "b"
 
 
-def test_hosts_take_their_turn_in_batches() -> None:
-    """Each batch knows who has moved before it and who has not yet; the last may be smaller."""
-    turns = fleet_batches(["a", "b", "c"], 2)
-    assert turns == [{"hosts": ["a", "b"], "before": [], "after": ["c"]}, {"hosts": ["c"], "before": ["a", "b"], "after": []}]
-    assert fleet_batches([], 1) == []
-
-
 def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
     names = ["hub:5000/desk/backend:1.1.0", "desk/frontend:v1.1.0-alpine", "desk/frontend:v1.1.0-alpine"]
     assert images_of_versions(names, "1.1.0", ["1.0.0", "0.9", "1.1.0"]) == [
@@ -293,31 +296,6 @@ def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
         "10.1.1.0:5000/backend:live",
     ):
         assert images_of_versions([name], "1.1.0", ["1.0.0"]) == [], name
-
-
-def test_a_slots_containers_are_known_by_their_service():
-    def container(service: str, slot: str = "blue", running: bool = True) -> dict[str, Any]:
-        return {"owner": f"app-{slot}", "labels": {"slipway.service": f"{service}-{slot}-1"}, "running": running}
-
-    containers = {"a": container("api"), "b": container("api-v2"), "c": container("page", running=False), "d": container("api", "green")}
-    assert slot_containers(containers, "blue") == ["a", "b", "c"]
-    assert slot_containers(containers, "blue", ["api"]) == ["a"]
-    assert slot_containers(containers, "blue", except_services=["api"]) == ["b", "c"]
-    assert slot_containers(containers, "blue", running=False) == ["c"]
-
-
-def test_a_slot_takes_what_its_containers_take():
-    def container(owner: str, megabytes: float) -> dict[str, Any]:
-        return {"owner": owner, "memory_used": int(megabytes * 2**20)}
-
-    containers = {
-        "a": container("app-blue", 300),
-        "b": container("app-blue", 99.5),
-        "c": container("app-green", 900),
-        "d": container("", 9),
-    }
-    assert slot_memory(containers, "blue") == 400
-    assert slot_memory({"a": container("app-blue", 20)}, "blue") == slot_memory({}, "blue") == 256
 
 
 def test_ports_are_limited_to_their_peers():

@@ -241,7 +241,7 @@ def test_the_summary_shows_all_of_a_message_that_is_not_long(report, lines: int,
     [([], False, "unchanged"), (["lock"], True, "refused"), (["lock", "pull"], True, "unfinished")],
 )
 def test_a_run_without_a_release_reports_what_serves_all_the_same(report, steps: list[str], fails: bool, outcome: str):
-    plan = {"members": ["one", "two"], "folder": "/missing", "version": "1.0"}
+    plan = {"app_hosts": ["one", "two"], "balancers": [], "folder": "/missing", "version": "1.0"}
     tasks: list[dict[str, Any]] = [{"name": "Plan", "slipway.stack.release_plan": plan, "run_once": True}]
     tasks += [{"name": "Step", "slipway.stack.release_step": {"run": "y", "name": name}, "run_once": True} for name in steps]
     tasks += [{"name": "Fail", "ansible.builtin.fail": None}] if fails else []

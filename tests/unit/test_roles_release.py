@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 
-from conftest import role_task, role_variable
+from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import public_paths, summary
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import names_used
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, missing_images
+from conftest import ROOT, role_file, role_task, role_variables
 
-PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": []}
+PATHS = {"versions": [{"path": "/api/version", "field": "version"}], "websockets": []}
+PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": [], "paths": PATHS}
 GATE = "gate | main | Wait until the new slot is healthy, and its services report ready and the requested version"
 THROUGH = "probe | main | Check the version through every balancer"
 HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
@@ -24,17 +29,34 @@ API = {
 PRODUCT = {
     "app_version": "1.1",
     "release_services": {"app_services": {"api": API, "mailer": {"image": "shop/api:1.1"}}},
-    "release_slot": "green",
     "release_plan": PLAN,
     **HOSTS,
 }
+
+
+def test_variables_of_the_role_are_constants() -> None:
+    """What changes while a run goes on is a registered result or a fact with a name of its own."""
+    assert names_used(role_file("release", "vars")) <= {"release_stack"}
+
+
+def runs(file: str, name: str, **inputs: Any) -> bool:
+    """Return whether a task of the role runs, a member of a block too."""
+    tasks = DataLoader().load_from_file(str(ROOT / "roles/release/tasks" / file), trusted_as_template=True)
+    tasks += [task for block in tasks for part in ("block", "always") for task in block.get(part, ())]
+    (found,) = [task for task in tasks if task["name"] == name]
+    conditions = found["when"] if isinstance(found["when"], list) else [found["when"]]
+    templar, _ = role_variables("release", {**(found.get("vars") or {}), **PRODUCT, **inputs})
+    return all(templar.evaluate_conditional(condition) for condition in conditions)
 
 
 def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
     """Return what http_answers is given by a task, when two containers are to become healthy."""
     needed = [{"container": f"slipway-api-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
     plan = {"container_service_plan": {"needed": [*needed, {"container": "slipway-x", "healthy_timeout": 1, "wait": False}]}}
-    return dict(role_task("release", file, name, "slipway.stack.http_answers", {**PRODUCT, **plan, **inputs}))
+    known = {**PRODUCT, **plan, **inputs}
+    seen = role_task("release", "start/slot.yml", "start | slot | Record what the gate waits for", "ansible.builtin.set_fact", known)
+    checked = {"release_decision": {"hosts": {"one": {"checked": summary(PRODUCT["release_services"], "slipway", "green")["checked"]}}}}
+    return dict(role_task("release", file, name, "slipway.stack.http_answers", {**known, **seen, **checked}))
 
 
 def test_the_gate_asks_each_container_for_its_readiness_and_its_version() -> None:
@@ -56,60 +78,63 @@ def test_the_gate_sends_the_name_of_the_site() -> None:
 def test_what_reports_no_version_to_the_gate_is_not_asked_for_it_through_the_balancers(hosts: dict[str, list[str]]) -> None:
     seen = {host: {"__release_gate": {"unreported": names, "restarts": {}}} for host, names in hosts.items()}
     inputs = {**PRODUCT, "hostvars": {"one": {}, "two": {}, **seen}, "ansible_play_hosts_all": ["one", "two", "lb"]}
-    assert role_variable("release", "__release_unreported", inputs) == [name for names in hosts.values() for name in names]
+    assert role_task("release", "probe/main.yml", THROUGH, "vars", inputs)["__release_unreported"] == [
+        name for names in hosts.values() for name in names
+    ]
 
 
 @pytest.mark.parametrize(("path", "probed"), [("/api/version", "/api/version"), ("", "/")])
 def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
     """A prober without a path does not start, and a product need not report its version."""
-    inputs = {**PRODUCT, "release_services": {"app_services": {"api": {**API, "version_path": path}}}}
+    paths = public_paths({"app_services": {"api": {**API, "version_path": path}}})
+    inputs = {**PRODUCT, "release_plan": {**PLAN, "paths": paths}, "release_decision": {"only_resumes": False}}
     name = "preflight | prober | Start to count failed requests"
     given = role_task("release", "preflight/prober.yml", name, "slipway.stack.release_probe", inputs)
     assert (given["path"], given["websockets"]) == (probed, 0)
 
 
-@pytest.mark.parametrize(
-    ("probe", "waits"),
-    [
-        # What the prober has watched since the switch is a part of it.
-        ({"state_file": "/x", "probe": {"failed": 0}}, 4),
-        # It could not reach the balancers.
-        ({"state_file": "/x", "probe": {"failed": 3}}, 6),
-        ({"skipped": True}, 6),
-    ],
-)
-def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_prober(probe: dict[str, Any], waits: int) -> None:
-    inputs = {**PRODUCT, "release_probe_targets": [{"address": "x"}], "__release_probe": probe}
+@pytest.mark.parametrize(("probing", "waits"), [(True, 4), (False, 6)])
+def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_prober(probing: bool, waits: int) -> None:
+    """What the prober has watched since the switch is a part of it."""
+    inputs = {**PRODUCT, "__release_probing": probing}
     given = role_task("release", "retire/main.yml", "retire | main | Wait for in-flight requests of the old slot", "vars", inputs)
     assert int(given["release_wait_seconds"]) == waits
 
 
+def judged(file: str, **inputs: Any) -> dict[str, Any]:
+    """Return what a step concludes from the prober's first requests."""
+    name = f"{file.removesuffix('.yml').replace('/', ' | ')} | Record whether failed requests are counted"
+    return dict(role_task("release", file, name, "ansible.builtin.set_fact", {**PRODUCT, **inputs}))
+
+
 @pytest.mark.parametrize(
-    ("reasons", "refused"),
+    ("reasons", "only_resumes", "refused"),
     [
-        ([], False),
+        ([], False, False),
         # What serves is broken, and a release may repair it.
-        (["status 502", "status 503"], False),
-        (["[Errno 111] Connection refused"], True),
-        (["status 502", "no answer within 2 s"], True),
+        (["status 502", "status 503"], False, False),
+        (["[Errno 111] Connection refused"], False, True),
+        (["status 502", "no answer within 2 s"], False, True),
+        # Where it goes on without being started, nothing was asked yet.
+        ([], True, False),
     ],
 )
-def test_a_release_that_cannot_be_measured_is_refused(reasons: list[str], refused: bool) -> None:
+def test_a_release_that_cannot_be_measured_is_refused(reasons: list[str], only_resumes: bool, refused: bool) -> None:
     probe = {"state_file": "/x", "probe": {"failed": len(reasons), "failures": [{"reason": reason} for reason in reasons]}}
-    inputs = {**PRODUCT, "__release_probe": probe}
-    assert role_variable("release", "__release_unreachable", inputs) == refused
-    # Where it goes on without being started, nothing was asked yet.
-    assert role_variable("release", "__release_unreachable", {**inputs, "release_plan": {**PLAN, "kept": ["one", "two"]}}) is False
-    assert role_variable("release", "__release_unreachable", PRODUCT) is False
+    found = judged("preflight/prober.yml", __release_probe=probe)
+    assert found["__release_probing"] is not bool(reasons)
+    name = "preflight | prober | Refuse a release whose failed requests cannot be counted"
+    assert runs("preflight/prober.yml", name, **found, release_decision={"only_resumes": only_resumes}) is refused
 
 
-@pytest.mark.parametrize(
-    ("switched", "probing"), [({}, True), ({"probe": {"failed": 0}}, True), ({"probe": {"failed": 2}}, False), ({"skipped": True}, True)]
-)
-def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch(switched: dict[str, Any], probing: bool) -> None:
-    inputs = {**PRODUCT, "release_plan": {**PLAN, "kept": ["one", "two"]}, "release_strategy": "blue_green"}
-    inputs |= {"__release_probe": {"state_file": "/x", "probe": {}}, "__release_switched": switched}
-    assert role_variable("release", "__release_probing", inputs) is probing
+@pytest.mark.parametrize("probe", [{"skipped": True}, {"state_file": "/x", "probe": {}}])
+def test_the_prober_of_a_quick_rollback_is_judged_by_what_it_knows_at_the_switch(probe: dict[str, Any]) -> None:
+    assert judged("preflight/prober.yml", __release_probe=probe) == {
+        "__release_probing": "state_file" in probe,
+        "__release_probe_reasons": [],
+    }
+    for failed in (0, 2):
+        assert judged("switch/main.yml", __release_switched={"probe": {"failed": failed}})["__release_probing"] is (failed == 0)
 
 
 @pytest.mark.parametrize(("wanted", "rollback"), [(False, False), (True, True), (True, False)])
@@ -129,7 +154,13 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
             },
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
         ]
-        variables = {**PRODUCT, "release_probe": wanted, "release_probe_targets": [target], "release_rollback": rollback}
+        variables = {
+            **PRODUCT,
+            "release_decision": {"only_resumes": False},
+            "release_probe": wanted,
+            "release_probe_targets": [target],
+            "release_rollback": rollback,
+        }
         play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
         (checkout / "playbooks/release.yml").write_text(json.dumps([play_of]))
         run = play("release")
@@ -163,9 +194,12 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
             "app_services": {name: {"image": f"desk/{name}:{{{{ app_version }}}}"} for name in ("backend", "frontend")},
             "app_defaults": {"hosts": "stores"},
         },
-        "release_plan": {**PLAN, "version": "1.9"}, "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
+        "release_digests": {"1.0": {}, "1.1": {}}, **HOSTS,
         "container_service_host_state": state,
     }  # fmt: skip
+    product = {"app_services": {name: {"image": f"desk/{name}:1.9"} for name in ("backend", "frontend")}}
+    missing = missing_images(Host(state, product), {"version": "1.9"}, Inputs(HOSTS["release_app_hosts"]))
+    variables["release_plan"] = {**PLAN, "version": "1.9", "images": dict.fromkeys(HOSTS["release_app_hosts"], missing)}
     included = {"name": "slipway.stack.release", "tasks_from": "preflight/available.yml", "rolespec_validate": False}
     tasks = [{"name": "Look for the images", "ansible.builtin.include_role": included}]
     play_of = {"name": "Play", "hosts": "all", "gather_facts": False, "vars": variables, "tasks": tasks}
@@ -180,21 +214,6 @@ def test_a_version_that_is_not_available_is_refused(checkout: Path, play: Any, s
 
 
 @pytest.mark.parametrize(
-    ("said", "taken", "rollback", "needed"),
-    [
-        (0, 700, False, 700), (0, 0, False, 256), (100, 700, False, 100), (900, 700, False, 900),
-        # The version that serves may be one that takes more and more.
-        (0, 700, True, 256), (900, 700, True, 900),
-    ],
-)  # fmt: skip
-def test_a_second_slot_needs_what_the_serving_one_takes_or_its_input(said: int, taken: int, rollback: bool, needed: int) -> None:
-    containers = {"a": {"owner": "app-blue", "memory_used": taken * 2**20}, "b": {"owner": "app-green", "memory_used": 2**30}}
-    inputs = {**PRODUCT, "release_rollback": rollback, "release_minimum_memory_mb": said}
-    inputs["container_service_host_state"] = {"containers": containers}
-    assert int(role_variable("release", "__release_memory_mb", inputs)) == needed
-
-
-@pytest.mark.parametrize(
     ("took", "holds"),
     [
         ({}, False),
@@ -204,7 +223,7 @@ def test_a_second_slot_needs_what_the_serving_one_takes_or_its_input(said: int, 
     ids=["nothing to change", "refused", "taken"],
 )
 def test_a_change_in_place_releases_the_lock_that_it_took(took: dict[str, Any], holds: bool) -> None:
-    assert role_variable("release", "__release_holds_lock", {**PRODUCT, **took}) is holds
+    assert runs("in_place.yml", "in_place | Release the lock", **took) is holds
 
 
 def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
@@ -221,17 +240,9 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
         "release_app_hosts": ["one", "two", "three"],
         "ansible_play_hosts": ["one", "two", "three"],
         "hostvars": {"one": host("web", "a"), "two": host("mail", "b"), "three": host("other", "c")},
-        "__release_to": {"version": "1"},
+        "release_plan": PLAN,
         "item": "shop/api:1",
     }
     name = "pull | main | Refuse different images under one name"
     assert role_task("release", "pull/main.yml", name, "loop", inputs) == ["shop/api:1"]
     assert set(role_task("release", "pull/main.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
-
-
-@pytest.mark.parametrize("variable", ["__release_lock_host", "__release_hold_host"])
-def test_two_runs_take_the_lock_on_one_host(variable: str) -> None:
-    hosts = [f"app{number}" for number in range(20)]
-    inputs = {"release_plan": {"lock_host": ""}, "release_app_hosts": hosts}
-    assert role_variable("release", variable, {**inputs, "ansible_play_hosts_all": [*reversed(hosts), "lb"]}) == "app0"
-    assert role_variable("release", variable, {**inputs, "ansible_play_hosts_all": ["app7", "app3", "lb"]}) == "app3"
