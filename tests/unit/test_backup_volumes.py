@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,8 +16,6 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import SERVER, SERVER_PORT, backup_volumes
 from conftest import role_variable
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import common, points, report, restore, run, volumes
 
 NAME = "app1/uploads"

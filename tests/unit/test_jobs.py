@@ -19,15 +19,12 @@ from typing import Any
 
 import pytest
 
+import claims
+import slipway_jobs
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "roles/jobs/files"))
-
-import claims
-import slipway_jobs
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
@@ -85,7 +82,7 @@ class Host:
 
     def call(self, method: str, *arguments: Any) -> Any:
         given = json.dumps([self.config, str(self.folder), method, *arguments])
-        argv = [self.python, "-c", CALL, f"{ROOT}/roles/jobs/files:{ROOT}/collections", str(self.lease)]
+        argv = [self.python, "-c", CALL, f"{ROOT}/packages/slipway_jobs/src:{ROOT}/collections", str(self.lease)]
         done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

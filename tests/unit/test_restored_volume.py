@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import tarfile
 import threading
 import time
@@ -14,8 +13,6 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 
 from ansible_collections.slipway.stack.plugins.modules import restored_volume as module
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import send
 
 OLD = {"PG_VERSION": "17", "base": "old", "pg_wal": "old"}

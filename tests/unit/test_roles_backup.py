@@ -48,7 +48,7 @@ def test_secrets_are_in_secret_files_only() -> None:
 
 
 def test_the_whole_program_is_part_of_the_configuration() -> None:
-    folder = ROOT / "roles/backup/files"
+    folder = ROOT / "packages/slipway_backup/src"
     program = {str(path.relative_to(folder)) for path in folder.rglob("*.py")}
     service = declaration()
     assert set(service["config"]) == {*program, "backup.json"}

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import fcntl
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_host import decide, engine
 
 TABLE = {"rows": 100, "newest": "2026-11-23 02:15:00+00", "column": "created_at"}

@@ -21,7 +21,6 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "roles/backup/files"))
 from slipway_backup import __main__ as program
 from slipway_backup import common, offsite, pace, points, postgres, redis, report, restore, run, serve
 
