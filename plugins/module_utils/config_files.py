@@ -190,8 +190,17 @@ def forget_files(folder: str) -> bool:
     return True
 
 
-def another_owner(volume: str, owner: int, uid: int) -> str:
-    """Return what to say of a volume whose data is another user's than that of the container that is to have it."""
+def another_owner(volume: str, owner: int, uid: int, asked_by: str = "") -> str:
+    """Return what to say of a volume whose data is another user's than that of the container that is to have it.
+
+    Args:
+        volume: its name.
+        owner: the number of the user whose data it holds.
+        uid: the number of the container's user.
+        asked_by: the input or key that gives that number, if none of the image's names is behind it.
+    """
+    if asked_by:
+        return f"volume {volume} holds data of user {owner}, and {asked_by} is {uid}: set {asked_by} back to {owner}"
     return (
         f"volume {volume} holds data of user {owner}, but the image runs as user {uid}. Images of another family give their users other "
         "numbers (and sort text in another order, which corrupts indexes): go back to the image that made the data, or dump it and restore "

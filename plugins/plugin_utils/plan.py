@@ -446,7 +446,9 @@ def volume_clashes(service: Declaration, container: str, stack: str, state: Stat
             found += adoption_clashes(name, variable, there, stack, adopt)
         uid = wanted_uid(service, state)
         if uid is not None and there.get("uid") not in (None, uid) and there.get("empty") is False and volume.get("mode", "rw") == "rw":
-            found.append(another_owner(name, there["uid"], uid))
+            by_number = str(service["user"]).partition(":")[0].isdigit()
+            # As backup_volume is, or the key of a service's volumes.
+            found.append(another_owner(name, there["uid"], uid, f"{variable.rpartition('volume')[0]}user" if by_number else ""))
     return found
 
 

@@ -489,6 +489,8 @@ def test_data_of_another_user_is_refused_by_the_plan_and_so_in_check_mode(state:
     state["images"]["redis:7-alpine"]["users"] = {"root": 0, "redis": 999}
     with pytest.raises(DeclarationError, match="volume redis_data holds data of user 70, but the image runs as user 999"):
         plan(state, STORE)
+    with pytest.raises(DeclarationError, match=r"redis_data holds data of user 70, and redis_user is 7: set redis_user back to 70"):
+        plan(state, {**STORE, "user": "7"})
     state["volumes"]["redis_data"]["empty"] = True
     plan(state, STORE)
 
