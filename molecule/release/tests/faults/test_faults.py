@@ -140,7 +140,8 @@ def test_a_lock_whose_holder_is_gone_expires(fleet: Fleet):
 
 @pytest.mark.extended("release-faults")
 def test_a_migration_that_hangs(fleet: Fleet):
-    run = fails_and_goes_back(fleet, "5.0.0-migration-hangs", app_migrate_seconds=3)
+    migrate = {"command": ["python", "-m", "support_desk.migrate"], "seconds": 3}
+    run = fails_and_goes_back(fleet, "5.0.0-migration-hangs", app_service_overrides={"backend": {"migrate": migrate}})
     assert "has not ended within 3 s" in message(run)
     assert "waiting for a lock on customers" in message(run)
 
