@@ -10,6 +10,8 @@ from typing import Any
 
 FOLDER = "/var/lib/slipway-bench"
 PROJECT = "bench"
+#: What names of services begin with that need the stores, or the application.
+AFTER_STORES = ("backend-", "frontend-", "worker-", "nginx")
 NANOSECONDS = 1_000_000_000
 
 Inspected = dict[str, Any]
@@ -126,7 +128,7 @@ def first_deploy(services: list[str], owners: dict[str, str]) -> str:
         services: Names of all services.
         owners: User and group numbers of each volume.
     """
-    stores = " ".join(sorted(name for name in services if not name.startswith(("backend-", "frontend-", "nginx"))))
+    stores = " ".join(sorted(name for name in services if not name.startswith(AFTER_STORES)))
     lines = ["set -e", f"cd {FOLDER}"]
     for name, owner in sorted(owners.items()):
         volume = f"{PROJECT}_{name}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -311,3 +312,15 @@ def test_a_restore_ends_a_job_that_runs(run: slipway_jobs.Run, monkeypatch: pyte
     found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
     assert (found["result"], found["log"]) == ("failed", ["half", "a restore has begun"])
     assert ended == [run.name]
+
+
+def test_a_job_that_runs_here_for_this_time_is_left_alone(
+    run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(slipway_jobs, "Run", lambda *_unused: run)
+    monkeypatch.setattr(slipway_jobs.container_copy, "COPIES", str(tmp_path / "copies"))
+    monkeypatch.setattr(slipway_jobs.container_copy, "serving_container", lambda *_unused: ("shop-nightly-blue-1", "1.0"))
+    monkeypatch.setattr(type(run.engine), "inspect", lambda *_unused: {})
+    with container_copy.following(run.name):
+        assert slipway_jobs.do_run({"stack": "shop"}, argparse.Namespace(job="nightly", moment=run.moment)) == 0
+    assert "runs on this host already" in capsys.readouterr().err

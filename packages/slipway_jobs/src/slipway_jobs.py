@@ -262,7 +262,12 @@ def do_run(config: JSON, arguments: argparse.Namespace) -> int:
     if run.engine.inspect(container) is None:
         say(f"version {version} has no job {run.job}, or {container} was removed, which site.yml creates again")
         return 0
-    with container_copy.following(run.name) as folder:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(container_copy.following(run.name))
+        except BlockingIOError:
+            say(f"{run.name} runs on this host already")
+            return 0
         try:
             answer = claim(run)
         except claims.ClaimError as error:
