@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
-from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 
@@ -657,8 +657,7 @@ def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, pat
     """Yield what is wrong with a dictionary of known names."""
     for name, member in value.items():
         if name not in form.fields:
-            near = KnownNames(form.fields).near(str(name))
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = nearest(str(name), form.fields)
             yield Wrong(f"{path}.{name}", name, f"is unknown there{hint}, known are {', '.join(form.fields)}", secret=True, key=name)
         elif member is not None or name in form.required:
             yield from _with_key(name, problems(form.fields[name], member, changed, f"{path}.{name}", name))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
-from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import KnownNames
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
     certificate_mistakes,
@@ -221,9 +221,7 @@ def check_product(get: Get) -> list[tuple[str, str]]:
 
 def empty_group(group: str, groups: Iterable[str]) -> str:
     """Return what is wrong with a group of hosts that has none."""
-    near = KnownNames(groups).near(group)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"has hosts: {group}, a group without hosts{hint}"
+    return f"has hosts: {group}, a group without hosts{nearest(group, groups)}"
 
 
 def hosts_problem(service: app_services.Service, groups: Mapping[str, Collection[str]], batch: int) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +41,12 @@ def distance(one: str, other: str, most: int = MOST) -> int:
         if min(row) > most:
             return most + 1
     return row[-1]
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str:
+    """Return " (did you mean x?)" for the name of a closed set that is most like another, or "" where none is like it."""
+    match = difflib.get_close_matches(name, [other for other in candidates if other != name], n=1, cutoff=0.7)
+    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def _letters(name: str) -> int:

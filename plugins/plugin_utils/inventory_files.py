@@ -19,8 +19,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import near, place_of
-from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import MOST, SHORT, distance
-from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import nearest
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import MOST, SHORT, distance, nearest
 
 YAML = (".yml", ".yaml", ".json")
 #: What the name of a file of hosts ends in. The folder of an inventory may hold other files, such as certificates.

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import unavailable_images
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -75,12 +76,6 @@ def message_of(problems: Iterable[Problem]) -> str:
         lines.append(prefix + text)
     count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
     return f"Preflight found {count}; no host was changed.\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Return " (did you mean x?)" for the candidate that is most like a name, or "" when none is like it."""
-    match = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.7)
-    return f" (did you mean {match[0]}?)" if match else ""
 
 
 def shown(value: Any, secrets: Iterable[Any] = ()) -> str:

@@ -266,6 +266,7 @@ REFUSED: list[tuple[Any, str]] = [
     (route("/assets/"), "app_services.frontend.routes has the path /assets/, which backend has already"),
     (route("/health"), "app_services.backend has a route /health, on which nginx itself answers"),
     ({"app_service_overrides": {"backend": {"memroy_mb": 1}}}, "backend.memroy_mb is unknown there (did you mean memory_mb?)"),
+    ({"app_service_overrides": {"backend": {"prot": 1}}}, "backend.prot is unknown there (did you mean port?)"),
     ({"app_service_overrides": {"bakend": {}}}, "app_service_overrides names the service bakend, which app_services does not have"),
     ({"app_services": {"redis": {"image": "a:1"}}}, "must be another name: redis is the stack's own"),
     ({"app_services": {"a_b": {"image": "a:1"}}}, "which must be the name of a service"),
