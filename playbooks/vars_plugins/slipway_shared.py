@@ -18,14 +18,9 @@ from ansible.inventory.group import Group
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.vars import BaseVarsPlugin
 
-SHARED = Path(__file__).resolve().parents[2] / "group_vars" / "all.yml"
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 
-
-@functools.cache
-def shared_variables() -> dict[str, Any]:
-    """Return the shared variables as they stand."""
-    variables: dict[str, Any] = DataLoader().load_from_file(str(SHARED), cache="none", trusted_as_template=True)
-    return variables
+shared_variables = functools.cache(RoleFiles().shared)
 
 
 @functools.cache

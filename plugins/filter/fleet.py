@@ -11,17 +11,12 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
-from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import extra_services, release_decision
-from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import runs, services
+from ansible_collections.slipway.stack.plugins.plugin_utils import release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 CHAIN_LENGTH = 28
-#: The server of the product's volumes on its container network: role volume_server.
-SERVER = "volume-server"
-SERVER_PORT = 8873
 
 
 def firewall_chain(stack: str) -> str:
@@ -95,45 +90,12 @@ def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: s
     return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, lasting)
 
 
-def backup_volumes(hosts: list[str], hostvars: dict[str, t.Any], here: str) -> list[dict[str, t.Any]]:
-    """Return the volumes that belong to recovery points, each with ``host``, ``name``, ``address`` and ``port``.
-
-    That of an extra service also has its name as ``service``, and that of a dump the ``seconds`` that its command may take.
-
-    Args:
-        hosts: names of the hosts of the product and of extra services.
-        hostvars: Ansible's hostvars.
-        here: name of the backup host, which reaches the server on its own host by its service name.
-    """
-    found = []
-    for host in hosts:
-        values = hostvars[host]
-        # Services may share one. The check of its type reports what is not a list of dictionaries.
-        running = [service for service in services(values).values() if runs(service, values["group_names"])]
-        described = [volume for service in running for volume in service["volumes"]]
-        volumes = [volume for volume in described if isinstance(volume, t.Mapping) and "name" in volume]
-        declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
-        written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
-        wanted: list[dict[str, t.Any]] = [{"name": name} for name in written if name not in declined]
-        wanted += [
-            {**volume, "service": service.name}
-            for service in extra_services.services(values.get(extra_services.VARIABLE)).values()
-            if runs(service, values["group_names"])
-            for volume in extra_services.kept_volumes(service)
-        ]
-        for volume in wanted:
-            address = {"address": SERVER} if host == here else {"address": values["slipway_address"]}
-            found.append({"host": host, **volume, **address, "port": SERVER_PORT if host == here else int(values["volume_server_port"])})
-    return found
-
-
 class FilterModule:
     """The filters of this file."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
         return {
-            "backup_volumes": backup_volumes,
             "firewall_chain": firewall_chain,
             "firewall_rules": firewall_rules,
             "fleet_batches": release_decision.batches,

@@ -46,6 +46,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import topology_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import Topology
 
@@ -58,4 +59,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         question, *arguments = terms
         if question.startswith("_") or not hasattr(Topology, question):
             raise AnsibleError(f"the topology has no answer to {question!r}; see `ansible-doc -t lookup slipway.stack.topology`")
-        return [getattr(topology_of(variables or {}, self._loader), question)(*arguments)]
+        with compiled_once():
+            return [getattr(topology_of(variables or {}, self._loader), question)(*arguments)]

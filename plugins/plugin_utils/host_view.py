@@ -24,7 +24,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import comp
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SHARED_PREFIX
-from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES, Topology, services
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES, Topology, services, shared_files
 
 try:
     # Says which file and line set a variable. Internal to Ansible, so messages do without it where it is not found.
@@ -32,7 +32,6 @@ try:
 except ImportError:
     Origin = None
 
-SHARED = ROLES.parent / "group_vars" / "all.yml"
 # Forms of variables that belong to no role, and of what is given to playbooks.
 FORMS = ROLES.parent / "meta" / "forms.yml"
 STATE = "container_service_host_state"
@@ -184,7 +183,10 @@ class RoleFiles:
 
     def shared(self) -> dict[str, Any]:
         """Return the variables that all environments share, as they stand."""
-        return templates_of(SHARED)
+        merged: dict[str, Any] = {}
+        for path in shared_files():
+            merged |= templates_of(path)
+        return merged
 
     def defaults(self, roles: Iterable[str]) -> dict[str, Any]:
         """Return the defaults of several roles as they stand."""
@@ -219,10 +221,10 @@ class HostView:
             AnsibleError: It has none.
         """
         with compiled_once():
-            return plain(self.lazy(name))
+            return plain(self.templated(name))
 
-    def lazy(self, name: str) -> Any:
-        """Return a variable's value, of which members are resolved when they are read."""
+    def templated(self, name: str) -> Any:
+        """Return a variable's value as Ansible has it, without a copy."""
         return self._templar.template(self._variables[name])
 
     def value(self, name: str, default: Any = None) -> tuple[Any, str]:
@@ -310,7 +312,9 @@ def topology_of(variables: dict[str, Any], loader: Any) -> Topology:
             _views[key] = view
         return view
 
-    def value(host: str, name: str) -> Any:
+    def value(host: str, name: str, *, lazy: bool = False) -> Any:
+        if lazy:
+            return hostvars[host].get(name)
         found, error = (own if host == here else view_of(host)).value(name)
         if error:
             raise AnsibleError(error if host == here else f"{name} of {host}: {error}")

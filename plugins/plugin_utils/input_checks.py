@@ -19,6 +19,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import 
     server_name,
     server_names,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import VOLUME_PORTS
 
 #: Problems of one input that its line lists; more of them are of the same kind.
 MOST_LISTED = 3
@@ -335,12 +336,11 @@ def check_published(items: Any) -> list[tuple[str, str]]:
 
 def check_transfers(get: Get) -> list[tuple[str, str]]:
     """Return the problem that the last of the ports counted from restore_port is not a port."""
-    transfers = get("slipway_volume_transfers") or []
-    beyond = max((int(transfer["port"]) for transfer in transfers), default=0) - HIGHEST_PORT
-    if beyond <= 0:
+    volumes, first = get("slipway_backup_volumes") or [], int(get("restore_port"))
+    beyond = first + VOLUME_PORTS + len(volumes) - 1 - HIGHEST_PORT
+    if not volumes or beyond <= 0:
         return []
-    first = int(get("restore_port"))
-    last = f"the last of {len(transfers)} volumes of the product port {HIGHEST_PORT + beyond}"
+    last = f"the last of {len(volumes)} volumes of the product port {HIGHEST_PORT + beyond}"
     return [("restore_port", f"is {first}, which gives {last}; choose {first - beyond} or less")]
 
 

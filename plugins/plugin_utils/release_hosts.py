@@ -26,7 +26,7 @@ class ReleaseHosts:
 
     def product(self, host: str) -> Mapping[str, Any]:
         """Return the services of the product as a host's variables describe them, whose values are resolved when they are read."""
-        found: Mapping[str, Any] = HostView(self._hostvars.raw_get(host), self._defaults, self._extra, self._loader).lazy(
+        found: Mapping[str, Any] = HostView(self._hostvars.raw_get(host), self._defaults, self._extra, self._loader).templated(
             "release_services"
         )
         return found

@@ -18,6 +18,7 @@ import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
@@ -25,10 +26,18 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import 
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 DESCRIPTION = "meta/service.yml"
+#: Variables that a role gives to all hosts, and those of no role.
+SHARED = "meta/shared.yml"
+VALUES = ROLES.parent / "group_vars/all.yml"
 #: The role that prepares every host on which a service runs.
 HOST_ROLE = "host"
 #: The role of the hosts whose volumes the product writes to.
 VOLUME_SERVER = "volume_server"
+#: Its name and its port on its container network.
+SERVER_NAME = "volume-server"
+SERVER_PORT = 8873
+#: Ports of transfers of volumes begin so far behind restore_port.
+VOLUME_PORTS = 10
 SPEC: dict[str, Any] = {
     # Inventory group of the hosts that run it.
     "group": {"type": "str", "required": True},
@@ -60,12 +69,16 @@ SPEC: dict[str, Any] = {
     },
     # Container networks on which services of the same host reach it.
     "networks": {"type": "list", "elements": "str", "default": []},
-    # Secrets of the vault, and the service that they are for, where a stack without that one does without them.
+    # Secrets of the vault; of one that some stacks do without, the service that it is for, or a variable that is empty in those.
     "secrets": {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"name": {"type": "str", "required": True}, "needed_with": {"type": "str", "default": ""}},
+        "options": {
+            "name": {"type": "str", "required": True},
+            "needed_with": {"type": "str", "default": ""},
+            "needed_if": {"type": "str", "default": ""},
+        },
     },
     # Of a service that holds data: the variable that names its volume, the file that is written last when data is complete ("" if there is
     # none), and whether recovery points hold it.
@@ -118,6 +131,20 @@ class Service(NamedTuple):
         return list(dict.fromkeys(peer for port in self.ports for peer in port["peers"]))
 
 
+def places() -> list[Path]:
+    """Return the folders of roles: that of this collection, and those of Ansible's path of roles."""
+    return list(dict.fromkeys([ROLES, *(Path(path).resolve() for path in C.DEFAULT_ROLES_PATH)]))
+
+
+def shared_files() -> list[Path]:
+    """Return the files with variables that all hosts have; what an inventory sets is stronger.
+
+    A role that is not of this collection has one if it describes a service.
+    """
+    files = [path for place in places() for path in sorted(place.glob(f"*/{SHARED}"))]
+    return [VALUES, *(path for path in files if path.is_relative_to(ROLES) or path.with_name(Path(DESCRIPTION).name).is_file())]
+
+
 def described(folder: Path) -> Service:
     """Return what a role says of its service.
 
@@ -146,7 +173,7 @@ def services() -> tuple[Service, ...]:
         AnsibleError: A description is wrong, or two roles have the same name.
     """
     found: dict[str, Service] = {}
-    for place in dict.fromkeys([ROLES, *(Path(path).resolve() for path in C.DEFAULT_ROLES_PATH)]):
+    for place in places():
         for path in sorted(place.glob(f"*/{DESCRIPTION}")):
             service = described(path.parents[1])
             if found.setdefault(service.role, service) is not service:
@@ -160,14 +187,15 @@ class Topology:
     Only what is asked for is computed, as values may be templates of secrets that a run does not need.
     """
 
-    def __init__(self, known: Iterable[Service], groups: Mapping[str, Iterable[str]], here: str, value: Callable[[str, str], Any]) -> None:
+    def __init__(self, known: Iterable[Service], groups: Mapping[str, Iterable[str]], here: str, value: Callable[..., Any]) -> None:
         """Take what there is.
 
         Args:
             known: The services.
             groups: The inventory's groups with their hosts.
             here: The host.
-            value: Returns the value of a variable on a host, with the roles' defaults below the inventory's.
+            value: Returns the value of a variable on a host, with the roles' defaults below the inventory's. With ``lazy=True``, members
+                are resolved when they are read, and what the inventory does not set is None.
         """
         self._services = {service.role: service for service in known}
         self._groups, self._here, self._value = groups, here, value
@@ -185,7 +213,7 @@ class Topology:
 
     def memberships(self) -> list[str]:
         """Return the inventory's groups that this host is in."""
-        return [name for name, hosts in self._groups.items() if self._here in hosts]
+        return self._memberships(self._here)
 
     def members(self, *changed_by: str) -> list[str]:
         """Return the hosts that run a service.
@@ -223,8 +251,46 @@ class Topology:
         return {name: list(self._groups[name]) for name in known if name in self._groups}
 
     def stores(self) -> list[str]:
-        """Return the stores that recovery points are made of, those that the stack has."""
-        return [service.role for service in self._kept() if self.hosts(service.role)]
+        """Return the stores that recovery points are made of, those that the stack has; all volumes are one of them."""
+        return [service.role for service in self._kept() if self.hosts(service.role)] + (["volumes"] if self.backup_volumes() else [])
+
+    def backup_volumes(self) -> list[dict[str, Any]]:
+        """Return the volumes of the product and of extra services that recovery points hold.
+
+        Each has its ``host`` and ``name``, and as ``address`` and ``port`` where this host reaches the server of that host's volumes.
+        That of an extra service also has its name as ``service``, and that of a dump the ``seconds`` that its command may take.
+        """
+        return [
+            {"host": host, **volume, **self._volume_server(host)}
+            for host in (self.hosts(VOLUME_SERVER) if self.hosts("backup") else ())
+            for volume in self._volumes_on(host)
+        ]
+
+    def volume_transfers(self) -> list[dict[str, Any]]:
+        """Return the volumes that recovery points hold, as a restore takes them; see volumes.
+
+        Each has its ``host``, and that of a dump the ``restore_command`` of its service.
+        """
+        extra = extra_services.services(self._value(self._here, extra_services.VARIABLE, lazy=True))
+        first = int(self._value(self._here, "restore_port")) + VOLUME_PORTS
+        found = []
+        for port, volume in enumerate(self.backup_volumes(), first):
+            role = EXTRA_SERVICES if "service" in volume else VOLUME_SERVER
+            backup = extra[volume["service"]]["backup"] if "seconds" in volume else {}
+            named = {"store": "volumes", "key": f"volumes/{volume['host']}/{volume['name']}", "journal": f"volumes.{volume['name']}"}
+            found.append(
+                {
+                    **named,
+                    "container": volume.get("service", SERVER_NAME),
+                    "last": "",
+                    "host": volume["host"],
+                    "role": self._service(role).name,
+                    "restore_command": list(backup.get("restore_command") or ()),
+                    "volume": volume["name"],
+                    "port": port,
+                }
+            )
+        return found
 
     def data_hosts(self) -> list[str]:
         """Return the hosts with data that recovery points are made of: of stores, and of volumes of the product."""
@@ -232,7 +298,7 @@ class Topology:
         return list(dict.fromkeys(host for role in roles for host in self.hosts(role)))
 
     def volumes(self) -> list[dict[str, Any]]:
-        """Return the stores of this host that recovery points are made of, as a restore takes them.
+        """Return the data of this host that recovery points are made of, as a restore takes it.
 
         Each has its volume, the file that is written last, the port of its transfer, the role that runs it, and its name as ``container``,
         as ``key`` (of its data in a point) and as ``journal``.
@@ -244,7 +310,7 @@ class Topology:
                 named = dict.fromkeys(("store", "container", "key", "journal"), service.role)
                 port = self.transfer_port(service.role)
                 found.append({**named, "role": service.name, "volume": volume, "last": service.store["last_file"], "port": port})
-        return found
+        return found + [transfer for transfer in self.volume_transfers() if transfer["host"] == self._here]
 
     # Who reaches whom
 
@@ -274,13 +340,17 @@ class Topology:
         return published + self.transfer_ports()
 
     def transfer_ports(self) -> list[dict[str, Any]]:
-        """Return the ports on which a backup host offers restored data to the hosts of stores while a restore lasts, one a store."""
+        """Return the ports on which a backup host offers restored data to other hosts while a restore lasts, one a store and volume."""
         if not any(service.images_of_stores for service in self._on_host()):
             return []
         address = self._value(self._here, "slipway_address")
         ports = [
             {"address": address, "port": self.transfer_port(store.role), "peers": self._addresses(self.hosts(store.role))}
             for store in self._kept()
+        ]
+        ports += [
+            {"address": address, "port": transfer["port"], "peers": self._addresses([transfer["host"]])}
+            for transfer in self.volume_transfers()
         ]
         return [port for port in ports if port["peers"]]
 
@@ -367,6 +437,7 @@ class Topology:
             if self.hosts(service.role)
             for secret in service.secrets
             if not secret["needed_with"] or self.hosts(secret["needed_with"])
+            if not secret["needed_if"] or self._value(self._here, secret["needed_if"])
         ]
 
     def settings(self) -> dict[str, Any]:
@@ -394,6 +465,33 @@ class Topology:
 
     def _kept(self) -> list[Service]:
         return [service for service in self._stores() if service.store and service.store["in_recovery_points"]]
+
+    def _volume_server(self, host: str) -> dict[str, Any]:
+        """Return where this host reaches the server of a host's volumes."""
+        if host == self._here:
+            return {"address": SERVER_NAME, "port": SERVER_PORT}
+        return {"address": str(self._value(host, "slipway_address")), "port": int(self._value(host, "volume_server_port"))}
+
+    def _volumes_on(self, host: str) -> list[dict[str, Any]]:
+        """Return the volumes of a host that recovery points hold, as backup_volumes says."""
+        groups = self._memberships(host)
+        # Secrets of their environments may not exist yet.
+        product = app_services.services({name: self._value(host, name, lazy=True) for name in app_services.VARIABLES})
+        extra = extra_services.services(self._value(host, extra_services.VARIABLE, lazy=True))
+        # Services may share one. The check of its type reports what is not a list of dictionaries.
+        described = [volume for service in product.values() if app_services.runs(service, groups) for volume in service["volumes"]]
+        volumes = [volume for volume in described if isinstance(volume, Mapping) and "name" in volume]
+        declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
+        written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
+        return [{"name": name} for name in written if name not in declined] + [
+            {**volume, "service": service.name}
+            for service in extra.values()
+            if app_services.runs(service, groups)
+            for volume in extra_services.kept_volumes(service)
+        ]
+
+    def _memberships(self, host: str) -> list[str]:
+        return [name for name, hosts in self._groups.items() if host in hosts]
 
     def _addresses(self, hosts: Iterable[str]) -> list[str]:
         """Return the private addresses of hosts, without this one's."""

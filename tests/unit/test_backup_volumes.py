@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import SERVER, SERVER_PORT, backup_volumes
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import SERVER_NAME, SERVER_PORT
 from conftest import role_variable
 from slipway_backup import common, points, report, restore, run, volumes
 
@@ -176,53 +176,8 @@ def test_a_full_disk_makes_no_point(config: common.Config, fleet: dict[str, Path
     assert list(config.points.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("volume", "kept"),
-    [
-        ({"name": "uploads", "path": "/u"}, True),
-        ({"name": "uploads", "path": "/u", "mode": "rw", "backup": True}, True),
-        ({"name": "uploads", "path": "/u", "backup": False}, False),
-        ({"name": "uploads", "path": "/u", "backup": "no"}, False),
-        ({"name": "uploads", "path": "/u", "mode": "ro"}, False),
-        ("uploads:/u", False),
-    ],
-)
-def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volume: Any, kept: bool):
-    # A second service that only reads it changes nothing.
-    reader = {"name": "uploads", "path": "/u", "mode": "ro"}
-    shared = {
-        "volume_server_port": 9873,
-        "group_names": ["app"],
-        "app_services": {"api": {"volumes": [volume]}, "worker": {"volumes": [reader]}},
-    }
-    hosts = {
-        "app1": {"slipway_address": "10.0.0.1", **shared},
-        "app2": {"slipway_address": "10.0.0.2", **shared},
-        "app3": {"group_names": ["app"]},
-    }
-    assert (
-        backup_volumes(list(hosts), hosts, "app1")
-        == [
-            {"host": "app1", "name": "uploads", "address": "volume-server", "port": 8873},
-            {"host": "app2", "name": "uploads", "address": "10.0.0.2", "port": 9873},
-        ]
-        * kept
-    )
-
-
-def test_volumes_of_extra_services_are_backed_up_with_their_service():
-    search = {"hosts": "search", "volumes": [{"name": "search_data", "path": "/d"}, {"name": "search_tmp", "path": "/t", "backup": False}]}
-    described = {"app_services": {"api": {}}, "slipway_extra_services": {"search": search}, "volume_server_port": 9873}
-    hosts = {
-        "app1": {"slipway_address": "10.0.0.1", "group_names": ["app"], **described},
-        "search1": {"slipway_address": "10.0.0.2", "group_names": ["extra", "search"], **described},
-    }
-    expected = {"host": "search1", "name": "search_data", "service": "search", "address": "10.0.0.2", "port": 9873}
-    assert backup_volumes(list(hosts), hosts, "backup1") == [expected]
-
-
 def test_the_server_on_the_backup_hosts_own_host_is_where_it_is_looked_for():
     inputs = {"volume_server_volumes": ["uploads"], "container_service_host_state": {"host": {"cores": 2}}}
     (server,) = role_variable("volume_server", "__volume_server_services", inputs)
-    assert server["name"] == SERVER
+    assert server["name"] == SERVER_NAME
     assert f"--port={SERVER_PORT}" in server["command"]

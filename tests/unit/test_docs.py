@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
 from conftest import ROOT, ansible
 
@@ -231,7 +232,7 @@ def test_the_copied_environment_takes_the_products_inputs_of_the_readme(clone: P
 
 
 def test_inputs_that_pages_name_exist():
-    known = set(yaml.safe_load((ROOT / "group_vars/all.yml").read_text()))
+    known = set(RoleFiles().shared())
     roles = []
     for specs in ROOT.glob("roles/*/meta/argument_specs.yml"):
         roles.append(specs.parts[-3])

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import forms
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from conftest import ROOT
 
 ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
@@ -69,7 +70,7 @@ def test_the_defaults_of_a_role_have_their_form(role: str):
 
 
 def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
-    ours = yaml.safe_load((ROOT / "group_vars/all.yml").read_text())
+    ours = RoleFiles().shared()
     inputs = {name for role in ROLES for name in specs(role)}
     assert set(ours) - inputs <= set(SHARED)
     for declaration in [

@@ -33,7 +33,6 @@ GROUPS = {
     "backup": "backup restore",
 }
 LOADER = DataLoader()
-SHARED = LOADER.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
 PRODUCT = LOADER.load_from_file(str(ROOT / "examples/support_desk/slipway.yml"), trusted_as_template=True)
 SECRETS = [
     "vault_postgres_superuser_password", "vault_postgres_owner_password", "vault_postgres_app_password", "vault_postgres_backup_password",
@@ -42,6 +41,7 @@ SECRETS = [
 ]  # fmt: skip
 GOOD = {name: f"{number}t7Hq2Lw9Zx4Nv6Bk8Mr3" for number, name in enumerate(SECRETS)}
 FILES = RoleFiles()
+SHARED = FILES.shared()
 
 Judge = Callable[..., list[str]]
 

@@ -15,6 +15,7 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import SHARED, VALUES, shared_files
 from conftest import ROOT, tracked_files
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -96,7 +97,7 @@ def test_documented_entry_points_exist(role: str):
 @pytest.mark.parametrize("role", ROLES)
 def test_inputs_have_an_effect(role: str):
     files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*") if path.is_file()]
-    own = [ROOT / "roles" / role / name for name in ("README.md", "defaults/main.yml", "meta/argument_specs.yml")]
+    own = [ROOT / "roles" / role / name for name in ("README.md", "defaults/main.yml", "meta/argument_specs.yml", SHARED)]
     code = "\n".join(path.read_text(errors="replace") for path in files if path not in own)
     defaults = "\n".join(str(value) for value in read(own[1]).values())
     assert not [name for name in specs(role) if not re.search(rf"\b{name}\b", f"{code}\n{defaults}")]
@@ -107,7 +108,7 @@ def test_no_role_names_a_group(role: str):
     names = re.compile(r"\bgroups\s*(?:[\[.|]|\bis\b)|\bin groups\b|\bgroup_names\b|^\s*-?\s*hosts:\s")
     for path in (ROOT / "roles" / role).rglob("*"):
         # What is described there may be called so, as the key hosts of a service is.
-        if path.suffix in (".yml", ".j2") and path.parent.name != "meta":
+        if path.suffix in (".yml", ".j2") and (path.parent.name != "meta" or path.match(SHARED)):
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 assert not names.search(line.split("#", 1)[0]), f"{name_of(path)}:{number}: {line.strip()}"
 
@@ -118,8 +119,7 @@ def test_images_are_repository_and_version():
         images |= {
             f"{role}: {name}": spec["default"] for name, spec in specs(role).items() if name.endswith("_image") and spec.get("default")
         }
-    shared = read(ROOT / "group_vars/all.yml")
-    images |= {f"group_vars: {name}": value for name, value in shared.items() if name.endswith("_image")}
+    images |= {f"{VALUES.name}: {name}": value for name, value in read(VALUES).items() if name.endswith("_image")}
     assert images
     wrong = {name: value for name, value in images.items() if "{{" not in value and not IMAGE.match(value)}
     assert not wrong
@@ -153,7 +153,7 @@ def test_no_service_of_a_product_is_known_by_name():
     ]
     lines = [
         (path, number, line)
-        for path in [*files, *(ROOT / "playbooks").rglob("*.yml"), ROOT / "group_vars/all.yml"]
+        for path in [*files, *(ROOT / "playbooks").rglob("*.yml"), *shared_files()]
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if not re.search(r"networks:|^  (backend|frontend): \{\}$", line)
     ]
@@ -167,7 +167,7 @@ def test_shared_variables_have_a_place():
     # Those of a task or of a play, and what a playbook registers. A name that ends in an ellipsis stands for several.
     own = {"slipway_checked", "slipway_fleet", "slipway_report"}
     used: set[str] = set()
-    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/defaults/*.yml"), ROOT / "group_vars/all.yml"]:
+    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/defaults/*.yml"), *shared_files()]:
         used |= set(re.findall(r"(?<![\w'/])slipway_\w+\b(?!\.py|…)", path.read_text()))
     known = RoleFiles().known_names()["slipway"]
     assert used - own == known
@@ -202,7 +202,7 @@ def test_links_lead_somewhere_inside():
 
 
 def test_no_environment_holds_a_shared_variable_as_it_stands():
-    shared = read(ROOT / "group_vars/all.yml")
+    shared = RoleFiles().shared()
     folders = [ROOT / "inventories" / name for name in ("lab", "prod")]
     files = [path for folder in folders for path in folder.rglob("*.yml")]
     assert {path.name for path in files} >= {"10_environment.yml", "20_product.yml"}
@@ -213,7 +213,7 @@ def test_no_environment_holds_a_shared_variable_as_it_stands():
 def test_only_the_topology_knows_which_hosts_are_in_a_group():
     """Roles have a test of their own, test_no_role_names_a_group."""
     names = re.compile(r"\bgroups\s*[\[|.]|\bin groups\b|\bgroup_names\b")
-    for path in [*ROOT.glob("playbooks/**/*.yml"), *ROOT.glob("group_vars/*.yml")]:
+    for path in [*ROOT.glob("playbooks/**/*.yml"), *shared_files()]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert not names.search(line.partition("#")[0]), f"{name_of(path)}:{number}: {line.strip()}"
 

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What group_vars/all.yml makes of an inventory, with and without the groups that may be left out."""
+"""What the shared variables make of an inventory, with and without the groups that may be left out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import site_name
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
-from conftest import ROOT, ansible
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, templates_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import shared_files
+from conftest import ansible
 
 OPTIONAL = ("postgres", "redis", "chroma", "backup")
 #: What only a stack with the store has a value for.
@@ -29,7 +30,7 @@ OF_STORES = {
 OURS = (
     "slipway_secrets", "slipway_stores", "slipway_images", "slipway_published_ports", "slipway_restricted_ports",
     "slipway_needed_addresses",
-    "slipway_store_peers", "slipway_site_name", "backup_postgres_host", "backup_postgres_password", "backup_redis_host",
+    "slipway_site_name", "backup_postgres_host", "backup_postgres_password", "backup_redis_host",
     "backup_redis_password", "backup_chroma_url", "backup_networks", "backup_settings", "postgres_backup_user", "redis_backup_user",
     "release_restore_point_host", "postgres_synchronous_standby", "backup_volumes", "volume_server_volumes", "volume_server_networks",
 )  # fmt: skip
@@ -38,7 +39,7 @@ OURS = (
 def view(groups: dict[str, list[str]], host: str, **more: Any) -> HostView:
     """Return the variables of a host; secrets have a value where they are asked for and in no other place."""
     loader = DataLoader()
-    shared = loader.load_from_file(str(ROOT / "group_vars/all.yml"), trusted_as_template=True)
+    shared = RoleFiles().shared()
     product = {"app_version": "1.0", "app_services": {"api": {"image": "b:1.0", "port": 8000}}}
     hosts = {
         name: {"slipway_address": f"10.0.0.{number}", "group_names": [group for group, members in groups.items() if name in members]}
@@ -88,9 +89,6 @@ def test_an_extra_service_on_another_host_is_open_to_the_product_alone_and_backe
     assert seen["s1"]("slipway_images")[0] == ["search:1", "slipway/backup-tools:1"]
     assert seen["s1"]("volume_server_volumes")[0] == ["search_data"]
     assert seen["web"]("slipway_extra_addresses")[0] == {"search": {"host": "10.0.0.2", "port": 7700}}
-    (transfer,) = seen["web"]("slipway_volume_transfers")[0]
-    assert (transfer["key"], transfer["container"]) == ("volumes/s1/search_data", "search")
-    assert transfer["role"] == "slipway.stack.extra_services"
     assert "search:1" not in seen["lb"]("slipway_images")[0]
 
 
@@ -154,3 +152,20 @@ def test_all_that_an_environment_sets_is_stronger_than_what_all_share(checkout: 
     names = ("nginx_http_port", "chroma_port", "redis_port", "postgres_port", "app_canary_seconds", "app_standby", "nginx_https_port")
     assert [found["one"].get(name) for name in names] == [1, 2, 2, 4, 5, 3, 443]
     assert [found["two"].get(name) for name in names] == [1, 1, 6379, 4, 30, False, 443]
+
+
+def test_a_variable_is_shared_by_one_file():
+    names = [name for path in shared_files() for name in templates_of(path)]
+    assert len(names) == len(set(names))
+
+
+def test_a_role_of_ones_own_that_describes_a_service_has_shared_variables_too(checkout: Path, tmp_path: Path):
+    for role, files in {"search": ("service.yml", "shared.yml"), "stranger": ("shared.yml",)}.items():
+        meta = tmp_path / f"roles/{role}/meta"
+        meta.mkdir(parents=True)
+        for file in files:
+            (meta / file).write_text(f"{role}_url: http://{role}\n" if file == "shared.yml" else "group: search\nturn: 35\n")
+    done = ansible("ansible-inventory", "-i", "inventories/test", "--host", "one", cwd=checkout, ANSIBLE_ROLES_PATH=str(tmp_path / "roles"))
+    found = json.loads(done.stdout)
+    assert found["search_url"] == "http://search"
+    assert "stranger_url" not in found

@@ -74,7 +74,7 @@ def topology(here: str, values: dict[str, Any] | None = None, **more: list[str])
     """Return the topology that a host sees, with a port, a volume and an image for each service."""
     known = {"search_port": 7700, "postgres_port": 5432, "redis_port": 6379, "restore_port": 8790, **(values or {})}
 
-    def value(host: str, name: str) -> Any:
+    def value(host: str, name: str, **_how: Any) -> Any:
         if name == "slipway_address":
             return ADDRESSES[host]
         return known.get(name, name if name.endswith(("_image", "_volume")) else [] if name.endswith(("_ports", "_images")) else None)
@@ -124,6 +124,49 @@ def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
     assert {"vault_postgres_backup_password", "vault_backup_offsite_password"} <= set(names)
     assert not {"vault_postgres_backup_password", "vault_backup_offsite_password"} & set(topology("app1", backup=[]).secrets())
     assert not [name for name in topology("app1", redis=[]).secrets() if "redis" in name]
+
+
+@pytest.mark.parametrize(
+    ("volume", "kept"),
+    [
+        ({"name": "uploads", "path": "/u"}, True),
+        ({"name": "uploads", "path": "/u", "mode": "rw", "backup": True}, True),
+        ({"name": "uploads", "path": "/u", "backup": False}, False),
+        ({"name": "uploads", "path": "/u", "backup": "no"}, False),
+        ({"name": "uploads", "path": "/u", "mode": "ro"}, False),
+        ("uploads:/u", False),
+    ],
+)
+def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volume: Any, kept: bool):
+    # A second service that only reads it changes nothing.
+    described = {"api": {"volumes": [volume]}, "worker": {"volumes": [{"name": "uploads", "path": "/u", "mode": "ro"}]}}
+    values = {"app_services": described, "volume_server_port": 9873}
+    expected = [
+        {"host": "app1", "name": "uploads", "address": "volume-server", "port": 8873},
+        {"host": "app2", "name": "uploads", "address": ADDRESSES["app2"], "port": 9873},
+    ]
+    seen = topology("app1", values)
+    assert seen.backup_volumes() == expected * kept
+    assert ("volumes" in seen.stores()) is kept
+    assert topology("app1", values, backup=[]).backup_volumes() == []
+
+
+def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service():
+    volumes = [{"name": "search_data", "path": "/d"}, {"name": "search_tmp", "path": "/t", "backup": False}]
+    dumped = {"command": ["dump"], "restore_command": ["load"]}
+    described = {"search": {"hosts": "strangers", "volumes": volumes}, "mails": {"hosts": "strangers", "backup": dumped}}
+    values = {"slipway_extra_services": described, "volume_server_port": 9873}
+    groups = {"extra": ["other1"]}
+    data, dump = topology("backup1", values, **groups).backup_volumes()
+    assert data == {"host": "other1", "name": "search_data", "service": "search", "address": ADDRESSES["other1"], "port": 9873}
+    assert (dump["name"], dump["service"]) == ("mails_dump", "mails")
+    of_data, of_dump = topology("other1", values, **groups).volumes()
+    assert (of_data["key"], of_data["container"], of_data["restore_command"]) == ("volumes/other1/search_data", "search", [])
+    assert (of_dump["container"], of_dump["role"], of_dump["restore_command"]) == ("mails", "slipway.stack.extra_services", ["load"])
+    # From the tenth port on, which the backup host opens for that host alone.
+    opened = {port["port"]: port["peers"] for port in topology("backup1", values, **groups).transfer_ports()}
+    assert {8800: [ADDRESSES["other1"]], 8801: [ADDRESSES["other1"]]}.items() <= opened.items()
+    assert [of_data["port"], of_dump["port"]] == [8800, 8801]
 
 
 def test_what_build_brings_is_removed_with_the_stack_and_no_part_of_it_otherwise():
