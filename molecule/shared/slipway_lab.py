@@ -89,7 +89,8 @@ class LabHost:
 
     def run(self, command: str, check: bool = True) -> str:
         """Return the output of a shell command; it must succeed unless ``check`` is false."""
-        result = self.testinfra.run(command)
+        # Files that a test makes are often for containers; those that a run makes get the umask of the host, which is 077.
+        result = self.testinfra.run(f"umask 022; {command}")
         output = result.stdout + result.stderr
         assert result.rc == 0 or not check, f"{self.name}: {command}\nended with {result.rc}:\n{output}"
         return output

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def untouched(host: LabHost) -> Iterator[None]:
     assert host.run(FINGERPRINT, check=False) == before
 
 
+@pytest.mark.parametrize("become", ["", "sudo "], ids=["user", "root"])
+def test_what_a_run_writes_here_is_closed_to_others_unless_it_sets_a_mode(host: LabHost, become: str):
+    shown = subprocess.run([*host.ssh(), f"{become}sh -c umask"], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "0077"
+
+
 # Each with what the message must say: the variable or group, and the remedy.
 INPUTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "placeholder secret": (
@@ -120,6 +127,15 @@ def test_bad_input_stops_the_run_before_anything_is_touched(lab: Lab, host: LabH
     assert re.search(r"Preflight found \d problems?; no host was changed\.", " ".join(run.output.split()))
     secret = [value for name, value in variables.items() if name.startswith("vault_") and value]
     assert not any(value in run.output for value in secret), "the message shows the secret"
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize("variables", [{}, {"backup_start_over": "slipway"}], ids=["a point", "start over"])
+def test_no_point_is_made_of_a_stack_that_is_not_there(lab: Lab, variables: dict[str, str]):
+    run = lab.playbook("backup", variables=variables)
+    assert run.returncode != 0
+    assert "Nothing was touched: lab1 makes no backups of the stack slipway yet. Run site.yml first" in " ".join(run.output.split())
+    assert run.changed == []
 
 
 @pytest.mark.usefixtures("untouched")
