@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import ROOT, role_variable
+from conftest import ROOT, Run, role_variable
 
 SECRETS = {
     "backup_postgres_password": "postgres:pass\\word-1",
@@ -108,3 +109,16 @@ def test_the_offsite_volume_is_mounted_where_one_is_named() -> None:
     assert [volume["path"] for volume in declaration()["volumes"]] == ["/backup"]
     volumes = declaration(backup_offsite_volume="elsewhere")["volumes"]
     assert volumes[1] == {"name": "elsewhere", "path": "/offsite", "variable": "backup_offsite_volume"}
+
+
+@pytest.mark.parametrize("start_over", ["", "s"])
+def test_a_host_without_the_stack_makes_no_point_and_moves_none_aside(checkout: Path, play: Run, start_over: str) -> None:
+    (checkout / "inventories/test/hosts.yml").write_text("backup: {hosts: {one: {ansible_connection: local}}}\n")
+    run_yml = {"name": "slipway.stack.backup", "tasks_from": "run.yml"}
+    steps = [{"hosts": "backup", "gather_facts": False, "tasks": [{"name": "Run", "ansible.builtin.include_role": run_yml}]}]
+    (checkout / "playbooks/point.yml").write_text(json.dumps(steps))
+    known = {"container_service_host_state": {"containers": {}, "files": {}, "images": {}}, "slipway_stack": "s"}
+    run = play("point", "-e", json.dumps({**known, "backup_start_over": start_over}))
+    assert run.returncode != 0
+    assert "Nothing was touched: one makes no backups of the stack s yet. Run site.yml first" in " ".join(run.stdout.split())
+    assert "changed=0" in run.stdout
