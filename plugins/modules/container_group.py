@@ -40,6 +40,17 @@ options:
     type: list
     elements: str
     default: []
+  journal:
+    description:
+      - File on the host with the names of the containers that V(stopped) stops. It is written before the first stops. A run that finds
+        one of the same O(journal_of) leaves it as it is, because an interrupted run has stopped some of them.
+      - V(started) starts the containers that it names, and removes it. Without one of the same O(journal_of), it starts none.
+    type: path
+    default: ""
+  journal_of:
+    description: What O(journal) belongs to, such as the number of a release. One that belongs to something else is out of date.
+    type: str
+    default: ""
   version:
     description: Value of the label C(slipway.version) of the containers; empty takes all.
     type: str
@@ -71,11 +82,15 @@ containers:
   elements: str
 """
 
+import contextlib
+import json
+import os
 import threading
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import make_folder, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
@@ -89,6 +104,23 @@ def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
     engine.stop(inspected)
     if state == "absent":
         engine.request("DELETE", f"/containers/{identity}", {"force": 1})
+
+
+def journaled(options: dict[str, t.Any]) -> list[str] | None:
+    """Return the names in the journal; None where there is none, or one of something else."""
+    try:
+        with open(options["journal"], encoding="utf-8") as file:
+            journal = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return t.cast("list[str]", journal["containers"]) if journal["of"] == options["journal_of"] else None
+
+
+def write_journal(options: dict[str, t.Any], names: list[str]) -> None:
+    """Note what is about to be stopped, unless an interrupted run has."""
+    if journaled(options) is None:
+        make_folder(os.path.dirname(options["journal"]), 0o700)
+        write_file(options["journal"], json.dumps({"of": options["journal_of"], "containers": names}), 0o600)
 
 
 def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict[str, t.Any]]:
@@ -123,19 +155,26 @@ def main() -> None:
             "services": {"type": "list", "elements": "str", "default": []},
             "except_services": {"type": "list", "elements": "str", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},
+            "journal": {"type": "path", "default": ""},
+            "journal_of": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
         },
         supports_check_mode=True,
     )
     options, engine = module.params, Engine()
+    returning = bool(options["journal"]) and options["state"] == "started"
+    if returning:
+        options["names"] = journaled(options) or None
     try:
-        changing = containers_to_change(engine, options)
+        changing = [] if options["names"] is None else containers_to_change(engine, options)
     except EngineError as error:
         module.fail_json(msg=str(error))
     names = sorted(item["Name"].lstrip("/") for item in changing)
-    if module.check_mode or not changing:
+    if module.check_mode:
         module.exit_json(changed=bool(changing), containers=names)
+    if options["journal"] and options["state"] == "stopped":
+        write_journal(options, names)
     errors: list[str] = []
 
     def run(item: dict[str, t.Any]) -> None:
@@ -152,7 +191,10 @@ def main() -> None:
         thread.join()
     if errors:
         module.fail_json(msg="; ".join(sorted(errors)), containers=names)
-    module.exit_json(changed=True, containers=names)
+    if returning:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(options["journal"])
+    module.exit_json(changed=bool(changing), containers=names)
 
 
 if __name__ == "__main__":

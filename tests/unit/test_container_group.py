@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.modules.container_group import containers_to_change
+from ansible_collections.slipway.stack.plugins.modules.container_group import containers_to_change, journaled, write_journal
 
 
 class Engine:
@@ -45,3 +46,21 @@ def test_services_are_known_by_their_whole_name(options: dict[str, Any], changed
     """A service's name may begin as another's does."""
     asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], **options}
     assert [item["Id"] for item in containers_to_change(Engine(), asked)] == changed  # type: ignore[arg-type]
+
+
+def test_what_an_interrupted_run_has_stopped_is_still_known_to_the_next(tmp_path: Path):
+    options = {"journal": str(tmp_path / "restore/stopped"), "journal_of": "blue 1.0.0"}
+    write_journal(options, ["s-api-blue-1", "s-page-green-1"])
+    # It finds the rest, or none.
+    write_journal(options, [])
+    assert journaled(options) == ["s-api-blue-1", "s-page-green-1"]
+    assert (tmp_path / "restore/stopped").stat().st_mode & 0o777 == 0o600
+
+
+def test_containers_of_a_release_before_are_not_started_again(tmp_path: Path):
+    options = {"journal": str(tmp_path / "stopped"), "journal_of": "blue 1.0.0"}
+    write_journal(options, ["s-api-blue-1"])
+    later = {**options, "journal_of": "green 1.1.0"}
+    assert journaled(later) is None
+    write_journal(later, ["s-api-green-1"])
+    assert journaled(later) == ["s-api-green-1"]
