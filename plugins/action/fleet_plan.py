@@ -49,6 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(str(ansible_home()))
         reasons: dict[str, dict[str, list[str]]] = {}
+        # Of each host, the containers that are to run there, with their roles.
+        self._containers: dict[str, dict[str, str]] = {}
         views = {
             (host, role): view
             for host in task_vars["ansible_play_hosts_all"]
@@ -72,7 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if found:
                 reasons.setdefault(role, {})[host] = found
         write_compiled(ansible_home())
-        result.update(changed=False, roles=list(reasons), reasons=reasons)
+        result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers)
         if mistakes:
             result.update(failed=True, msg="\n".join(mistakes))
         return result
@@ -127,5 +129,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
         )
+        running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
+        self._containers.setdefault(host, {}).update(running)
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
         return sentences + stale_reasons(plan)

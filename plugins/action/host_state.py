@@ -29,6 +29,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if problem := stack_problem(self._task.args.get("stack")):
             raise AnsibleActionFail(f"Nothing was touched. {problem}")
         options = {
+            "contents": bool(self._task.diff),
+            **self._task.args,
             "files": [
                 "/etc/docker/daemon.json",
                 "/etc/logrotate.d/*",
@@ -37,9 +39,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "/etc/systemd/system/multi-user.target.wants/slipway-*",
                 # What is loaded at the next boot.
                 "/etc/slipway/*/firewall.rules",
+                *(self._task.args.get("files") or []),
             ],
-            "contents": bool(self._task.diff),
-            **self._task.args,
             "digest_key": digest_key(str(ansible_home())),
         }
         return t.cast(

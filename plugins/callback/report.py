@@ -15,7 +15,8 @@ description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
     atomically. Other playbooks, such as Molecule's, leave none.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
-  - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report).
+  - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
+    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, and C(lines) to print, each a C(text) and its C(color).
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -36,11 +37,9 @@ import atexit
 import contextlib
 import json
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files impo
     unreadable,
     variable_files,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import instant, job_results
 
 SCHEMA_VERSION = 1
 START_AT_TASK = (
@@ -75,10 +76,8 @@ SHOWN_CHARACTERS = 1200
 SHOWN_JOB_LINES = 3
 TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
-#: Where the program of role jobs keeps the last result of each.
-JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 # They look at which version serves, and move none.
-NO_RELEASES = ("maintenance", "restore")
+NO_RELEASES = ("maintenance", "restore", "status")
 # Handled by the strategy itself; there is no action plugin to ask.
 NO_ACTION = ("include_role", "include_tasks", "import_role", "import_tasks", "include", "meta", "group_by", "add_host")
 
@@ -179,19 +178,6 @@ def message_of(results: list[dict[str, Any]]) -> str:
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
 
 
-def without_values(text: str, variables: Mapping[str, Any]) -> str:
-    """Return a string without the value of any secret among a host's variables."""
-    for name, value in variables.items():
-        if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
-            text = text.replace(str(value), "(secret)")
-    return text
-
-
-def instant(seconds: float) -> str:
-    """Return a time since the epoch as UTC in RFC 3339, to the second."""
-    return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Collects what happens in a run of one of our playbooks."""
 
@@ -223,6 +209,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._held_lock = False
         self._jobs: dict[str, dict[str, Any]] = {}
         self._added: dict[str, Any] = {}
+        self._ending: dict[str, Any] = {}
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -293,9 +280,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_playbook_on_stats(self, stats: Any) -> None:
         """Write the report and print the summary."""
         if self._playbook:
-            self._added = dict((stats.custom or {}).get("_run", {}).get("slipway_report") or {})
+            given = (stats.custom or {}).get("_run", {})
+            self._added, self._ending = (dict(given.get(name) or {}) for name in ("slipway_report", "slipway_ending"))
             hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
-            self._finish(hosts, failed=any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values()))
+            failed = any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values())
+            self._finish(hosts, failed=failed)
+            if not failed and self._ending.get("exit_status"):
+                # Ansible itself knows no other exit status than those of failed and unreachable hosts.
+                raise SystemExit(int(self._ending["exit_status"]))
 
     # Collecting
 
@@ -381,8 +373,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Keep the last result of each job, of the host that ran it last."""
         if not self._playbook or str(result.task.action).rpartition(".")[2] != "host_state":
             return
-        files = result.result.get("files") or {}
-        states = [json.loads(file["content"]) for path, file in files.items() if JOB_STATE.search(path) and file.get("content")]
+        states = job_results(result.result.get("files") or {})
         variables = self._variables(result.host) if states else {}
         for state in states:
             found = {**state, "host": str(result.host.name), "log": [without_values(line, variables) for line in state["log"]]}
@@ -449,6 +440,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             where = f"Report: {path}"
         except OSError as error:
             where = f"No report: {path} cannot be written ({error.strerror})"
+        for line in self._ending.get("lines", ()):
+            self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:
             self._display.display(line)
 

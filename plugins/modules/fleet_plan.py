@@ -60,4 +60,9 @@ reasons:
   type: dict
   returned: always
   sample: {redis: {cache1: ["redis: the container is exited"]}}
+containers:
+  description: For each host that was read, the containers that are to run there, with their roles.
+  type: dict
+  returned: always
+  sample: {cache1: {slipway-redis: redis}}
 """

@@ -48,7 +48,9 @@ options:
     type: float
     default: 3
   files:
-    description: Further files to describe in addition to those of the stack, by absolute path; shell patterns are expanded.
+    description: >-
+      Further files to describe in addition to those of the stack, with their text, by absolute path; shell patterns are expanded.
+      C(volume:NAME/PATH), which is also its name in RV(files), is a file in a volume.
     type: list
     elements: str
     default: []
@@ -74,7 +76,8 @@ RETURN = r"""
 host:
   description: >-
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
-    C(addresses), C(nonlocal_bind), and C(disks) with C(total_mb) and C(free_mb) by path.
+    C(addresses), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s), and C(disks) with C(total_mb) and
+    C(free_mb) by path.
   returned: always
   type: dict
 engine:
@@ -83,8 +86,8 @@ engine:
   type: dict
 containers:
   description: >-
-    The stack's containers by name, with image, state, health, labels, networks, limits and the memory that they take; never their
-    environment. One without labels that has the name of a service that was deployed here is among them.
+    The stack's containers by name, with image, state, health, labels, networks, limits and the memory and CPU time that they take; never
+    their environment. One without labels that has the name of a service that was deployed here is among them.
   returned: always
   type: dict
 foreign_containers:
@@ -167,12 +170,16 @@ from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
+# The same for a file that was asked for, such as the report of the backups.
+ASKED_LIMIT = 2**20
 # By which servers say that they use a folder: PostgreSQL, and SQLite in Chroma while it is open.
 LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
 # What Redis leaves in a volume.
 REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 # Of a foreign volume, at most this many files are checked.
 ENTRIES_LOOKED_AT = 2000
+# What the name of a file in a volume begins with.
+IN_VOLUME = "volume:"
 # Where the kernel lists processes and control groups.
 PROCESSES = "/proc"
 CONTROL_GROUPS = "/sys/fs/cgroup"
@@ -231,6 +238,7 @@ def describe_host() -> dict[str, t.Any]:
         "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",
         "disks": disks,
         "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
+        "time_s": int(time.time()),
     }
 
 
@@ -252,12 +260,27 @@ def own_addresses() -> list[str]:
     return sorted(found)
 
 
+def control_groups(pid: int) -> dict[str, str]:
+    """Return the control groups of a process by controller; that of version 2 under an empty name."""
+    return dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that the container of a process has taken since it was started; 0 if the control groups do not have it."""
+    groups = control_groups(pid)
+    former = next((controllers for controllers in groups if "cpuacct" in controllers.split(",")), None)
+    if former:
+        return int(read_text(f"{CONTROL_GROUPS}/{former}{groups[former]}/cpuacct.usage") or 0) / 1e9
+    lines = read_text(f"{CONTROL_GROUPS}{groups.get('', '')}/cpu.stat").splitlines()
+    return int(dict(line.split(" ", 1) for line in lines).get("usage_usec", 0)) / 1e6
+
+
 def memory_used(pid: int) -> int:
     """Return the bytes that the container of a process takes, as ``docker stats`` counts them: without files that it read once.
 
     Read from the control groups, of version 1 or 2, as asking the engine costs a second. 0 if they do not have it.
     """
-    groups = dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
+    groups = control_groups(pid)
     if "memory" in groups:
         folder, current, inactive = f"{CONTROL_GROUPS}/memory{groups['memory']}", "memory.usage_in_bytes", "total_inactive_file"
     else:
@@ -291,6 +314,7 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
         "networks": {name: sorted((value or {}).get("Aliases") or []) for name, value in networks.items()},
         "memory": host.get("Memory", 0),
         "memory_used": memory_used(state["Pid"]) if state.get("Pid") else 0,
+        "cpu_seconds": cpu_seconds(state["Pid"]) if state.get("Pid") else 0,
         "nano_cpus": host.get("NanoCpus", 0),
         "cpu_shares": host.get("CpuShares", 0),
         "pids": host.get("PidsLimit") or 0,
@@ -510,8 +534,8 @@ def wrong_platform(offered: dict[str, t.Any], here: list[str]) -> str:
     return f"it is for {', '.join(known)}, and this host runs {here[0]}"
 
 
-def describe_file(path: str, key: bytes, contents: bool) -> dict[str, t.Any] | None:
-    """Return a file's keyed digest, mode and owner, and its text where that is asked for and no secret."""
+def describe_file(path: str, key: bytes, contents: bool, limit: int = CONTENT_LIMIT) -> dict[str, t.Any] | None:
+    """Return a file's keyed digest, mode and owner, and its text where that is asked for, within a limit, and no secret."""
     try:
         info = os.lstat(path)
         found: dict[str, t.Any] = {"mode": f"{info.st_mode & 0o7777:04o}", "uid": info.st_uid, "gid": info.st_gid}
@@ -524,8 +548,19 @@ def describe_file(path: str, key: bytes, contents: bool) -> dict[str, t.Any] | N
         return None
     found["digest"] = hmac.new(key, data, hashlib.sha256).hexdigest()
     small_state = os.path.basename(path) == "loaded" or "/release/" in path or (path.endswith(".json") and "/jobs/state/" in path)
-    if (contents or small_state) and "/secrets/" not in path and len(data) <= CONTENT_LIMIT:
+    if (contents or small_state) and "/secrets/" not in path and len(data) <= limit:
         found["content"] = data.decode("utf-8", "replace")
+    return found
+
+
+def describe_files_of_volumes(names: list[str], volumes: dict[str, t.Any], key: bytes) -> dict[str, dict[str, t.Any]]:
+    """Describe those of the files ``volume:NAME/PATH`` that are there, under these names."""
+    found = {}
+    for name in names:
+        volume, _slash, path = name[len(IN_VOLUME) :].partition("/")
+        described = describe_file(os.path.join(volumes[volume]["mountpoint"], path), key, True, ASKED_LIMIT) if volume in volumes else None
+        if described is not None:
+            found[name] = described
     return found
 
 
@@ -541,7 +576,7 @@ def describe_files(top: str, extra: list[str], key: bytes, contents: bool) -> di
             info = os.lstat(folder)
             found[folder] = {"mode": f"{info.st_mode & 0o7777:04o}", "uid": info.st_uid, "gid": info.st_gid, "folder": True}
     for path in sorted(paths):
-        described = describe_file(path, key, contents or path in expanded)
+        described = describe_file(path, key, True, ASKED_LIMIT) if path in expanded else describe_file(path, key, contents)
         if described is not None:
             found[path] = described
     return found
@@ -651,7 +686,11 @@ def main() -> None:
     key = options["digest_key"].encode()
     state["schema"] = 1
     state["host"] = describe_host()
-    state["files"] = describe_files(folder, options["files"], key, options["contents"])
+    of_volumes = [name for name in options["files"] if name.startswith(IN_VOLUME)]
+    state["files"] = {
+        **describe_files(folder, [name for name in options["files"] if name not in of_volumes], key, options["contents"]),
+        **describe_files_of_volumes(of_volumes, state["volumes"], key),
+    }
     if engine is not None:
         describe_images(engine, state["images"], options["images"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"])

@@ -249,9 +249,9 @@ class HostView:
         return found
 
     def state(self) -> dict[str, Any] | None:
-        """Return what was read from the host, or None where it was not read."""
+        """Return what was read from the host, or None where it was not read, or did not answer."""
         state: dict[str, Any] | None = self.raw.get(STATE) or (self.raw.get("ansible_facts") or {}).get(STATE)
-        return state
+        return None if state and state.get("unreachable") else state
 
     def place(self, name: str) -> str | None:
         """Return the file and line that set a variable, relative to here where it is below, or None where that is not known.

@@ -80,6 +80,11 @@ SPEC: dict[str, Any] = {
             "needed_if": {"type": "str", "default": ""},
         },
     },
+    # What it says of itself to people and monitors: a JSON file in the volume that a variable names.
+    "report": {
+        "type": "dict",
+        "options": {"volume": {"type": "str", "required": True}, "file": {"type": "str", "required": True}},
+    },
     # Of a service that holds data: the variable that names its volume, the file that is written last when data is complete ("" if there is
     # none), and whether recovery points hold it.
     "store": {
@@ -118,6 +123,7 @@ class Service(NamedTuple):
     ports: list[dict[str, Any]]
     networks: list[str]
     secrets: list[dict[str, str]]
+    report: dict[str, str] | None
     store: dict[str, Any] | None
 
     @property
@@ -230,6 +236,14 @@ class Topology:
     def turns(self) -> list[dict[str, Any]]:
         """Return the services that site.yml brings by their roles, in their turns: the names, and whether the product needs them."""
         return [{"role": service.role, "name": service.name, "essential": service.essential} for service in self._changed_by("role")]
+
+    def who_runs_what(self) -> list[dict[str, Any]]:
+        """Return the services with a host: the role, whether the product needs it, and its hosts by group."""
+        found = []
+        for service in self._changed_by():
+            hosts = {group: list(self._groups[group]) for group in service.groups if self._groups.get(group)}
+            found += [{"role": service.role, "essential": service.essential, "hosts": hosts}] if hosts else []
+        return found
 
     def required_groups(self) -> list[str]:
         """Return the groups that need a host."""
@@ -439,6 +453,15 @@ class Topology:
             if not secret["needed_with"] or self.hosts(secret["needed_with"])
             if not secret["needed_if"] or self._value(self._here, secret["needed_if"])
         ]
+
+    def reports(self, host: str = "") -> dict[str, str]:
+        """Return by role the files in which services of a host, by default this one, report of themselves, as host_state names them."""
+        here = host or self._here
+        return {
+            service.role: f"volume:{self._value(here, service.report['volume'])}/{service.report['file']}"
+            for service in self._changed_by()
+            if service.report and here in self.hosts(service.role)
+        }
 
     def settings(self) -> dict[str, Any]:
         """Return what a recovery point says of the stack that it is of: the images of all services, and the groups."""

@@ -153,3 +153,30 @@ def test_an_image_that_a_registry_has_for_other_platforms_only_cannot_be_pulled(
     answer = {"Platforms": [{"os": "linux", "architecture": name} for name in offered]}
     assert host_state.wrong_platform(answer, ["linux/amd64", "linux/386"]) == expected
     assert host_state.wrong_platform(answer, []) == ""
+
+
+@pytest.mark.parametrize(
+    ("groups", "file", "content", "taken"),
+    [
+        ("0::/docker/x\n", "docker/x/cpu.stat", "usage_usec 1500000\nuser_usec 1\n", 1.5),
+        ("4:cpu,cpuacct:/docker/x\n0::/\n", "cpu,cpuacct/docker/x/cpuacct.usage", "2500000000\n", 2.5),
+        ("0::/docker/x\n", "other", "", 0),
+    ],
+)
+def test_cpu_time_is_that_of_the_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, file: str, content: str, taken: float
+):
+    for path, text in (("proc/7/cgroup", groups), (f"groups/{file}", content)):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setattr(host_state, "PROCESSES", str(tmp_path / "proc"))
+    monkeypatch.setattr(host_state, "CONTROL_GROUPS", str(tmp_path / "groups"))
+    assert host_state.cpu_seconds(7) == taken
+
+
+def test_a_file_of_a_volume_is_described_under_the_name_that_was_asked_for(tmp_path: Path):
+    (tmp_path / "report.json").write_text("{}")
+    names = ["volume:data/report.json", "volume:data/absent.json", "volume:other/report.json"]
+    found = host_state.describe_files_of_volumes(names, {"data": {"mountpoint": str(tmp_path)}}, b"key")
+    assert list(found) == names[:1]
+    assert found[names[0]]["content"] == "{}"

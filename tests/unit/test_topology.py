@@ -119,6 +119,19 @@ def test_what_is_built_where_no_registry_has_it_belongs_to_a_service_with_a_host
     assert topology("app1", backup=[]).builds() == []
 
 
+def test_who_runs_what_has_each_service_with_a_host_and_the_group_of_each():
+    found = {item["role"]: item for item in topology("app1").who_runs_what()}
+    assert found["redis"] == {"role": "redis", "essential": True, "hosts": {"redis": ["db1"]}}
+    assert found["backup"]["essential"] is False
+    assert "registry" not in found
+    assert "redis" not in [item["role"] for item in topology("app1", redis=[]).who_runs_what()]
+
+
+def test_a_service_reports_of_itself_on_its_host():
+    assert topology("app1").reports() == {}
+    assert topology("app1").reports("backup1") == topology("backup1").reports() == {"backup": "volume:backup_volume/report.json"}
+
+
 def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
     names = topology("app1").secrets()
     assert {"vault_postgres_backup_password", "vault_backup_offsite_password"} <= set(names)

@@ -1,0 +1,79 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge what was read of a fleet, in one task. See the documentation of fleet_status."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import release, status
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE, HostView, topology_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.status_text import lines
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Reads what was read before; asks no host."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the state of the fleet, and how a run that found it ends."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _spec, options = self.validate_argument_spec(
+            argument_spec={
+                "stack": {"type": "str", "required": True},
+                "folder": {"type": "str", "required": True},
+                "plan": {"type": "dict", "required": True},
+                "unknown": {"type": "str", "default": ""},
+            }
+        )
+        raw = {host: task_vars["hostvars"].raw_get(host) for host in task_vars["ansible_play_hosts_all"]}
+        states = {host: _with_reason(variables.get(STATE) or {}, variables) for host, variables in raw.items()}
+        read = {host: state for host, state in states.items() if "containers" in state}
+        topology = topology_of(task_vars, self._loader)
+        plan = options["plan"]
+        found = status.judge(
+            status.Fleet(
+                stack=options["stack"],
+                now=time.time(),
+                states=states,
+                services=[status.Service(**service) for service in topology.who_runs_what()],
+                containers=plan.get("containers"),
+                reasons=plan.get("reasons") or {},
+                unknown=" ".join(options["unknown"].split()),
+                record=release.fleet_record(read, options["folder"]),
+                lock=release.fleet_lock(read, options["folder"]),
+                reports={host: topology.reports(host) for host in states},
+            )
+        )
+        # What programs report may hold anything.
+        secrets = {
+            f"{name} of {host}": value for host, variables in raw.items() for name, value in variables.items() if name.startswith("vault_")
+        }
+        found = _without_secrets(found, secrets)
+        return {**result, "changed": False, "status": found, "exit_status": status.EXIT[found["state"]], "lines": lines(found)}
+
+
+def _with_reason(state: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
+    """Return what was read of a host, which of one that does not answer is what its inventory may have to do with it."""
+    if "containers" in state:
+        return state
+    view = HostView(variables, {}, {}, None)
+    text = str(state.get("msg") or "it was not read")
+    return {"msg": connection_problem(text, lambda name: view.value(name)[0], view.place, reached=False) or text}
+
+
+def _without_secrets(value: Any, variables: dict[str, Any]) -> Any:
+    """Return a value of JSON whose texts have no secret among the variables."""
+    if isinstance(value, dict):
+        return {key: _without_secrets(member, variables) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(member, variables) for member in value]
+    return without_values(value, variables) if isinstance(value, str) else value

@@ -1,0 +1,354 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say from what was read of a fleet whether it is well. Pure functions: nothing is read, and the clock is given.
+
+docs/operate.md says what is judged, and docs/reports.md describes the result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import typing as t
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
+
+Row = dict[str, t.Any]
+
+WELL = "well"
+ATTENTION = "attention"
+DOWN = "down"
+#: A container that need not run now, such as those of the version before.
+IDLE = "idle"
+#: Exit status of a run that found the fleet so.
+EXIT = {WELL: 0, ATTENTION: 1, DOWN: 2}
+
+FREE_PERCENT = 10
+MEMORY_PERCENT = 90
+#: A run renews certificates of the private CA in their last 30 days, so one with fewer was missed.
+CERTIFICATE_DAYS = 21
+RECENT_RESTART_SECONDS = 3600
+CLOCK_SECONDS = 60
+#: The backups write their report every minute.
+REPORT_SECONDS = 600
+#: A point is verified after each scheduled run, or once a week.
+VERIFIED_SECONDS = 8 * 86400
+#: Until the first drill of a new stack.
+FIRST_DRILL_SECONDS = 86400
+#: Where the program of role jobs keeps the last result of each.
+JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
+#: Configuration that a service reads; certificates are no secret.
+CERTIFICATE = re.compile(r"/([^/]+)/config/current/([^/]+[.]pem)$")
+
+
+@dataclass(frozen=True)
+class Service:
+    """A role that runs something: whether the product needs it, and its hosts by the inventory's groups."""
+
+    role: str
+    essential: bool
+    hosts: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What is known of a fleet.
+
+    Attributes:
+        stack: The stack's name.
+        now: The controller's clock, in seconds since 1970.
+        states: By host what host_state returned; without ``containers`` where the host was not read, and then with why, as ``msg``.
+        services: The services that the inventory has hosts for.
+        containers: By host the containers that are to run there, with their roles; None where that could not be determined.
+        reasons: By role and host what site.yml would change.
+        unknown: Why that could not be determined, or "".
+        record: What the fleet serves, as release.fleet_record returns it.
+        lock: The release lock, as release.fleet_lock returns it.
+        reports: By host, the paths of the reports of its services, with their roles.
+    """
+
+    stack: str
+    now: float
+    states: Mapping[str, Row]
+    services: Iterable[Service] = ()
+    containers: Mapping[str, Mapping[str, str]] | None = None
+    reasons: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    unknown: str = ""
+    record: Row | None = None
+    lock: Row | None = None
+    reports: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def judge(fleet: Fleet) -> Row:
+    """Return the state of a fleet, its problems with the worst first, and a row for all that was looked at."""
+    rows: dict[str, list[Row]] = {
+        "hosts": [_host(name, state, fleet.now) for name, state in fleet.states.items()],
+        "services": [row for name, state in _read(fleet).items() for row in _containers(name, state, fleet)],
+        "certificates": [row for name, state in _read(fleet).items() for row in _certificates(name, state, fleet.now)],
+        "recovery": [row for name, paths in fleet.reports.items() for row in _reports(name, paths, fleet)],
+        "jobs": _jobs(fleet),
+        "releases": _releases(fleet),
+        "drift": [
+            {"host": host, "service": role, "state": ATTENTION, "reasons": reasons, "problems": [_first(reasons)]}
+            for role, hosts in fleet.reasons.items()
+            for host, reasons in hosts.items()
+        ],
+    }
+    down = {(row["host"], row["role"]) for row in rows["services"] if row["state"] == DOWN}
+    problems = [
+        {"state": row["state"], "host": row["host"], "service": row.get("service", ""), "what": what}
+        for kind, found in rows.items()
+        for row in found
+        # One that is down was reported: that site.yml would start it again adds nothing.
+        if kind != "drift" or (row["host"], row["service"]) not in down
+        for what in row["problems"]
+    ]
+    if fleet.unknown:
+        problems.append({"state": ATTENTION, "host": "", "service": "", "what": f"what site.yml would change is unknown: {fleet.unknown}"})
+    outages = _outages(fleet, rows["services"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
+    return {
+        "stack": fleet.stack,
+        "at": instant(fleet.now),
+        "state": DOWN if outages or not fleet.states else ATTENTION if problems else WELL,
+        "problems": sorted(problems, key=lambda problem: problem["state"] != DOWN),
+        **{kind: [{key: value for key, value in row.items() if key != "problems"} for row in found] for kind, found in rows.items()},
+    }
+
+
+def _read(fleet: Fleet) -> dict[str, Row]:
+    """Return the states of the hosts that answered."""
+    return {name: state for name, state in fleet.states.items() if "containers" in state}
+
+
+def _first(reasons: list[str]) -> str:
+    more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+    return f"site.yml would change it: {reasons[0]}{more}"
+
+
+def _outages(fleet: Fleet, containers: list[Row]) -> list[str]:
+    """Return the services that the product needs and that no host serves."""
+    essential = [service for service in fleet.services if service.essential]
+    away = [
+        service.role
+        for service in essential
+        for hosts in service.hosts.values()
+        if hosts and not any("containers" in fleet.states.get(host, {}) for host in hosts)
+    ]
+    serving: dict[tuple[str, str], bool] = {}
+    for row in containers:
+        if row["role"] in {service.role for service in essential} and row["state"] != IDLE:
+            key = (row["role"], row["replica_of"])
+            serving[key] = serving.get(key, False) or row["state"] != DOWN
+    return away + [name for (_role, name), serves in serving.items() if not serves]
+
+
+def _host(name: str, state: Row, now: float) -> Row:
+    """Return the row of a host."""
+    if "containers" not in state:
+        return {"host": name, "state": DOWN, "problems": [f"does not answer: {' '.join(str(state.get('msg', 'it was not read')).split())}"]}
+    host, engine = state["host"], state["engine"]
+    problems = []
+    for path, disk in host["disks"].items():
+        # Without a disk of its own it is that of "/", which was reported.
+        if disk["free_mb"] * 100 < FREE_PERCENT * disk["total_mb"] and (path == "/" or disk != host["disks"].get("/")):
+            problems.append(f"{path} has {disk['free_mb'] * 100 // disk['total_mb']} % free ({disk['free_mb']} MiB)")
+    if host["memory_available_mb"] * 100 < FREE_PERCENT * host["memory_mb"]:
+        problems.append(f"{host['memory_available_mb']} MiB of its memory are available")
+    if abs(host["time_s"] - now) > CLOCK_SECONDS:
+        problems.append(f"its clock differs by {abs(host['time_s'] - now):.0f} s from the controller's")
+    if not engine["available"]:
+        problems.insert(0, f"its Docker Engine does not answer: {engine['error']}")
+    return {
+        "host": name,
+        "state": DOWN if not engine["available"] else ATTENTION if problems else WELL,
+        "problems": problems,
+        "engine": engine["version"],
+        **{key: host[key] for key in ("uptime_s", "memory_mb", "memory_available_mb", "cores", "disks")},
+    }
+
+
+def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:
+    """Yield the rows of a host's containers, those that are to run first; a missing one is down."""
+    slot = (fleet.record or {}).get("slot", "")
+    if fleet.containers is not None:
+        expected = dict(fleet.containers.get(host, {}))
+    else:
+        # Jobs, which end, have no restart policy.
+        others = {"app-blue", "app-green"} - {f"app-{slot}"}
+        expected = {
+            name: container["owner"].partition("-")[0]
+            for name, container in state["containers"].items()
+            if container["restart_policy"] not in ("", "no") and container["owner"] not in others
+        }
+    for name in [*expected, *(name for name in sorted(state["containers"]) if name not in expected)]:
+        container = between_restarts(state["containers"].get(name))
+        if container is None:
+            replica_of, row = name, {"status": "missing"}
+        else:
+            labels = container["labels"]
+            product = container["owner"].startswith("app-")
+            replica_of = service_of(container) if product else labels.get("slipway.service", name)
+            row = _figures(container, state)
+        problems, judged = _container_problems(container, row) if name in expected else ([], IDLE)
+        service = name.removeprefix(f"{fleet.stack}-")
+        known = {"host": host, "service": service, "role": expected.get(name, ""), "replica_of": replica_of, "state": judged}
+        yield {**known, "problems": problems, **row}
+
+
+def _figures(container: Row, state: Row) -> Row:
+    """Return what people want to know of a container."""
+    running = container["running"]
+    uptime = max(0, state["host"]["time_s"] - seconds(container["started_at"])) if running else 0
+    image = state["images"].get(container["image"], {})
+    known = image.get("digests") if image.get("id") == container["image_id"] else []
+    return {
+        "status": container["status"],
+        "health": container["health"],
+        "version": container["version"] or container["image"].rpartition(":")[2],
+        "image": container["image"],
+        "digest": (known or [container["image_id"]])[0].rpartition("@")[2],
+        "uptime_s": int(uptime),
+        "restarts": container["restarts"],
+        "exit_code": container["exit_code"],
+        "memory_mb": container["memory_used"] // 2**20,
+        "memory_limit_mb": container["memory"] // 2**20,
+        "cores": round(container["cpu_seconds"] / uptime, 3) if uptime >= 1 else 0.0,
+        "cores_limit": container["nano_cpus"] / 1e9,
+        "oom_killed": container["oom_killed"],
+    }
+
+
+def _container_problems(container: Row | None, figures: Row) -> tuple[list[str], str]:
+    """Return what is wrong with a container that is to run, and its state."""
+    if container is None:
+        return ["the container does not exist"], DOWN
+    if not container["running"]:
+        killed = ", out of memory" if container["oom_killed"] else ""
+        return [f"the container is {container['status']} (exit code {container['exit_code']}{killed})"], DOWN
+    if container["health"] == "unhealthy":
+        return ["the container is unhealthy"], DOWN
+    problems = []
+    if container["health"] == "starting":
+        problems.append("the container is not healthy yet")
+    if container["restarts"] and figures["uptime_s"] < RECENT_RESTART_SECONDS:
+        times = f"{container['restarts']} time{'s' if container['restarts'] > 1 else ''}"
+        problems.append(f"the engine has restarted it {times}, last {duration(figures['uptime_s'])} ago")
+    if figures["memory_limit_mb"] and figures["memory_mb"] * 100 >= MEMORY_PERCENT * figures["memory_limit_mb"]:
+        problems.append(f"it takes {figures['memory_mb']} of {figures['memory_limit_mb']} MiB of memory")
+    return problems, ATTENTION if problems else WELL
+
+
+def _certificates(host: str, state: Row, now: float) -> Iterator[Row]:
+    """Yield the rows of the certificates that a host's services have."""
+    for path, file in sorted(state["files"].items()):
+        place = CERTIFICATE.search(path)
+        chain = read_certificates(file.get("content", "").encode(), path)[0] if place else []
+        if not place or not chain:
+            continue
+        ends = min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+        days = int((ends - now) // 86400)
+        judged = DOWN if ends <= now else ATTENTION if days < CERTIFICATE_DAYS else WELL
+        what = f"its certificate {place[2]} " + ("has expired" if judged == DOWN else f"expires in {days} days")
+        named = {"host": host, "service": place[1], "file": place[2], "days_left": days, "expires": instant(ends)}
+        yield {**named, "state": judged, "problems": [] if judged == WELL else [what]}
+
+
+def _reports(host: str, paths: Mapping[str, str], fleet: Fleet) -> Iterator[Row]:
+    """Yield the rows of what services of a host report of themselves, which is of recovery points."""
+    state = fleet.states[host]
+    for role, path in paths.items() if "containers" in state else ():
+        row: Row = {"host": host, "service": role, "last_point": None, "last_verified": None, "wal_behind_bytes": None}
+        try:
+            report = json.loads(state["files"][path]["content"])
+        except (KeyError, ValueError):
+            yield {**row, "state": ATTENTION, "problems": ["there is no report of recovery points"]}
+            continue
+        problems = list(report["alerts"])
+        if fleet.now - seconds(report["at"]) > REPORT_SECONDS:
+            problems.append(f"its report is {duration(fleet.now - seconds(report['at']))} old")
+        points, verified = report["points"], report["last_verified"]
+        if verified and verified["age_s"] > VERIFIED_SECONDS:
+            problems.append(f"the last verified recovery point is {duration(verified['age_s'])} old")
+        elif not verified and points and points[0]["age_s"] > FIRST_DRILL_SECONDS:
+            problems.append("no recovery point was verified")
+        yield {
+            **row,
+            "state": ATTENTION if problems else WELL,
+            "problems": problems,
+            "last_point": _point(report["last_point"]),
+            "last_verified": _point(verified),
+            "wal_behind_bytes": (report["wal"] or {}).get("behind_bytes"),
+        }
+
+
+def _point(point: Row | None) -> Row | None:
+    return {key: point[key] for key in ("name", "age_s", "bytes", "verified")} if point else None
+
+
+def job_results(files: Mapping[str, Row]) -> list[Row]:
+    """Return the last results of jobs that the described files of a host hold."""
+    return [json.loads(file["content"]) for path, file in files.items() if JOB_STATE.search(path) and file.get("content")]
+
+
+def _jobs(fleet: Fleet) -> list[Row]:
+    """Return the rows of the jobs: of each the last result of all hosts."""
+    last: dict[str, Row] = {}
+    for host, state in _read(fleet).items():
+        for result in job_results(state["files"]):
+            if result["finished"] >= last.get(result["job"], result)["finished"]:
+                last[result["job"]] = {**result, "host": host}
+    return [
+        {
+            "host": result["host"],
+            "service": name,
+            "state": WELL if result["result"] == "succeeded" else ATTENTION,
+            "problems": [] if result["result"] == "succeeded" else [f"the last run of the job, for {result['moment']}: {result['result']}"],
+            **{key: result[key] for key in ("result", "moment", "finished")},
+        }
+        for name, result in sorted(last.items())
+    ]
+
+
+def _releases(fleet: Fleet) -> list[Row]:
+    """Return the row of the version that serves, with the lock that a run holds or has left."""
+    record, lock = fleet.record, fleet.lock
+    if not record and not lock:
+        return []
+    holder = (lock or {}).get("holder") or {}
+    who = f"{holder.get('user', '?')} on {holder.get('controller', '?')}"
+    held = [f"the release lock is held by {who}, at the step {lock.get('step', '?')}"] if lock else []
+    return [
+        {
+            "host": "",
+            "service": "release",
+            "state": ATTENTION if held else WELL,
+            "problems": held,
+            "version": (record or {}).get("version", ""),
+            "slot": (record or {}).get("slot", ""),
+            "previous": ((record or {}).get("previous") or {}).get("version", ""),
+        }
+    ]
+
+
+def seconds(text: str) -> float:
+    """Return a time as the engine and the backups write it, in UTC with parts of a second, in seconds since 1970."""
+    return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()
+
+
+def instant(moment: float) -> str:
+    """Return seconds since 1970 as UTC in RFC 3339, to the second."""
+    return datetime.fromtimestamp(moment, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(given: float) -> str:
+    """Return seconds as people say them, in the largest unit of which there are two."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if given >= 2 * length:
+            return f"{given // length:.0f} {unit}"
+    return f"{given:.0f} s"

@@ -1,0 +1,106 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show the state of a fleet, as status.judge returns it, as lines for a terminal."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Iterator, Sequence
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import ATTENTION, DOWN, WELL, Row, duration
+
+COLORS = {WELL: "green", ATTENTION: "yellow", DOWN: "red"}
+
+
+def lines(status: Row) -> list[dict[str, str]]:
+    """Return the lines, each a ``text`` and its ``color``, "" for the terminal's own: what needs attention comes first."""
+    found = [{"text": f"{status['stack']} at {status['at']}: {status['state']}", "color": COLORS[status["state"]]}]
+    for problem in status["problems"]:
+        where = " ".join(filter(None, [problem["host"], problem["service"]]))
+        found.append({"text": f"  {problem['state']:<9} {where}: {problem['what']}".replace(" : ", " "), "color": COLORS[problem["state"]]})
+    for kind, columns in TABLES.items():
+        if status[kind]:
+            found.append({"text": "", "color": ""})
+            found += _table(status[kind], columns)
+    return found
+
+
+def _table(rows: Sequence[Row], columns: dict[str, t.Callable[[Row], t.Any]]) -> Iterator[dict[str, str]]:
+    """Yield the lines of a table, each row in the color of its state, which is its first column too."""
+    cells = [[str(value(row)) for value in columns.values()] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(list(columns), *cells, strict=True)]
+    for row, texts in zip([None, *rows], [list(columns), *cells], strict=True):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(texts, widths, strict=True)).rstrip()
+        yield {"text": text, "color": COLORS.get(row["state"], "") if row else ""}
+
+
+def _share(used: float, limit: float, unit: str = "") -> str:
+    """Return how much is used of a limit."""
+    return f"{used:g} of {limit:g}{unit}" if limit else f"{used:g}{unit}"
+
+
+def _disks(row: Row) -> str:
+    return ", ".join(f"{path} {disk['free_mb'] / 1024:.0f} of {disk['total_mb'] / 1024:.0f} GiB" for path, disk in row["disks"].items())
+
+
+def _host(name: str, show: t.Callable[[Row], str]) -> t.Callable[[Row], str]:
+    """Return a column of hosts, empty for one that does not answer."""
+    return lambda row: show(row) if name in row else "-"
+
+
+def _point(name: str) -> t.Callable[[Row], str]:
+    """Return a column of recovery points with their ages."""
+    return lambda row: f"{row[name]['name']}, {duration(row[name]['age_s'])} old" if row[name] else "none"
+
+
+#: Columns by kind of row, each with what it shows.
+TABLES: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
+    "hosts": {
+        "HOST": lambda row: row["host"],
+        "STATE": lambda row: row["state"],
+        "UP": _host("uptime_s", lambda row: duration(row["uptime_s"])),
+        "MEMORY": _host("memory_mb", lambda row: _share(row["memory_mb"] - row["memory_available_mb"], row["memory_mb"], " MiB")),
+        "CORES": _host("cores", lambda row: row["cores"]),
+        "FREE DISK": _host("disks", _disks),
+        "ENGINE": _host("engine", lambda row: row["engine"]),
+    },
+    "services": {
+        "SERVICE": lambda row: row["service"],
+        "HOST": lambda row: row["host"],
+        "STATE": lambda row: row["state"],
+        "CONTAINER": lambda row: row["status"] if row.get("health", "none") == "none" else f"{row['status']}, {row['health']}",
+        "VERSION": lambda row: row.get("version", "-"),
+        "DIGEST": lambda row: row.get("digest", "-").removeprefix("sha256:")[:12],
+        "UP": lambda row: duration(row["uptime_s"]) if row.get("uptime_s") else "-",
+        "RESTARTS": lambda row: row.get("restarts", "-"),
+        "MEMORY": lambda row: _share(row.get("memory_mb", 0), row.get("memory_limit_mb", 0), " MiB"),
+        "CORES": lambda row: _share(row.get("cores", 0), row.get("cores_limit", 0)),
+    },
+    "releases": {"VERSION": lambda row: row["version"], "SLOT": lambda row: row["slot"], "BEFORE": lambda row: row["previous"] or "-"},
+    "recovery": {
+        "RECOVERY POINTS OF": lambda row: row["host"],
+        "STATE": lambda row: row["state"],
+        "LAST": _point("last_point"),
+        "LAST VERIFIED": _point("last_verified"),
+        "WAL BEHIND": lambda row: "-" if row["wal_behind_bytes"] is None else f"{row['wal_behind_bytes'] / 2**20:.0f} MiB",
+    },
+    "certificates": {
+        "CERTIFICATE": lambda row: row["file"],
+        "SERVICE": lambda row: row["service"],
+        "HOST": lambda row: row["host"],
+        "STATE": lambda row: row["state"],
+        "DAYS LEFT": lambda row: row["days_left"],
+    },
+    "jobs": {
+        "JOB": lambda row: row["service"],
+        "HOST": lambda row: row["host"],
+        "STATE": lambda row: row["state"],
+        "LAST RUN": lambda row: f"{row['result']}, {row['finished']}",
+    },
+    "drift": {
+        "SITE.YML WOULD CHANGE": lambda row: row["service"],
+        "HOST": lambda row: row["host"],
+        "WHY": lambda row: "; ".join(row["reasons"]),
+    },
+}

@@ -1,0 +1,290 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a fleet is well is decided by one pure function, and shown as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import status_text
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import Fleet, Service, duration, instant, judge
+
+NOW = 1_800_000_000.0
+REPORT = "volume:backup_data/report.json"
+POINT = {"name": "20270115T070000Z", "age_s": 3600, "bytes": 10, "verified": "verified"}
+
+
+def container(service: str, **given: Any) -> dict[str, Any]:
+    """Return a container as host_state describes it: healthy for an hour and a half."""
+    owner = given.pop("owner", service)
+    return {
+        "image": f"{service}:1",
+        "image_id": "sha256:id",
+        "status": "running",
+        "running": True,
+        "health": "healthy",
+        "exit_code": 0,
+        "oom_killed": False,
+        "restarts": 0,
+        "started_at": f"{instant(NOW - 5400)[:-1]}.123456789Z",
+        "labels": {"slipway.service": service},
+        "owner": owner,
+        "version": "",
+        "memory": 2**30,
+        "memory_used": 2**28,
+        "cpu_seconds": 540,
+        "nano_cpus": 10**9,
+        "restart_policy": "unless-stopped",
+        **given,
+    }
+
+
+def state(*services: str, **containers: Any) -> dict[str, Any]:
+    """Return what was read of a host that is well."""
+    disk = {"total_mb": 1000, "free_mb": 500}
+    return {
+        "host": {
+            "uptime_s": 7200, "time_s": NOW, "memory_mb": 1000, "memory_available_mb": 500, "cores": 2, "disks": {"/": disk, "/data": disk}
+        },
+        "engine": {"available": True, "version": "26", "error": ""},
+        "containers": {f"s-{name}": container(name) for name in services} | {f"s-{name}": value for name, value in containers.items()},
+        "images": {},
+        "files": {},
+    }  # fmt: skip
+
+
+def fleet(**given: Any) -> Fleet:
+    """Return two hosts that run the product, and one with a store and the backups, all of it well."""
+    states = {"a1": state("api-blue-1"), "a2": state("api-blue-1"), "db": state("redis", "backup")}
+    for host in ("a1", "a2"):
+        states[host]["containers"]["s-api-blue-1"]["owner"] = "app-blue"
+    report = {
+        "at": instant(NOW - 30), "alerts": [], "points": [POINT], "last_point": POINT, "last_verified": POINT, "wal": {"behind_bytes": 0}
+    }  # fmt: skip
+    states["db"]["files"][REPORT] = {"content": json.dumps(report)}
+    well = Fleet(
+        stack="s",
+        now=NOW,
+        states=states,
+        services=[
+            Service("app", True, {"app": ["a1", "a2"]}),
+            Service("redis", True, {"redis": ["db"]}),
+            Service("backup", False, {"backup": ["db"]}),
+        ],
+        containers={
+            "a1": {"s-api-blue-1": "app"},
+            "a2": {"s-api-blue-1": "app"},
+            "db": {"s-redis": "redis", "s-backup": "backup"},
+        },
+        record={"slot": "blue", "version": "2"},
+        reports={"db": {"backup": REPORT}},
+    )
+    return dataclasses.replace(well, **given)
+
+
+def changed(host: str, path: tuple[str, ...], value: Any) -> Fleet:
+    """Return the fleet with one value of what was read of a host changed."""
+    found = fleet()
+    *keys, last = path
+    target: Any = found.states[host]
+    for key in keys:
+        target = target[key]
+    target[last] = value
+    return found
+
+
+def reported_problems(found: dict[str, Any]) -> list[str]:
+    """Return the problems as an operator reads them."""
+    return [" ".join(filter(None, [item["state"], item["host"], item["service"], item["what"]])) for item in found["problems"]]
+
+
+def certificate(days: float) -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop")])
+    ends = dt.datetime.fromtimestamp(NOW, dt.timezone.utc) + dt.timedelta(days=days)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    signed = made.not_valid_before(ends - dt.timedelta(days=90)).not_valid_after(ends).sign(key, hashes.SHA256())
+    return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def reported(**values: Any) -> str:
+    return json.dumps({**json.loads(fleet().states["db"]["files"][REPORT]["content"]), **values})
+
+
+API = ("containers", "s-api-blue-1")
+REDIS = ("containers", "s-redis")
+PEM = ("files", "/etc/slipway/s/nginx/config/current/server.pem")
+DISK = ("host", "disks", "/data")
+
+
+def test_a_fleet_that_is_well_has_no_problem():
+    found = judge(fleet())
+    assert (found["state"], found["problems"]) == ("well", [])
+    assert {row["state"] for kind in ("hosts", "services", "recovery", "releases") for row in found[kind]} == {"well"}
+    (redis,) = [row for row in found["services"] if row["role"] == "redis"]
+    assert (redis["memory_mb"], redis["memory_limit_mb"], redis["cores"], redis["cores_limit"]) == (256, 1024, 0.1, 1)
+    assert found["recovery"][0]["last_verified"]["name"] == POINT["name"]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "value", "overall", "problem"),
+    [
+        # One of two replicas leaves the product serving, the only store does not, and without backups it serves too.
+        ("a1", (*API, "health"), "unhealthy", "attention", "down a1 api-blue-1 the container is unhealthy"),
+        ("db", (*REDIS, "health"), "unhealthy", "down", "down db redis the container is unhealthy"),
+        ("db", ("containers", "s-backup", "health"), "unhealthy", "attention", "down db backup the container is unhealthy"),
+        ("db", ("containers",), {}, "down", "down db redis the container does not exist"),
+        (
+            "db",
+            REDIS,
+            container("redis", running=False, status="exited", exit_code=137, oom_killed=True),
+            "down",
+            "down db redis the container is exited (exit code 137, out of memory)",
+        ),
+        # It is between two starts, whatever the engine says at this moment.
+        ("db", REDIS, container("redis", health="starting", restarts=9), "down", "down db redis the container is restarting (exit code 0)"),
+        ("a1", (*API, "health"), "starting", "attention", "attention a1 api-blue-1 the container is not healthy yet"),
+        (
+            "db",
+            REDIS,
+            container("redis", restarts=2, started_at=instant(NOW - 600)),
+            "attention",
+            "attention db redis the engine has restarted it 2 times, last 10 min ago",
+        ),
+        ("a1", (*API, "memory_used"), 950 * 2**20, "attention", "attention a1 api-blue-1 it takes 950 of 1024 MiB of memory"),
+        (
+            "a1",
+            ("engine",),
+            {"available": False, "version": "", "error": "refused"},
+            "attention",
+            "down a1 its Docker Engine does not answer: refused",
+        ),
+        ("a1", ("host", "time_s"), NOW - 90, "attention", "attention a1 its clock differs by 90 s from the controller's"),
+        ("a1", ("host", "memory_available_mb"), 99, "attention", "attention a1 99 MiB of its memory are available"),
+        ("a1", DISK, {"total_mb": 1000, "free_mb": 99}, "attention", "attention a1 /data has 9 % free (99 MiB)"),
+        ("a1", PEM, {"content": certificate(20.5)}, "attention", "attention a1 nginx its certificate server.pem expires in 20 days"),
+        ("a1", PEM, {"content": certificate(-1)}, "down", "down a1 nginx its certificate server.pem has expired"),
+        ("db", ("files",), {}, "attention", "attention db backup there is no report of recovery points"),
+        ("db", ("files", REPORT, "content"), "{", "attention", "attention db backup there is no report of recovery points"),
+        (
+            "db",
+            ("files", REPORT, "content"),
+            reported(alerts=["WAL is not streaming"]),
+            "attention",
+            "attention db backup WAL is not streaming",
+        ),
+        ("db", ("files", REPORT, "content"), reported(at=instant(NOW - 3600)), "attention", "attention db backup its report is 60 min old"),
+        (
+            "db",
+            ("files", REPORT, "content"),
+            reported(last_verified={**POINT, "age_s": 9 * 86400}),
+            "attention",
+            "attention db backup the last verified recovery point is 9 d old",
+        ),
+        (
+            "db",
+            ("files", REPORT, "content"),
+            reported(last_verified=None, points=[{**POINT, "age_s": 90000}]),
+            "attention",
+            "attention db backup no recovery point was verified",
+        ),
+        (
+            "a2",
+            ("files", "/etc/slipway/s/jobs/state/prune.json"),
+            {"content": json.dumps({"job": "prune", "moment": "m", "finished": "f", "result": "deadline", "log": []})},
+            "attention",
+            "attention a2 prune the last run of the job, for m: deadline",
+        ),
+    ],
+)
+def test_what_needs_attention_is_named_with_its_place(host: str, path: tuple[str, ...], value: Any, overall: str, problem: str):
+    found = judge(changed(host, path, value))
+    assert problem in reported_problems(found)
+    assert found["state"] == overall
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        # What is the same disk as "/" would be reported twice, what is idle need not run, and a stack is young before its first drill.
+        (DISK, {"total_mb": 1000, "free_mb": 100}),
+        (("containers", "s-api-green-1"), container("api-green-1", owner="app-green", running=False, status="exited")),
+        (("containers", "s-redis", "restarts"), 7),
+        (("files", REPORT, "content"), reported(last_verified=None)),
+        (PEM, {"content": certificate(22)}),
+        (PEM, {"content": "no certificate"}),
+    ],
+)
+def test_what_needs_no_attention_is_not_a_problem(path: tuple[str, ...], value: Any):
+    assert reported_problems(judge(changed("db", path, value))) == []
+
+
+@pytest.mark.parametrize(
+    ("away", "overall"), [(["a1"], "attention"), (["a1", "a2"], "down"), (["db"], "down"), (["a1", "a2", "db"], "down"), ([], "well")]
+)
+def test_a_host_that_does_not_answer_is_down_and_the_stack_where_no_other_runs_the_same(away: list[str], overall: str):
+    well = fleet()
+    found = judge(fleet(states={host: {"msg": "no route\nto host"} if host in away else state for host, state in well.states.items()}))
+    assert found["state"] == overall
+    assert reported_problems(found) == [f"down {host} does not answer: no route to host" for host in away]
+    assert [row["host"] for row in found["hosts"]] == list(well.states)
+
+
+def test_a_fleet_of_which_nothing_was_read_is_down():
+    assert judge(Fleet(stack="s", now=NOW, states={}))["state"] == "down"
+
+
+def test_what_site_would_change_needs_attention_except_for_what_is_down_already():
+    found = judge(fleet(reasons={"redis": {"db": ["redis: x differs", "y", "z"]}}))
+    assert reported_problems(found) == ["attention db redis site.yml would change it: redis: x differs, and 2 more"]
+    assert found["drift"][0]["reasons"] == ["redis: x differs", "y", "z"]
+    broken = changed("db", (*REDIS, "health"), "unhealthy")
+    stopped = judge(dataclasses.replace(broken, reasons={"redis": {"db": ["redis: the container is unhealthy"]}}))
+    assert reported_problems(stopped) == ["down db redis the container is unhealthy"]
+
+
+def test_without_the_comparison_containers_that_the_engine_starts_are_judged():
+    """Those of the slot that serves, not those of the other one; the comparison's failure is a problem of its own."""
+    broken = changed("a1", (*API, "running"), False)
+    broken.states["a1"]["containers"]["s-api-green-1"] = container("api-green-1", owner="app-green", running=False, status="exited")
+    found = judge(dataclasses.replace(broken, containers=None, unknown="port 1 is in use"))
+    assert reported_problems(found) == [
+        "down a1 api-blue-1 the container is running (exit code 0)",
+        "attention what site.yml would change is unknown: port 1 is in use",
+    ]
+
+
+def test_a_lock_that_is_held_names_its_holder():
+    lock = {"run": "r", "step": "switch", "holder": {"user": "ann", "controller": "desk"}}
+    assert reported_problems(judge(fleet(lock=lock))) == ["attention release the release lock is held by ann on desk, at the step switch"]
+
+
+def test_the_text_says_first_what_needs_attention_and_colors_lines_by_their_state():
+    broken = changed("db", (*REDIS, "health"), "unhealthy")
+    broken.states["a1"].clear()
+    shown = status_text.lines(judge(broken))
+    assert [(line["text"], line["color"]) for line in shown[:3]] == [
+        ("s at 2027-01-15T08:00:00Z: down", "red"),
+        ("  down      a1: does not answer: it was not read", "red"),
+        ("  down      db redis: the container is unhealthy", "red"),
+    ]
+    table = [" ".join(line["text"].split()) for line in shown]
+    assert "a1 down - - - - -" in table
+    assert "redis db down running, unhealthy 1 id 90 min 0 256 of 1024 MiB 0.1 of 1" in table
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (200000, "2 d")]
+)
+def test_durations_are_in_the_largest_unit_that_says_enough(given: float, shown: str):
+    assert duration(given) == shown
