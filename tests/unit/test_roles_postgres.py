@@ -375,15 +375,19 @@ def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
         ("alter schema public owner to postgres", "schema_owner"),
         ("alter default privileges for role app_owner in schema public revoke select on tables from app", "default_privileges"),
         ('drop extension "uuid-ossp"', "extensions"),
-        ("drop table if exists loaded; create table loaded (id serial, t text)", "superuser_objects"),
-        ("drop table if exists loaded; create table loaded (id int) partition by range (id)", "superuser_objects"),
-        ("drop view if exists shown; create view shown as select 1 as x", "superuser_objects"),
-        ("drop sequence if exists counted; create sequence counted", "superuser_objects"),
-        ('drop schema if exists other cascade; create schema other create table other."T t" ()', "superuser_objects"),
-        ("create or replace function f(x int) returns int language sql as 'select x'", "superuser_objects"),
-        ("drop type if exists mood; create type mood as enum ('well')", "superuser_objects"),
-        ("drop type if exists pair; create type pair as (x int, y int)", "superuser_objects"),
-        ("drop domain if exists small; create domain small as int", "superuser_objects"),
+        ("drop table if exists loaded; create table loaded (id serial, t text)", "foreign_objects"),
+        ("drop table if exists loaded; create table loaded (id int) partition by range (id)", "foreign_objects"),
+        ("drop view if exists shown; create view shown as select 1 as x", "foreign_objects"),
+        ("drop sequence if exists counted; create sequence counted", "foreign_objects"),
+        ('drop schema if exists other cascade; create schema other create table other."T t" ()', "foreign_objects"),
+        ("create or replace function f(x int) returns int language sql as 'select x'", "foreign_objects"),
+        ("drop type if exists mood; create type mood as enum ('well')", "foreign_objects"),
+        ("drop type if exists pair; create type pair as (x int, y int)", "foreign_objects"),
+        ("drop domain if exists small; create domain small as int", "foreign_objects"),
+        (
+            "drop role if exists former; create role former login; create table formers (); alter table formers owner to former",
+            "foreign_objects",
+        ),
         (
             "drop table if exists t; create table t (); alter table t owner to app_owner; revoke select on t from app",
             "missing_table_privileges",
@@ -452,6 +456,15 @@ def test_new_owner_takes_over_the_tables(server: Server) -> None:
     assert server.differences() == set()
     assert server.sql("alter table inherited add y int", name="second_owner", password=OWNER["password"])[0] == 0
     assert server.sql("select * from inherited", **APP)[0] == 0
+
+
+@needs_server
+def test_a_group_of_declared_roles_keeps_its_tables(server: Server) -> None:
+    server.sql("create role crew; grant crew to app; create table crews (x int); alter table crews owner to crew")
+    server.declare(postgres_users=[{"name": "report", "password": "report-password-1", "roles": ["crew"]}])
+    server.converge()
+    assert server.differences() == set()
+    assert server.sql("select tableowner from pg_tables where tablename = 'crews'") == (0, "crew\n")
 
 
 @needs_server
@@ -534,9 +547,11 @@ def test_start_refuses_data_of_another_user(server: Server, whole: bool) -> None
 
 
 @needs_server
-@pytest.mark.parametrize("by_hand", ["", "create role postgres login"])
-def test_cluster_of_another_superuser_is_taken_over(by_hand: str) -> None:
-    """Its bootstrap role has another name: the application reads and writes its tables all the same."""
+@pytest.mark.parametrize(
+    ("by_hand", "owner"), [("", "cs_user"), ("create role postgres login", "cs_user"), ("create role shop login", "shop")]
+)
+def test_cluster_of_another_superuser_is_taken_over(by_hand: str, owner: str) -> None:
+    """Its bootstrap role has another name, or a role of the old product has the tables: the application reads and writes them."""
     folder = Path(f"/tmp/slipway-adopt-{os.getpid()}")
     folder.mkdir(mode=0o755)
     other = Server(folder)
@@ -547,7 +562,14 @@ def test_cluster_of_another_superuser_is_taken_over(by_hand: str) -> None:
         single = ["postgres", "--single", "-D", str(folder / "data"), "-c", "exit_on_error=on"]
         for database, statements in (
             ("template1", ["create database app", by_hand]),
-            ("app", ["create table letters (id serial primary key, t text)", "insert into letters (t) values ('kept')"]),
+            (
+                "app",
+                [
+                    "create table letters (id serial primary key, t text)",
+                    "insert into letters (t) values ('kept')",
+                    f"alter table letters owner to {owner}",
+                ],
+            ),
         ):
             status, printed = other.run([*single, database], "\n".join(filter(None, statements)) + "\n")
             assert status == 0, printed

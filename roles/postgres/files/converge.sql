@@ -2,7 +2,7 @@
 -- Verifiers of passwords come from a file too, so that none is part of this text, and are kept out of the server's log.
 \set desired `cat /etc/slipway/current/desired.json`
 \set verifiers `cat /run/secrets/role_verifiers`
-\set superuser_objects `cat /etc/slipway/current/superuser_objects.sql`
+\set foreign_objects `cat /etc/slipway/current/foreign_objects.sql`
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set log_statement = 'none';
@@ -74,14 +74,15 @@ set client_min_messages = warning;
 set synchronous_commit = local;
 begin;
 
--- What the former owner made goes to the new one; a superuser's objects include the server's own, so they are taken one by one.
+-- What the former owner made goes to the new one; a superuser's objects include the server's own, so they and those of roles of another
+-- program are taken one by one.
 select format('reassign owned by %I to %I', pg_get_userbyid(datdba), doc ->> 'owner')
 from pg_database join pg_roles on pg_roles.oid = datdba,
   (select :'desired'::jsonb -> 'database') as desired (doc)
 where datname = current_database() and rolname <> doc ->> 'owner' and not rolsuper
 \gexec
 select format('alter %s %s owner to %I', replace(type, 'composite ', ''), identity, :'desired'::jsonb #>> '{database,owner}')
-from (:superuser_objects) as found
+from (:foreign_objects) as found
 \gexec
 select format('alter database %I owner to %I', doc ->> 'name', doc ->> 'owner')
 from (select :'desired'::jsonb -> 'database') as desired (doc)

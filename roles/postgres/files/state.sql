@@ -2,7 +2,7 @@
 \set desired `cat /etc/slipway/current/desired.json`
 set default_transaction_read_only = on;
 \set verifiers `cat /run/secrets/role_verifiers 2>/dev/null || echo '{}'`
-\set superuser_objects `cat /etc/slipway/current/superuser_objects.sql`
+\set foreign_objects `cat /etc/slipway/current/foreign_objects.sql`
 select exists (
   select from pg_database where datname = :'desired'::jsonb #>> '{database,name}'
 ) as has_database \gset
@@ -102,9 +102,9 @@ select jsonb_build_object(
       and shobj_description(pg_roles.oid, 'pg_authid') = 'Managed by Slipway'
   ),
   'database_privileges', (select granted from privilege where object = 'database'),
-  'superuser_objects', (
+  'foreign_objects', (
     select coalesce(jsonb_agg(type || ' ' || identity order by type collate "C", identity collate "C"), '[]')
-    from (:superuser_objects) as found, schema
+    from (:foreign_objects) as found, schema
   ),
   'schema_owner', (select pg_get_userbyid(nspowner) from schema),
   'schema_privileges', (select granted from privilege where object = 'schema'),

@@ -1,5 +1,6 @@
--- What a superuser owns in this database and the product's owner should: all but the server's own and what belongs to extensions. A dump
--- that was loaded as postgres, and tables of an adopted cluster, are such; the application may not even read them.
+-- What others own in this database and the product's owner should: superusers, but for the server's own and what belongs to extensions, and
+-- roles that no inventory names. A dump that was loaded as postgres, and tables of an adopted cluster, are such; the application may not
+-- even read them. A role that is a group of declared ones keeps what it owns.
 select pg_identify_object.type, pg_identify_object.identity
 from (
   -- A sequence of a column goes with its table.
@@ -22,5 +23,14 @@ from (
 join pg_namespace on pg_namespace.oid = namespace
 join pg_roles on pg_roles.oid = owner,
   pg_identify_object(class, object, 0)
-where rolsuper and nspname <> 'information_schema' and nspname !~ '^pg_'
+where (
+    rolsuper
+    or rolname !~ '^pg_'
+    and shobj_description(pg_roles.oid, 'pg_authid') is distinct from 'Managed by Slipway'
+    and not exists (
+      select from pg_auth_members
+      where roleid = pg_roles.oid and shobj_description(member, 'pg_authid') = 'Managed by Slipway'
+    )
+  )
+  and nspname <> 'information_schema' and nspname !~ '^pg_'
   and not exists (select from pg_depend where classid = class and objid = object and deptype = 'e')
