@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import role_folders
 
 
 def app_mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_offset: int = app_services.SLOT_PORT_OFFSET) -> list[str]:
     """Return a sentence for each mistake in the description of a product."""
     return [f"{where} {text}" for where, text in app_services.mistakes(product, publish_address, int(slot_port_offset))]
+
+
+def extra_services_leftovers(state: Mapping[str, Any], stack: str, declared: Sequence[str]) -> list[str]:
+    """Return the folders of extra services that are not described any more, and whose containers never came."""
+    return extra_services.leftovers(state, stack, declared, role_folders())
 
 
 class FilterModule:
@@ -35,6 +41,7 @@ class FilterModule:
             "app_ports": app_services.published_ports,
             "app_summary": app_services.summary,
             "extra_services_declarations": extra_services.declarations,
+            "extra_services_leftovers": extra_services_leftovers,
             "nginx_sites": app_services.sites,
             "nginx_upstreams": app_services.upstreams,
         }

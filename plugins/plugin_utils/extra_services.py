@@ -38,6 +38,8 @@ NOT_OF_EXTRA_SERVICES = {
 DUMP_PATH, DUMP_SECONDS = "/slipway/backup", 600
 #: Names that no service may have, in addition to those of roles: folders of a stack.
 OWN_NAMES = ("release", "restore")
+#: What the folder of a service has in it.
+PARTS_OF_FOLDER = ("config", "secrets", "trial", "undo")
 #: Names that containers of the product have, or a container has while it takes another's place.
 TAKEN_ENDINGS = re.compile(rf"-(?:blue|green)(?:-\d+)?$|(?:{BEFORE}|{NEXT}|{TRIAL})$")
 
@@ -128,6 +130,25 @@ def keeps_data(service: Service) -> bool:
     return bool(kept_volumes(service))
 
 
+def own_names(roles: Collection[str]) -> set[str]:
+    """Return the names that no extra service may have, with those of roles that run a service."""
+    return {*OWN_NAMES, *(role.replace("_", "-") for role in roles)}
+
+
+def leftovers(state: Mapping[str, Any], stack: str, declared: Collection[str], roles: Collection[str]) -> list[str]:
+    """Return the folders on a host of services that are not described any more, and whose containers never came: they hold secrets.
+
+    Args:
+        state: What was read of the host.
+        stack: Name of the stack.
+        declared: Names of the host's extra services.
+        roles: Roles that run a service, each named as it.
+    """
+    pattern = re.compile(rf"/etc/slipway/{re.escape(stack)}/([^/]+)/(?:{'|'.join(PARTS_OF_FOLDER)})(?:/|$)")
+    found = {match[1] for path in state["files"] if (match := pattern.match(path))} - own_names(roles) - set(declared)
+    return sorted(name for name in found if not TAKEN_ENDINGS.search(name) and f"{stack}-{name}" not in state["containers"])
+
+
 def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Collection[str]) -> list[tuple[str, str]]:
     """Return what is wrong with extra services, each with where it is.
 
@@ -137,7 +158,7 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
         roles: Roles that run a service, each named as it.
     """
     found = services(described)
-    own = {*OWN_NAMES, *(role.replace("_", "-") for role in roles)}
+    own = own_names(roles)
     problems: list[tuple[str, str]] = []
     volumes: dict[str, str] = {}
     for name, service in found.items():

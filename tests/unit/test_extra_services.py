@@ -151,3 +151,15 @@ def test_the_stack_keeps_the_names_of_its_services():
     names = [service.role.replace("_", "-") for service in services()] + ["api-blue-1", "migrate-green", "api-next"]
     found = extra_services.mistakes({name: {"image": "a:1"} for name in names}, [], [service.role for service in services()])
     assert [path for path, _text in found] == [f"slipway_extra_services.{name}" for name in names]
+
+
+def test_what_was_written_for_a_service_that_never_came_is_left_over():
+    paths = ["former/secrets/key", "renamed/trial/secrets/key", "search/config/current", "mails/secrets/key", "postgres/secrets/key"]
+    paths += ["volume-server/config/loaded", "restore/redis.json", "api-blue-3/secrets/key", "kept-next/config/x"]
+    paths += ["firewall.rules", "own/file"]
+    files = {f"/etc/slipway/s/{path}": {} for path in paths} | {"/etc/slipway/s-2/other/secrets/key": {}, "/etc/docker/daemon.json": {}}
+    # It may be about to be removed with its container.
+    state = {"files": files, "containers": {"s-mails": {}}}
+    roles = [service.role for service in services()]
+    assert extra_services.leftovers(state, "s", ["search"], roles) == ["former", "renamed"]
+    assert extra_services.leftovers(state, "s", ["search", "former", "renamed"], roles) == []
