@@ -14,6 +14,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import release, stat
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE, HostView, topology_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.status_page import page
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_text import lines
 
 
@@ -51,6 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 record=release.fleet_record(read, options["folder"]),
                 lock=release.fleet_lock(read, options["folder"]),
                 reports={host: topology.reports(host) for host in states},
+                ways={host: topology.ways(host) for host in states},
             )
         )
         # What programs report may hold anything.
@@ -58,7 +60,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             f"{name} of {host}": value for host, variables in raw.items() for name, value in variables.items() if name.startswith("vault_")
         }
         found = _without_secrets(found, secrets)
-        return {**result, "changed": False, "status": found, "exit_status": status.EXIT[found["state"]], "lines": lines(found)}
+        exit_status = status.EXIT[found["state"]]
+        return {**result, "changed": False, "status": found, "exit_status": exit_status, "lines": lines(found), "page": page(found)}
 
 
 def _with_reason(state: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ description:
     atomically. Other playbooks, such as Molecule's, leave none.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
-    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, and C(lines) to print, each a C(text) and its C(color).
+    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, C(lines) to print, each a C(text) and its C(color), and
+    C(files) to write next to the report, each name with its text.
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -434,12 +435,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Write the report and print the summary, once."""
         report = self._report(hosts, failed=failed)
         self._playbook = ""
-        path = Path(self.get_option("reports_dir")) / f"{report['playbook']}-latest.json"
+        folder, files = Path(self.get_option("reports_dir")), self._ending.get("files", {})
+        files[f"{report['playbook']}-latest.json"] = f"{json.dumps(report, indent=2)}\n"
         try:
-            write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode(), 0o644)
-            where = f"Report: {path}"
+            for name, text in files.items():
+                write_atomically(folder / name, text.encode(), 0o644)
+            where = f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
-            where = f"No report: {path} cannot be written ({error.strerror})"
+            where = f"No report: {folder} cannot be written ({error.strerror})"
         for line in self._ending.get("lines", ()):
             self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:

@@ -66,4 +66,8 @@ lines:
   type: list
   elements: dict
   returned: success
+page:
+  description: The same as one HTML page that needs no other file.
+  type: str
+  returned: success
 """

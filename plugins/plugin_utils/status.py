@@ -71,6 +71,7 @@ class Fleet:
         record: What the fleet serves, as release.fleet_record returns it.
         lock: The release lock, as release.fleet_lock returns it.
         reports: By host, the paths of the reports of its services, with their roles.
+        ways: By host the ways of its services to others, as the topology has them.
     """
 
     stack: str
@@ -83,6 +84,7 @@ class Fleet:
     record: Row | None = None
     lock: Row | None = None
     reports: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ways: Mapping[str, list[Row]] = field(default_factory=dict)
 
 
 def judge(fleet: Fleet) -> Row:
@@ -101,6 +103,7 @@ def judge(fleet: Fleet) -> Row:
         ],
     }
     down = {(row["host"], row["role"]) for row in rows["services"] if row["state"] == DOWN}
+    rows["ways"] = list(_ways(fleet, rows["services"], down))
     problems = [
         {"state": row["state"], "host": row["host"], "service": row.get("service", ""), "what": what}
         for kind, found in rows.items()
@@ -111,7 +114,7 @@ def judge(fleet: Fleet) -> Row:
     ]
     if fleet.unknown:
         problems.append({"state": ATTENTION, "host": "", "service": "", "what": f"what site.yml would change is unknown: {fleet.unknown}"})
-    outages = _outages(fleet, rows["services"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
+    outages = _outages(fleet, rows["services"], rows["ways"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
     return {
         "stack": fleet.stack,
         "at": instant(fleet.now),
@@ -131,8 +134,8 @@ def _first(reasons: list[str]) -> str:
     return f"site.yml would change it: {reasons[0]}{more}"
 
 
-def _outages(fleet: Fleet, containers: list[Row]) -> list[str]:
-    """Return the services that the product needs and that no host serves."""
+def _outages(fleet: Fleet, containers: list[Row], ways: list[Row]) -> list[str]:
+    """Return the services that the product needs and that no host serves, or that none of their clients reaches."""
     essential = [service for service in fleet.services if service.essential]
     away = [
         service.role
@@ -140,12 +143,42 @@ def _outages(fleet: Fleet, containers: list[Row]) -> list[str]:
         for hosts in service.hosts.values()
         if hosts and not any("containers" in fleet.states.get(host, {}) for host in hosts)
     ]
+    roles = {service.role for service in essential}
     serving: dict[tuple[str, str], bool] = {}
     for row in containers:
-        if row["role"] in {service.role for service in essential} and row["state"] != IDLE:
+        if row["role"] in roles and row["state"] != IDLE:
             key = (row["role"], row["replica_of"])
             serving[key] = serving.get(key, False) or row["state"] != DOWN
+    for row in ways:
+        if {row["client"], row["service"]} <= roles:
+            key = (row["client"], f"its way to {row['service']}")
+            serving[key] = serving.get(key, False) or row["state"] != DOWN
     return away + [name for (_role, name), serves in serving.items() if not serves]
+
+
+def _ways(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> Iterator[Row]:
+    """Yield the rows of the ways between services: to another host as the client's host has tried it, else by the server's state."""
+    runs = {(row["host"], row["role"]) for row in containers if row["state"] != IDLE}
+    for host, ways in fleet.ways.items():
+        for way in ways:
+            server = (way["server"], way["service"])
+            answers = "containers" in fleet.states.get(way["server"], {})
+            if "containers" not in fleet.states.get(host, {}) or (host, way["client"]) not in runs or (answers and server not in runs):
+                continue
+            tried = [fleet.states[host]["reach"].get(address, "not tried") for address in way["addresses"]]
+            detail = "open" if "open" in tried else tried[0] if tried else "on the same host"
+            broken = server in down if not tried else detail != "open"
+            # What is down itself, or its host, was reported.
+            news = broken and answers and server not in down
+            yield {
+                "host": host,
+                "client": way["client"],
+                "service": way["service"],
+                "server": way["server"],
+                "state": DOWN if broken or not answers else WELL,
+                "detail": detail,
+                "problems": [f"{way['client']} does not reach it on {way['server']}: {detail}"] if news else [],
+            }
 
 
 def _host(name: str, state: Row, now: float) -> Row:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Iterator, Sequence
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.status import ATTENTION, DOWN, WELL, Row, duration
 
@@ -19,20 +18,30 @@ def lines(status: Row) -> list[dict[str, str]]:
     for problem in status["problems"]:
         where = " ".join(filter(None, [problem["host"], problem["service"]]))
         found.append({"text": f"  {problem['state']:<9} {where}: {problem['what']}".replace(" : ", " "), "color": COLORS[problem["state"]]})
-    for kind, columns in TABLES.items():
-        if status[kind]:
-            found.append({"text": "", "color": ""})
-            found += _table(status[kind], columns)
+    for table in tables(status):
+        found.append({"text": "", "color": ""})
+        widths = [max(len(text) for text in column) for column in zip(table.columns, *(cells for _state, cells in table.rows), strict=True)]
+        for state, cells in [("", table.columns), *table.rows]:
+            text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+            found.append({"text": text, "color": COLORS.get(state, "")})
     return found
 
 
-def _table(rows: Sequence[Row], columns: dict[str, t.Callable[[Row], t.Any]]) -> Iterator[dict[str, str]]:
-    """Yield the lines of a table, each row in the color of its state, which is its first column too."""
-    cells = [[str(value(row)) for value in columns.values()] for row in rows]
-    widths = [max(len(text) for text in column) for column in zip(list(columns), *cells, strict=True)]
-    for row, texts in zip([None, *rows], [list(columns), *cells], strict=True):
-        text = "  ".join(cell.ljust(width) for cell, width in zip(texts, widths, strict=True)).rstrip()
-        yield {"text": text, "color": COLORS.get(row["state"], "") if row else ""}
+class Table(t.NamedTuple):
+    """Rows of one kind, such as ``hosts``: the names of the columns, and of each row its state and the texts of its cells."""
+
+    kind: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
+
+
+def tables(status: Row) -> list[Table]:
+    """Return the tables that have a row."""
+    return [
+        Table(kind, list(columns), [(row["state"], [str(value(row)) for value in columns.values()]) for row in status[kind]])
+        for kind, columns in COLUMNS.items()
+        if status[kind]
+    ]
 
 
 def _share(used: float, limit: float, unit: str = "") -> str:
@@ -55,7 +64,7 @@ def _point(name: str) -> t.Callable[[Row], str]:
 
 
 #: Columns by kind of row, each with what it shows.
-TABLES: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
+COLUMNS: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
     "hosts": {
         "HOST": lambda row: row["host"],
         "STATE": lambda row: row["state"],

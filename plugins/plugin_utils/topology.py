@@ -424,6 +424,23 @@ class Topology:
             for host in self.hosts("nginx")
         ]
 
+    def ways(self, host: str = "") -> list[dict[str, Any]]:
+        """Return the ways of a host's services, by default this host's, to the services that they reach over published ports.
+
+        Each has the ``client``, the ``service``, its ``server``, and the ``addresses`` to try, of which one answers: none on the same host.
+        """
+        here = host or self._here
+        found = []
+        for service in self._changed_by():
+            for client in (peer for peer in service.peers if here in self.hosts(peer)):
+                for server in self.hosts(service.role):
+                    there = Topology(self._services.values(), self._groups, server, self._value)
+                    ports = [] if server == here else there._published(service)
+                    addresses = [f"{port['address']}:{port['port']}" for port in ports]
+                    if addresses or server == here:
+                        found.append({"client": client, "service": service.role, "server": server, "addresses": addresses})
+        return found
+
     # What is needed
 
     def images(self) -> list[str]:

@@ -59,12 +59,13 @@ def test_a_playbook_adds_fields_of_its_own(report):
 
 @pytest.mark.parametrize(("fails", "status"), [(False, 1), (True, 2)])
 def test_a_playbook_chooses_how_a_run_ends_that_did_not_fail(checkout: Path, play, fails: bool, status: int):
-    ending = {"exit_status": 1, "lines": [{"text": "look here", "color": "red"}]}
+    ending = {"exit_status": 1, "lines": [{"text": "look here", "color": "red"}], "files": {"test.html": "<p>"}}
     tasks = [{"ansible.builtin.set_stats": {"data": {"slipway_ending": ending}}}, {"ansible.builtin.assert": {"that": [not fails]}}]
     (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
     done = play("test")
     assert done.returncode == status
     assert done.stdout.index("PLAY RECAP") < done.stdout.index("look here") < done.stdout.index("Report: ")
+    assert (checkout / "reports/test.html").read_text() == "<p>"
 
 
 def test_the_last_result_of_each_job_is_reported(report, checkout: Path):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import json
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import status_text
+from ansible_collections.slipway.stack.plugins.plugin_utils import status_page, status_text
 from ansible_collections.slipway.stack.plugins.plugin_utils.status import Fleet, Service, duration, instant, judge
 
 NOW = 1_800_000_000.0
@@ -60,6 +62,7 @@ def state(*services: str, **containers: Any) -> dict[str, Any]:
         "containers": {f"s-{name}": container(name) for name in services} | {f"s-{name}": value for name, value in containers.items()},
         "images": {},
         "files": {},
+        "reach": {"db:6379": "open"},
     }  # fmt: skip
 
 
@@ -88,6 +91,11 @@ def fleet(**given: Any) -> Fleet:
         },
         record={"slot": "blue", "version": "2"},
         reports={"db": {"backup": REPORT}},
+        ways={
+            "a1": [{"client": "app", "service": "redis", "server": "db", "addresses": ["db:6379"]}],
+            "a2": [{"client": "app", "service": "redis", "server": "db", "addresses": ["db:1", "db:6379"]}],
+            "db": [{"client": "backup", "service": "redis", "server": "db", "addresses": []}],
+        },
     )
     return dataclasses.replace(well, **given)
 
@@ -130,7 +138,8 @@ DISK = ("host", "disks", "/data")
 def test_a_fleet_that_is_well_has_no_problem():
     found = judge(fleet())
     assert (found["state"], found["problems"]) == ("well", [])
-    assert {row["state"] for kind in ("hosts", "services", "recovery", "releases") for row in found[kind]} == {"well"}
+    assert {row["state"] for kind in ("hosts", "services", "recovery", "releases", "ways") for row in found[kind]} == {"well"}
+    assert [row["detail"] for row in found["ways"]] == ["open", "open", "on the same host"]
     (redis,) = [row for row in found["services"] if row["role"] == "redis"]
     assert (redis["memory_mb"], redis["memory_limit_mb"], redis["cores"], redis["cores_limit"]) == (256, 1024, 0.1, 1)
     assert found["recovery"][0]["last_verified"]["name"] == POINT["name"]
@@ -240,6 +249,24 @@ def test_a_host_that_does_not_answer_is_down_and_the_stack_where_no_other_runs_t
     assert [row["host"] for row in found["hosts"]] == list(well.states)
 
 
+def test_a_way_that_one_client_cannot_take_needs_attention_and_without_any_the_product_is_down():
+    broken = changed("a1", ("reach", "db:6379"), "refused")
+    found = judge(broken)
+    assert (found["state"], reported_problems(found)) == ("attention", ["down a1 redis app does not reach it on db: refused"])
+    broken.states["a2"]["reach"] = {}
+    assert judge(broken)["state"] == "down"
+
+
+def test_a_way_to_what_is_down_is_down_and_not_a_problem_of_its_own():
+    broken = changed("a1", ("reach", "db:6379"), "refused")
+    broken.states["db"]["containers"]["s-redis"]["health"] = "unhealthy"
+    found = judge(broken)
+    assert reported_problems(found) == ["down db redis the container is unhealthy"]
+    assert [row["state"] for row in found["ways"]] == ["down", "well", "down"]
+    broken.states["db"].clear()
+    assert {row["state"] for row in judge(broken)["ways"]} == {"down"}
+
+
 def test_a_fleet_of_which_nothing_was_read_is_down():
     assert judge(Fleet(stack="s", now=NOW, states={}))["state"] == "down"
 
@@ -288,3 +315,40 @@ def test_the_text_says_first_what_needs_attention_and_colors_lines_by_their_stat
 )
 def test_durations_are_in_the_largest_unit_that_says_enough(given: float, shown: str):
     assert duration(given) == shown
+
+
+def test_the_page_needs_no_other_file_and_escapes_what_it_shows():
+    broken = changed("db", (*REDIS, "status"), "<script>alert(1)</script>")
+    broken.states["db"]["containers"]["s-redis"]["running"] = False
+    text = status_page.page(judge(broken))
+    assert "<script" not in text
+    assert "db redis</b>: the container is &lt;script&gt;alert(1)&lt;/script&gt; (exit code 0)" in text
+    assert not re.search(r"https?:|url\(|\bsrc=|\bhref=|@import", text)
+
+
+def test_the_picture_shows_each_state_by_a_sign_too():
+    broken = changed("db", (*REDIS, "health"), "unhealthy")
+    broken.states["a1"].clear()
+    text = status_page.page(judge(broken))
+    for sign in ("✕ a1<", "✓ a2<", "✓ db<", "✕ redis<", "✓ backup<", "✓ api-blue-1<"):
+        assert sign in text, sign
+    assert "app on a2 to redis on db: open" in text
+
+
+def test_the_picture_leads_from_clients_on_the_left_to_stores_on_the_right_without_an_overlap():
+    picture = status_page.picture(judge(fleet()))
+    boxes = {(band.host, box.role): box for band in picture.bands for box in band.boxes}
+    assert set(boxes) == {("a1", "app"), ("a2", "app"), ("db", "redis"), ("db", "backup")}
+    assert len(picture.ways) == 3
+    assert all(way["x1"] < way["x2"] for way in picture.ways)
+    for above, below in itertools.pairwise(picture.bands):
+        assert above.y + above.height < below.y
+    assert all(band.y < box.y and box.y + box.height < band.y + band.height for band in picture.bands for box in band.boxes)
+    assert picture.bands[-1].host == "db"
+
+
+def test_services_that_reach_each_other_are_drawn_too():
+    """As a hub of the product may call the balancer that serves it."""
+    ways = {"a1": [{"client": "app", "service": "app", "server": "a2", "addresses": ["x"]}]}
+    ways["a2"] = [{"client": "app", "service": "app", "server": "a1", "addresses": ["x"]}]
+    assert len(status_page.picture(judge(fleet(ways=ways))).ways) == 2

@@ -132,6 +132,16 @@ def test_a_service_reports_of_itself_on_its_host():
     assert topology("app1").reports("backup1") == topology("backup1").reports() == {"backup": "volume:backup_volume/report.json"}
 
 
+def test_ways_lead_to_the_published_ports_of_other_hosts_and_on_one_host_to_none():
+    ways = [(way["client"], way["service"], way["server"]) for way in topology("app1").ways()]
+    assert ("app", "redis", "db1") in ways
+    (redis,) = [way for way in topology("app1").ways("backup1") if way["service"] == "redis"]
+    assert redis == {"client": "backup", "service": "redis", "server": "db1", "addresses": [f"{ADDRESSES['db1']}:6379"]}
+    alone = topology("db1", **{group: ["db1"] for group in GROUPS}).ways()
+    assert ("nginx", "app") in {(way["client"], way["service"]) for way in alone}
+    assert {address for way in alone for address in way["addresses"]} == set()
+
+
 def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
     names = topology("app1").secrets()
     assert {"vault_postgres_backup_password", "vault_backup_offsite_password"} <= set(names)
