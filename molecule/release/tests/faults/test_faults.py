@@ -259,10 +259,13 @@ def test_a_rollback_that_died_is_done_by_the_same_command(fleet: Fleet):
     fleet.check(previous, fleet.rollback(**QUICK))
 
 
-def test_a_balancer_whose_configuration_does_not_validate(fleet: Fleet):
-    run = fails_and_goes_back(fleet, fleet.other(), nginx_server_extra="no_such_directive on;")
+def test_lines_of_a_route_that_nginx_refuses(fleet: Fleet):
+    """Only nginx can judge them, and it does before the migration."""
+    routes = [{"path": "/api/", "extra_lines": ["no_such_directive on;"]}]
+    run = fails_and_goes_back(fleet, fleet.other(), app_service_overrides={"backend": {"routes": routes}})
     assert "no_such_directive" in message(run)
-    assert "probe" not in run.report["steps"]
+    assert "extra_lines of the route /api/ of backend" in message(run)
+    assert "migrate" not in run.report["steps"]
 
 
 @pytest.mark.extended("release-faults")
