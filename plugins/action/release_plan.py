@@ -30,6 +30,7 @@ INPUTS = {
     "canary_weight": {"type": "int", "required": True},
     "minimum_memory_mb": {"type": "int", "required": True},
     "digests": {"type": "dict", "required": True},
+    "host_header": {"type": "str", "required": True},
 }
 
 
@@ -148,7 +149,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {
             "inputs": dataclasses.asdict(inputs),
             "services": {name: value for name, value in services.items() if name != "checked"},
-            "paths": app_services.public_paths(product),
+            "paths": app_services.public_paths(product, inputs.host_header),
             # Where a rollback finds what it needs; it stays there, whatever becomes of the rollback.
             "kept": kept,
             "moves": decision.moves(plan),

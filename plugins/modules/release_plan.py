@@ -75,6 +75,10 @@ options:
         description: Images that builds have recorded, by version.
         type: dict
         required: true
+      host_header:
+        description: Name of the site, which clients ask for, or empty.
+        type: str
+        required: true
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller

@@ -541,27 +541,39 @@ def command_service(product: Mapping[str, Any], name: str = "") -> dict[str, str
     return {"name": chosen.name, "hosts": str(chosen["hosts"])} if chosen else {}
 
 
-def public_paths(product: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a client may ask a balancer for: ``versions`` (paths that report the version, each with its field) and ``websockets``."""
+def public_paths(product: Mapping[str, Any], host: str = "") -> dict[str, Any]:
+    """Return what a client may ask a balancer for.
+
+    Args:
+        product: The values of VARIABLES.
+        host: Name that the client asks for; routes of other names are left out.
+
+    Returns:
+        ``versions`` (paths that report the version, each with its field), ``websockets``, and ``page``, a path that a service answers.
+    """
     found = services(product)
     routes = [
-        (route["path"], name, bool(route.get("websocket")))
+        (route["path"], bool(route.get("host")), name, bool(route.get("websocket")))
         for name, service in found.items()
         for route in service.routes
-        if not route.get("host") and not route.get("internal")
+        if not route.get("internal") and route.get("host") in (None, "", host)
     ]
 
     def served(path: str) -> str:
         """Return the service that gets a request for a path, by the longest of the routes that it begins with."""
-        return max(((len(start), name) for start, name, _unused in routes if path.startswith(start)), default=(0, ""))[1]
+        return max(((len(start), own, name) for start, own, name, _unused in routes if path.startswith(start)), default=(0, False, ""))[2]
 
+    def public(key: str) -> list[Service]:
+        """Return the services that clients reach on the path of a key."""
+        return [service for name, service in found.items() if service[key] and served(service[key]) == name]
+
+    pages = [service["health_path"] for service in public("health_path")] + [
+        start for start, _own, _unused, websocket in routes if not websocket
+    ]
     return {
-        "versions": [
-            {"path": service["version_path"], "field": service["version_field"]}
-            for name, service in found.items()
-            if service["version_path"] and served(service["version_path"]) == name
-        ],
-        "websockets": [path for path, _unused, websocket in routes if websocket],
+        "versions": [{"path": service["version_path"], "field": service["version_field"]} for service in public("version_path")],
+        "websockets": [start for start, _own, _unused, websocket in routes if websocket],
+        "page": "/" if served("/") or not pages else pages[0],
     }
 
 

@@ -36,6 +36,7 @@ class Inputs:
         rollback: Whether the version before is asked for.
         minimum_memory_mb: Memory that a second slot needs; 0 for what the serving one takes.
         digests: Images that builds have recorded, by version.
+        host_header: Name of the site, which clients ask for.
     """
 
     app_hosts: Sequence[str]
@@ -47,6 +48,7 @@ class Inputs:
     rollback: bool = False
     minimum_memory_mb: int = 0
     digests: Mapping[str, t.Any] = field(default_factory=dict)
+    host_header: str = ""
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,38 @@ def test_a_release_knows_what_it_moves_and_asks() -> None:
 
 
 def test_clients_reach_the_paths_that_routes_take() -> None:
-    assert app_services.public_paths(PRODUCT) == {"versions": [{"path": "/api/version", "field": "version"}], "websockets": ["/ws"]}
+    versions = [{"path": "/api/version", "field": "version"}]
+    assert app_services.public_paths(PRODUCT) == {"versions": versions, "websockets": ["/ws"], "page": "/"}
     hidden = {"app_services": {**PRODUCT["app_services"], "api": {**PRODUCT["app_services"]["api"], "routes": []}}}
-    assert app_services.public_paths(hidden) == {"versions": [], "websockets": []}
+    assert app_services.public_paths(hidden) == {"versions": [], "websockets": [], "page": "/"}
+
+
+def named(host: str, **keys: Any) -> dict[str, Any]:
+    """Return a product each of whose services has a name of its own."""
+    routes = {"shop": [{"path": "/", "host": host}], "docs": [{"path": "/", "host": "docs.test"}]}
+    return {"app_services": {name: {"image": "x:1", "port": 80, "routes": found, **keys} for name, found in routes.items()}}
+
+
+def test_clients_reach_the_routes_of_their_name() -> None:
+    """A service of another name answers at its own paths only."""
+    product = named("shop.test", version_path="/version")
+    assert app_services.public_paths(product, "shop.test")["versions"] == [{"path": "/version", "field": "version"}]
+    assert app_services.public_paths(product, "www.test")["versions"] == []
+
+
+@pytest.mark.parametrize(
+    ("routes", "keys", "page"),
+    [
+        ([{"path": "/"}], {"health_path": "/healthz"}, "/"),
+        ([{"path": "/api/"}], {"health_path": "/api/health"}, "/api/health"),
+        ([{"path": "/ws", "websocket": True}, {"path": "/v1/"}], {"health_path": "/healthz"}, "/v1/"),
+        ([{"path": "/", "host": "docs.test"}, {"path": "/v1/"}], {}, "/v1/"),
+    ],
+)
+def test_a_product_without_a_start_page_is_asked_for_what_it_has(routes: list[dict[str, Any]], keys: dict[str, Any], page: str) -> None:
+    """What answers 404 before a release would measure nothing during it."""
+    product = {"app_services": {"api": {"image": "x:1", "port": 80, "routes": routes, **keys}}}
+    assert app_services.public_paths(product, "shop.test")["page"] == page
 
 
 def test_an_image_that_services_share_is_built_once() -> None:

@@ -18,7 +18,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import nam
 from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, missing_images
 from conftest import ROOT, role_file, role_task, role_variables
 
-PATHS = {"versions": [{"path": "/api/version", "field": "version"}], "websockets": []}
+PATHS = {"versions": [{"path": "/api/version", "field": "version"}], "websockets": [], "page": "/"}
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": [], "paths": PATHS}
 GATE = "gate | main | Wait until the new slot is healthy, and its services report ready and the requested version"
 THROUGH = "probe | main | Check the version through every balancer"
@@ -83,10 +83,12 @@ def test_what_reports_no_version_to_the_gate_is_not_asked_for_it_through_the_bal
     ]
 
 
-@pytest.mark.parametrize(("path", "probed"), [("/api/version", "/api/version"), ("", "/")])
-def test_the_prober_asks_for_the_version_or_for_the_page(path: str, probed: str) -> None:
+@pytest.mark.parametrize(
+    ("keys", "probed"), [({}, "/api/version"), ({"version_path": ""}, "/"), ({"version_path": "", "routes": [{"path": "/api/"}]}, "/api/")]
+)
+def test_the_prober_asks_for_the_version_or_for_a_page(keys: dict[str, Any], probed: str) -> None:
     """A prober without a path does not start, and a product need not report its version."""
-    paths = public_paths({"app_services": {"api": {**API, "version_path": path}}})
+    paths = public_paths({"app_services": {"api": {**API, **keys}}})
     inputs = {**PRODUCT, "release_plan": {**PLAN, "paths": paths}, "release_decision": {"only_resumes": False}}
     name = "preflight | prober | Start to count failed requests"
     given = role_task("release", "preflight/prober.yml", name, "slipway.stack.release_probe", inputs)
