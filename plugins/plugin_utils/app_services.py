@@ -320,7 +320,8 @@ def published_ports(product: Mapping[str, Any], address: str, peers: Sequence[st
             "address": address,
             "port": service.published_port(slot, number, offset),
             "peers": peers,
-            "variable": f"app_services.{name}.{'publish_port' if service['publish_port'] else 'port'}",
+            # What to change where the port is in use: the port inside of a container is its image's.
+            "variable": f"app_services.{name}.publish_port",
         }
         for name, service in services(product).items()
         if service.port

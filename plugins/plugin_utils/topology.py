@@ -404,7 +404,7 @@ class Topology:
             peers = self._addresses(host for host in self._clients(EXTRA_SERVICES) if host not in hosts)
             if self._here in hosts and peers:
                 port = {"port": int(service["publish_port"] or service.port), "container_port": service.port, "peers": peers}
-                named = {"service": service.name, "variable": f"{service.path}.{'publish_port' if service['publish_port'] else 'port'}"}
+                named = {"service": service.name, "variable": f"{service.path}.publish_port"}
                 found.append({"address": str(self._value(self._here, "slipway_address")), **port, **named})
         return found
 

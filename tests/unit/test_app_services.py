@@ -55,7 +55,7 @@ def test_published_ports_follow_their_inputs() -> None:
     ports = app_services.published_ports(changed, "10.0.0.2", ["10.0.0.9"])
     assert [port["port"] for port in ports] == [9000, 9001, 9200, 9201, 3000, 3200]
     assert {(port["address"], *port["peers"]) for port in ports} == {("10.0.0.2", "10.0.0.9")}
-    assert {port["variable"] for port in ports} == {"app_services.api.publish_port", "app_services.page.port"}
+    assert {port["variable"] for port in ports} == {"app_services.api.publish_port", "app_services.page.publish_port"}
 
 
 def test_a_service_runs_on_the_hosts_of_its_group_alone() -> None:
