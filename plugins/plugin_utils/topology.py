@@ -22,6 +22,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import STORES
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
@@ -86,7 +87,7 @@ SPEC: dict[str, Any] = {
         "options": {"volume": {"type": "str", "required": True}, "file": {"type": "str", "required": True}},
     },
     # Of a service that holds data: the variable that names its volume, the file that is written last when data is complete ("" if there is
-    # none), and whether recovery points hold it.
+    # none), and whether recovery points hold it, which needs a source in the backup program.
     "store": {
         "type": "dict",
         "options": {
@@ -167,6 +168,11 @@ def described(folder: Path) -> Service:
     result = ArgumentSpecValidator(SPEC).validate(content)
     if result.error_messages:
         raise AnsibleError(f"{path}: {'; '.join(result.error_messages)}")
+    if (result.validated_parameters["store"] or {}).get("in_recovery_points") and folder.name not in STORES:
+        raise AnsibleError(
+            f"{path}: store.in_recovery_points must be false: the backup program cannot read the store {folder.name}. "
+            "docs/developer/add-a-backup-source.md has what it needs; volumes of slipway_extra_services are in recovery points without it"
+        )
     name = f"slipway.stack.{folder.name}" if folder.parent == ROLES else folder.name
     return Service(folder.name, name, folder, **result.validated_parameters)
 

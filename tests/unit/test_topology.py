@@ -256,6 +256,7 @@ def test_a_service_without_a_description_is_named():
         ({**SEARCH, "turn": "early"}, "turn"),
         ({**SEARCH, "changed_by": "hand"}, "must be one of: role, release, build"),
         ({**SEARCH, "ports": [{"peers": ["app"]}]}, "missing required arguments: variable"),
+        ({**SEARCH, "store": {"volume": "search_volume", "in_recovery_points": True}}, "the backup program cannot read the store search"),
     ],
 )
 def test_a_description_that_is_wrong_is_refused_with_its_file(tmp_path: Path, description: Any, expected: str):
