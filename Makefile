@@ -5,11 +5,11 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image images lab demo check test test-all lint unit sanity changelog scenario molecule e2e bench clean
+.PHONY: help tools image images logs lab demo check test test-all lint unit sanity changelog scenario molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo '  Settings: LAB=lab TOPOLOGY=one|fleet|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab S=scenario K=test'
+	@echo '  Settings: LAB=lab TOPOLOGY=one|fleet|cluster LAB_HTTPS_PORT=8443 LAB_HTTP_PORT=8080 DEMO_VERSION=1.0.0 VERSION=1.1.0 INVENTORY=inventories/lab SERVICE=backend S=scenario K=test'
 
 demo: ## Deploy the support desk to lab hosts: from nothing to https://localhost:8443
 	@lab/demo
@@ -25,6 +25,10 @@ image: INVENTORY ?= inventories/$(LAB)
 image: ## Build the product: make image VERSION=1.1.0 [INVENTORY=inventories/shop]
 	@lab/step tools lab/tools
 	@lab/step 'image$(if $(VERSION), $(VERSION))' ansible-playbook playbooks/build.yml -i $(INVENTORY) $(if $(VERSION),-e app_version=$(VERSION))
+
+logs: INVENTORY ?= inventories/$(LAB)
+logs: ## Follow the logs of all hosts: make logs [SERVICE=backend] [INVENTORY=inventories/shop]
+	@ansible-playbook playbooks/logs.yml -i $(INVENTORY) -e follow=true $(if $(SERVICE),-e service=$(SERVICE))
 
 images: ## Build or pull the images that the lab needs
 	@lab/step engine lab/engine

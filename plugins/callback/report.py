@@ -16,8 +16,9 @@ description:
     atomically. Other playbooks, such as Molecule's, leave none.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
-    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, C(lines) to print, each a C(text) and its C(color), and
-    C(files) to write next to the report, each name with its text.
+    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, C(lines) to print, each a C(text) and its C(color),
+    C(files) to write next to the report, each name with its text, a command C(interact) that gets the terminal after all else, or commands
+    C(follow), by host, whose lines are shown if C(grep) finds something in them.
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -49,6 +50,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 
+from ansible_collections.slipway.stack.plugins.plugin_utils import terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
@@ -286,9 +288,22 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
             failed = any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values())
             self._finish(hosts, failed=failed)
-            if not failed and self._ending.get("exit_status"):
+            status = 0 if failed else self._end_as_asked()
+            if status:
                 # Ansible itself knows no other exit status than those of failed and unreachable hosts.
-                raise SystemExit(int(self._ending["exit_status"]))
+                raise SystemExit(status)
+
+    def _end_as_asked(self) -> int:
+        """Do what a playbook has left for the end of its run, and return the exit status."""
+        if self._ending.get("interact"):
+            return terminal.interact(self._ending["interact"])
+        if self._ending.get("follow"):
+            manager = self._play.get_variable_manager()
+            hosts = {name: self._variables(manager._inventory.get_host(name)) for name in self._ending["follow"]}  # noqa: SLF001
+            return terminal.follow(
+                self._ending["follow"], self._ending.get("grep", ""), lambda host, text: without_values(text, hosts[host])
+            )
+        return int(self._ending.get("exit_status") or 0)
 
     # Collecting
 

@@ -20,3 +20,10 @@ EXTRA_SERVICES = "extra_services"
 def service_of(container: dict[str, t.Any]) -> str:
     """Return the product's service that a container belongs to: its label without slot and number."""
     return str(container["labels"].get("slipway.service", "")).rsplit("-", 2)[0]
+
+
+def replica_of(name: str, labels: dict[str, str]) -> str:
+    """Return the service that a container is a replica of, as people name it: the product's without slot and number."""
+    if labels.get("slipway.owner", "").startswith("app-"):
+        return service_of({"labels": labels})
+    return labels.get("slipway.service", name)

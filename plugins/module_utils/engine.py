@@ -168,9 +168,15 @@ class Engine:
         code = self.get(f"/exec/{created['Id']}/json").get("ExitCode")
         return (1 if code is None else int(code)), out, err
 
-    def logs(self, container: str, lines: int) -> str:
-        """Return the last lines that a container wrote, both streams in their order."""
-        stream = self.request("GET", f"/containers/{quote(container)}/logs", {"stdout": 1, "stderr": 1, "tail": lines})
+    def logs(self, container: str, lines: int | str, **query: t.Any) -> str:
+        """Return the last lines that a container wrote, both streams in their order.
+
+        Args:
+            container: its name or identity.
+            lines: how many, or ``all``.
+            query: what else the engine's API takes, as ``since`` and ``timestamps``.
+        """
+        stream = self.request("GET", f"/containers/{quote(container)}/logs", {"stdout": 1, "stderr": 1, "tail": lines, **query})
         text, position = bytearray(), 0
         # Unlike demultiplex, keep the two streams interleaved: a log is read in the order of its events.
         while position + 8 <= len(stream):

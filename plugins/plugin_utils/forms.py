@@ -380,6 +380,22 @@ def is_moment(text: str) -> bool:
     return bool(found) and 1 <= int(found[1]) <= 12 and 1 <= int(found[2]) <= 31 and int(found[3]) <= 23  # type: ignore[index]
 
 
+def is_since(text: str) -> bool:
+    """Return whether a string is a time span, or a date and time that Python 3.10 reads on a host."""
+    return bool(re.fullmatch(r"[1-9]\d{0,5}[smhd]|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", text)) and (
+        text[-1] in "smhd" or is_moment(text)
+    )
+
+
+def is_regular_expression(text: str) -> bool | str:
+    """Return whether a string is a regular expression, or what would be one."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        return f"{KINDS['regular_expression'].sentence.removeprefix('must be ')}: {error}"
+    return True
+
+
 def is_plain_value(value: Any) -> bool:
     """Return whether a value of a setting is one line, a number or a boolean."""
     return isinstance(value, (bool, int, float)) or (isinstance(value, str) and is_line(value))
@@ -495,6 +511,8 @@ KINDS: dict[str, Kind] = {
     "sql": _text("a query", lambda text: bool(text.strip()) and is_text(text)),
     "point": _text("the name of a recovery point, as 20261123T021500Z", pattern(r"\d{8}T\d{6}Z(?:-[a-z0-9-]+)?")),
     "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
+    "since": _text("a time span as 10m, 2h or 3d, or a date and time as 2026-11-23T02:15:00+00:00", is_since),
+    "regular_expression": _text("a regular expression as Python reads it", is_regular_expression),
     "stores": Kind("a list of stores joined by commas: postgres, redis, chroma, volumes", text=False),
     "secret": Kind("a secret", text=True, secret=True),
     "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),

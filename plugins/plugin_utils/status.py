@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
 
@@ -221,16 +221,11 @@ def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:
         }
     for name in [*expected, *(name for name in sorted(state["containers"]) if name not in expected)]:
         container = between_restarts(state["containers"].get(name))
-        if container is None:
-            replica_of, row = name, {"status": "missing"}
-        else:
-            labels = container["labels"]
-            product = container["owner"].startswith("app-")
-            replica_of = service_of(container) if product else labels.get("slipway.service", name)
-            row = _figures(container, state)
+        row = {"status": "missing"} if container is None else _figures(container, state)
         problems, judged = _container_problems(container, row) if name in expected else ([], IDLE)
         service = name.removeprefix(f"{fleet.stack}-")
-        known = {"host": host, "service": service, "role": expected.get(name, ""), "replica_of": replica_of, "state": judged}
+        labels = (container or {"labels": {}})["labels"]
+        known = {"host": host, "service": service, "role": expected.get(name, ""), "replica_of": replica_of(name, labels), "state": judged}
         yield {**known, "problems": problems, **row}
 
 

@@ -34,16 +34,28 @@ def ssh_command(connection: t.Any, *forwards: str) -> list[str]:
     Raises:
         TunnelError: the host is not reached over SSH.
     """
-    kind = str(getattr(connection, "transport", ""))
-    if kind != "ssh":
-        raise TunnelError(f"its connection type is {kind or 'unknown'}, but a tunnel needs ssh")
-    # ssh uses the first value of an option: these win over the options after them.
     ours = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "LogLevel=INFO", "-o", "ExitOnForwardFailure=yes"]
     ours += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-N", *forwards]
+    return ssh_with(connection, *ours)
+
+
+def ssh_with(connection: t.Any, *options: str) -> list[str]:
+    """Return the command that connects to a host with further options, and with all settings of Ansible's connection to it.
+
+    Args:
+        connection: Ansible's connection of the type ssh, with its options set.
+        options: of ssh; they win over those of the connection, as ssh uses the first value of an option.
+
+    Raises:
+        TunnelError: the host is not reached over SSH.
+    """
+    kind = str(getattr(connection, "transport", ""))
+    if kind != "ssh":
+        raise TunnelError(f"its connection type is {kind or 'unknown'}, but this needs ssh")
     program = connection.get_option("ssh_executable")
     built = connection._build_command(program, "ssh")  # noqa: SLF001 - nothing else knows all of a connection's settings
     words = [word.decode() if isinstance(word, bytes) else str(word) for word in built]
-    return [words[0], *ours, *words[1:], str(connection.get_option("host") or connection.host)]
+    return [words[0], *options, *words[1:], str(connection.get_option("host") or connection.host)]
 
 
 def _environment(connection: t.Any) -> dict[str, str]:

@@ -39,6 +39,7 @@ SETTINGS = {
     "DEMO_VERSION",
     "INVENTORY",
     "VERSION",
+    "SERVICE",
     "IMAGES",
     "PYTHON",
     "SCENARIOS",

@@ -1,0 +1,91 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands on hosts that a run ends with, in the operator's terminal. A task has none; the callback report runs them after the last one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import typing as t
+from collections.abc import Callable, Mapping, Sequence
+
+from ansible.module_utils.parsing.convert_bool import boolean
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
+from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import ssh_with
+
+#: Sequences that set colors or move the cursor, and other control characters.
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_context: t.Any) -> list[str]:
+    """Return the command of the controller that runs another one on a host, with a terminal there, so that it ends with the connection.
+
+    Raises:
+        TunnelError: the host is not reached over SSH.
+    """
+    become = ["sudo", "--"] if boolean(hostvars[host].get("ansible_become", False), strict=False) else []
+    # LogLevel: not that the connection was closed, which is how it ends.
+    ssh = ssh_with(connection_to(host, hostvars, play_context), "-tt", "-o", "LogLevel=ERROR")
+    return [*ssh, shlex.join([*become, *argv])]
+
+
+def has_terminal() -> bool:
+    """Return whether a person can type into this process, or into the one that it was forked from."""
+    try:
+        return os.isatty(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        return False
+
+
+def interact(argv: Sequence[str]) -> int:
+    """Run a command with the terminal of this process; return its exit status."""
+    return subprocess.run(argv, check=False).returncode
+
+
+def log_line(host: str, stamp: str, service: str, text: str) -> str:
+    """Return a line of a log as it is shown: the time to the millisecond, and nothing that would steer the terminal."""
+    return f"{stamp[:23]}Z {host} {service}: {CONTROL.sub('', text)}"
+
+
+def follow(commands: Mapping[str, Sequence[str]], grep: str, clean: Callable[[str, str], str]) -> int:
+    """Show what commands print, each line a time, a service and a message, until all have ended, or Ctrl-C.
+
+    Args:
+        commands: By host.
+        grep: A regular expression; lines without a match are left out.
+        clean: Returns a line of a host without what must not be shown.
+
+    Returns:
+        The exit status: 1 where a command has failed.
+    """
+    pattern = re.compile(grep)
+    running = {
+        host: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
+        for host, argv in commands.items()
+    }
+
+    def show(host: str) -> None:
+        for line in running[host].stdout or ():
+            stamp, _blank, rest = line.rstrip("\r\n").partition(" ")
+            service, _blank, text = rest.partition(" ")
+            if pattern.search(text):
+                sys.stdout.write(f"{clean(host, log_line(host, stamp, service, text))}\n")
+                sys.stdout.flush()
+
+    threads = [threading.Thread(target=show, args=(host,), daemon=True) for host in running]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        for process in running.values():
+            process.terminate()
+        return 0
+    return int(any(process.wait() for process in running.values()))

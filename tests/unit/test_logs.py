@@ -1,0 +1,168 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Logs of all hosts are read in one call each, merged by time, filtered, and followed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.action.fleet_logs import following
+from ansible_collections.slipway.stack.plugins.modules import container_logs
+from ansible_collections.slipway.stack.plugins.plugin_utils import terminal
+from conftest import Run
+
+SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
+NOW = 1_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", NOW - 90),
+        ("10m", NOW - 600),
+        ("2h", NOW - 7200),
+        ("3d", NOW - 259200),
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15 08:00", NOW),
+        ("2027-01-15T10:00:00+02:00", NOW),
+    ],
+)
+def test_the_beginning_is_a_span_before_now_or_a_moment(text: str, seconds: float):
+    assert container_logs.beginning(text, NOW) == seconds
+
+
+class Engine:
+    """An engine with a replica of the product in each slot, a store, and a container of another stack."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+
+    def containers(self) -> list[dict[str, Any]]:
+        found = [("api-blue-1", "app-blue"), ("api-green-1", "app-green"), ("redis", "redis")]
+        labels = [{"slipway.stack": "s", "slipway.service": service, "slipway.owner": owner} for service, owner in found]
+        own = [{"Names": [f"/s-{item['slipway.service']}"], "Labels": item} for item in labels]
+        return [*own, {"Names": ["/other"], "Labels": {"slipway.stack": "t", "slipway.service": "redis"}}]
+
+    def logs(self, container: str, lines: int | str, **query: Any) -> str:
+        assert query["timestamps"]
+        self.asked.append((container, lines))
+        hour = 8 + len(self.asked)
+        return f"2027-01-15T{hour:02}:00:01Z {container} fails\n2027-01-15T{hour:02}:00:02Z {container} ends\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "shown"),
+    [
+        (
+            {"service": "api"},
+            [("s-api-blue-1", 3), ("s-api-green-1", 3)],
+            ["s-api-blue-1 ends", "s-api-green-1 fails", "s-api-green-1 ends"],
+        ),
+        ({"service": "api-green-1"}, [("s-api-green-1", 3)], ["s-api-green-1 fails", "s-api-green-1 ends"]),
+        # What does not match is not among the last lines.
+        ({"service": "redis", "grep": "^.*fail"}, [("s-redis", "all")], ["s-redis fails"]),
+        ({"service": "api", "lines": 0}, [], []),
+        ({"service": "nosuch"}, [], []),
+    ],
+)
+def test_the_newest_matching_lines_of_a_service_are_read(given: dict[str, Any], asked: list[Any], shown: list[str]):
+    engine: Any = Engine()
+    found = container_logs.read(engine, {"stack": "s", "service": "", "since": "10m", "grep": "", "lines": 3, **given})
+    assert engine.asked == asked
+    assert [text for _stamp, _service, text in found["entries"]] == shown
+    assert found["services"] == ["api", "redis"]
+
+
+def test_a_followed_line_has_its_service_behind_the_time(tmp_path: Path):
+    fake = tmp_path / "docker"
+    fake.write_text('#!/bin/sh\nfor name; do :; done\necho "2027-01-15T08:00:00Z $name $4 $5"\n')
+    fake.chmod(0o755)
+    command = following({"since": 5.0, "containers": {"s-api-blue-1": "api-blue-1", "s-redis": "redis"}})
+    done = subprocess.run(command, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.splitlines()) == [
+        "2027-01-15T08:00:00Z api-blue-1 s-api-blue-1 --since 5.000",
+        "2027-01-15T08:00:00Z redis s-redis --since 5.000",
+    ]
+
+
+@pytest.mark.usefixtures("programs")
+def test_lines_are_followed_until_all_commands_end(capfd: pytest.CaptureFixture[str]):
+    line = f"2027-01-15T08:00:00.123456789Z redis \x1b[31mfails\x1b[0m with {SECRET}"
+    commands = {"one": ["printf", "%s\\r\\nnext redis other\\n", line], "two": ["false"]}
+    assert terminal.follow(commands, "fail", lambda host, text: text.replace(SECRET, f"({host})")) == 1
+    assert capfd.readouterr().out == "2027-01-15T08:00:00.123Z one redis: fails with (one)\n"
+    assert terminal.follow({"one": ["true"]}, "", lambda _host, text: text) == 0
+
+
+@pytest.fixture
+def merged(checkout: Path, play: Run):
+    """Merge what is given for the hosts one and two, and return what was printed and the exit status."""
+
+    def run(read: dict[str, Any], **options: Any) -> subprocess.CompletedProcess[str]:
+        (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({"vault_owner": SECRET}))
+        for host, value in read.items():
+            path = checkout / f"inventories/test/host_vars/{host}.yml"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps({"logs": value}))
+        merge = {"slipway.stack.fleet_logs": {"read": "logs", "lines": 3, **options}, "run_once": True, "register": "merged"}
+        end = {"ansible.builtin.set_stats": {"data": {"slipway_ending": "{{ merged.ending }}"}}, "run_once": True}
+        (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [merge, end]}]))
+        return play("test")
+
+    return run
+
+
+def read(*entries: list[str]) -> dict[str, Any]:
+    return {"entries": list(entries), "services": ["api", "redis"], "containers": {"s-redis": "redis"}, "since": 1.0}
+
+
+def test_the_newest_lines_of_all_hosts_are_in_the_order_of_time_and_without_secrets(merged):
+    one = read(["2027-01-15T08:00:01.0Z", "redis", "old"], ["2027-01-15T08:00:04.0Z", "redis", f"\x1b[2Jlast {SECRET}"])
+    two = read(["2027-01-15T08:00:02.0Z", "redis", "second"], ["2027-01-15T08:00:03.0Z", "api-blue-1", "third"])
+    done = merged({"one": one, "two": two})
+    assert re.findall(r"^2027\S+ (.*)$", done.stdout, flags=re.MULTILINE) == [
+        "two redis: second",
+        "two api-blue-1: third",
+        "one redis: last (secret)",
+    ]
+    assert SECRET not in done.stdout
+
+
+def test_a_host_that_did_not_answer_is_named_behind_the_lines_of_the_others(merged):
+    done = merged({"one": read(["2027-01-15T08:00:01.0Z", "redis", "fine"]), "two": {"unreachable": True, "msg": "x"}})
+    assert done.returncode == 0
+    assert done.stdout.index("one redis: fine") < done.stdout.index("two did not answer: its logs are missing here")
+
+
+def test_an_unknown_service_names_those_that_there_are(merged):
+    none = {**read(), "containers": {}}
+    done = merged({"one": none, "two": {"unreachable": True}}, service="nosuch")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "service is 'nosuch', of which no host has a container; there are api, redis (two did not answer)" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("grep=(", "grep is '(', must be a regular expression as Python reads it: missing ), unterminated subpattern at position 0"),
+        ("since=10", "since is '10', must be a time span as 10m, 2h or 3d, or a date and time"),
+        ("since=2027-13-01T00:00", "since is '2027-13-01T00:00', must be a time span"),
+        ("lines=0", "lines is '0', must be an integer from 1 to 100000"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused_before_a_host_is_asked(checkout: Path, play: Run, given: str, problem: str):
+    hosts = checkout / "inventories/test/hosts.yml"
+    hosts.write_text(hosts.read_text().replace("stores:", "redis:"))
+    done = play("logs", "-e", given)
+    assert done.returncode == 2
+    assert problem in " ".join(done.stdout.split())
+    assert "Read the logs" not in done.stdout
