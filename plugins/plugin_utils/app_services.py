@@ -14,11 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
@@ -48,8 +47,7 @@ MIGRATION_SECONDS = 600
 @functools.cache
 def known_keys() -> dict[str, dict[str, Any]]:
     """Return the keys that a service may have, as the specification describes them."""
-    specification = yaml.safe_load(SPECIFICATION.read_bytes())
-    options: dict[str, dict[str, Any]] = specification["argument_specs"]["service"]["options"]
+    options: dict[str, dict[str, Any]] = plain_yaml(SPECIFICATION)["argument_specs"]["service"]["options"]
     return options
 
 

@@ -5,8 +5,8 @@
 
 ansible-core keeps no compiled template: each evaluation parses and compiles its source again, which was most of the time of a run with
 nothing to do. Here compiled code is kept by source while a block lasts, and so are the filters and tests of collections, which each
-templating environment would look for again. Where Ansible's insides are not as expected, nothing is kept: results are the same, and take
-longer.
+templating environment would look for again. A variable of a host is evaluated once, not again wherever another one uses it. Where Ansible's
+insides are not as expected, nothing is kept: results are the same, and take longer.
 
 The code of templates that the collection's own files hold is also written below Ansible's home, as Python writes the code of its modules,
 and read by the next run. Templates of an inventory are not: one may hold a secret.
@@ -19,6 +19,7 @@ import marshal
 import os
 import stat
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLE
 try:
     # Internal to Ansible: where a value was read, its environment, how that differs from Jinja's, and whether backslashes are escaped.
     from ansible._internal._datatag._tags import Origin
+    from ansible._internal._templating import _jinja_bits
     from ansible._internal._templating._jinja_bits import (
         _TEMPLATE_OVERRIDE_FIELD_NAMES as SYNTAX,
     )
@@ -40,7 +42,10 @@ try:
         AnsibleEnvironment,
         _TemplateCompileContext,
     )
-except ImportError:
+    from ansible._internal._templating._utils import TemplateContext
+
+    _flatten = _jinja_bits._flatten_and_lazify_vars  # noqa: SLF001
+except (ImportError, AttributeError):
     AnsibleEnvironment = None
 
 _Compile = Callable[..., Any]
@@ -53,6 +58,9 @@ KEPT_IN = "slipway_templates"
 MADE_BY = (sys.implementation.cache_tag, ansible_version, jinja2.__version__)
 # Sources that have changed leave their code behind; so much is a few times what all templates need.
 KEPT_LIMIT = 2000
+# Variables that do not change, and the values that they have got, by what they are evaluated with.
+_constant: dict[int, dict[str, Any]] = {}
+_values: dict[int, dict[int, Any]] = {}
 _filters: dict[str, Any] = {}
 _tests: dict[str, Any] = {}
 
@@ -122,6 +130,31 @@ def write_compiled(home: Path) -> None:
         write_atomically(home / KEPT_IN, marshal.dumps((MADE_BY, code)), 0o600)
 
 
+def evaluate_once(variables: dict[str, Any], owner: object) -> None:
+    """Keep the value that a variable gets in compiled_once, as long as an object lives; Ansible evaluates it wherever it is used.
+
+    Args:
+        variables: The variables of one host, which must not change from now on.
+        owner: The object.
+    """
+    _constant[id(variables)] = variables
+    for kept in (_constant, _values):
+        weakref.finalize(owner, kept.pop, id(variables), None)
+
+
+def _flatten_once(mapping: Any) -> Iterator[Any]:
+    """Yield what Ansible does of variables: containers that hold a value once it was asked for; of constant ones, the same each time."""
+    if id(mapping) not in _constant:
+        yield from _flatten(mapping)
+        return
+    templar = TemplateContext.current().templar
+    values = _values.setdefault(id(mapping), {})
+    if id(templar) not in values:
+        # It refers to the templar, whose identity nothing else gets meanwhile.
+        (values[id(templar)],) = _flatten(mapping)
+    yield values[id(templar)]
+
+
 def _finding(get: Callable[..., Any], found: dict[str, Any]) -> Callable[..., Any]:
     """Return a function that finds a plugin as the given one does, and keeps those of collections."""
 
@@ -146,6 +179,7 @@ def compiled_once() -> Iterator[None]:
         return
     with contextlib.ExitStack() as undo:
         _replace(undo, AnsibleEnvironment, "compile", _keeping(AnsibleEnvironment.compile))
+        _replace(undo, _jinja_bits, "_flatten_and_lazify_vars", _flatten_once)
         for loader, found in ((filter_loader, _filters), (test_loader, _tests)):
             _replace(undo, loader, "get", _finding(loader.get, found))
         yield

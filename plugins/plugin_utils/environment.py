@@ -5,14 +5,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.utils.path import unfrackpath
+
+
+@functools.cache
+def plain_yaml(path: Path) -> Any:
+    """Return what a YAML file of the collection holds, without Ansible's marks. It is read once a process, and nothing may change it."""
+    return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506 - both are safe
 
 
 def ansible_home() -> Path:

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once, evaluate_once
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SHARED_PREFIX
@@ -75,11 +76,6 @@ def names_used(value: Any) -> set[str]:
         return {node.name for node in Environment(autoescape=True).parse(value).find_all(nodes.Name)}
     except TemplateSyntaxError:
         return set()
-
-
-def plain_yaml(path: Path) -> Any:
-    """Return what a YAML file of the collection holds, without Ansible's marks."""
-    return yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506 - both are safe
 
 
 def shared_forms() -> dict[str, Form]:
@@ -158,14 +154,19 @@ class RoleFiles:
         Raises:
             AnsibleActionFail: It is required and not there.
         """
+        return templates_of(self._path(role, name, required=required))
+
+    @staticmethod
+    def _path(role: str, name: str, *, required: bool) -> Path:
         path = role_folders().get(role, ROLES / role) / name
         if required and not path.is_file():
             raise AnsibleActionFail(f"{path} does not exist; roles are named as their folders in {ROLES}")
-        return templates_of(path)
+        return path
 
     def inputs(self, role: str) -> dict[str, Any]:
         """Return a role's inputs as its specification describes them."""
-        options: dict[str, Any] = self.read(role, "meta/argument_specs.yml")["argument_specs"]["main"].get("options", {})
+        specifications = plain_yaml(self._path(role, "meta/argument_specs.yml", required=True))
+        options: dict[str, Any] = specifications["argument_specs"]["main"].get("options", {})
         return options
 
     def known_names(self) -> dict[str, set[str]]:
@@ -203,6 +204,7 @@ class HostView:
         """Take a host's variables with their templates unresolved."""
         self.raw = raw
         self._variables = {**defaults, **raw, **extra}
+        evaluate_once(self._variables, self)
         self._templar = Templar(loader=loader, variables=self._variables)
         self._values: dict[str, tuple[Any, str]] = {}
 
@@ -220,12 +222,12 @@ class HostView:
         Raises:
             AnsibleError: It has none.
         """
-        with compiled_once():
-            return plain(self.templated(name))
+        return plain(self.templated(name))
 
     def templated(self, name: str) -> Any:
         """Return a variable's value as Ansible has it, without a copy."""
-        return self._templar.template(self._variables[name])
+        with compiled_once():
+            return self._templar.template(self._variables[name])
 
     def value(self, name: str, default: Any = None) -> tuple[Any, str]:
         """Return a variable's value, and why it has none ("" when it has one)."""
@@ -269,8 +271,9 @@ class HostView:
         return found
 
 
-#: Views of other hosts in a process that was forked for one task, which changes no variable.
+#: Views of other hosts, and topologies as hosts see them, in a process that was forked for one task, which changes no variable.
 _views: dict[tuple[int, str], HostView] = {}
+_topologies: dict[tuple[int, str], Topology] = {}
 
 
 @functools.cache
@@ -287,6 +290,7 @@ def read_role_files() -> None:
     """
     files = RoleFiles()
     _defaults()
+    app_services.known_keys()
     for role in role_folders():
         files.inputs(role)
         files.read(role, "vars/main.yml", required=False)
@@ -300,6 +304,9 @@ def topology_of(variables: dict[str, Any], loader: Any) -> Topology:
         loader: Ansible's loader.
     """
     here, hostvars = str(variables.get("inventory_hostname", "")), variables.get("hostvars") or {}
+    kept = multiprocessing.parent_process() is not None
+    if kept and (id(hostvars), here) in _topologies:
+        return _topologies[id(hostvars), here]
     own = HostView(variables, _defaults(), {}, loader)
 
     def view_of(host: str) -> HostView:
@@ -308,16 +315,21 @@ def topology_of(variables: dict[str, Any], loader: Any) -> Topology:
             return _views[key]
         raw = getattr(hostvars, "raw_get", hostvars.__getitem__)(host)
         view = HostView(raw, _defaults(), {"hostvars": hostvars}, loader)
-        if multiprocessing.parent_process() is not None:
+        if kept:
             _views[key] = view
         return view
 
+    variables_of = functools.cache(lambda host: hostvars[host])
+
     def value(host: str, name: str, *, lazy: bool = False) -> Any:
         if lazy:
-            return hostvars[host].get(name)
+            return variables_of(host).get(name)
         found, error = (own if host == here else view_of(host)).value(name)
         if error:
             raise AnsibleError(error if host == here else f"{name} of {host}: {error}")
         return found
 
-    return Topology(services(), variables.get("groups") or {}, here, value)
+    topology = Topology(services(), variables.get("groups") or {}, here, value)
+    if kept:
+        _topologies[id(hostvars), here] = topology
+    return topology

@@ -25,7 +25,7 @@ class ReleaseHosts:
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars} | {"app_version": version}
 
     def product(self, host: str) -> Mapping[str, Any]:
-        """Return the services of the product as a host's variables describe them, whose values are resolved when they are read."""
+        """Return the services of the product as a host's variables describe them."""
         found: Mapping[str, Any] = HostView(self._hostvars.raw_get(host), self._defaults, self._extra, self._loader).templated(
             "release_services"
         )

@@ -22,6 +22,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import STORES
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
@@ -160,7 +161,7 @@ def described(folder: Path) -> Service:
     """
     path = folder / DESCRIPTION
     try:
-        content = yaml.safe_load(path.read_bytes())
+        content = plain_yaml(path)
     except yaml.YAMLError as error:
         raise AnsibleError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -211,6 +212,7 @@ class Topology:
         """
         self._services = {service.role: service for service in known}
         self._groups, self._here, self._value = groups, here, value
+        self._volumes_on = functools.cache(self._read_volumes)
 
     # Who runs what
 
@@ -518,7 +520,7 @@ class Topology:
             return {"address": SERVER_NAME, "port": SERVER_PORT}
         return {"address": str(self._value(host, "slipway_address")), "port": int(self._value(host, "volume_server_port"))}
 
-    def _volumes_on(self, host: str) -> list[dict[str, Any]]:
+    def _read_volumes(self, host: str) -> list[dict[str, Any]]:
         """Return the volumes of a host that recovery points hold, as backup_volumes says."""
         groups = self._memberships(host)
         # Secrets of their environments may not exist yet.

@@ -107,6 +107,7 @@ def test_ansible_is_as_before_after_the_block_and_an_error_in_it() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert environment.compile is before
+    assert compiled._jinja_bits._flatten_and_lazify_vars is compiled._flatten
     assert filter_loader.get == finds
     assert "compile" not in vars(environment)
     assert "get" not in vars(filter_loader)
@@ -146,6 +147,46 @@ def test_the_views_of_several_hosts_share_what_is_compiled(compilations: list[st
         raw = {"value": trust_as_template("{{ number * 2 }} of this test"), "number": number}
         assert HostView(raw, {}, {}, DataLoader()).resolve("value") == f"{number * 2} of this test"
     assert len(compilations) == 1
+
+
+def looked_up(path: Path) -> dict[str, Any]:
+    """Return variables of which two use a third, whose value changes with each evaluation."""
+    lines = {
+        "line": f"lookup('ansible.builtin.pipe', 'echo x >> {path}; wc -l < {path}')",
+        "first": "line",
+        "second": "[line, line] | list",
+    }
+    return {name: trust_as_template(f"{{{{ {source} }}}}") for name, source in lines.items()}
+
+
+def test_a_variable_of_a_host_is_evaluated_once_and_each_hosts_apart(tmp_path: Path) -> None:
+    first, second = (HostView(looked_up(tmp_path / name), {}, {}, DataLoader()) for name in ("one", "two"))
+    assert [first.resolve(name) for name in ("first", "second")] == ["1", ["1", "1"]]
+    assert second.resolve("second") == ["1", "1"]
+    assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text() == "x\n"
+
+
+def test_a_variable_without_a_value_is_an_error_each_time() -> None:
+    view = HostView({"value": trust_as_template("{{ other }}"), "other": trust_as_template("{{ missing }}")}, {}, {}, DataLoader())
+    for _time in range(2):
+        for name in ("value", "other"):
+            with pytest.raises(AnsibleError, match="missing"):
+                view.resolve(name)
+
+
+def test_variables_that_may_change_are_evaluated_each_time(tmp_path: Path) -> None:
+    templar = Templar(DataLoader(), variables=looked_up(tmp_path / "one"))
+    with compiled_once():
+        assert [templar.template(trust_as_template("{{ line }}")) for _time in range(2)] == ["1", "2"]
+
+
+def test_values_are_kept_as_long_as_the_view_of_the_host() -> None:
+    view = HostView({"value": trust_as_template("{{ 1 + 1 }}")}, {}, {}, DataLoader())
+    before = len(compiled._values)
+    assert view.resolve("value") == 2
+    assert len(compiled._values) == before + 1
+    del view
+    assert len(compiled._values) == before
 
 
 OWN = ROLES / "nginx/defaults/main.yml"

@@ -250,7 +250,7 @@ def test_a_service_without_a_description_is_named():
 @pytest.mark.parametrize(
     ("description", "expected"),
     [
-        ([], "must be a dictionary"),
+        (["search"], "must be a dictionary"),
         ({"turn": 1}, "missing required arguments: group"),
         ({**SEARCH, "prots": []}, "prots"),
         ({**SEARCH, "turn": "early"}, "turn"),
