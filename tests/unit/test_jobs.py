@@ -188,6 +188,16 @@ def test_a_run_that_has_not_ended_counts_as_the_job_says(hosts: list[Host], conc
     assert second.call("others_run", "cleanup", 1060) is False
 
 
+def test_a_run_replaces_runs_for_times_before_only(hosts: list[Host]) -> None:
+    """Claims wait for a database or a restore, and come in any order then."""
+    first, second = hosts
+    assert first.claim(1060, "replace") == claims.CLAIMED
+    assert second.claim(1000, "replace") == claims.LATE
+    assert first.call("is_replaced", "cleanup", 1060) is False
+    assert second.claim(1120, "replace") == claims.CLAIMED
+    assert first.call("is_replaced", "cleanup", 1060) is True
+
+
 def test_a_run_without_signs_of_life_does_not_prevent_the_next(hosts: list[Host]) -> None:
     assert hosts[0].claim(1000) == claims.CLAIMED
     hosts[1].lease = -1
@@ -312,6 +322,16 @@ def test_a_restore_ends_a_job_that_runs(run: slipway_jobs.Run, monkeypatch: pyte
     found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
     assert (found["result"], found["log"]) == ("failed", ["half", "a restore has begun"])
     assert ended == [run.name]
+
+
+def test_a_run_that_waits_to_replace_another_is_replaced_itself(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose times come faster than the one before ends would wait for each other, and none would run again."""
+    run.settings = {**run.settings, "concurrency": "replace"}
+    for moment in (run.moment - 60, run.moment, run.moment + 60):
+        assert run.claims.claim(run.job, moment, "replace") == claims.CLAIMED
+    monkeypatch.setattr(slipway_jobs.container_copy, "end_copy", lambda *_unused: [])
+    found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
+    assert (found["result"], found["code"]) == ("replaced", None)
 
 
 def test_a_job_that_runs_here_for_this_time_is_left_alone(

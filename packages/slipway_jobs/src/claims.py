@@ -20,7 +20,7 @@ if t.TYPE_CHECKING:
 
 JSON = dict[str, t.Any]
 
-CLAIMED, TAKEN, BUSY = "claimed", "another host has it", "the run before has not ended"
+CLAIMED, TAKEN, BUSY, LATE = "claimed", "another host has it", "the run before has not ended", "a later run has begun"
 #: Seconds after its last sign of life for which a run counts as running.
 LEASE_SECONDS = 60
 #: Seconds for which ended runs are kept.
@@ -39,6 +39,7 @@ create table if not exists runs (
 """
 LOST = "update runs set ended = alive, result = 'lost' where job = ? and ended is null and alive <= ?"
 OTHERS = "select 1 from runs where job = ? and moment <> ? and ended is null and alive > ?"
+LATER = OTHERS.replace("<>", ">")
 
 
 class ClaimError(Exception):
@@ -139,19 +140,22 @@ class Claims:
                 return TAKEN
             rows.execute(LOST, job, now - LEASE_SECONDS)
             rows.execute("delete from runs where job = ? and moment < ?", job, moment - KEPT_SECONDS)
-            busy = concurrency == "forbid" and rows.first(OTHERS, job, moment, now - LEASE_SECONDS)
+            prevents = {"forbid": (OTHERS, BUSY), "replace": (LATER, LATE)}.get(concurrency)
+            prevented = prevents and rows.first(prevents[0], job, moment, now - LEASE_SECONDS)
             rows.execute(
                 "insert into runs (job, moment, host, alive, ended, result) values (?, ?, ?, ?, ?, ?)",
                 job,
                 moment,
                 self.host,
                 now,
-                now if busy else None,
-                "skipped" if busy else None,
+                now if prevented else None,
+                "skipped" if prevented else None,
             )
+            if prevents and prevented:
+                return prevents[1]
             if concurrency == "replace":
-                rows.execute("update runs set stop = 1 where job = ? and moment <> ? and ended is null", job, moment)
-            return BUSY if busy else CLAIMED
+                rows.execute("update runs set stop = 1 where job = ? and moment < ? and ended is null", job, moment)
+            return CLAIMED
 
     def is_replaced(self, job: str, moment: int) -> bool:
         """Give a sign of life; return whether another run takes this one's place."""

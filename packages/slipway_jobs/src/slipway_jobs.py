@@ -134,11 +134,12 @@ class Run:
         found: JSON = {"result": "interrupted", "code": None}
         errors: list[str] = []
         try:
-            while self.settings["concurrency"] == "replace" and self.claims.others_run(self.job, self.moment):
-                time.sleep(1)
-            identity = container_copy.start_copy(self.engine, container, self.name, labels, folder)
-            seconds = float(self.settings["deadline_seconds"])
-            found["result"], found["code"] = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
+            if self.takes_the_place_of_others():
+                identity = container_copy.start_copy(self.engine, container, self.name, labels, folder)
+                seconds = float(self.settings["deadline_seconds"])
+                found["result"], found["code"] = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
+            else:
+                found["result"] = "replaced"
         except (JobError, EngineError, container_copy.CopyError, claims.ClaimError, OSError) as error:
             found["result"] = "failed"
             errors = [str(error)]
@@ -146,6 +147,20 @@ class Run:
             say(f"{self.name} is stopped, as its program was asked to end")
         log = container_copy.end_copy(self.engine, self.name, LOG_LINES)
         return {**found, "seconds": round(time.monotonic() - began, 3), "version": version, "log": (log + errors)[-LOG_LINES:]}
+
+    def takes_the_place_of_others(self) -> bool:
+        """Wait until the runs that this one replaces have ended; return False where another run replaces this one meanwhile.
+
+        Raises:
+            ClaimError: The database does not answer.
+            JobError: A restore has begun meanwhile.
+        """
+        while self.settings["concurrency"] == "replace" and self.claims.others_run(self.job, self.moment):
+            # Both would wait for each other.
+            if self.is_replaced():
+                return False
+            time.sleep(1)
+        return True
 
     def is_replaced(self) -> bool:
         """Give a sign of life; return whether another run takes the place of this one.
