@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
+
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
@@ -38,6 +40,8 @@ NOT_OF_JOBS = (
     *("port", "routes", "publish_port", "health_path", "healthcheck", "start_seconds", "ready_path", "version_path", "version_field"),
     *("retire", "migrate"),
 )
+#: Types of keys whose values are gone through.
+CONTAINERS: dict[str | None, type] = {"dict": Mapping, "list": Sequence}
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
 #: Seconds that a migration may take where it does not say.
@@ -64,6 +68,16 @@ def merged(values: Sequence[Any]) -> Any:
     }
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return a dictionary as it is, and for anything else, which the check of all inputs refuses, an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def is_kept(volume: Mapping[str, Any]) -> bool:
+    """Return whether recovery points hold a volume that a service writes to."""
+    return bool(boolean(str(volume.get("backup", True)), strict=False))
+
+
 class Service(Mapping[str, Any]):
     """A service with the values of all its keys. Each is read when it is asked for: another's template may not be resolvable here."""
 
@@ -76,7 +90,10 @@ class Service(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         """Return a key's value, or its default."""
         value = merged([part[key] for part in self._parts if key in part])
-        return known_keys()[key].get("default") if value is None else value
+        form = known_keys()[key]
+        # The check of all inputs refuses what is of another type; the topology is asked before it.
+        wrong = not isinstance(value, CONTAINERS.get(form.get("type"), object)) or (form.get("type") == "list" and isinstance(value, str))
+        return form.get("default") if value is None or wrong else value
 
     def __iter__(self) -> Iterator[str]:
         """Yield all keys that a service may have."""
@@ -117,6 +134,17 @@ class Service(Mapping[str, Any]):
         return any(part.get(key) is not None for part in self._parts[1:])
 
     @property
+    def written_volumes(self) -> list[Mapping[str, Any]]:
+        """The volumes that it may write to."""
+        volumes = [volume for volume in self["volumes"] if isinstance(volume, Mapping) and {"name", "path"} <= set(volume)]
+        return [volume for volume in volumes if volume.get("mode", "rw") == "rw"]
+
+    def backup_seconds(self, default: int) -> int:
+        """Return the seconds that its command for backups may take."""
+        value = self["backup"].get("seconds")
+        return int(value) if str(value).isdecimal() else default
+
+    @property
     def lasts(self) -> bool:
         """Whether it runs on until the next release, for open pages that ask for files of their own version."""
         return self["retire"] == "next" and not self.schedule
@@ -136,8 +164,8 @@ def services(product: Mapping[str, Any]) -> dict[str, Service]:
     Args:
         product: The values of VARIABLES, or the variables of a host.
     """
-    described, defaults, overrides = (product.get(name) or {} for name in VARIABLES)
-    return {name: Service(name, [defaults, described[name] or {}, overrides.get(name) or {}]) for name in described}
+    described, defaults, overrides = (mapping(product.get(name)) for name in VARIABLES)
+    return {name: Service(name, [defaults, mapping(described[name]), mapping(overrides.get(name))]) for name in described}
 
 
 def runs(service: Service, group_names: Iterable[str]) -> bool:

@@ -12,13 +12,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ansible.module_utils.parsing.convert_bool import boolean
-
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import (
     Service,
     common_declaration,
     container_mistakes,
+    is_kept,
+    mapping,
     service_declaration,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import shell_word
@@ -50,7 +50,7 @@ def services(described: Mapping[str, Any] | None) -> dict[str, Service]:
     Args:
         described: The value of VARIABLE.
     """
-    return {name: Service(name, [DEFAULTS, keys or {}], VARIABLE) for name, keys in (described or {}).items()}
+    return {name: Service(name, [DEFAULTS, mapping(keys)], VARIABLE) for name, keys in mapping(described).items()}
 
 
 def declarations(
@@ -115,13 +115,12 @@ def kept_volumes(service: Service) -> list[dict[str, Any]]:
     Each has its ``name``, and that of a dump the ``seconds`` that its command may take.
     """
     backup = service["backup"]
-    dump = [{"name": dump_volume(service), "seconds": int(backup.get("seconds") or DUMP_SECONDS)}] if dump_volume(service) else []
+    dump = [{"name": dump_volume(service), "seconds": service.backup_seconds(DUMP_SECONDS)}] if dump_volume(service) else []
     paths = backup.get("paths", [] if dump else None)
-    written = [volume for volume in service["volumes"] if volume.get("mode", "rw") == "rw"]
     return dump + [
         {"name": volume["name"]}
-        for volume in written
-        if (volume["path"] in paths if paths is not None else boolean(volume.get("backup", True), strict=False))
+        for volume in service.written_volumes
+        if (volume["path"] in paths if isinstance(paths, list) else is_kept(volume))
     ]
 
 

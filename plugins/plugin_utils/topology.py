@@ -18,7 +18,6 @@ import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
@@ -529,7 +528,7 @@ class Topology:
         # Services may share one. The check of its type reports what is not a list of dictionaries.
         described = [volume for service in product.values() if app_services.runs(service, groups) for volume in service["volumes"]]
         volumes = [volume for volume in described if isinstance(volume, Mapping) and "name" in volume]
-        declined = {str(volume["name"]) for volume in volumes if not boolean(volume.get("backup", True), strict=False)}
+        declined = {str(volume["name"]) for volume in volumes if not app_services.is_kept(volume)}
         written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
         return [{"name": name} for name in written if name not in declined] + [
             {**volume, "service": service.name}

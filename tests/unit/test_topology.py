@@ -174,6 +174,28 @@ def test_what_the_product_writes_is_backed_up_unless_the_inventory_says_no(volum
     assert topology("app1", values, backup=[]).backup_volumes() == []
 
 
+@pytest.mark.parametrize("variable", ["app_services", "app_defaults", "app_service_overrides", "slipway_extra_services"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        7,
+        "text",
+        ["api"],
+        {"api": 7},
+        {"api": {"volumes": 7, "backup": "x", "hosts": []}},
+        {"api": {"volumes": "uploads:/u"}},
+        {"api": {"volumes": [7, {}, {"path": "/u"}, {"name": "u", "path": "/u", "backup": [1]}]}},
+        {"api": {"backup": {"command": ["dump"], "seconds": "soon", "paths": 7}, "volumes": [{"name": "u", "path": "/u"}]}},
+    ],
+)
+def test_what_has_another_type_is_left_to_the_check_of_inputs(variable: str, value: Any):
+    """Which asks for the secrets and groups first."""
+    seen = topology("app1", {"app_services": {"api": {}}, "volume_server_port": 9873, variable: value})
+    assert seen.secrets()
+    assert seen.required_groups()
+    assert seen.data_hosts()
+
+
 def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service():
     volumes = [{"name": "search_data", "path": "/d"}, {"name": "search_tmp", "path": "/t", "backup": False}]
     dumped = {"command": ["dump"], "restore_command": ["load"]}
