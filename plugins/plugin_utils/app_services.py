@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import ht
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import shell_word
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
@@ -38,8 +39,12 @@ JUDGED = ("entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpu
 JOB_KEYS = ("concurrency", "deadline_seconds")
 NOT_OF_JOBS = (
     *("port", "routes", "publish_port", "health_path", "healthcheck", "start_seconds", "ready_path", "version_path", "version_field"),
-    *("retire", "migrate"),
+    *("retire", "migrate", "backup"),
 )
+#: Where a service finds what the server of the volumes asks of it, and seconds that its command before a copy may take.
+BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
+#: What a service of the product may say in backup.
+QUIESCE_KEYS = ("before", "after", "seconds")
 #: Types of keys whose values are gone through.
 CONTAINERS: dict[str | None, type] = {"dict": Mapping, "list": Sequence}
 #: Path on which a balancer says that it is alive.
@@ -226,17 +231,38 @@ def declarations(product: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
 
     Args:
         product: The values of VARIABLES.
-        settings: slot, version, publish_address, slot_port_offset, host_header, start_script, migrate, and host, what was read of it.
+        settings: slot, version, publish_address, slot_port_offset, host_header, start_script, quiesce_script, migrate, and host, what was
+            read of it.
     """
     found = services(product)
     number_of_containers = sum(service.replicas for service in found.values() if service.kind != "job") or 1
     common = {name: common_declaration(service, settings, number_of_containers) for name, service in found.items()}
     migrations = migration_declarations(found, common, settings) if settings["migrate"] else []
     return migrations + [
-        {**common[name], **service_declaration(service, settings), **container}
+        {**common[name], **quiesce_declaration(service, common[name], settings), **service_declaration(service, settings), **container}
         for name, service in found.items()
         for container in container_declarations(service, settings)
     ]
+
+
+def quiesce_volume(service: Service) -> str:
+    """Return the name of the volume by which a service learns that its volumes are copied, or "" where it has no command for that."""
+    copied = service.kind != "job" and any(is_kept(volume) for volume in service.written_volumes)
+    return f"{service.name}_quiesce" if copied and service["backup"].get("before") else ""
+
+
+def quiesce_declaration(service: Service, common: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a service with a command before the copy of its volumes has in addition: a script that runs it."""
+    if not quiesce_volume(service):
+        return {}
+    backup = service["backup"]
+    commands = [" ".join(shell_word(word, f"{service.path}.backup.{key}") for word in backup[key]) for key in ("before", "after")]
+    volume = {"name": quiesce_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup"}
+    return {
+        "wrapper": [*common["wrapper"], "/bin/sh", "/etc/slipway/current/quiesce.sh", *commands],
+        "config": {**common["config"], "quiesce.sh": {"content": settings["quiesce_script"], "on_change": "restart"}},
+        "volumes": [*common["volumes"], volume],
+    }
 
 
 def container_declarations(service: Service, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -685,10 +711,10 @@ def container_mistakes(service: Service) -> list[str]:
 def service_mistakes(service: Service) -> list[str]:
     """Return what is wrong with one service of a product."""
     problems = container_mistakes(service)
-    if service.sets("backup"):
-        problems.append("has backup, which only a service in slipway_extra_services has: set backup of its volumes instead")
     if service.kind == "job":
         return problems + job_mistakes(service)
+    if service.sets("backup"):
+        problems += backup_mistakes(service)
     problems += [f"has {key}, which only a job has: add a schedule, or remove it" for key in JOB_KEYS if service.sets(key)]
     if service.routes and not service.port:
         problems.append("has routes and no port: add the port that it listens on, or remove the routes of a worker")
@@ -697,6 +723,20 @@ def service_mistakes(service: Service) -> list[str]:
         problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
         problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
+    return problems
+
+
+def backup_mistakes(service: Service) -> list[str]:
+    """Return what is wrong with the commands that a service of the product runs around the copy of its volumes."""
+    problems = [
+        f"has {key} in backup, which only a service in slipway_extra_services has: set backup of its volumes instead"
+        for key in service["backup"]
+        if key not in QUIESCE_KEYS
+    ]
+    if bool(service["backup"].get("before")) != bool(service["backup"].get("after")):
+        problems.append("has before or after in backup without the other one: add the command, or remove both")
+    if not problems and not any(is_kept(volume) for volume in service.written_volumes):
+        problems.append("has backup and no volume that recovery points hold: remove it")
     return problems
 
 

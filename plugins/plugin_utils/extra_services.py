@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import (
+    BACKUP_PATH,
     Service,
     common_declaration,
     container_mistakes,
@@ -34,8 +35,8 @@ NOT_OF_EXTRA_SERVICES = {
     **dict.fromkeys(("schedule", "concurrency", "deadline_seconds"), "describe a job in app_services"),
     **dict.fromkeys(("ready_path", "version_path", "version_field", "retire", "migrate"), "no release moves it"),
 }
-#: Where a service with a backup command has the volume of its dump, and seconds that the command may take.
-DUMP_PATH, DUMP_SECONDS = "/slipway/backup", 600
+#: Seconds that a backup command may take.
+DUMP_SECONDS = 600
 #: Names that no service may have, in addition to those of roles: folders of a stack.
 OWN_NAMES = ("release", "restore")
 #: What the folder of a service has in it.
@@ -101,7 +102,7 @@ def dump_declaration(service: Service, common: Mapping[str, Any], script: str) -
     if not dump_volume(service):
         return {}
     command = " ".join(shell_word(word, f"{service.path}.backup.command") for word in service["backup"]["command"])
-    volume = {"name": dump_volume(service), "path": DUMP_PATH, "variable": f"{service.path}.backup.volume"}
+    volume = {"name": dump_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup.volume"}
     return {
         "wrapper": [*common["wrapper"], "/bin/sh", "/etc/slipway/current/backup.sh", command],
         "config": {**common["config"], "backup.sh": {"content": script, "on_change": "restart"}},
@@ -169,6 +170,8 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
         texts += [
             f"has {key}, which an extra service cannot have: {how}" for key, how in NOT_OF_EXTRA_SERVICES.items() if service.sets(key)
         ]
+        if any(key in service["backup"] for key in ("before", "after")):
+            texts.append("has before or after in backup, which only a service in app_services has: name a command that prints a dump")
         mounted = [volume["path"] for volume in service["volumes"]]
         texts += [
             f"has the path {path} in backup, where it has no volume; it has {', '.join(mounted) or 'none'}"

@@ -313,7 +313,7 @@ REFUSED: list[tuple[Any, str]] = [
     (extra(backup={"comand": ["x"]}), "slipway_extra_services.search.backup.comand is unknown there (did you mean command?)"),
     (
         {"app_service_overrides": {"backend": {"backup": {"paths": ["/x"]}}}},
-        "app_services.backend has backup, which only a service in slipway_extra_services has",
+        "app_services.backend has paths in backup, which only a service in slipway_extra_services has",
     ),
     # What only a run may say
     ({"app_slot": "green"}, "app_slot is not for an inventory, as a release decides it; remove it in"),

@@ -194,6 +194,22 @@ def test_what_has_another_type_is_left_to_the_check_of_inputs(variable: str, val
     assert seen.secrets()
     assert seen.required_groups()
     assert seen.data_hosts()
+    assert seen.quiesced_volumes() == {}
+
+
+def test_a_service_is_quiesced_for_volumes_that_are_copied_and_it_writes_to():
+    volumes = [
+        {"name": "uploads", "path": "/u"},
+        {"name": "cache", "path": "/c", "backup": False},
+        {"name": "shared", "path": "/s", "mode": "ro"},
+    ]
+    commands = {"before": ["freeze"], "after": ["thaw"]}
+    writer = {"volumes": [{"name": "shared", "path": "/s"}]}
+    values = {"app_services": {"api": {"volumes": volumes, "backup": commands}, "other": writer}, "volume_server_port": 9873}
+    assert topology("app1", values).quiesced_volumes() == {"uploads": {"volume": "api_quiesce", "seconds": 60}}
+    assert topology("db1", values).quiesced_volumes() == {}
+    # By what services learn of a copy is left out.
+    assert [item["name"] for item in topology("app1", values).backup_volumes() if item["host"] == "app1"] == ["uploads", "shared"]
 
 
 def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from slipway_lab import Lab, LabHost
+from slipway_lab import Lab, LabHost, wait_until
 
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 PROGRAM = "docker exec slipway-backup slipway-backup"
@@ -50,7 +50,7 @@ def flipped(host: LabHost, point: dict[str, Any]) -> Iterator[str]:
 def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point: dict[str, Any]):
     told = point["stores"]["volumes"]
     assert told["missing"] == {}
-    assert (told["sets"][NAME]["files"], told["sets"][NAME]["bytes"]) == (1, 5)
+    assert (told["sets"][NAME]["files"], told["sets"][NAME]["bytes"]) == (2, 5)
     drill = lab.playbook("drill")
     assert drill.returncode == 0, drill.excerpt
     results = {check["name"]: check["result"] for check in drill.report["drill"]["checks"]}
@@ -71,6 +71,11 @@ def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point
     assert undone.returncode == 0, undone.excerpt
     assert lab.in_product(f"cat {LETTERS}/one {LETTERS}/two").split() == ["spam", "two"]
     assert host.wait_for_backups() == "inactive"
+
+
+def test_the_product_is_quiet_while_its_volume_is_copied(lab: Lab, host: LabHost, point: dict[str, Any]):
+    assert "quiet" in host.run(f"docker exec slipway-backup ls /backup/points/{point['name']}/trees/{NAME}").split()
+    wait_until(lambda: "quiet" not in lab.in_product("ls /uploads").split(), 30, "the product goes on")
 
 
 @pytest.mark.extended("restore")

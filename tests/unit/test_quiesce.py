@@ -1,0 +1,147 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a service writes is whole while its volume is copied: its commands before and after, as the server of volumes asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from conftest import ROOT, role_variable
+
+SCRIPT = (ROOT / "roles/app/files/quiesce.sh").read_text()
+VOLUMES = [{"name": "uploads", "path": "/u"}]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Stage:
+    """A volume by which services learn of a copy, containers of a service, and a server of volumes that copies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asking = folder / "quiesced/api_quiesce"
+        self.asking.mkdir(parents=True)
+        self.started: list[subprocess.Popen[Any]] = []
+
+    def start(self, *command: str) -> subprocess.Popen[Any]:
+        self.started.append(subprocess.Popen(command, start_new_session=True))
+        return self.started[-1]
+
+    def container(self, name: str, before: str, after: str) -> None:
+        """Start a container, and wait until it says that it runs."""
+        (self.folder / name).write_text(name)
+        script = SCRIPT.replace("/slipway/backup", str(self.asking)).replace("/etc/hostname", str(self.folder / name))
+        self.start("/bin/sh", "-c", script, "quiesce.sh", before, after, "sleep", "600")
+        wait_until((self.asking / "here" / name).exists)
+
+    def ask(self, copier: int, seconds: int = 30) -> tuple[int, str]:
+        """Ask for a copy as rsync does, as the process of this number; return code and output."""
+        quiesced = {"uploads": {"volume": "api_quiesce", "seconds": seconds}}
+        asked = role_variable("volume_server", "__volume_server_service", {"volume_server_quiesced": quiesced})
+        script = asked["config"]["ask.sh"]["content"].replace('"/quiesced/', f'"{self.folder}/quiesced/')
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={**os.environ, "RSYNC_REQUEST": "volumes/uploads/", "RSYNC_PID": str(copier)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    def stop(self) -> None:
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_all_containers_are_quiesced_for_the_time_of_the_copy_however_it_ends(stage: Stage, tmp_path: Path, how: int):
+    for name in ("one", "two"):
+        stage.container(name, f"touch {tmp_path}/{name}.quiet", f"rm {tmp_path}/{name}.quiet")
+    copier = stage.start("sleep", "600")
+    assert stage.ask(copier.pid) == (0, "")
+    quiet = [tmp_path / "one.quiet", tmp_path / "two.quiet"]
+    assert all(path.exists() for path in quiet)
+    os.kill(copier.pid, how)
+    copier.wait()
+    wait_until(lambda: not any(path.exists() for path in quiet))
+    # Nothing is left of it, and the next copy is another one.
+    wait_until(lambda: not list((stage.asking / "asked").iterdir()) and not list((stage.asking / "answers").iterdir()))
+    second = stage.start("sleep", "600")
+    assert stage.ask(second.pid) == (0, "")
+    assert all(path.exists() for path in quiet)
+
+
+def test_a_command_that_fails_refuses_the_copy_and_the_service_goes_on(stage: Stage, tmp_path: Path):
+    stage.container("one", f"touch {tmp_path}/quiet; echo no lock >&2; exit 3", f"rm {tmp_path}/quiet")
+    copier = stage.start("sleep", "600")
+    assert stage.ask(copier.pid) == (1, "its command before a backup ended with exit code 3: no lock\n")
+    wait_until(lambda: not (tmp_path / "quiet").exists())
+
+
+def test_a_command_that_takes_too_long_refuses_the_copy(stage: Stage):
+    stage.container("one", "sleep 600", "true")
+    assert stage.ask(stage.start("sleep", "600").pid, seconds=2) == (1, "its command before a backup did not end in time\n")
+
+
+def test_a_service_that_does_not_run_needs_not_be_quiesced(stage: Stage):
+    assert stage.ask(stage.start("sleep", "600").pid) == (0, "")
+
+
+def declared(**keys: Any) -> dict[str, Any]:
+    settings = {"slot": "blue", "version": "1", "publish_address": "", "slot_port_offset": 100, "host_header": "", "migrate": False}
+    settings |= {"host": {"memory_mb": 8000, "cores": 4}, "start_script": "start", "quiesce_script": "quiesce"}
+    product = {"app_services": {"api": {"image": "api:1", "port": 80, "volumes": VOLUMES, **keys}}}
+    (found,) = app_services.declarations(product, settings)
+    return found
+
+
+def test_a_service_becomes_its_command_by_the_script():
+    commands = {"before": ["manage", "freeze it"], "after": ["manage", "thaw"]}
+    api = declared(backup=commands, secrets_in_environment=True)
+    assert api["wrapper"][2:] == ["/bin/sh", "/etc/slipway/current/quiesce.sh", "manage 'freeze it'", "manage thaw"]
+    assert {"entrypoint.sh", "quiesce.sh"} == set(api["config"])
+    assert [volume["name"] for volume in api["volumes"]] == ["uploads", "api_quiesce"]
+    assert declared()["wrapper"] == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"backup": {"before": ["a"], "after": ["b"], "seconds": 5}}, ""),
+        ({"backup": {"command": ["a"]}}, "has command in backup, which only a service in slipway_extra_services has"),
+        ({"backup": {"after": ["b"]}}, "has before or after in backup without the other one"),
+        ({"backup": {"before": ["a"], "after": ["b"]}, "volumes": []}, "has backup and no volume that recovery points hold"),
+        (
+            {"backup": {"before": ["a"], "after": ["b"]}, "port": 0, "schedule": "daily"},
+            "has a schedule and backup, which a job cannot have",
+        ),
+    ],
+)
+def test_commands_that_nothing_would_run_are_refused(keys: dict[str, Any], said: str):
+    problems = app_services.mistakes({"app_services": {"api": {"image": "api:1", "port": 80, "volumes": VOLUMES, **keys}}})
+    assert any(text.startswith(said) for _where, text in problems) if said else not problems
