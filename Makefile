@@ -5,7 +5,7 @@ export DEMO_VERSION ?= 1.0.0
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 unexport MAKEFLAGS
 .DEFAULT_GOAL := help
-.PHONY: help tools image images logs lab demo check test test-all lint unit sanity changelog scenario molecule e2e bench clean
+.PHONY: help tools image images logs shell lab demo check test test-all lint unit sanity changelog scenario molecule e2e bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,10 @@ image: ## Build the product: make image VERSION=1.1.0 [INVENTORY=inventories/sho
 logs: INVENTORY ?= inventories/$(LAB)
 logs: ## Follow the logs of all hosts: make logs [SERVICE=backend] [INVENTORY=inventories/shop]
 	@ansible-playbook playbooks/logs.yml -i $(INVENTORY) -e follow=true $(if $(SERVICE),-e service=$(SERVICE))
+
+shell: INVENTORY ?= inventories/$(LAB)
+shell: ## Open a shell in a container of a service: make shell SERVICE=backend [INVENTORY=inventories/shop]
+	@ansible-playbook playbooks/shell.yml -i $(INVENTORY) -e service=$(SERVICE)
 
 images: ## Build or pull the images that the lab needs
 	@lab/step engine lab/engine

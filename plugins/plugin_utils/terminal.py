@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -35,17 +34,13 @@ def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_
     return [*ssh, shlex.join([*become, *argv])]
 
 
-def has_terminal() -> bool:
-    """Return whether a person can type into this process, or into the one that it was forked from."""
-    try:
-        return os.isatty(os.open("/dev/tty", os.O_RDWR))
-    except OSError:
-        return False
-
-
 def interact(argv: Sequence[str]) -> int:
-    """Run a command with the terminal of this process; return its exit status."""
-    return subprocess.run(argv, check=False).returncode
+    """Run a command in the terminal that this process was started in; return its exit status, 2 where there is no terminal."""
+    if not sys.stdin.isatty():
+        sys.stderr.write("Nothing was touched. A session needs a terminal, and this run has none: give -e command=…\n")
+        return 2
+    # Ansible has made these three close when a program is started.
+    return subprocess.run(argv, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr, check=False).returncode
 
 
 def log_line(host: str, stamp: str, service: str, text: str) -> str:
@@ -66,7 +61,7 @@ def follow(commands: Mapping[str, Sequence[str]], grep: str, clean: Callable[[st
     """
     pattern = re.compile(grep)
     running = {
-        host: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
+        host: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, errors="replace")
         for host, argv in commands.items()
     }
 
