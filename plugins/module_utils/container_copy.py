@@ -194,8 +194,14 @@ def end_copy(engine: Engine, name: str, lines: int) -> list[str]:
     log: list[str] = []
     inspected = engine.inspect(name)
     if inspected is not None:
-        engine.stop(inspected)
-        log = engine.logs(name, lines).splitlines()[-lines:]
-        engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1, "v": 1})
+        try:
+            engine.stop(inspected)
+            log = engine.logs(name, lines).splitlines()[-lines:]
+            engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1, "v": 1})
+        except EngineError:
+            # Whoever removes the stack, or restores its data, removes it too.
+            left = engine.inspect(name)
+            if left is not None and left["State"]["Status"] not in ("removing", "dead"):
+                raise
     shutil.rmtree(os.path.join(COPIES, name), ignore_errors=True)
     return log

@@ -24,6 +24,7 @@ import claims
 import slipway_jobs
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
+from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from conftest import ROOT
 
@@ -285,6 +286,7 @@ def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slipway_jobs.Run:
     """A run of a job on a host whose stack has this folder."""
     monkeypatch.setattr(slipway_jobs, "STACKS", tmp_path)
+    (tmp_path / "shop/jobs").mkdir(parents=True)
     config = {**SETTINGS, "stack": "shop", "host": "a", "jobs": {"nightly": {"concurrency": "forbid", "deadline_seconds": 60}}}
     return slipway_jobs.Run(config, "nightly", 1_700_000_000)
 
@@ -332,6 +334,28 @@ def test_a_run_that_waits_to_replace_another_is_replaced_itself(run: slipway_job
     monkeypatch.setattr(slipway_jobs.container_copy, "end_copy", lambda *_unused: [])
     found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
     assert (found["result"], found["code"]) == ("replaced", None)
+
+
+def test_a_run_of_a_stack_that_is_removed_leaves_nothing(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither secrets of the copy, which destroy.yml removes meanwhile, nor a folder that says that the stack is there."""
+
+    def gone(*_unused: Any) -> str:
+        raise EngineError("container which is dead or marked for removal")
+
+    monkeypatch.setattr(slipway_jobs.container_copy, "COPIES", str(tmp_path / "copies"))
+    for method, answer in {
+        "inspect": lambda *_unused: {"State": {"Status": "removing"}},
+        "stop": lambda *_unused: None,
+        "logs": gone,
+    }.items():
+        monkeypatch.setattr(type(run.engine), method, answer)
+    with container_copy.following(run.name) as folder:
+        Path(folder, "secret").write_text("x")
+        assert container_copy.end_copy(run.engine, run.name, 20) == []
+    assert container_copy.left_copies(run.name) == []
+    shutil.rmtree(tmp_path / "shop")
+    slipway_jobs.conclude(run, {"result": "interrupted", "code": None, "seconds": 1.0, "version": "1.0", "log": []})
+    assert not (tmp_path / "shop").exists()
 
 
 def test_a_job_that_runs_here_for_this_time_is_left_alone(

@@ -92,8 +92,8 @@ class Claims:
     @contextlib.contextmanager
     def _in_sqlite(self) -> t.Iterator[tuple[Rows, str]]:
         """Begin a transaction of a file."""
-        self.folder.joinpath("state").mkdir(parents=True, exist_ok=True)
         try:
+            self.folder.joinpath("state").mkdir(exist_ok=True)
             with contextlib.closing(
                 sqlite3.connect(self.folder / "state" / "claims.sqlite", isolation_level=None, timeout=30)
             ) as connection:
@@ -101,7 +101,7 @@ class Claims:
                 cursor.execute("begin immediate")
                 yield Rows(cursor, "?"), "select (julianday('now') - 2440587.5) * 86400"
                 cursor.execute("commit")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ClaimError(f"the claims of jobs cannot be read: {error}") from error
 
     @contextlib.contextmanager

@@ -197,7 +197,7 @@ def clean(config: JSON, job: str) -> None:
 
 def write(path: Path, text: str) -> None:
     """Write a file at once, readable by all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
         file.write(text)
     os.chmod(file.name, 0o644)
@@ -210,8 +210,10 @@ def conclude(run: Run, found: JSON) -> None:
         run.claims.end(run.job, run.moment, found["result"])
     folder = STACKS / run.stack / "jobs" / "state"
     state = {"job": run.job, "moment": instant(run.moment), "finished": instant(time.time()), **found}
-    write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n")
-    write(folder / f"{run.job}.prom", metrics(run, found))
+    # The stack may have been removed meanwhile; its folder would say that it is there.
+    with contextlib.suppress(FileNotFoundError):
+        write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n")
+        write(folder / f"{run.job}.prom", metrics(run, found))
 
 
 def metrics(run: Run, found: JSON) -> str:
