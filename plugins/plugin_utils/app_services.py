@@ -35,12 +35,10 @@ KILLED_AFTER_SECONDS = 10
 SLOT_PORT_OFFSET = 100
 #: Keys whose values only the engine can judge.
 JUDGED = ("entrypoint", "command", "user", "volumes", "tmpfs", "memory_mb", "cpus", "pids")
-#: Keys of jobs alone, and keys that a job cannot have.
+#: Keys of web services alone, keys of jobs alone, and keys that a job cannot have.
+WEB_KEYS = ("routes", "publish_port", "health_path", "ready_path", "version_path", "version_field")
 JOB_KEYS = ("concurrency", "deadline_seconds")
-NOT_OF_JOBS = (
-    *("port", "routes", "publish_port", "health_path", "healthcheck", "start_seconds", "ready_path", "version_path", "version_field"),
-    *("retire", "migrate", "backup"),
-)
+NOT_OF_JOBS = ("port", *WEB_KEYS, "healthcheck", "start_seconds", "retire", "migrate", "backup")
 #: Where a service finds what the server of the volumes asks of it, and seconds that its command before a copy may take.
 BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
 #: What a service of the product may say in backup.
@@ -716,8 +714,11 @@ def service_mistakes(service: Service) -> list[str]:
     if service.sets("backup"):
         problems += backup_mistakes(service)
     problems += [f"has {key}, which only a job has: add a schedule, or remove it" for key in JOB_KEYS if service.sets(key)]
-    if service.routes and not service.port:
-        problems.append("has routes and no port: add the port that it listens on, or remove the routes of a worker")
+    problems += [
+        f"has {key} and no port: add the port that it listens on, or remove {key}, which a worker cannot have"
+        for key in WEB_KEYS
+        if not service.port and service.sets(key) and service[key]
+    ]
     choices = ("drain", "next") if service.port else ("before", "drain", "after")
     if service["retire"] not in choices:
         problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")

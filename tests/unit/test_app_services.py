@@ -205,7 +205,8 @@ def test_an_image_that_services_share_is_built_once() -> None:
     ("service", "said"),
     [
         ({"image": None}, "app_services.api has no image"),
-        ({"port": None}, "app_services.api has routes and no port"),
+        ({"port": None, "ready_path": None, "version_path": None}, "app_services.api has routes and no port"),
+        ({"port": None, "ready_path": None, "routes": []}, "app_services.api has version_path and no port"),
         ({"environment": {"A": "1"}, "secrets": {"A": "2"}}, "app_services.api has A in both environment and secrets"),
         ({"routes": [{"path": "/assets/"}]}, "app_services.page.routes has the path /assets/, which api has already"),
         ({"retire": "before"}, "app_services.api has retire: before, which a web service cannot have: set drain or next"),
