@@ -29,12 +29,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import backup
+import edge
 import stack
 
 from lab import REPOSITORY, BenchError, Lab, Sample, run
 
 SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
+#: Of a no-op, as a multiple of a playbook that does nothing.
+NOOP_RATIO = {"one": 3.5, "cluster": 6.0}
+#: What is asked for through the balancer, the same of an nginx without tuning, and the least share of its requests a second.
+EDGE = {"proxied": ("a page that is proxied", "proxied_untuned", 1.7), "file": ("a file", "file_bare", 0.8)}
 BACKUP_BARS = {"throughput": 2.0, "fewer_percent": 10.0, "restore": 2.0, "growth_percent": 2.0}
 #: What is measured of releases, from taking the lock until all balancers send their requests to the new slot.
 RELEASES = {
@@ -82,6 +87,13 @@ def playbook_figures(samples: list[Sample]) -> dict[str, Any]:
     }
 
 
+def empty_playbook(lab: Lab) -> Path:
+    """Return a playbook that does nothing on the lab's hosts."""
+    path = lab.scratch / "empty.yml"
+    path.write_text("---\n- name: Do nothing\n  hosts: all:!localhost\n  gather_facts: false\n  tasks: []\n", encoding="utf-8")
+    return path
+
+
 class OneHost:
     """What is measured on a host that has the whole stack."""
 
@@ -104,7 +116,8 @@ class OneHost:
         root = f"/etc/slipway/{self.stack}"
         lab.ssh(host, f"rm -rf {folder} && mkdir -p -m 0711 {folder}{root} && cp -a {root}/. {folder}{root}/")
         secrets = lab.read(host, f"ls -d {root}/*migrate*/secrets | head -n 1").strip()
-        text = stack.compose_file(containers, networks, root=root, migrate=lab.variables[host]["app_migrate_command"], secrets=secrets)
+        migrate = lab.variables[host]["app_services"]["backend"]["migrate"]["command"]
+        text = stack.compose_file(containers, networks, root=root, migrate=migrate, secrets=secrets)
         volumes = {mount["Name"]: mount["Source"] for item in containers for mount in item["Mounts"] if mount["Type"] == "volume"}
         owners = {name: lab.read(host, f"stat -c %u:%g {path}").strip() for name, path in volumes.items()}
         services = [item["Config"]["Labels"]["slipway.service"] for item in containers]
@@ -196,8 +209,7 @@ class OneHost:
         """Add first deploys and runs with nothing to do, Slipway's and compose's in turns."""
         lab = self.lab
         made: dict[str, list[Sample]] = defaultdict(list)
-        empty = lab.scratch / "empty.yml"
-        empty.write_text("---\n- name: Do nothing\n  hosts: all:!localhost\n  gather_facts: false\n  tasks: []\n", encoding="utf-8")
+        empty = empty_playbook(lab)
         self.prepare_compose()
         try:
             for number in range(1, rounds + 1):
@@ -244,6 +256,8 @@ def measure_one(lab: Lab, options: argparse.Namespace, measured: dict[str, Any])
     bench = OneHost(lab)
     if options.rounds:
         bench.deploys(options.rounds, options.noops, measured)
+    if options.requests:
+        edge.measure(lab, options.requests, 5, measured, say)
     if options.edits:
         say("one host: editing a setting")
         measured["edit"] = bench.edits(options.edits)
@@ -254,9 +268,11 @@ def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, A
     say("six hosts: deploying, with images")
     first = lab.playbook(SITE)
     say("six hosts: nothing to do")
+    pairs = [(lab.playbook(SITE), lab.playbook(str(empty_playbook(lab)))) for _ in range(max(1, options.rounds * options.noops))]
     measured |= {
         "deploy_with_pulls": playbook_figures([first]),
-        "noop": playbook_figures([lab.playbook(SITE) for _ in range(max(1, options.rounds * options.noops))]),
+        "noop": playbook_figures([site for site, _empty in pairs]),
+        "floor_playbook": figures([empty for _site, empty in pairs]),
         "floor_ssh": figures([lab.ssh(lab.first, "true") for _ in range(options.noops)]),
     }
     if options.releases:
@@ -346,6 +362,9 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         if not (noop := results.get(topology, {}).get("noop")):
             continue
         add(f"no-op site.yml, {hosts}", noop["median_s"], BARS["noop"][topology], "s")
+        if empty := results[topology].get("floor_playbook"):
+            ratio = round(noop["median_s"] / empty["median_s"], 2)
+            add(f"no-op site.yml, {hosts}, as a multiple of an empty playbook", ratio, NOOP_RATIO[topology], "x")
         add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
         add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
     cluster = results.get("cluster", {})
@@ -361,6 +380,10 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
     one = results.get("one", {})
     if "first" in one:
         add("first deploy, images present, one host", one["first"]["median_s"], BARS["first"], "s")
+    if "edge" in one:
+        for ours, (text, theirs, bar) in EDGE.items():
+            ratio = round(one["edge"][ours] / one["edge"][theirs], 2)
+            bars.append({"what": f"requests/s for {text}, untuned nginx: 1", "value": ratio, "bar": bar, "unit": "x", "met": ratio >= bar})
     if "edit" in one:
         add("a changed nginx setting reaches clients", one["edit"]["median_s"], BARS["edit"], "s")
         add("other things touched by that", len(one["edit"]["touched"]), 0, "")
@@ -432,6 +455,9 @@ def table(results: dict[str, Any]) -> list[str]:
         shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])
         lines += [f"  Where a no-op's time goes, by role (s): {shares}"]
         lines += [f"    {entry['seconds']:6.2f}  {entry['role']}: {entry['task']}" for entry in noop["slowest_tasks"][:5]]
+    if measured := results.get("one", {}).get("edge"):
+        lines += ["", "Requests/s through the balancer, and those of an nginx without tuning on the same host"]
+        lines += [f"  {measured[ours]:8.1f} and {measured[theirs]:.1f}: {text}" for ours, (text, theirs, _bar) in EDGE.items()]
     lines += backup_table(results.get("backup", {}))
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
     if touched := results.get("one", {}).get("edit", {}).get("touched"):
@@ -494,6 +520,7 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
+    parser.add_argument("--requests", type=int, default=3, help="rounds of requests through the balancer; 0 for none")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
     parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups while the database is busy")

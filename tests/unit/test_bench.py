@@ -36,8 +36,19 @@ def results(**changes: Any) -> dict[str, Any]:
     noop = {"median_s": 2.0, "ssh_a_host": 2, "remote_calls_a_host": 1, "changed": 0}
     release = {"median_s": 12.0, "failed": 0, "requests": 900, "longest_gap_ms": 60.0}
     found: dict[str, Any] = {
-        "one": {"noop": dict(noop), "first": {"median_s": 50.0}, "edit": {"median_s": 4.0, "touched": []}},
-        "cluster": {"noop": dict(noop), "release": dict(release), "rollback": {**release, "median_s": 4.0}},
+        "one": {
+            "noop": dict(noop),
+            "floor_playbook": {"median_s": 0.6},
+            "first": {"median_s": 50.0},
+            "edit": {"median_s": 4.0, "touched": []},
+            "edge": {"proxied": 4000.0, "proxied_untuned": 2000.0, "file": 500.0, "file_bare": 600.0},
+        },
+        "cluster": {
+            "noop": dict(noop),
+            "floor_playbook": {"median_s": 0.8},
+            "release": dict(release),
+            "rollback": {**release, "median_s": 4.0},
+        },
         "backup": {
             "data": {"database_bytes": 10**9},
             "throughput": {"dump_s": 30.0, "point_s": 12.0},
@@ -56,7 +67,11 @@ def results(**changes: Any) -> dict[str, Any]:
     ("changes", "missed"),
     [
         ({}, []),
-        ({"one__noop__median_s": 4.1}, ["no-op site.yml, one host"]),
+        ({"one__noop__median_s": 4.1, "one__floor_playbook__median_s": 2.0}, ["no-op site.yml, one host"]),
+        ({"one__floor_playbook__median_s": 0.5}, ["no-op site.yml, one host, as a multiple of an empty playbook"]),
+        ({"cluster__floor_playbook__median_s": 0.3}, ["no-op site.yml, six hosts, as a multiple of an empty playbook"]),
+        ({"one__edge__proxied": 3000.0}, ["requests/s for a page that is proxied, untuned nginx: 1"]),
+        ({"one__edge__file_bare": 700.0}, ["requests/s for a file, untuned nginx: 1"]),
         ({"cluster__noop__ssh_a_host": 4}, ["remote calls a host, no-op, six hosts"]),
         ({"cluster__noop__changed": 1}, ["changes of a no-op, six hosts"]),
         ({"one__first__median_s": 61.0}, ["first deploy, images present, one host"]),
@@ -74,7 +89,7 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_a_missed_bar_is_reported(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
-    assert len(bars) == 19
+    assert len(bars) == 23
 
 
 def test_what_the_load_lost_is_judged_too() -> None:
