@@ -23,7 +23,7 @@ SITE = "playbooks/site.yml"
 PROGRAM = "docker exec slipway-backup slipway-backup"
 HOST_PROGRAM = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py"
 STORE_IMAGE = "postgres:17-alpine"
-OWNER_URL = "/etc/slipway/slipway/migrate-blue/secrets/DATABASE_URL"
+OWNER_PASSWORD = "/run/slipway-bench-owner"
 SETTINGS = """---
 # Written by the bench: runs are its own alone, and go to a repository too.
 backup_schedule: never
@@ -105,6 +105,7 @@ class Backups:
         self.settings.write_text(SETTINGS, encoding="utf-8")
         self.say("backups: deploying, with images")
         self.lab.playbook(SITE)
+        self.lab.write(self.host, OWNER_PASSWORD, self.lab.owner_password)
         self.say(f"backups: writing {megabytes} MB")
         self.sql(
             "set synchronous_commit = off; set max_parallel_workers_per_gather = 0;" + DATA.format(rows=megabytes * MEGABYTE // ROW_BYTES)
@@ -218,7 +219,7 @@ class Backups:
     def pgbench(self, name: str, arguments: str) -> str:
         """Return a script that runs pgbench in a container of its own, as the product is, and logs in as the owner."""
         return (
-            f"export PGPASSWORD=$(sed -E 's,.*://[^:]*:([^@]*)@.*,\\1,' {OWNER_URL}); exec docker run --rm --name {name} "
+            f"export PGPASSWORD=$(cat {OWNER_PASSWORD}); exec docker run --rm --name {name} "
             f"--network slipway-database --env PGPASSWORD --entrypoint pgbench {STORE_IMAGE} --host=postgres --username=app_owner "
             f"{arguments} app 2>&1"
         )

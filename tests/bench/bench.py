@@ -115,7 +115,10 @@ class OneHost:
         networks = json.loads(lab.read(host, f"docker network inspect $(docker network ls -q --filter label=slipway.stack={self.stack})"))
         root = f"/etc/slipway/{self.stack}"
         lab.ssh(host, f"rm -rf {folder} && mkdir -p -m 0711 {folder}{root} && cp -a {root}/. {folder}{root}/")
-        secrets = lab.read(host, f"ls -d {root}/*migrate*/secrets | head -n 1").strip()
+        # What the migration had is gone when it has ended: what the backend has, but for the login.
+        secrets = f"{folder}/migrate"
+        lab.ssh(host, f"cp -a {root}/backend-blue-1/secrets {secrets}")
+        lab.write(host, f"{secrets}/DATABASE_URL", f"postgresql://app_owner:{lab.owner_password}@postgres:5432/app")
         migrate = lab.variables[host]["app_services"]["backend"]["migrate"]["command"]
         text = stack.compose_file(containers, networks, root=root, migrate=migrate, secrets=secrets)
         volumes = {mount["Name"]: mount["Source"] for item in containers for mount in item["Mounts"] if mount["Type"] == "volume"}

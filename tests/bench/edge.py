@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Requests that the balancer answers in a second, compared with those of an nginx that nobody has tuned, on the same host."""
+"""Requests that the balancer answers in a second, compared with those of an nginx without tuning, on the same host."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def requests_a_second(url: str, name: str, seconds: int) -> float:
         BenchError: An answer was an error, or there was none.
     """
     command = ["wrk", "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s", "--header", f"Host: {name}", url]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    if not rate or "Non-2xx" in said or "Socket errors" in said:
-        raise BenchError(f"{url}: wrk said:\n{said}")
+    printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", printed)
+    if not rate or "Non-2xx" in printed or "Socket errors" in printed:
+        raise BenchError(f"{url}: wrk printed:\n{printed}")
     return float(rate[1])
 
 

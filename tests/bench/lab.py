@@ -104,6 +104,7 @@ class Lab:
         self.hosts = {host: values["ansible_port"] for host, values in self.variables.items() if "ansible_port" in values}
         self.first = next(iter(self.hosts))
         self.url = str(self.variables[self.first]["slipway_public_url"])
+        self.owner_password = str(self.variables[self.first]["vault_postgres_owner_password"])
 
     def down(self) -> None:
         """Remove the lab, if it was made here."""

@@ -108,7 +108,7 @@ def compose_file(containers: list[Inspected], networks: list[dict[str, Any]], *,
     services["migrate"] = {key: value for key, value in backend.items() if key not in {"healthcheck", "ports", "restart"}} | {
         "command": migrate,
         "profiles": ["migration"],
-        "volumes": [f"{FOLDER}{secrets}:/run/secrets:ro"],
+        "volumes": [f"{secrets}:/run/secrets:ro"],
     }
     volumes = {mount["Name"] for item in containers for mount in item["Mounts"] if mount["Type"] == "volume"}
     whole = {

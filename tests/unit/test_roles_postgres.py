@@ -459,6 +459,15 @@ def test_new_owner_takes_over_the_tables(server: Server) -> None:
 
 
 @needs_server
+def test_a_role_that_was_made_by_hand_keeps_a_schema_of_its_own(server: Server) -> None:
+    server.sql("create role charts login; create schema charts authorization charts")
+    server.sql("create table charts.a (); alter table charts.a owner to charts")
+    assert server.differences() == set()
+    server.converge()
+    assert server.sql("select tableowner from pg_tables where schemaname = 'charts'") == (0, "charts\n")
+
+
+@needs_server
 def test_a_group_of_declared_roles_keeps_its_tables(server: Server) -> None:
     server.sql("create role crew; grant crew to app; create table crews (x int); alter table crews owner to crew")
     server.declare(postgres_users=[{"name": "report", "password": "report-password-1", "roles": ["crew"]}])

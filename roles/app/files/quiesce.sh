@@ -23,7 +23,7 @@ fi
         [ -e "$asked" ] && [ ! -e "answers/$id.$me" ] || continue
         (cd / && eval "$before") </dev/null >/dev/null 2>"error.$me"
         echo "$? $(tail -n 1 "error.$me")" >"answer.$me" && mv "answer.$me" "answers/$id.$me"
-        held=$id beat= silent=0
+        held=$id beat='' silent=0
         break
       done
     else

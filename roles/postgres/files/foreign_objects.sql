@@ -1,6 +1,6 @@
 -- What others own in this database and the product's owner should: superusers, but for the server's own and what belongs to extensions, and
--- roles that no inventory names. A dump that was loaded as postgres, and tables of an adopted cluster, are such; the application may not
--- even read them. A role that is a group of declared ones keeps what it owns.
+-- in the product's schema, public, roles that no inventory names. A dump that was loaded as postgres, and tables of an adopted cluster, are
+-- such; the application may not even read them. A role that is a group of declared ones keeps what it owns, and any its own schemas.
 select pg_identify_object.type, pg_identify_object.identity
 from (
   -- A sequence of a column goes with its table.
@@ -25,7 +25,8 @@ join pg_roles on pg_roles.oid = owner,
   pg_identify_object(class, object, 0)
 where (
     rolsuper
-    or rolname !~ '^pg_'
+    or nspname = 'public'
+    and rolname !~ '^pg_'
     and shobj_description(pg_roles.oid, 'pg_authid') is distinct from 'Managed by Slipway'
     and not exists (
       select from pg_auth_members
