@@ -12,7 +12,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
-from ansible_collections.slipway.stack.plugins.plugin_utils.terminal import log_line, on_host
+from ansible_collections.slipway.stack.plugins.plugin_utils.terminal import TERMINAL, log_line, on_host
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 
@@ -55,7 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if options["follow"]:
             try:
                 commands = {
-                    host: on_host(host, following(found), hostvars, self._play_context)
+                    host: on_host(host, following(found), hostvars, self._play_context, *TERMINAL)
                     for host, found in read.items()
                     if found["containers"]
                 }

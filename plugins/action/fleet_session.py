@@ -39,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result.update(changed=False, host=host, argv=["docker", "exec", "--interactive", container, *options["argv"]])
             if options["interactive"]:
                 argv = ["docker", "exec", "--interactive", "--tty", container, *options["argv"]]
-                result["ending"] = {"interact": terminal.on_host(host, argv, hostvars, self._play_context)}
+                result["ending"] = {"interact": terminal.on_host(host, argv, hostvars, self._play_context, *terminal.TERMINAL)}
         except (sessions.SessionError, TunnelError) as error:
             result.update(failed=True, msg=str(error))
         return result

@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import release, status
+from ansible_collections.slipway.stack.plugins.plugin_utils import history, release, status
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE, HostView, topology_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_page import page
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_text import lines
+
+SHOWN_RUNS = 5
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -51,6 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 unknown=" ".join(options["unknown"].split()),
                 record=release.fleet_record(read, options["folder"]),
                 lock=release.fleet_lock(read, options["folder"]),
+                history=history.merged(read, str(Path(options["folder"]).parent))[-SHOWN_RUNS:],
                 reports={host: topology.reports(host) for host in states},
                 ways={host: topology.ways(host) for host in states},
             )

@@ -14,6 +14,7 @@ short_description: Leave a JSON report of every run, and print a short summary
 description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
     atomically. Other playbooks, such as Molecule's, leave none.
+  - A run that changed hosts also leaves a line on each of these, the history that history.yml shows.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
     C(slipway_ending) says, by the C(exit_status) of a run that did not fail, C(lines) to print, each a C(text) and its C(color),
@@ -37,8 +38,10 @@ requirements:
 
 import atexit
 import contextlib
+import getpass
 import json
 import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -49,8 +52,9 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
+from ansible.vars.hostvars import HostVars
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import terminal
+from ansible_collections.slipway.stack.plugins.plugin_utils import history, terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
@@ -64,6 +68,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files impo
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.status import instant, job_results
+from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 SCHEMA_VERSION = 1
 START_AT_TASK = (
@@ -213,6 +218,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._jobs: dict[str, dict[str, Any]] = {}
         self._added: dict[str, Any] = {}
         self._ending: dict[str, Any] = {}
+        self._play_context: Any = None
         self._failed: list[dict[str, str]] = []
         self._failed_items: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._calls: defaultdict[str, int] = defaultdict(int)
@@ -223,6 +229,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             for warning in warnings:
                 self._display.warning(warning)
             self._refuse(problems)
+            self._hostvars = HostVars(inventory, playbook.get_plays()[0].get_variable_manager(), playbook._loader)  # noqa: SLF001
 
     def _refuse(self, problems: list[str]) -> None:
         """End the run before its first play, with the exit status of a failed one."""
@@ -234,6 +241,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._finish({}, failed=True)
         # No task can say so: the variables of a host cannot be read, or the tasks that would look are left out.
         raise SystemExit(FAILED)
+
+    def set_play_context(self, play_context: Any) -> None:
+        """Remember how hosts are connected to."""
+        self._play_context = play_context
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Remember the play, whose variables say what must not be shown."""
@@ -458,10 +469,30 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             where = f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
             where = f"No report: {folder} cannot be written ({error.strerror})"
+        self._write_history(report, interrupted=interrupted)
         for line in self._ending.get("lines", ()):
             self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:
             self._display.display(line)
+
+    def _write_history(self, report: dict[str, Any], *, interrupted: bool) -> None:
+        """Leave a line on each host that was changed."""
+        hosts = {} if report["check_mode"] else {entry["host"]: "" for entry in report["changed"] if entry["host"] not in CONTROLLER}
+        if not hosts:
+            return
+        row = history.entry(report, getpass.getuser(), socket.gethostname(), interrupted=interrupted)
+        try:
+            commands = {
+                host: terminal.on_host(
+                    host, history.argv(str(self._hostvars[host]["slipway_stack"]), row), self._hostvars, self._play_context, *terminal.BATCH
+                )
+                for host in hosts
+            }
+            failed = history.write(commands)
+        except (AnsibleError, TunnelError, OSError, KeyError) as error:
+            failed = [f"any host ({error})"]
+        if failed:
+            self._display.warning(f"The history was not written on {', '.join(failed)}")
 
     @staticmethod
     def _summary(report: dict[str, Any], *, interrupted: bool) -> list[str]:

@@ -71,6 +71,7 @@ class Fleet:
         record: What the fleet serves, as release.fleet_record returns it.
         lock: The release lock, as release.fleet_lock returns it.
         reports: By host, the paths of the reports of its services, with their roles.
+        history: The last runs that changed something, as history.merged returns them.
         ways: By host the ways of its services to others, as the topology has them.
     """
 
@@ -84,6 +85,7 @@ class Fleet:
     record: Row | None = None
     lock: Row | None = None
     reports: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    history: Iterable[Row] = ()
     ways: Mapping[str, list[Row]] = field(default_factory=dict)
 
 
@@ -96,6 +98,7 @@ def judge(fleet: Fleet) -> Row:
         "recovery": [row for name, paths in fleet.reports.items() for row in _reports(name, paths, fleet)],
         "jobs": _jobs(fleet),
         "releases": _releases(fleet),
+        "history": [{**run, "state": WELL, "problems": []} for run in fleet.history],
         "drift": [
             {"host": host, "service": role, "state": ATTENTION, "reasons": reasons, "problems": [_first(reasons)]}
             for role, hosts in fleet.reasons.items()
@@ -105,7 +108,7 @@ def judge(fleet: Fleet) -> Row:
     down = {(row["host"], row["role"]) for row in rows["services"] if row["state"] == DOWN}
     rows["ways"] = list(_ways(fleet, rows["services"], down))
     problems = [
-        {"state": row["state"], "host": row["host"], "service": row.get("service", ""), "what": what}
+        {"state": row["state"], "host": row.get("host", ""), "service": row.get("service", ""), "what": what}
         for kind, found in rows.items()
         for row in found
         # One that is down was reported: that site.yml would start it again adds nothing.

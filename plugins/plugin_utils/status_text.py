@@ -87,6 +87,15 @@ COLUMNS: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
         "CORES": lambda row: _share(row.get("cores", 0), row.get("cores_limit", 0)),
     },
     "releases": {"VERSION": lambda row: row["version"], "SLOT": lambda row: row["slot"], "BEFORE": lambda row: row["previous"] or "-"},
+    "history": {
+        "LAST RUNS": lambda row: row["finished"],
+        "PLAYBOOK": lambda row: row["playbook"],
+        "VERSION": lambda row: row["version"] or "-",
+        "RESULT": lambda row: row["result"],
+        "CHANGES": lambda row: row["changes"],
+        "REQUESTS LOST": lambda row: "-" if row["requests_lost"] is None else row["requests_lost"],
+        "BY": lambda row: f"{row['user']} on {row['controller']}",
+    },
     "recovery": {
         "RECOVERY POINTS OF": lambda row: row["host"],
         "STATE": lambda row: row["state"],

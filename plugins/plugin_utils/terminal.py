@@ -18,20 +18,32 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import ssh_with
 
+#: Options of ssh for a terminal on the host, so that a command ends with its connection; that it is closed is nothing to report.
+TERMINAL = ("-tt", "-o", "LogLevel=ERROR")
+#: Options of ssh for a command that must not ask.
+BATCH = ("-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
 #: Sequences that set colors or move the cursor, and other control characters.
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_context: t.Any) -> list[str]:
-    """Return the command of the controller that runs another one on a host, with a terminal there, so that it ends with the connection.
+def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_context: t.Any, *options: str) -> list[str]:
+    """Return the command of the controller that runs another one on a host.
+
+    Args:
+        host: The host.
+        argv: What is run there, as root where the inventory says so.
+        hostvars: The variables of all hosts.
+        play_context: That of the task or play.
+        options: Of ssh, such as TERMINAL.
 
     Raises:
         TunnelError: the host is not reached over SSH.
     """
-    become = ["sudo", "--"] if boolean(hostvars[host].get("ansible_become", False), strict=False) else []
-    # LogLevel: not that the connection was closed, which is how it ends.
-    ssh = ssh_with(connection_to(host, hostvars, play_context), "-tt", "-o", "LogLevel=ERROR")
-    return [*ssh, shlex.join([*become, *argv])]
+    variables = hostvars[host]
+    become = ["sudo", "--"] if boolean(variables.get("ansible_become", False), strict=False) else []
+    if str(variables.get("ansible_connection", "")).rpartition(".")[2] == "local":
+        return [*become, *argv]
+    return [*ssh_with(connection_to(host, hostvars, play_context), *options), shlex.join([*become, *argv])]
 
 
 def interact(argv: Sequence[str]) -> int:

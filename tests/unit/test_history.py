@@ -1,0 +1,100 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run that changes hosts leaves a line on each of them, and the lines of all hosts are one history."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import history
+from conftest import Run
+
+REPORT = {"started": "s", "finished": "f", "playbook": "site", "result": "ok", "changed": [{"host": "one"}]}
+
+
+@pytest.mark.parametrize(
+    ("given", "interrupted", "found"),
+    [
+        ({}, False, {"version": "", "result": "ok", "requests_lost": None}),
+        ({"result": "failed"}, False, {"result": "failed"}),
+        # A failure before anything was released is that of the run.
+        ({"result": "failed", "outcome": "refused", "version": "1"}, False, {"result": "failed", "version": "1"}),
+        (
+            {"outcome": "released", "version": "2", "prober": {"failed": 3}},
+            False,
+            {"result": "released", "version": "2", "requests_lost": 3},
+        ),
+        ({"result": "failed", "outcome": "rolled_back", "version": "1", "prober": {"failed": 0}}, False, {"result": "rolled_back"}),
+        ({"outcome": "unfinished"}, True, {"result": "interrupted"}),
+    ],
+)
+def test_a_line_has_the_result_of_the_run_and_what_clients_lost(given: dict[str, Any], interrupted: bool, found: dict[str, Any]):
+    row = history.entry({**REPORT, **given}, "ann", "desk", interrupted=interrupted)
+    assert {name: row[name] for name in found} == found
+    assert (row["user"], row["controller"], row["playbook"], row["changes"]) == ("ann", "desk", "site", 1)
+
+
+def command(folder: Path, number: int) -> list[str]:
+    return [word.replace("/etc/slipway", str(folder)) for word in history.argv("s", {"number": number})]
+
+
+def test_the_newest_lines_are_kept_and_none_without_the_stack(tmp_path: Path):
+    subprocess.run(command(tmp_path, 0), check=True)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "s").mkdir()
+    file = tmp_path / "s" / history.FILE
+    subprocess.run(command(tmp_path, 0), check=True)
+    file.write_text("".join(f'{{"number": {number}}}\n' for number in range(history.KEPT + 50)))
+    subprocess.run(command(tmp_path, 999), check=True)
+    numbers = [json.loads(line)["number"] for line in file.read_text().splitlines()]
+    assert numbers == [*range(51, history.KEPT + 50), 999]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_host_that_is_away_is_named_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(history, "SECONDS", 3.0)
+    assert history.write({"one": ["true"], "two": ["sleep", "60"], "three": ["false"]}) == ["two", "three"]
+
+
+def remembered(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"files": {f"/s/{history.FILE}": {"content": "".join(f"{json.dumps(row)}\n" for row in rows)}}}
+
+
+def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
+    first = history.entry({**REPORT, "finished": "2027-01-01T00:00:00Z"}, "ann", "desk", interrupted=False)
+    second = {**first, "finished": "2027-01-02T00:00:00Z", "version": "2", "result": "released", "requests_lost": 0, "changes": 4}
+    states = {"one": remembered(second), "two": remembered(first, second), "three": {"files": {}}}
+    states["one"]["files"][f"/s/{history.FILE}"]["content"] += '{"cut of'
+    assert history.lines(history.merged(states, "/s")) == [
+        "2027-01-01T00:00:00Z  site: ok, 1 change on two  (ann on desk)",
+        "2027-01-02T00:00:00Z  site 2: released, 4 changes on one, two, 0 requests lost  (ann on desk)",
+    ]
+
+
+@pytest.mark.parametrize(("arguments", "left"), [((), 1), (("--check",), 0)])
+def test_a_run_leaves_a_line_on_the_host_that_it_changed(checkout: Path, play: Run, arguments: tuple[str, ...], left: int):
+    """Also one that failed; not a dry run."""
+    stack, started = checkout / "stack", checkout / "stack/release/history.jsonl"
+    stack.mkdir()
+    code = checkout / "plugins/plugin_utils/history.py"
+    code.write_text(code.read_text().replace('cd "/etc/slipway/$1"', f'cd "{stack}"'))
+    tasks = [
+        {"ansible.builtin.command": "true", "when": "inventory_hostname == 'one'"},
+        {"ansible.builtin.file": {"path": str(checkout / "new"), "state": "directory"}, "run_once": True},
+        {"ansible.builtin.fail": {"msg": "broken"}},
+    ]
+    (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    done = play("test", *arguments)
+    assert done.returncode == 2
+    rows = [json.loads(line) for line in started.read_text().splitlines()] if started.exists() else []
+    assert len(rows) == left, done.stdout + done.stderr
+    for row in rows:
+        assert (row["playbook"], row["result"], row["user"]) == ("test", "failed", getpass.getuser())
