@@ -577,6 +577,8 @@ def plan_service(
         volume["name"]
         for volume in service["volumes"]
         if volume.get("mode", "rw") == "rw"
+        # Another service of the stack owns what is shared.
+        and not volume.get("shared")
         and uid is not None
         and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
     ]

@@ -273,6 +273,15 @@ def test_folders_go_with_their_containers_and_of_a_slot_without_them(state: dict
     assert plan(state, owner=owner)["stale_folders"] == [folder]
 
 
+@pytest.mark.parametrize(("shared", "reasons"), [(False, ["volume redis_data belongs to another user"]), (True, [])])
+def test_a_volume_of_another_user_is_given_to_the_container_unless_another_service_owns_it(
+    state: dict[str, Any], shared: bool, reasons: list[str]
+) -> None:
+    state["volumes"]["redis_data"]["uid"] = 70
+    (service,) = plan(state, {**DECLARED, "volumes": [{"name": "redis_data", "path": "/data", "shared": shared}]})["services"]
+    assert service["reasons"] == reasons
+
+
 def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
     migrate = {"name": "migrate", "image": "redis:7-alpine", "memory_mb": 64, "cpus": 1, "one_shot": True}
     arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False}
