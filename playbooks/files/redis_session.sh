@@ -1,3 +1,4 @@
+#!/bin/sh
 # A session of redis-cli in the container of Redis, or one command, given as standard input: $0 is the port, $1 the administrator,
 # $2 read or write. Passwords are read and written where no process list shows them.
 client() {

@@ -190,9 +190,8 @@ def _host(name: str, state: Row, now: float) -> Row:
         return {"host": name, "state": DOWN, "problems": [f"does not answer: {' '.join(str(state.get('msg', 'it was not read')).split())}"]}
     host, engine = state["host"], state["engine"]
     problems = []
-    for path, disk in host["disks"].items():
-        # Without a disk of its own it is that of "/", which was reported.
-        if disk["free_mb"] * 100 < FREE_PERCENT * disk["total_mb"] and (path == "/" or disk != host["disks"].get("/")):
+    for path, disk in distinct_disks(host["disks"]).items():
+        if disk["free_mb"] * 100 < FREE_PERCENT * disk["total_mb"]:
             problems.append(f"{path} has {disk['free_mb'] * 100 // disk['total_mb']} % free ({disk['free_mb']} MiB)")
     if host["memory_available_mb"] * 100 < FREE_PERCENT * host["memory_mb"]:
         problems.append(f"{host['memory_available_mb']} MiB of its memory are available")
@@ -207,6 +206,11 @@ def _host(name: str, state: Row, now: float) -> Row:
         "engine": engine["version"],
         **{key: host[key] for key in ("uptime_s", "memory_mb", "memory_available_mb", "cores", "disks")},
     }
+
+
+def distinct_disks(disks: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the disks of a host; a path that has none of its own is on that of ``/``."""
+    return {path: disk for path, disk in disks.items() if path == "/" or disk != disks.get("/")}
 
 
 def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:

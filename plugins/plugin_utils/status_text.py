@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.status import ATTENTION, DOWN, WELL, Row, duration
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import ATTENTION, DOWN, WELL, Row, distinct_disks, duration
 
 COLORS = {WELL: "green", ATTENTION: "yellow", DOWN: "red"}
 
@@ -50,7 +50,8 @@ def _share(used: float, limit: float, unit: str = "") -> str:
 
 
 def _disks(row: Row) -> str:
-    return ", ".join(f"{path} {disk['free_mb'] / 1024:.0f} of {disk['total_mb'] / 1024:.0f} GiB" for path, disk in row["disks"].items())
+    own = distinct_disks(row["disks"])
+    return ", ".join(f"{path} {disk['free_mb'] / 1024:.0f} of {disk['total_mb'] / 1024:.0f} GiB" for path, disk in own.items())
 
 
 def _host(name: str, show: t.Callable[[Row], str]) -> t.Callable[[Row], str]:

@@ -307,6 +307,7 @@ def test_the_text_says_first_what_needs_attention_and_colors_lines_by_their_stat
     ]
     table = [" ".join(line["text"].split()) for line in shown]
     assert "a1 down - - - - -" in table
+    assert "a2 well 2 h 500 of 1000 MiB 2 / 0 of 1 GiB 26" in table
     assert "redis db down running, unhealthy 1 id 90 min 0 256 of 1024 MiB 0.1 of 1" in table
 
 

@@ -20,6 +20,7 @@ def page(lab: Lab) -> str:
 
 
 def test_a_stack_is_well_until_a_container_is_stopped_and_again_after(lab: Lab):
+    lab.site()
     made = lab.playbook("backup")
     assert made.returncode == 0, made.excerpt
     redis = lab.service("redis")
