@@ -646,7 +646,8 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
                 yield from problems(form.members, member, changed, f"{path}[{number}]")  # type: ignore[arg-type]
     elif form.kind in ("map", "fields"):
         if not isinstance(value, Mapping):
-            yield Wrong(path, value, "must be a dictionary")
+            # Lists of Compose have strings there, such as uploads:/data.
+            yield Wrong(path, value, "must be a dictionary" + (f" with {' and '.join(form.required)}" if form.required else ""))
         elif form.kind == "map":
             yield from _map_problems(form, value, changed, path)
         else:

@@ -175,6 +175,7 @@ REFUSED: list[tuple[Any, str]] = [
         "app_service_overrides.backend.volumes[0].mode is 'rwx', must be one of rw, ro",
     ),
     ({"app_service_overrides": {"backend": {"volumes": [{"name": "xx"}]}}}, "app_service_overrides.backend.volumes[0] lacks path"),
+    ({"app_service_overrides": {"backend": {"volumes": ["xx:/x"]}}}, "volumes[0] is 'xx:/x', must be a dictionary with name and path"),
     ({"app_service_overrides": {"backend": {"volumes": [{}]}}}, "app_service_overrides.backend.volumes[0] lacks name and path"),
     (
         {"app_service_overrides": {"backend": {"volumes": [{"name": "xx", "path": "x"}]}}},
