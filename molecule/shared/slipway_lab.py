@@ -255,8 +255,12 @@ class Lab:
 
     @functools.cached_property
     def secrets(self) -> dict[str, str]:
-        """The values of the environment's vault."""
-        path = self.inventory / "group_vars/all/vault.yml"
+        """The values of the lab's vault."""
+        return self.secrets_of(self.inventory)
+
+    def secrets_of(self, inventory: Path) -> dict[str, str]:
+        """Return the values of an environment's vault."""
+        path = inventory / "group_vars/all/vault.yml"
         text = self._command("ansible-vault", "view", str(path)).stdout
         values = yaml.safe_load(text)
         assert values, f"{path} holds no secret"

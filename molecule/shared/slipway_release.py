@@ -179,15 +179,15 @@ def probers() -> list[str]:
 class Load:
     """The load generator, each of whose requests and connections counts; they end by themselves."""
 
-    def __init__(self, lab: Lab, seconds: float = 900) -> None:
+    def __init__(self, lab: Lab, inventory: Path, arguments: Sequence[str], websockets: int) -> None:
+        """Start it, and wait until it has so many WebSockets; the inventory is that of the private CA."""
         self._file = Path(tempfile.mkdtemp(dir=lab.sockets)) / "load.json"
         self._process = subprocess.Popen(
-            # Its POSTs are refused by the product once it has read them: two cores cannot write 100 rows a second during ten releases.
-            [str(BIN / "python"), "tests/load/load.py", "@tests/load/support_desk.txt", "--target", f"127.0.0.1:{lab.https_port}",
-             "--ca-file", str(lab.ca), "--seconds", str(seconds), "--result-file", str(self._file)],
+            [str(BIN / "python"), "tests/load/load.py", *arguments, "--target", f"127.0.0.1:{lab.https_port}",
+             "--ca-file", str(inventory / "pki/ca.pem"), "--seconds", "900", "--result-file", str(self._file)],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        wait_until(lambda: self.numbers().get("websockets") == 50, 30, "the load has its 50 WebSockets")
+        wait_until(lambda: self.numbers().get("websockets") == websockets, 30, f"the load has its {websockets} WebSockets")
 
     def numbers(self) -> dict[str, Any]:
         """Return what it has counted up to now."""
@@ -213,12 +213,13 @@ def fleet(lab: Lab) -> Fleet:
 
 
 @pytest.fixture
-def load(lab: Lab) -> Iterator[Callable[[], Load]]:
-    """Start the load; it ends with the test."""
+def load(lab: Lab) -> Iterator[Callable[..., Load]]:
+    """Start the load, by default that of the support desk; it ends with the test."""
     started: list[Load] = []
 
-    def start() -> Load:
-        started.append(Load(lab))
+    # The POSTs are refused by the product once it has read them: two cores cannot write 100 rows a second during ten releases.
+    def start(inventory: Path = lab.inventory, arguments: Sequence[str] = ("@tests/load/support_desk.txt",), websockets: int = 50) -> Load:
+        started.append(Load(lab, inventory, arguments, websockets))
         return started[-1]
 
     yield start

@@ -82,7 +82,7 @@ def test_tarball_holds_what_a_deployment_needs_only(tarball: Path):
     assert not [name for name in names if name.startswith("inventories/lab")]
     assert {name.split("/")[1] for name in names if name.startswith("images/")} == {"backup"}
     # The worked example of an inventory links the product's inputs; its sources are no part of a deployment.
-    assert {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*Dockerfile", name)} == set()
+    assert {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*(Dockerfile|\.py|\.txt)$", name)} == set()
     # Until a release makes its page of them, the changelog names a folder.
     assert {folder.rstrip("/") for folder in re.findall(r"`([\w/]+/)`", (ROOT / "CHANGELOG.md").read_text())} <= set(names)
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from guestbook import Environment, page_commands
+from environment import Environment, page_commands
 from slipway_lab import ROOT, Lab, LabHost, wait_until
 
 pytestmark = pytest.mark.extended("product")
@@ -65,6 +65,14 @@ def compose(host: LabHost, command: str, check: bool = True) -> str:
     return host.run(f"cd {FOLDER} && docker compose {command}", check=check)
 
 
+def serves(site: httpx.Client) -> bool:
+    """Return whether the product answers."""
+    try:
+        return site.get("/api/entries", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 @contextmanager
 def away(site: httpx.Client) -> Iterator[list[float]]:
     """Give the seconds for which the product did not answer, at the end."""
@@ -74,11 +82,7 @@ def away(site: httpx.Client) -> Iterator[list[float]]:
     def watch() -> None:
         missed: list[float] = []
         while not ended.wait(0.2):
-            try:
-                answered = site.get("/api/entries", timeout=2).status_code == 200
-            except httpx.HTTPError:
-                answered = False
-            if not answered:
+            if not serves(site):
                 missed.append(time.monotonic())
         seconds.append(missed[-1] - missed[0] if missed else 0.0)
 
@@ -122,7 +126,7 @@ def test_the_page_leads_from_compose_to_slipway_and_back(environment: Environmen
             if "playbooks/destroy.yml" in item.command:
                 assert not old_host.containers()
     assert [part for part in ("site.yml", "drill.yml", "destroy.yml") if not any(part in command for command in run)] == []
-    wait_until(lambda: site.get("/api/entries").status_code == 200, 60, "the old product serves again")
+    wait_until(lambda: serves(site), 60, "the old product serves again")
     assert site.get("/api/entries").json()["entries"] == entries
     assert compose(old_host, "exec -T cache redis-cli get greeting").strip() == "hello"
     compose(old_host, "down --volumes")

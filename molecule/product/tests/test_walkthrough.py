@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from guestbook import NAMED, Environment, page_commands
+from environment import NAMED, Environment, page_commands
 from slipway_lab import ROOT, Lab
 
 pytestmark = pytest.mark.extended("product")

@@ -1,10 +1,11 @@
-"""An environment for the guestbook on the lab's host, in which the commands of a page are run as a reader runs them."""
+"""An environment for a foreign product on the lab's host, in which the commands of a page are run as a reader runs them."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -29,8 +30,8 @@ def page_commands(page: Path) -> list[docs_commands.Command]:
 class Environment:
     """An environment folder with what a reader writes by hand: hosts and the site's name. All else comes from the page's commands."""
 
-    def __init__(self, lab: Lab, name: str, without: tuple[str, ...]) -> None:
-        """Create the folder; the groups in ``without`` are left out."""
+    def __init__(self, lab: Lab, name: str, without: tuple[str, ...], **settings: Any) -> None:
+        """Create the folder; the groups in ``without`` are left out, and the settings are those of the environment."""
         self.lab = lab
         of_lab = ROOT / "inventories" / lab.name
         self.folder = ROOT / "inventories" / f"{lab.name}-{name}"
@@ -46,8 +47,8 @@ class Environment:
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
         shutil.copy(of_lab / "group_vars/all/lab.yml", variables / "10_environment.yml")
         # As on the hosts of a reader, which no registry offers it to.
-        (variables / "15_backup.yml").write_text("backup_image: slipway/backup-tools:1-built\n")
-        self.url = yaml.safe_load((variables / "10_environment.yml").read_text())["slipway_public_url"]
+        settings["backup_image"] = "slipway/backup-tools:1-built"
+        (variables / "15_environment.yml").write_text(yaml.safe_dump(settings))
 
     def run(self, command: str, fails: bool = False) -> str:
         """Run a command of a page for this environment; return what it printed."""
@@ -77,9 +78,17 @@ class Environment:
         """Return the report of a playbook's last run."""
         return dict(json.loads((self.reports / f"{playbook}-latest.json").read_text()))
 
+    def secrets(self) -> dict[str, str]:
+        """Return the values of its vault."""
+        return self.lab.secrets_of(self.folder)
+
+    def tls(self) -> ssl.SSLContext:
+        """Return what its clients trust: the private CA alone."""
+        return ssl.create_default_context(cafile=str(self.folder / "pki/ca.pem"))
+
     def site(self) -> httpx.Client:
         """Return the site as a browser has it."""
-        return httpx.Client(base_url=self.url, verify=False, timeout=30)
+        return httpx.Client(base_url=self.lab.url, verify=False, timeout=30)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
