@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 MOST = 2
 #: A shorter name may differ by one letter only: `host` is not `port`.
 SHORT = 8
-#: Shorter ones are words of their own.
+#: Shorter ones are words of their own; not so after -e, where a playbook has a few arguments.
 SHORTEST = 5
+SHORTEST_ARGUMENT = 4
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -60,8 +61,9 @@ def _letters(name: str) -> int:
 class KnownNames:
     """The names of our inputs, to find those that another name was meant for."""
 
-    def __init__(self, names: Iterable[str]) -> None:
-        """Take the names."""
+    def __init__(self, names: Iterable[str], shortest: int = SHORTEST) -> None:
+        """Take the names, and how short another one may be to be taken for one of them."""
+        self._shortest = shortest
         self._names = [(name, name.lower(), _letters(name.lower())) for name in sorted(set(names))]
         self.all = {entry[0] for entry in self._names}
 
@@ -70,7 +72,7 @@ class KnownNames:
         if name in self.all:
             return []
         plain = name.lower()
-        most = MOST if len(name) >= SHORT else 1 if len(name) >= SHORTEST else 0
+        most = MOST if len(name) >= SHORT else 1 if len(name) >= self._shortest else 0
         bits = _letters(plain)
         found = [
             (far, known)
@@ -117,7 +119,7 @@ def argument_problems(
         known: Names of all other variables of Slipway.
         is_used: Returns whether a template of the inventory reads a variable.
     """
-    own = KnownNames(playbooks.get(playbook, ()))
+    own = KnownNames(playbooks.get(playbook, ()), SHORTEST_ARGUMENT)
     problems = []
     for name in sorted(set(given) - own.all - known.all):
         elsewhere = [other for other, names in playbooks.items() if name in names]

@@ -631,6 +631,9 @@ def test_short_names_and_names_in_use_are_the_users_own():
     assert near_names(["stage", "App_version"], known, lambda _name: True) == {}
     assert argument_problems(["version"], "deploy", {"deploy": []}, known, lambda _name: True) == []
     assert command_line_problems(["a=1 b=2", "@x.yml", "{}", ""]) == []
+    # What a playbook takes after -e are a few names.
+    (problem,) = argument_problems(["grap"], "logs", {"logs": ["grep"]}, known, lambda _name: False)
+    assert "(did you mean grep?)" in problem
 
 
 @pytest.mark.parametrize(
