@@ -67,7 +67,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files impo
     variable_files,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
-from ansible_collections.slipway.stack.plugins.plugin_utils.status import instant, job_results
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import GOOD_RESULTS, instant, job_results
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 SCHEMA_VERSION = 1
@@ -519,7 +519,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if len(changed) > SHOWN_LIMIT:
             lines.append(f"  … and {len(changed) - SHOWN_LIMIT} more")
         for job, state in sorted(report["jobs"].items()):
-            if state["result"] != "succeeded":
+            if state["result"] not in GOOD_RESULTS:
                 lines.append(f"  job {job}: the last run, for {state['moment']} on {state['host']}, has the result {state['result']}")
                 lines += [f"    {line}" for line in state["log"][-SHOWN_JOB_LINES:]]
         for entry in report["failed"][:SHOWN_LIMIT]:

@@ -43,6 +43,8 @@ VERIFIED_SECONDS = 8 * 86400
 FIRST_DRILL_SECONDS = 86400
 #: Where the program of role jobs keeps the last result of each.
 JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
+#: Results of a job that need no attention: a run that the next one has ended, as its concurrency says, is one.
+GOOD_RESULTS = ("succeeded", "replaced")
 #: Configuration that a service reads; certificates are no secret.
 CERTIFICATE = re.compile(r"/([^/]+)/config/current/([^/]+[.]pem)$")
 
@@ -342,8 +344,10 @@ def _jobs(fleet: Fleet) -> list[Row]:
         {
             "host": result["host"],
             "service": name,
-            "state": WELL if result["result"] == "succeeded" else ATTENTION,
-            "problems": [] if result["result"] == "succeeded" else [f"the last run of the job, for {result['moment']}: {result['result']}"],
+            "state": WELL if result["result"] in GOOD_RESULTS else ATTENTION,
+            "problems": []
+            if result["result"] in GOOD_RESULTS
+            else [f"the last run of the job, for {result['moment']}: {result['result']}"],
             **{key: result[key] for key in ("result", "moment", "finished")},
         }
         for name, result in sorted(last.items())

@@ -145,6 +145,14 @@ def test_a_fleet_that_is_well_has_no_problem():
     assert found["recovery"][0]["last_verified"]["name"] == POINT["name"]
 
 
+@pytest.mark.parametrize("result", ["succeeded", "replaced"])
+def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
+    state = {"job": "prune", "moment": "m", "finished": "f", "result": result, "log": []}
+    found = judge(changed("a2", ("files", "/etc/slipway/s/jobs/state/prune.json"), {"content": json.dumps(state)}))
+    assert found["state"] == "well"
+    assert [row["state"] for row in found["jobs"]] == ["well"]
+
+
 @pytest.mark.parametrize(
     ("host", "path", "value", "overall", "problem"),
     [
