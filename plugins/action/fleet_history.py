@@ -10,7 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import history
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import states_of
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -25,7 +25,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _spec, options = self.validate_argument_spec(
             argument_spec={"folder": {"type": "str", "required": True}, "lines": {"type": "int", "required": True}}
         )
-        states = {host: task_vars["hostvars"].raw_get(host).get(STATE) or {} for host in task_vars["ansible_play_hosts_all"]}
+        states = states_of(task_vars)
         read = {host: state for host, state in states.items() if "files" in state}
         runs = history.merged(read, options["folder"])[-options["lines"] :]
         shown = [{"text": line, "color": ""} for line in history.lines(runs)] or [{"text": "No run has changed a host yet", "color": ""}]

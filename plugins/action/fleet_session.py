@@ -10,7 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import release, sessions, terminal
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import states_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 
@@ -31,15 +31,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "interactive": {"type": "bool", "required": True},
             }
         )
-        hostvars = task_vars["hostvars"]
-        states = {host: hostvars.raw_get(host).get(STATE) or {} for host in task_vars["ansible_play_hosts_all"]}
+        states = states_of(task_vars)
         record = release.fleet_record({host: state for host, state in states.items() if "files" in state}, options["folder"]) or {}
         try:
             host, container = sessions.serving(states, options["service"], record.get("slot", ""))
             result.update(changed=False, host=host, argv=["docker", "exec", "--interactive", container, *options["argv"]])
             if options["interactive"]:
                 argv = ["docker", "exec", "--interactive", "--tty", container, *options["argv"]]
-                result["ending"] = {"interact": terminal.on_host(host, argv, hostvars, self._play_context, *terminal.TERMINAL)}
+                result["ending"] = {"interact": terminal.on_host(host, argv, task_vars["hostvars"], self._play_context, *terminal.TERMINAL)}
         except (sessions.SessionError, TunnelError) as error:
             result.update(failed=True, msg=str(error))
         return result

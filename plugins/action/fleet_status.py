@@ -13,7 +13,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import history, release, status
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE, HostView, topology_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, states_of, topology_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_page import page
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_text import lines
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
         )
         raw = {host: task_vars["hostvars"].raw_get(host) for host in task_vars["ansible_play_hosts_all"]}
-        states = {host: _with_reason(variables.get(STATE) or {}, variables) for host, variables in raw.items()}
+        states = {host: _with_reason(state, raw[host]) for host, state in states_of(task_vars).items()}
         read = {host: state for host, state in states.items() if "containers" in state}
         topology = topology_of(task_vars, self._loader)
         plan = options["plan"]

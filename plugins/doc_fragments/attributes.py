@@ -16,6 +16,13 @@ attributes:
     support: full
 """
 
+    NOTHING_TO_SHOW = r"""
+attributes:
+  diff_mode:
+    description: Changes nothing, and so shows nothing.
+    support: none
+"""
+
     NOT_IN_CHECK_MODE = r"""
 attributes:
   check_mode:

@@ -25,10 +25,7 @@ options:
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller
-attributes:
-  diff_mode:
-    description: Changes nothing, and so shows nothing.
-    support: none
+  - slipway.stack.attributes.nothing_to_show
 author:
   - The Slipway authors (!UNKNOWN)
 """

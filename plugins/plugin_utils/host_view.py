@@ -271,6 +271,12 @@ class HostView:
         return found
 
 
+def states_of(task_vars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what was read of each host of the play, in its order; of one that did not answer, why, as ``msg``, if anything."""
+    hostvars = task_vars["hostvars"]
+    return {host: hostvars.raw_get(host).get(STATE) or {} for host in task_vars["ansible_play_hosts_all"]}
+
+
 #: Views of other hosts, and topologies as hosts see them, in a process that was forked for one task, which changes no variable.
 _views: dict[tuple[int, str], HostView] = {}
 _topologies: dict[tuple[int, str], Topology] = {}
