@@ -17,9 +17,9 @@ description:
   - A run that changed hosts also leaves a line on each of these, the history that history.yml shows.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
-    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, C(lines) to print, each a C(text) and its C(color),
-    C(files) to write next to the report, each name with its text, a command C(interact) that gets the terminal after all else, or commands
-    C(follow), by host, whose lines are shown if C(grep) finds something in them.
+    C(slipway_ending) says, by the C(exit_status) of a run that did not fail, the C(failed_status) of one that did, C(lines) to print, each
+    a C(text) and its C(color), C(files) to write next to the report, each name with its text, a command C(interact) that gets the terminal
+    after all else, or commands C(follow), by host, whose lines are shown if C(grep) finds something in them.
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -299,7 +299,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
             failed = any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values())
             self._finish(hosts, failed=failed)
-            status = 0 if failed else self._end_as_asked()
+            status = int(self._ending.get("failed_status") or 0) if failed else self._end_as_asked()
             if status:
                 # Ansible itself knows no other exit status than those of failed and unreachable hosts.
                 raise SystemExit(status)

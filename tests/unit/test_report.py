@@ -68,6 +68,13 @@ def test_a_playbook_chooses_how_a_run_ends_that_did_not_fail(checkout: Path, pla
     assert (checkout / "reports/test.html").read_text() == "<p>"
 
 
+def test_a_playbook_chooses_the_exit_status_of_a_run_that_failed(checkout: Path, play):
+    tasks = [{"ansible.builtin.set_stats": {"data": {"slipway_ending": {"failed_status": 3}}}}, {"ansible.builtin.fail": {"msg": "no"}}]
+    (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    assert play("test").returncode == 3
+    assert json.loads((checkout / "reports/test-latest.json").read_text())["result"] == "failed"
+
+
 def test_the_last_result_of_each_job_is_reported(report, checkout: Path):
     """That of the host that ran it last, and without secrets that it printed."""
     states = {
