@@ -112,7 +112,7 @@ def checkout(tmp_path: Path) -> Path:
     for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "packages", "playbooks", "plugins", "roles", "tools"):
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, top / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, top / name, symlinks=True)
         else:
             shutil.copy2(source, top / name)
     variables = top / "inventories/test/group_vars/all"

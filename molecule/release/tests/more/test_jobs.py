@@ -95,12 +95,13 @@ def test_a_moment_runs_on_one_of_two_hosts(jobs: Fleet, lab: Lab, moment: int):
     assert not [name for host in jobs.app for name in copies(host)], "a run leaves nothing behind"
 
 
-def test_a_release_does_not_stop_a_running_job(jobs: Fleet, lab: Lab, moment: int):
+def test_a_release_and_a_rollback_do_not_stop_a_running_job(jobs: Fleet, lab: Lab, moment: int):
     host, serving = jobs.app[0], jobs.version
     host.run(f"systemd-run --collect --unit=job-of-a-test {JOBS_PROGRAM} run slow {moment}")
     wait_until(lambda: copies(host) != [], 30, "the job runs")
-    for version in (jobs.other(), serving):
-        jobs.check(version, jobs.deploy(version, **WITH_JOBS))
+    other = jobs.other()
+    jobs.check(other, jobs.deploy(other, **WITH_JOBS))
+    jobs.check(serving, jobs.rollback(**WITH_JOBS))
     # Both slots were released into, and its own was replaced.
     (copy,) = copies(host)
     host.run(f"docker exec {copy} touch /tmp/end")
