@@ -14,6 +14,7 @@ short_description: Leave a JSON report of every run, and print a short summary
 description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
     atomically. Other playbooks, such as Molecule's, leave none.
+  - A copy of it stays as C(<playbook>-<start>.json), those of the last runs of each playbook.
   - A run that changed hosts also leaves a line on each of these, the history that history.yml shows.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
@@ -32,6 +33,16 @@ options:
     ini:
       - section: callback_slipway_report
         key: reports_dir
+  reports_kept:
+    description: Number of runs of each playbook whose reports are kept, from 0 to 10000. With 0, only the newest report is there.
+    # As an integer, a wrong value would have Ansible leave out the plugin with a warning.
+    type: str
+    default: "30"
+    env:
+      - name: SLIPWAY_REPORTS_KEPT
+    ini:
+      - section: callback_slipway_report
+        key: reports_kept
 requirements:
   - enabled with C(callbacks_enabled = slipway.stack.report)
 """
@@ -41,6 +52,7 @@ import contextlib
 import getpass
 import json
 import os
+import re
 import socket
 import time
 from collections import defaultdict
@@ -228,6 +240,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
             for warning in warnings:
                 self._display.warning(warning)
+            kept = str(self.get_option("reports_kept"))
+            if not re.fullmatch(r"\d{1,4}|10000", kept):
+                problems.append(
+                    f"reports_kept is {kept!r}, must be an integer from 0 to 10000; correct it in ansible.cfg, or SLIPWAY_REPORTS_KEPT"
+                )
+            self._reports_kept = int(kept) if kept.isdecimal() else 0
             self._refuse(problems)
             self._hostvars = HostVars(inventory, playbook.get_plays()[0].get_variable_manager(), playbook._loader)  # noqa: SLF001
 
@@ -466,6 +484,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         try:
             for name, text in files.items():
                 write_atomically(folder / name, text.encode(), 0o644)
+            self._keep(folder, report["playbook"], files[f"{report['playbook']}-latest.json"])
             where = f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
             where = f"No report: {folder} cannot be written ({error.strerror})"
@@ -474,6 +493,16 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:
             self._display.display(line)
+
+    def _keep(self, folder: Path, playbook: str, text: str) -> None:
+        """Keep a copy of the report, and remove those of the oldest runs of the playbook."""
+        if self._reports_kept:
+            # To the millisecond: two environments may share a folder.
+            name = f"{playbook}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(self._started))}.{int(self._started % 1 * 1000):03}Z.json"
+            write_atomically(folder / name, text.encode(), 0o644)
+        copies = sorted(path for path in folder.iterdir() if re.fullmatch(rf"{playbook}-\d{{8}}T\d{{6}}\.\d{{3}}Z\.json", path.name))
+        for path in copies[: len(copies) - self._reports_kept]:
+            path.unlink(missing_ok=True)
 
     def _write_history(self, report: dict[str, Any], *, interrupted: bool) -> None:
         """Leave a line on each host that was changed."""

@@ -211,7 +211,33 @@ def test_an_interruption_is_reported_with_what_was_done_until_then(report, first
 def test_reports_go_where_they_are_asked_to(report, checkout: Path):
     report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_DIR="elsewhere/deep")
     assert not (checkout / "reports").exists()
-    assert [path.name for path in (checkout / "elsewhere/deep").iterdir()] == ["test-latest.json"]
+    assert {re.sub(r"\d", "0", path.name) for path in (checkout / "elsewhere/deep").iterdir()} == {
+        "test-latest.json",
+        "test-00000000T000000.000Z.json",
+    }
+
+
+def test_reports_of_the_last_runs_of_a_playbook_are_kept(report, checkout: Path):
+    folder = checkout / "reports"
+    folder.mkdir()
+    others = ["test-latest.json", "status.html", "notes-20261101T000000.000Z.json", "test-20261101T000000.000Z.json.bak"]
+    former = [f"test-202611{day:02}T000000.000Z.json" for day in range(1, 6)]
+    for name in [*others, *former]:
+        (folder / name).write_text("{}")
+    newest, _ = report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_KEPT="3")
+    kept = sorted(path.name for path in folder.glob("test-2*Z.json"))
+    assert kept[:-1] == former[-2:]
+    assert json.loads((folder / kept[-1]).read_text()) == newest
+    assert {path.name for path in folder.iterdir()} == {*others, *kept}
+    report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_KEPT="0")
+    assert {path.name for path in folder.iterdir()} == set(others)
+
+
+def test_a_wrong_number_of_reports_to_keep_ends_the_run_before_its_first_task(play):
+    done = play("history", SLIPWAY_REPORTS_KEPT="many")
+    assert done.returncode == 2
+    assert "Nothing was touched. reports_kept is 'many', must be an integer from 0 to 10000" in done.stderr
+    assert "TASK" not in done.stdout
 
 
 def test_syntax_check_and_playbooks_of_others_leave_none(checkout: Path, play):
