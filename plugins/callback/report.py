@@ -66,7 +66,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 from ansible.vars.hostvars import HostVars
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import history, terminal
+from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
@@ -246,6 +246,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                     f"reports_kept is {kept!r}, must be an integer from 0 to 10000; correct it in ansible.cfg, or SLIPWAY_REPORTS_KEPT"
                 )
             self._reports_kept = int(kept) if kept.isdecimal() else 0
+            self._hostvars: Any = {}
             self._refuse(problems)
             self._hostvars = HostVars(inventory, playbook.get_plays()[0].get_variable_manager(), playbook._loader)  # noqa: SLF001
 
@@ -488,7 +489,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             where = f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
             where = f"No report: {folder} cannot be written ({error.strerror})"
-        self._write_history(report, interrupted=interrupted)
+        row = history.entry(report, getpass.getuser(), socket.gethostname(), interrupted=interrupted)
+        self._write_history(report, row)
+        self._notify(report, row)
         for line in self._ending.get("lines", ()):
             self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:
@@ -504,12 +507,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for path in copies[: len(copies) - self._reports_kept]:
             path.unlink(missing_ok=True)
 
-    def _write_history(self, report: dict[str, Any], *, interrupted: bool) -> None:
+    def _write_history(self, report: dict[str, Any], row: history.Row) -> None:
         """Leave a line on each host that was changed."""
         hosts = {} if report["check_mode"] else {entry["host"]: "" for entry in report["changed"] if entry["host"] not in CONTROLLER}
         if not hosts:
             return
-        row = history.entry(report, getpass.getuser(), socket.gethostname(), interrupted=interrupted)
         try:
             commands = {
                 host: terminal.on_host(
@@ -522,6 +524,22 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             failed = [f"any host ({error})"]
         if failed:
             self._display.warning(f"The history was not written on {', '.join(failed)}")
+
+    def _notify(self, report: dict[str, Any], row: history.Row) -> None:
+        """Send the notification of the run, if it has one. By now it holds no lock, and nothing waits for it on any host."""
+        if not notifications.is_sent(report):
+            return
+        try:
+            hosts = [self._hostvars[host] for host in self._hostvars]
+            stack = next((str(variables["slipway_stack"]) for variables in hosts if "slipway_stack" in variables), "")
+            given = [variables.get("slipway_notify") for variables in hosts]
+            # Another value than a list was refused.
+            targets = list(dict.fromkeys(str(url) for urls in given if isinstance(urls, list) for url in urls))
+        except AnsibleError as error:
+            self._display.warning(f"No notification was sent: slipway_notify cannot be evaluated ({type(error).__name__})")
+            return
+        for number, reason in notifications.send(targets, notifications.message(report, row, stack)).items():
+            self._display.warning(f"slipway_notify[{number}] ({notifications.kind_of(targets[number])}) was not notified: {reason}")
 
     @staticmethod
     def _summary(report: dict[str, Any], *, interrupted: bool) -> list[str]:

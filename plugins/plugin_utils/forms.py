@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
+from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
@@ -188,6 +189,15 @@ def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
         return False
     host = parts.hostname or ""
     return parts.scheme in schemes and is_host(host) and (port is None or 0 < port <= HIGHEST_PORT)
+
+
+def is_notification_url(text: str) -> bool | str:
+    """Return whether a string is the URL of a webhook, or one that apprise sends to."""
+    if not is_line(text):
+        return False
+    if not notifications.is_webhook(text):
+        return notifications.apprise_problem(text) or True
+    return is_url(text)
 
 
 def is_endpoint(text: str) -> bool:
@@ -477,6 +487,7 @@ KINDS: dict[str, Kind] = {
     "network": _text("an IP address or a network as 10.0.0.0/8", is_network),
     "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
     "url": _text("an URL as https://www.example.com", is_url),
+    "notification_url": _text("the URL of a webhook, as https://hooks.example.com/x, or one of apprise", is_notification_url, secret=True),
     "route": _text("a path that begins with /, without blanks, quotes, $, ;, { and }", pattern(r"/[^\s\x00-\x1f\x7f\"'\\$;{}#]*", 1024)),
     "nginx_directive": _text("one complete directive of nginx in one line, as gzip off;", is_nginx_directive),
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
@@ -640,14 +651,15 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
         if form.single and isinstance(value, str):
             yield from problems(form.members, value, changed, path, key)  # type: ignore[arg-type]
         elif not isinstance(value, (list, tuple)):
-            yield Wrong(path, value, "must be a list" + (" or a string" if form.single else ""))
+            yield Wrong(path, value, "must be a list" + (" or a string" if form.single else ""), is_secret(form))
         else:
             for number, member in enumerate(value):
                 yield from problems(form.members, member, changed, f"{path}[{number}]")  # type: ignore[arg-type]
     elif form.kind in ("map", "fields"):
         if not isinstance(value, Mapping):
             # Lists of Compose have strings there, such as uploads:/data.
-            yield Wrong(path, value, "must be a dictionary" + (f" with {' and '.join(form.required)}" if form.required else ""))
+            required = f" with {' and '.join(form.required)}" if form.required else ""
+            yield Wrong(path, value, f"must be a dictionary{required}", is_secret(form))
         elif form.kind == "map":
             yield from _map_problems(form, value, changed, path)
         else:
@@ -655,7 +667,20 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
     else:
         sentence = one_problem(form, value) or _changed_problem(form, key, value, changed)
         if sentence:
-            yield Wrong(path, value, sentence, form.kind != "choice" and KINDS[form.kind].secret)
+            yield Wrong(path, value, sentence, is_secret(form))
+
+
+def kinds(form: Form) -> Iterator[str]:
+    """Yield the kinds of a form's parts."""
+    yield form.kind
+    for part in [form.members, *form.fields.values()]:
+        if part is not None:
+            yield from kinds(part)
+
+
+def is_secret(form: Form) -> bool:
+    """Return whether a value must not be shown, as it or a part of it is secret."""
+    return any(kind in KINDS and KINDS[kind].secret for kind in kinds(form))
 
 
 def _with_key(key: Any, found: Iterable[Wrong]) -> Iterator[Wrong]:

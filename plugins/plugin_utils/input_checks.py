@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
-from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, parsed, problems, unchanged
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, kinds, parsed, problems, unchanged
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem, shown
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
@@ -111,14 +111,6 @@ def check_volumes(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:
         for volume, names in users.items()
         if len(names) > 1
     ]
-
-
-def kinds(form: Form) -> Iterator[str]:
-    """Yield the kinds of a form's parts."""
-    yield form.kind
-    for part in [form.members, *form.fields.values()]:
-        if part is not None:
-            yield from kinds(part)
 
 
 def check_networks(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:

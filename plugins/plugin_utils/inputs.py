@@ -16,7 +16,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
     RoleFiles,
@@ -334,7 +334,7 @@ class Inputs:
         value, error = view.value(name)
         if error:
             return f" cannot be evaluated: {error}"
-        secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(input_checks.kinds(form)))
+        secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(kinds(form)))
         if form:
             found = input_checks.form_problem(
                 form, value, secret=secret, secrets=self._hidden, changed=changed_by_yaml, where=lambda key: _bracketed(place_of(key))

@@ -513,6 +513,14 @@ def test_secrets_of_further_users_are_looked_at_and_not_shown(judged: Judge):
     assert "Yh5k" not in line
 
 
+@pytest.mark.parametrize("value", [["nosuch://t7Hq2Lw9Zx4Nv6Bk8Mr3"], "nosuch://t7Hq2Lw9Zx4Nv6Bk8Mr3"])
+def test_a_notification_url_is_refused_with_its_place_and_not_shown(judged: Judge, value: Any):
+    lines = judged({"slipway_notify": value}, hosts=2)
+    assert lines
+    assert all("slipway_notify" in line and "own.yml" in line and "must be " in line for line in lines)
+    assert "t7Hq" not in "".join(lines)
+
+
 def test_several_hosts_need_addresses(judged: Judge):
     lines = judged({"slipway_address": "my host"}, hosts=2)
     assert any("slipway_address is 'my host', must be an IPv4 address, at which the other hosts reach this one" in line for line in lines)
