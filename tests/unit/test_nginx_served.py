@@ -98,6 +98,18 @@ class Site:
             answer = connection.getresponse()
             return answer.status, dict(answer.headers), answer.read()
 
+    def certificate(self, name: str) -> str:
+        """Return the certificate that a client gets that asks for a name."""
+        with socket.create_connection(("127.0.0.1", self.port)) as plain, self.context.wrap_socket(plain, server_hostname=name) as secure:
+            return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
+
+    def plain(self, path: str, name: str) -> tuple[int, bytes]:
+        """Return status and body of an answer over plain HTTP."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.plain_port, timeout=60)) as connection:
+            connection.request("GET", path, headers={"Host": name})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
     def log(self) -> str:
         """Return what nginx has to complain about."""
         return subprocess.run(["docker", "logs", self.container], capture_output=True, text=True, check=False).stderr
@@ -116,7 +128,7 @@ def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
     served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"])
     served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
     (service,) = role_variable("nginx", "__nginx_services", {**served, **inputs})
-    for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log")):
+    for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log"), ("", "certificates")):
         (folder / path).mkdir(parents=True)
         for file, item in service.get(kind, {}).items():
             (folder / path / file).write_text(item["content"])
@@ -137,6 +149,7 @@ def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
         docker(*options, "--name", f"{name}-product", *product, PYTHON, "/p.py")
         limits = ["--memory", f"{service['memory_mb']}m", "--pids-limit", "128", "--ulimit", "nofile=256:16384", "--tmpfs", tmpfs]
         mounts = ["-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/log:/var/log/slipway"]
+        mounts += ["-v", f"{folder}/certificates:/certificates:ro"]
         mounts += [
             "--publish",
             "127.0.0.1::8443",
@@ -153,7 +166,9 @@ def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                if running.get("/api/up")[0] == 200:
+                # Where unknown names are refused, the address is one.
+                refusing = inputs.get("nginx_refuse_unknown_names")
+                if (running.plain("/health", "localhost") if refusing else running.get("/api/up"))[0] == 200:
                     break
             assert time.monotonic() < deadline, running.log()
             time.sleep(0.2)
@@ -194,14 +209,10 @@ def test_names_have_their_certificates_and_redirects(tmp_path_factory: pytest.Te
         "nginx_hsts": "max-age=1",
     }
 
-    def shown(port: int, name: str) -> str:
-        with socket.create_connection(("127.0.0.1", port)) as plain, running.context.wrap_socket(plain, server_hostname=name) as secure:
-            return ssl.DER_cert_to_PEM_cert(secure.getpeercert(binary_form=True) or b"")
-
     with serving(folder, inputs) as running:
         certificates = {"shop.example": "default", "www.shop.example": "default", "docs.example": "docs", "manual.example": "docs"}
         for name, file in certificates.items():
-            assert shown(running.port, name) == (folder / f"{file}.pem").read_text(), name
+            assert running.certificate(name) == (folder / f"{file}.pem").read_text(), name
         for name, target in {"www.shop.example": "shop.example", "manual.example": "docs.example"}.items():
             for body in (None, b"x"):
                 status, headers, _ = running.get("/api/a%20b?c=d&e", body, Host=name)
@@ -213,6 +224,44 @@ def test_names_have_their_certificates_and_redirects(tmp_path_factory: pytest.Te
                 assert connection.getresponse().headers["Location"] == f"https://{target}/api/x?y"
         for name in inputs["nginx_server_names"]:
             assert running.get("/api/x", Host=name)[::2] == (200, b"0 /api/x")
+
+
+@pytest.mark.parametrize("maintenance", [False, True])
+def test_challenges_are_answered_and_an_issued_certificate_takes_the_place_of_the_first(tmp_path: Path, maintenance: bool):
+    """Neither the redirect to HTTPS, nor a redirected or unknown name, nor maintenance swallows a challenge."""
+    for name in ("first", "issued"):
+        self_signed(tmp_path / f"{name}.key", tmp_path / f"{name}.pem")
+    inputs: dict[str, Any] = {
+        "nginx_tls_mode": "acme",
+        "nginx_acme_thumbprint": "Thumb-print_",
+        "nginx_tls_certificate_file": str(tmp_path / "first.pem"),
+        "nginx_tls_key_file": str(tmp_path / "first.key"),
+        "nginx_server_names": ["shop.example"],
+        "nginx_redirects": [{"from": "www.shop.example", "to": "shop.example"}],
+        "nginx_refuse_unknown_names": True,
+        "nginx_maintenance": maintenance,
+    }
+    names = ("shop.example", "www.shop.example")
+    with serving(tmp_path, inputs) as running:
+        for name in (*names, "other.example"):
+            assert running.plain("/.well-known/acme-challenge/a_Token-1", name) == (200, b"a_Token-1.Thumb-print_"), name
+        for path in ("/", "/.well-known/acme-challenge/", "/.well-known/acme-challenge/a.b", "/x/.well-known/acme-challenge/a"):
+            assert running.plain(path, "shop.example")[0] == 308, path
+        assert {running.certificate(name) for name in names} == {(tmp_path / "first.pem").read_text()}
+
+        revision = tmp_path / "certificates/r1"
+        revision.mkdir()
+        for kind in ("pem", "key"):
+            (revision / f"server.{kind}").write_bytes((tmp_path / f"issued.{kind}").read_bytes())
+        (revision / "tls.conf").write_text(
+            "ssl_certificate /certificates/current/server.pem;\nssl_certificate_key /certificates/current/server.key;\n"
+        )
+        (tmp_path / "certificates/current").symlink_to("r1")
+        docker("exec", running.container, *role_variable("nginx", "__nginx_reload_command", {}))
+        deadline = time.monotonic() + 30
+        while {running.certificate(name) for name in names} != {(tmp_path / "issued.pem").read_text()}:
+            assert time.monotonic() < deadline, running.log()
+            time.sleep(0.1)
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

@@ -62,6 +62,24 @@ def issue(folder: Path, checkout: Path, **inputs: Any) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"nginx_tls_mode": "files"}, "nginx_tls_mode is files: set nginx_tls_certificate_file and nginx_tls_key_file"),
+        ({"nginx_tls_mode": "private_ca", "nginx_tls_key_file": "/k"}, "nginx_tls_mode is private_ca, and nginx_tls_certificate_file or"),
+        ({"nginx_tls_mode": "acme"}, "nginx_acme_thumbprint is empty"),
+        ({"nginx_tls_key_file": "/k"}, "only one of nginx_tls_certificate_file and nginx_tls_key_file is set"),
+        ({"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "t"}, ""),
+        ({}, ""),
+    ],
+)
+def test_files_that_contradict_the_mode_are_refused(tmp_path: Path, inputs: dict[str, Any], says: str) -> None:
+    """Without a mode, what was set before this input came means what it did."""
+    found = render("__nginx_mistakes", nginx_tls_ca_dir=str(tmp_path / "pki"), **inputs)
+    assert bool(found) == bool(says), found
+    assert says in "".join(found)
+
+
 def test_every_change_of_configuration_reloads_and_none_restarts() -> None:
     """An edited setting must reach clients without cutting a connection."""
     service = declaration()
@@ -259,6 +277,7 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
             "nginx_maintenance": True,
             "nginx_public_https_port": 8443,
         },
+        {"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "Thumb-print_", "nginx_maintenance": True},
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
         balanced([{"path": "/x/", "extra_lines": ["expires 1h;  # }", "if ($arg_a = '{') { return 403; }", 'add_header X-A "b";']}]),
