@@ -5,6 +5,8 @@
 
 Ansible finds this plugin next to the playbooks, those of an installed collection too. Variables of the environment are stronger, whether
 its inventory file sets them for all hosts or for one, or files in group_vars and host_vars next to it do.
+
+It also gives an environment the secrets that a manager keeps. They are read once, before Ansible forks: what is forked has them.
 """
 
 from __future__ import annotations
@@ -14,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
+from ansible.errors import AnsibleError
 from ansible.inventory.group import Group
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.vars import BaseVarsPlugin
+from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, place_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_sources import SOURCE, VAULT, SourceError, read_secrets, settings_in
 
 shared_variables = functools.cache(RoleFiles().shared)
 
@@ -36,12 +41,36 @@ def is_first_inventory(folder: str) -> bool:
 
 
 @functools.cache
-def names_in_files(folder: Path, loader: DataLoader) -> set[str]:
-    """Return the variables that an environment's files set for all hosts."""
+def set_in_files(folder: Path, loader: DataLoader) -> dict[str, Any]:
+    """Return what an environment's files set for all hosts."""
     # Ansible has read them, or reads them next: they come out of its cache.
     files = loader.find_vars_files(str(folder / "group_vars"), "all")
     contents = [loader.load_from_file(path, cache="all", unsafe=True, trusted_as_template=True) for path in files]
-    return {name for content in contents if isinstance(content, dict) for name in content}
+    return {name: value for content in contents if isinstance(content, dict) for name, value in content.items()}
+
+
+@functools.cache
+def managed_secrets(all_hosts: Group, folder: Path, loader: DataLoader) -> dict[str, Any]:
+    """Return the secrets that another source than the vault file has; asked once a run, as managers take a second or want a finger.
+
+    Raises:
+        AnsibleError: There are none, or the environment sets one of them too.
+    """
+    own = {**all_hosts.get_vars(), **set_in_files(folder, loader)}
+    try:
+        settings = settings_in({**shared_variables(), **own, **load_extra_vars(loader)})
+        if settings[SOURCE] == VAULT:
+            return {}
+        secrets = read_secrets(settings, folder)
+    except SourceError as error:
+        raise AnsibleError(f"{error}. No host was changed") from None
+    if twice := sorted(set(own) & set(secrets)):
+        places = ", ".join(sorted({place_of(own[name]) or str(folder) for name in twice}))
+        raise AnsibleError(
+            f"{', '.join(twice)} of slipway_secrets_{settings[SOURCE]} would not count, as {places} sets the same: remove it there. "
+            "No host was changed"
+        )
+    return secrets
 
 
 class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
@@ -58,12 +87,13 @@ class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
         if not groups or not is_first_inventory(path):
             return {}
         shared = shared_variables()
+        folder = Path(path) if Path(path).is_dir() else Path(path).parent
         found: dict[str, Any] = {}
         for group in groups:
             own = group.get_vars()
             if group.name == "all":
                 found |= {name: value for name, value in shared.items() if name not in own}
+                found |= managed_secrets(group, folder, loader)
             elif given := {name: value for name, value in own.items() if name in shared}:
-                folder = Path(path) if Path(path).is_dir() else Path(path).parent
-                found |= {name: value for name, value in given.items() if name not in names_in_files(folder, loader)}
+                found |= {name: value for name, value in given.items() if name not in set_in_files(folder, loader)}
         return found

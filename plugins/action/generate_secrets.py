@@ -16,7 +16,8 @@ from ansible.parsing.vault import VaultLib, VaultSecret, is_encrypted, match_enc
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import environment_folder, write_atomically
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import names_in, with_new_secrets
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_sources import VAULT
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import GENERATED_LENGTH, names_in, with_new_secrets
 
 # What tools/vault-password prints when there is no password.
 NO_PASSWORD = b"slipway-has-no-vault-password"
@@ -47,8 +48,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         _unused, arguments = self.validate_argument_spec(
-            {"names": {"type": "list", "elements": "str", "required": True}, "path": {"type": "path"}}
+            {
+                "names": {"type": "list", "elements": "str", "required": True},
+                "path": {"type": "path"},
+                "source": {"type": "str", "default": VAULT},
+            }
         )
+        if arguments["source"] != VAULT:
+            return {**result, **self._look_up(arguments["names"], arguments["source"], task_vars)}
         path = Path(arguments["path"]) if arguments["path"] else vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
         text, encrypted, vault_id = self._read(path)
         set_elsewhere = self._names_set(task_vars)
@@ -84,6 +91,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "after": "".join(f"{name}: (generated)\n" for name in missing),
             }
         return result
+
+    def _look_up(self, names: list[str], source: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Return that a manager has all secrets; it is not written to."""
+        set_there = self._names_set(task_vars)
+        if missing := [name for name in names if name not in set_there]:
+            raise AnsibleActionFail(
+                f"slipway_secrets_{source} has no {', '.join(missing)}: create these keys there, each with a random value of "
+                f"{GENERATED_LENGTH} letters and digits. secrets.yml writes vault files alone"
+            )
+        return {"changed": False, "path": f"slipway_secrets_{source}", "generated": [], "kept": names, "vault_password_file": ""}
 
     def _read(self, path: Path) -> tuple[str, bool, str | None]:
         """Return a vault file's text, whether it was encrypted, and the label of its password."""

@@ -28,6 +28,12 @@ options:
       - The vault file.
       - By default C(group_vars/all/vault.yml) next to the inventory that the run was given with C(-i).
     type: path
+  source:
+    description:
+      - Where the environment has its secrets, as C(slipway_secrets_source) says.
+      - For another source than C(vault) nothing is written; it fails with the names that the source lacks.
+    type: str
+    default: vault
 extends_documentation_fragment:
   - slipway.stack.attributes.controller
 attributes:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, preflight, secret_sources
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
@@ -273,8 +273,15 @@ class Inputs:
 
     def missing_secret(self, host: str, name: str) -> Problem:
         """Return the problem that a secret is not set."""
-        how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
+        how = self._in_manager(host, f"add a key {name}") or (
+            f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
+        )
         return Problem(host, f"{name} {secret_problem(None)}; {how}")
+
+    def _in_manager(self, host: str, what: str) -> str:
+        """Return what to do where the secrets of an environment are kept outside it, or "" where a vault file has them."""
+        source = _value(self._views[host], secret_sources.SOURCE) or secret_sources.VAULT
+        return "" if source == secret_sources.VAULT else f"{what} to what slipway_secrets_{source} reads"
 
     def required_problems(self) -> list[Problem]:
         """Return the inputs that a role cannot do without and that are not set."""
@@ -309,7 +316,9 @@ class Inputs:
                 found[name] = self.missing_secret(host, name)
             elif wrong:
                 place = self._place(view, name) or f"{self._inventory}/group_vars/all/vault.yml"
-                how = f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
+                how = self._in_manager(host, "give it 32 random characters or more and add it") or (
+                    f"give it 32 random characters or more in {place}, or remove its line and run playbooks/secrets.yml"
+                )
                 found[name] = Problem(host, f"{name} {wrong}; {how}")
         for role in (*self._roles[host], RUNNER):
             for name, spec in self._specs[role].items():
