@@ -54,10 +54,7 @@ def test_a_version_that_stands_by_is_switched_to(fleet: Fleet):
     fleet.check(wanted, run, standby=True)
     waiting = kept(fleet)
     slot = fleet.records()[0]["previous"]["slot"]
-    wait_until(
-        lambda: all(item.health == "healthy" for host in fleet.app for item in host.containers() if not item.of_job),
-        60, f"slot {slot} stands by",
-    )  # fmt: skip
+    wait_until(lambda: all(host.service(f"backend-{slot}-1").health == "healthy" for host in fleet.app), 60, f"slot {slot} stands by")
     run = fleet.rollback(**QUICK, app_standby=True)
     # The version that was rolled back is stopped: no rollback leads to it.
     fleet.check(before, run)
