@@ -161,6 +161,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.slipway.stack.plugins.module_utils import sockets
 from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     Engine,
     EngineError,
@@ -585,64 +586,30 @@ def describe_files(top: str, extra: list[str], key: bytes, contents: bool) -> di
 def listeners(ports: list[int], state: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
     """Return, for each of the ports on which something listens, its address and who it is."""
     found: dict[str, dict[str, t.Any]] = {}
-    inodes: dict[str, str] = {}
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in read_text(table).splitlines()[1:]:
-            fields = line.split()
-            address, _colon, port = fields[1].rpartition(":")
-            number = str(int(port, 16))
-            if fields[3] == "0A" and int(number) in ports:
-                found.setdefault(number, {"address": address, "process": "", "container": "", "ours": False})
-                inodes[fields[9]] = number
+    listening = {listener.port: listener for listener in reversed(sockets.listeners(protocols=["tcp"])) if listener.port in ports}
+    for number, listener in listening.items():
+        found[str(number)] = {"address": listener.address, "process": "", "container": "", "ours": False}
     for name, container in state["containers"].items():
         for binding in [item for bindings in container["ports"].values() for item in bindings]:
-            number = binding.rpartition(":")[2]
+            address, _colon, number = binding.rpartition(":")
             if number.isdigit() and int(number) in ports and container["running"]:
-                found[number] = {"address": binding, "process": "", "container": name, "ours": True}
+                found[number] = {"address": address, "process": "", "container": name, "ours": True}
     for name, container in state["foreign_containers"].items():
         for port in container["ports"]:
             if port in ports:
                 found[str(port)] = {"address": "", "process": "", "container": name, "ours": False}
-    unknown = {number for number, item in found.items() if not item["container"]}
-    if unknown:
-        name_processes(found, {inode: number for inode, number in inodes.items() if number in unknown})
+    unknown = {listener.inode: str(number) for number, listener in listening.items() if not found[str(number)]["container"]}
+    for inode, process in sockets.processes(unknown).items():
+        found[unknown[inode]]["process"] = process
     return found
 
 
-def name_processes(found: dict[str, dict[str, t.Any]], inodes: dict[str, str]) -> None:
-    """Add to ``found`` the names of the processes that hold the given socket inodes."""
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        folder = f"/proc/{process}/fd"
-        try:
-            targets = [os.readlink(os.path.join(folder, name)) for name in os.listdir(folder)]
-        except OSError:
-            continue
-        for target in targets:
-            number = inodes.get(target[8:-1]) if target.startswith("socket:[") else None
-            if number:
-                found[number]["process"] = read_text(f"/proc/{process}/comm").strip()
-
-
 def reachable(targets: list[str], timeout: float) -> dict[str, str]:
-    """Try all targets at once, and say of each what came of it."""
-    results: dict[str, str] = {}
-
-    def attempt(target: str) -> None:
-        address, _colon, port = target.rpartition(":")
-        try:
-            socket.create_connection((address, int(port)), timeout=timeout).close()
-            results[target] = "open"
-        except ConnectionRefusedError:
-            results[target] = "refused"
-        except (OSError, ValueError) as error:
-            results[target] = f"unreachable: {error}"
-
-    threads = [threading.Thread(target=attempt, args=(target,), daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout + 2)
-    return {target: results.get(target, "unreachable: timed out") for target in targets}
+    """Try all targets, each ``address:port``, and say of each what came of it."""
+    parts = {target: target.rpartition(":") for target in targets}
+    tried = {target: ("tcp", address, int(port)) for target, (address, _colon, port) in parts.items() if port.isdigit()}
+    results = sockets.reachable(set(tried.values()), timeout)
+    return {target: results[tried[target]][0] if target in tried else "unreachable: no port" for target in targets}
 
 
 def firewall_rules() -> list[str]:

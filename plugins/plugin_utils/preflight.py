@@ -486,17 +486,6 @@ def check_restores(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     ]
 
 
-def _listening_address(raw: str) -> str:
-    """Return the address of a listener, which comes as the kernel's hexadecimal, as address:port, or not at all."""
-    if re.fullmatch(r"[0-9A-F]{8}", raw):
-        return ".".join(str(byte) for byte in reversed(bytes.fromhex(raw)))
-    if re.fullmatch(r"0{32}", raw):
-        return "::"
-    if re.fullmatch(r"[0-9A-F]{32}", raw):
-        return raw
-    return raw.rpartition(":")[0] if ":" in raw else raw
-
-
 def _is_elsewhere(address: str, addresses: Iterable[str] | None) -> bool:
     """Return whether an IPv4 address is none of a host's own, where these are known: the engine could not listen on it."""
     try:
@@ -550,7 +539,7 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
         listener = listening.get(str(port))
         if not listener or listener.get("ours"):
             continue
-        taken_on = _listening_address(str(listener.get("address") or ""))
+        taken_on = str(listener.get("address") or "")
         if address not in _ANY_ADDRESS and taken_on not in _ANY_ADDRESS and address != taken_on:
             continue
         owner = f"container {listener['container']}" if listener.get("container") else (listener.get("process") or "an unknown process")

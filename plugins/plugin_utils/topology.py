@@ -37,6 +37,10 @@ VOLUME_SERVER = "volume_server"
 #: Its name and its port on its container network.
 SERVER_NAME = "volume-server"
 SERVER_PORT = 8873
+#: Hosts of an inventory that are none of the stack's: from there, ports are tried as a stranger would.
+STRANGERS = "strangers"
+#: Where SSH listens if ansible_port does not say it.
+SSH_PORT = 22
 #: Ports of transfers of volumes begin so far behind restore_port.
 VOLUME_PORTS = 10
 SPEC: dict[str, Any] = {
@@ -376,6 +380,23 @@ class Topology:
         """Return the ports of this host to which only some addresses may connect, as role host takes them."""
         published = [{key: port[key] for key in port if key != "role"} for port in self.published_ports() if "peers" in port]
         return published + self.transfer_ports()
+
+    def strangers(self) -> list[str]:
+        """Return the hosts that are none of the stack's, and from which its ports are tried."""
+        return list(self._groups.get(STRANGERS, ()))
+
+    def declared_ports(self) -> dict[str, list[dict[str, Any]]]:
+        """Return by host the ports that may be open: those of the stack, of Ansible's connection, and of slipway_open_ports.
+
+        Each has its ``protocol`` and ``port``, an ``address`` unless all are meant, and ``peers`` unless everybody may connect.
+        """
+        found = {}
+        for host in self.members():
+            there = Topology(self._services.values(), self._groups, host, self._value)
+            connection = {"port": self._value(host, "ansible_port") or SSH_PORT}
+            ports = [*there.published_ports(), *there.restricted_ports(), connection, *self._value(host, "slipway_open_ports")]
+            found[host] = [{"protocol": "tcp", **port, "port": int(port["port"])} for port in ports]
+        return found
 
     def transfer_ports(self) -> list[dict[str, Any]]:
         """Return the ports on which a backup host offers restored data to other hosts while a restore lasts, one a store and volume."""

@@ -72,7 +72,7 @@ def test_a_host_that_runs_the_stack_needs_room_to_go_on_only():
 
 
 def test_a_taken_port_names_who_has_it_and_the_variable():
-    taken = state(listening={"443": {"address": "00000000", "process": "apache2", "container": "", "ours": False}})
+    taken = state(listening={"443": {"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}})
     problems = preflight.check_ports("one", taken, [{"port": 443, "variable": "nginx_https_port"}])
     assert texts(problems) == (
         "port 443 (nginx_https_port) is taken by apache2, which is not part of the stack; stop it, or set nginx_https_port"
@@ -82,12 +82,12 @@ def test_a_taken_port_names_who_has_it_and_the_variable():
 @pytest.mark.parametrize(
     ("listener", "wanted", "taken"),
     [
-        ({"address": "00000000", "ours": True}, {}, False),
-        ({"address": "0100007F", "ours": False}, {"address": "10.0.0.3"}, False),
-        ({"address": "0300000A", "ours": False}, {"address": "10.0.0.3"}, True),
-        ({"address": "0" * 32, "ours": False}, {"address": "10.0.0.3"}, True),
-        ({"address": "0100007F", "ours": False}, {}, True),
-        ({"address": "0.0.0.0:5432", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "0.0.0.0", "ours": True}, {}, False),
+        ({"address": "127.0.0.1", "ours": False}, {"address": "10.0.0.3"}, False),
+        ({"address": "10.0.0.3", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "::", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "127.0.0.1", "ours": False}, {}, True),
+        ({"address": "0.0.0.0", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
         ({"address": "", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
     ],
 )
@@ -569,7 +569,7 @@ def test_what_hosts_are_is_checked_from_what_was_read(says):
     facts = state(
         host={"hostname": "{{ inventory_hostname }}", "machine_id": "{{ inventory_hostname }}", "memory_mb": 100},
         missing_images={"redis:77": "manifest unknown"},
-        listening={"443": {"address": "00000000", "process": "apache2", "container": "", "ours": False}},
+        listening={"443": {"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}},
     )
     ports = "{{ [{'port': 443, 'variable': 'nginx_https_port'}] if inventory_hostname == 'one' else [] }}"
     lines = says({"my_ports": ports}, facts=facts, states=True, ports="my_ports")

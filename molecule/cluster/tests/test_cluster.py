@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import websockets
-from slipway_lab import Container, Lab, Stranger
+from slipway_lab import Container, Lab, Stranger, wait_until
 
 
 def backends(lab: Lab) -> list[Container]:
@@ -79,6 +79,28 @@ def test_ports_of_the_application_admit_the_balancer_only(lab: Lab, stranger: St
         for name in ("db1", "cache1", "backup1"):
             assert not lab.hosts[name].can_connect(address, port), f"{name} reaches {container.name} on {container.host}"
         assert not stranger.can_connect(address, port)
+
+
+def test_nothing_is_open_that_is_not_declared(lab: Lab):
+    run = lab.playbook("exposure")
+    assert run.returncode == 0, run.excerpt
+    assert (run.report["exposure"], run.changed) == ([], [])
+    assert set(run.report["remote_calls"].values()) == {2}
+
+
+def test_a_port_that_was_opened_by_hand_is_found_with_its_process(lab: Lab):
+    host = lab.hosts["cache1"]
+    host.run("systemd-run --collect --unit=open-port python3 -m http.server 9000")
+    wait_until(lambda: lab.hosts["db1"].can_connect(host.address, 9000), 10, "the port is open")
+    try:
+        run = lab.playbook("exposure")
+    finally:
+        host.run("systemctl stop open-port")
+    assert run.returncode == 1, run.excerpt
+    (problem,) = run.report["exposure"]
+    assert (problem["host"], problem["protocol"], problem["port"], problem["owner"]) == ("cache1", "tcp", 9000, "process python3")
+    assert set(problem["sources"]) == {"the controller", *lab.hosts} - {"cache1"}
+    assert "add {port: 9000} to slipway_open_ports" in run.output
 
 
 def test_app_hosts_answer_alone(lab: Lab, client: httpx.Client):

@@ -1,0 +1,118 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Say which ports of a host take connections or datagrams, and whose they are."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: listening_ports
+author: The Slipway authors (!UNKNOWN)
+version_added: 0.1.0
+short_description: Say which ports of a host take connections or datagrams, and whose they are
+description:
+  - Lists sockets of processes as the kernel does, and ports that containers publish, which need no socket. TCP and UDP, IPv4 and IPv6.
+  - Leaves out what listens on an address of this host alone, such as V(127.0.0.1).
+options: {}
+extends_documentation_fragment:
+  - slipway.stack.attributes.reads
+"""
+
+EXAMPLES = r"""
+- name: List the listening ports
+  slipway.stack.listening_ports:
+  register: listening
+"""
+
+RETURN = r"""
+ports:
+  description: Each with C(protocol), C(address) (V(0.0.0.0) or V(::) for all of the host), C(port), and C(owner).
+  returned: always
+  type: list
+  elements: dict
+addresses:
+  description: Addresses of the host's interfaces, without those of container networks, of this host alone, and of one link.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import contextlib
+import ipaddress
+import json
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils import sockets
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+
+#: Interfaces of container networks, as Docker names them.
+_OF_CONTAINERS = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
+_ALL = {"": "0.0.0.0"}  # noqa: S104 - compared with, not bound to
+
+
+def is_outward(address: str) -> bool:
+    """Return whether an address can be reached from another host."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return not (parsed.is_loopback or parsed.is_link_local)
+
+
+def outward_addresses(interfaces: list[dict[str, t.Any]]) -> list[str]:
+    """Return the addresses of a host that other hosts may reach.
+
+    Args:
+        interfaces: as ``ip -json address`` describes them.
+    """
+    own = [interface for interface in interfaces if not _OF_CONTAINERS.fullmatch(interface["ifname"])]
+    return [item["local"] for interface in own for item in interface["addr_info"] if "local" in item and is_outward(item["local"])]
+
+
+def of_containers(containers: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Return the ports that containers publish.
+
+    Args:
+        containers: as the engine lists them.
+    """
+    return [
+        {
+            "protocol": port["Type"],
+            "address": _ALL.get(port.get("IP") or "", port.get("IP")),
+            "port": port["PublicPort"],
+            "owner": f"container {container['Names'][0].lstrip('/')}",
+        }
+        for container in containers
+        for port in container.get("Ports") or []
+        if port.get("PublicPort") and port["Type"] in ("tcp", "udp")
+    ]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    _code, interfaces, _error = module.run_command(["ip", "-json", "address", "show", "up"], check_rc=True)
+    published = []
+    # Where no engine runs, no container does.
+    with contextlib.suppress(EngineError):
+        published = of_containers(Engine().get("/containers/json"))
+    named = {(port["protocol"], port["port"]) for port in published}
+    # The engine's proxy has a socket for a port that a container publishes.
+    sockets_of_processes = [item for item in sockets.listeners() if (item.protocol, item.port) not in named]
+    processes = sockets.processes({item.inode for item in sockets_of_processes})
+    ports = published + [
+        {
+            "protocol": item.protocol,
+            "address": item.address,
+            "port": item.port,
+            "owner": f"process {processes[item.inode]}" if item.inode in processes else "an unknown process",
+        }
+        for item in sockets_of_processes
+    ]
+    ports = [port for port in ports if is_outward(port["address"])]
+    module.exit_json(changed=False, ports=ports, addresses=outward_addresses(json.loads(interfaces)))
+
+
+if __name__ == "__main__":
+    main()
