@@ -31,6 +31,7 @@ SHARDS = (
     "release-faults",
     "release-kills",
     "release-ways",
+    "release-jobs",
     "release-load",
     "backup-runs",
     "backup-losses",

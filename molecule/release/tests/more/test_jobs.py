@@ -13,7 +13,7 @@ import yaml
 from slipway_lab import JOBS_PROGRAM, ROOT, Lab, LabHost, sql, wait_until
 from slipway_release import QUICK, Fleet
 
-pytestmark = pytest.mark.extended("release-ways")
+pytestmark = pytest.mark.extended("release-jobs")
 
 #: They never come by themselves: tests say when.
 NEVER = "2099-01-01 00:00:00 UTC"
