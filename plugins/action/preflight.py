@@ -16,7 +16,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, preflight
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
@@ -134,6 +135,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Look at what was read from the hosts."""
         states = {host: state for host, view in views.items() if (state := view.state())}
         problems = preflight.check_identities(states) + preflight.check_restores(states)
+        tunnels = {host: str(view.value("slipway_service_address")[0]) for host, view in views.items() if self._roles[host]}
+        tunnels = {host: address for host, address in tunnels.items() if address != str(views[host].value("slipway_address")[0])}
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():
             if no_root := preflight.check_root(host, state):
@@ -141,6 +144,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 problems += no_root
                 continue
             view = views[host]
+            if host in tunnels:
+                network, stack = (str(view.value(name)[0]) for name in ("slipway_mesh_range", "slipway_stack"))
+                problems += mesh.overlap_problems(host, state, network, interface_of(stack))
+                problems += mesh.support_problems(host, state)
+                # It has the address before anything listens there.
+                facts = state.get("host") or {}
+                state = {**state, "host": {**facts, "addresses": [*(facts.get("addresses") or ()), tunnels[host]]}}  # noqa: PLW2901
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
@@ -161,7 +171,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_users(host, state, images, self._user_inputs(host, view), of_version)
             problems += preflight.check_platforms(host, state, images, of_version)
             problems += preflight.check_nginx(host, state, images)
-            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read)
+            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read, list(tunnels.values()))
         return problems
 
     def _note_builds(self, host: str, state: Mapping[str, Any], needed: list[Any], builds: list[dict[str, str]]) -> set[str]:

@@ -76,8 +76,8 @@ RETURN = r"""
 host:
   description: >-
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
-    C(addresses), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s), and C(disks) with C(total_mb) and
-    C(free_mb) by path.
+    C(addresses), C(routes) with C(network) and C(interface), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s),
+    and C(disks) with C(total_mb) and C(free_mb) by path.
   returned: always
   type: dict
 engine:
@@ -133,6 +133,12 @@ queries:
   description: What the services say of the state they keep inside, by container.
   returned: always
   type: dict
+mesh:
+  description: >-
+    The encrypted network between hosts: whether the C(kernel) has WireGuard, whether there is a device C(tun) for a program that has it,
+    and the C(interface) of the stack with its public key, C(port), C(mtu), C(rules) and C(peers); never a private or pre-shared key.
+  returned: always
+  type: dict
 firewall:
   description: Rules of the chain DOCKER-USER, and of those of stacks, whose names begin with SLIPWAY.
   returned: always
@@ -154,6 +160,7 @@ import os
 import platform
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -168,6 +175,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     normal_reference,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of, kernel_has_wireguard, read_interface
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
@@ -235,6 +243,7 @@ def describe_host() -> dict[str, t.Any]:
         "cores": len(os.sched_getaffinity(0)),
         "root": os.geteuid() == 0,
         "addresses": own_addresses(),
+        "routes": own_routes(),
         # Addresses that another host may hand over can be bound before they are here.
         "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",
         "disks": disks,
@@ -259,6 +268,17 @@ def own_addresses() -> list[str]:
         if "/32 host LOCAL" in line and number:
             found.add(lines[number - 1].split()[-1])
     return sorted(found)
+
+
+def own_routes(path: str = "/proc/net/route") -> list[dict[str, str]]:
+    """Return this host's IPv4 routes, without default ones, by the interface that they lead over."""
+    found = []
+    for line in read_text(path).splitlines()[1:]:
+        interface, destination, _gateway, _flags, _count, _use, _metric, mask, *_rest = line.split()
+        bits = int(mask, 16).bit_count()
+        if bits:
+            found.append({"network": f"{socket.inet_ntoa(struct.pack('<L', int(destination, 16)))}/{bits}", "interface": interface})
+    return found
 
 
 def control_groups(pid: int) -> dict[str, str]:
@@ -663,11 +683,16 @@ def main() -> None:
     state["missing_images"] = missing_images(engine, state["images"], options["images"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()
+    state["mesh"] = {
+        "kernel": kernel_has_wireguard(),
+        "tun": os.path.exists("/dev/net/tun"),
+        "interface": read_interface(interface_of(options["stack"])),
+    }
     state["tools"] = {
         **{name: importlib.util.find_spec(name) is not None for name in ("requests", "psycopg2")},
         **{
             name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/bin") is not None
-            for name in ("docker", "dockerd", "iptables", "logrotate")
+            for name in ("docker", "dockerd", "iptables", "logrotate", "wg", "wireguard-go")
         },
     }
     prober.join()

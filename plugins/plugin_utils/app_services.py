@@ -393,8 +393,8 @@ def servers(
 ) -> list[str]:
     """Return ``host:port`` of each container of a service, as the balancer ``here`` reaches it.
 
-    A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_address`` and the port it is
-    published on.
+    A container on the balancer's own host is named by its service name, one elsewhere by its host's ``slipway_service_address`` and the
+    port it is published on.
 
     Args:
         hosts: Names of the app hosts that take requests.
@@ -416,7 +416,7 @@ def servers(
                 found.append(f"{container}:{service.port}")  # type: ignore[union-attr]
             else:
                 offset = int(values.get("app_slot_port_offset") or SLOT_PORT_OFFSET)
-                found.append(f"{values['slipway_address']}:{service.published_port(slot, number, offset)}")  # type: ignore[union-attr]
+                found.append(f"{values['slipway_service_address']}:{service.published_port(slot, number, offset)}")  # type: ignore[union-attr]
     return found
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, preflight, secret_sources
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, mesh, preflight, secret_sources
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
@@ -252,8 +253,32 @@ class Inputs:
                 addresses[host] = str(private)
         members = {host: address for host, address in addresses.items() if self._roles.get(host)}
         problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"))
-        problems += [problem for host in members if len(members) > 1 for problem in self._publish_problems(host, members[host])]
+        problems += self._mesh_problems(members)
+        problems += [
+            problem
+            for host, address in members.items()
+            if len(members) > 1
+            for problem in self._publish_problems(host, str(_value(self._views[host], "slipway_service_address") or address))
+        ]
         return problems + preflight.check_connections(connections, addresses)
+
+    def _mesh_problems(self, members: Iterable[str]) -> list[Problem]:
+        """Return what is wrong with the mesh: all hosts are in it or none, and each has an address of its own in the one range."""
+        views = {host: self._views[host] for host in members}
+        switches = {host: boolean(_value(view, "slipway_mesh") or False, strict=False) for host, view in views.items()}
+        if not any(switches.values()) or len(switches) < 2:
+            return []
+        off = [host for host, switch in switches.items() if not switch]
+        ranges = {str(_value(view, "slipway_mesh_range")) for view in views.values()}
+        if off:
+            return [Problem(host, "slipway_mesh is false, and true for others; set it for all hosts, in group_vars/all") for host in off]
+        if len(ranges) > 1:
+            return [Problem("", f"slipway_mesh_range is {' and '.join(sorted(ranges))}; set one for all hosts, in group_vars/all")]
+        (network,) = ranges
+        if wrong := mesh.range_problem(network):
+            place = _in(self._place(next(iter(views.values())), "slipway_mesh_range"))
+            return [Problem("", f"slipway_mesh_range is {network}, {wrong}{place}")]
+        return mesh.address_problems(network, {host: str(_value(view, "slipway_service_address")) for host, view in views.items()})
 
     def _publish_problems(self, host: str, address: str) -> list[Problem]:
         """Return the inputs by which a service listens where its peers do not look for it, and where the firewall does not protect it."""
@@ -264,7 +289,7 @@ class Inputs:
         return [
             Problem(
                 host,
-                f"{name} is {_value(view, name)}, but other hosts connect to slipway_address, which is {address}, and the "
+                f"{name} is {_value(view, name)}, but other hosts connect to {address}, and the "
                 f"firewall protects that one: remove {name}{_in(self._place(view, name))}, or set slipway_address",
             )
             for role, name in sorted(elsewhere.items())

@@ -669,7 +669,11 @@ def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str
 
 
 def check_reach(
-    host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]], read: Mapping[str, Iterable[Mapping[str, Any]]]
+    host: str,
+    state: Mapping[str, Any],
+    wanted: Iterable[Mapping[str, Any]],
+    read: Mapping[str, Iterable[Mapping[str, Any]]],
+    mesh: Collection[str] = (),
 ) -> list[Problem]:
     """A host must reach the addresses that its services use, or this run must be what allows that.
 
@@ -678,6 +682,7 @@ def check_reach(
         state: What host_state read there.
         wanted: Addresses and ports, each with the variable that sets it and the group whose hosts may serve it.
         read: For each group what host_state read on those of its hosts that take part in this run.
+        mesh: Addresses in the encrypted network, which the run brings up and tries before anything moves there.
     """
     reach = state.get("reach") or {}
     problems = []
@@ -685,6 +690,8 @@ def check_reach(
         target = f"{item['address']}:{item['port']}"
         result = str(reach.get(target, "open"))
         variable = item.get("variable") or "the address"
+        if result.startswith("unreachable") and item["address"] in mesh:
+            continue
         if result.startswith("unreachable"):
             reason = result.partition(":")[2].strip() or "no answer"
             problems.append(

@@ -18,9 +18,11 @@ import yaml
 from ansible import constants as C
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import STORES
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
@@ -30,8 +32,10 @@ DESCRIPTION = "meta/service.yml"
 #: Variables that a role gives to all hosts, and those of no role.
 SHARED = "meta/shared.yml"
 VALUES = ROLES.parent / "group_vars/all.yml"
-#: The role that prepares every host on which a service runs.
-HOST_ROLE = "host"
+#: The roles that prepare every host on which a service runs.
+HOST_ROLES = ("mesh", "host")
+#: The secret of the encrypted network between hosts, which belongs to no service.
+MESH_SECRET = "vault_mesh_preshared_secret"  # noqa: S105 - its name
 #: The role of the hosts whose volumes the product writes to.
 VOLUME_SERVER = "volume_server"
 #: Its name and its port on its container network.
@@ -266,7 +270,7 @@ class Topology:
 
     def roles(self) -> list[dict[str, str]]:
         """Return which roles matter on the hosts of which group."""
-        pairs = [(group, HOST_ROLE) for group in self.service_groups()]
+        pairs = [(group, role) for group in self.service_groups() for role in HOST_ROLES]
         pairs += [(group, role) for service in self._changed_by() for group in service.groups for role in (service.role, *service.roles)]
         return [{"group": group, "role": role} for group, role in dict.fromkeys(pairs)]
 
@@ -356,13 +360,53 @@ class Topology:
 
     # Who reaches whom
 
+    def meshed(self, host: str = "") -> bool:
+        """Return whether a host, by default this one, reaches the others through an encrypted network."""
+        here, members = host or self._here, self.members()
+        return len(members) > 1 and here in members and boolean(self._value(here, "slipway_mesh"), strict=False)
+
+    def service_address(self, host: str = "") -> str:
+        """Return the address at which the other hosts reach a host's services, by default this host's: in the mesh, or its private one."""
+        here = host or self._here
+        if not self.meshed(here):
+            return self._outer_address(here)
+        given = self._value(here, "slipway_mesh_address")
+        return str(given) if given else mesh.address_in(str(self._value(here, "slipway_mesh_range")), here)
+
+    def mesh(self) -> dict[str, Any]:
+        """Return this host's part of the encrypted network, empty where it has none.
+
+        It has the ``stack``, the name of the ``interface``, and the ``prefix`` of the range. The host and its ``peers`` each have the
+        ``host``, its ``address`` in the mesh, and the ``endpoint`` and ``port`` at which its peers reach it over the network below.
+        """
+        if not self.meshed():
+            return {}
+        ends = {
+            host: {
+                "host": host,
+                "address": self.service_address(host),
+                "endpoint": self._outer_address(host),
+                "port": int(self._value(host, "slipway_mesh_port")),
+            }
+            for host in self.members()
+            if self.meshed(host)
+        }
+        stack, network = str(self._value(self._here, "slipway_stack")), str(self._value(self._here, "slipway_mesh_range"))
+        named = {"stack": stack, "interface": interface_of(stack), "prefix": int(network.partition("/")[2])}
+        return {**named, **ends.pop(self._here), "peers": list(ends.values())}
+
     def address(self, role: str) -> str:
         """Return where a service is, seen from here: its name on the same host, else the private address of the first host that runs it."""
-        return role if self._here in self.hosts(role) else str(self._value(self.first(role), "slipway_address"))
+        return role if self._here in self.hosts(role) else self.service_address(self.first(role))
 
     def addresses(self, role: str) -> list[str]:
         """Return the private addresses of all hosts that run a service."""
-        return [str(self._value(host, "slipway_address")) for host in self.hosts(role)]
+        return [self.service_address(host) for host in self.hosts(role)]
+
+    def client_addresses(self, *roles: str) -> list[str]:
+        """Return the addresses from which hosts that run one of some services connect: their private ones, and those in the mesh."""
+        hosts = [host for role in roles for host in self.hosts(role)]
+        return list(dict.fromkeys(address(host) for address in (self._outer_address, self.service_address) for host in hosts))
 
     def peers(self, role: str) -> list[str]:
         """Return the private addresses of the other hosts that reach a service."""
@@ -370,7 +414,7 @@ class Topology:
 
     def publish_address(self, role: str) -> str:
         """Return the address that a service of this host publishes its ports on, or "" where no other host needs it."""
-        return str(self._value(self._here, "slipway_address")) if self.peers(role) else ""
+        return self.service_address() if self.peers(role) else ""
 
     def published_ports(self) -> list[dict[str, Any]]:
         """Return what this host publishes, and for whom; without peers, everybody may connect."""
@@ -379,7 +423,14 @@ class Topology:
     def restricted_ports(self) -> list[dict[str, Any]]:
         """Return the ports of this host to which only some addresses may connect, as role host takes them."""
         published = [{key: port[key] for key in port if key != "role"} for port in self.published_ports() if "peers" in port]
-        return published + self.transfer_ports()
+        # Where they were published until the mesh came, and are until the run that turns it on or off has moved all containers.
+        outer = {self.service_address(host): self._outer_address(host) for host in self.members()} if self.meshed() else {}
+        moving = [
+            {**port, "address": outer[port["address"]], "peers": [outer[peer] for peer in port["peers"]]}
+            for port in published
+            if port["address"] in outer
+        ]
+        return published + moving + self.transfer_ports()
 
     def strangers(self) -> list[str]:
         """Return the hosts that are none of the stack's, and from which its ports are tried."""
@@ -402,7 +453,7 @@ class Topology:
         """Return the ports on which a backup host offers restored data to other hosts while a restore lasts, one a store and volume."""
         if not any(service.images_of_stores for service in self._on_host()):
             return []
-        address = self._value(self._here, "slipway_address")
+        address = self.service_address()
         ports = [
             {"address": address, "port": self.transfer_port(store.role), "peers": self._addresses(self.hosts(store.role))}
             for store in self._kept()
@@ -450,7 +501,7 @@ class Topology:
             if self._here in hosts and peers:
                 port = {"port": int(service["publish_port"] or service.port), "container_port": service.port, "peers": peers}
                 named = {"service": service.name, "variable": f"{service.path}.publish_port"}
-                found.append({"address": str(self._value(self._here, "slipway_address")), **port, **named})
+                found.append({"address": self.service_address(), **port, **named})
         return found
 
     def networks(self) -> list[str]:
@@ -514,7 +565,7 @@ class Topology:
             for secret in service.secrets
             if not secret["needed_with"] or self.hosts(secret["needed_with"])
             if not secret["needed_if"] or self._value(self._here, secret["needed_if"])
-        ]
+        ] + ([MESH_SECRET] if any(self.meshed(host) for host in self.members()) else [])
 
     def reports(self, host: str = "") -> dict[str, str]:
         """Return by role the files in which services of a host, by default this one, report of themselves, as host_state names them."""
@@ -555,7 +606,7 @@ class Topology:
         """Return where this host reaches the server of a host's volumes."""
         if host == self._here:
             return {"address": SERVER_NAME, "port": SERVER_PORT}
-        return {"address": str(self._value(host, "slipway_address")), "port": int(self._value(host, "volume_server_port"))}
+        return {"address": self.service_address(host), "port": int(self._value(host, "volume_server_port"))}
 
     def _read_volumes(self, host: str) -> list[dict[str, Any]]:
         """Return the volumes of a host that recovery points hold, as backup_volumes says."""
@@ -578,9 +629,13 @@ class Topology:
     def _memberships(self, host: str) -> list[str]:
         return [name for name, hosts in self._groups.items() if host in hosts]
 
+    def _outer_address(self, host: str) -> str:
+        """Return a host's private address, at which it is reached without the mesh."""
+        return str(self._value(host, "slipway_address"))
+
     def _addresses(self, hosts: Iterable[str]) -> list[str]:
         """Return the private addresses of hosts, without this one's."""
-        return list(dict.fromkeys(str(self._value(host, "slipway_address")) for host in dict.fromkeys(hosts) if host != self._here))
+        return list(dict.fromkeys(self.service_address(host) for host in dict.fromkeys(hosts) if host != self._here))
 
     def _clients(self, role: str) -> list[str]:
         """Return the hosts of the services that reach another one."""
@@ -594,7 +649,7 @@ class Topology:
         hosts = list(self._groups.get(service["hosts"], ()))
         if self._here in hosts or not hosts:
             return {"host": service.name, "port": service.port}
-        return {"host": str(self._value(hosts[0], "slipway_address")), "port": int(service["publish_port"] or service.port)}
+        return {"host": self.service_address(hosts[0]), "port": int(service["publish_port"] or service.port)}
 
     def _published(self, service: Service) -> list[dict[str, Any]]:
         """Return what a service of this host publishes."""

@@ -27,7 +27,7 @@ PRODUCT: dict[str, Any] = {
     }
 }  # fmt: skip
 HOSTVARS: dict[str, Any] = {
-    name: {"slipway_address": address, "group_names": ["app"], **PRODUCT}
+    name: {"slipway_service_address": address, "group_names": ["app"], **PRODUCT}
     for name, address in {"app1": "10.0.0.1", "app2": "10.0.0.2", "lb1": "10.0.0.9"}.items()
 }
 

@@ -533,7 +533,7 @@ def test_several_hosts_need_addresses(judged: Judge):
 @pytest.mark.parametrize(("role", "hosts"), [("app", 2), ("postgres", 2), ("postgres", 3)])
 def test_a_service_listens_where_other_hosts_look_for_it(judged: Judge, role: str, hosts: int, address: str):
     lines = judged({f"{role}_publish_address": address}, hosts=hosts)
-    said = f"{role}_publish_address is {address}, but other hosts connect to slipway_address, which is 10.0.0.1"
+    said = f"{role}_publish_address is {address}, but other hosts connect to 10.0.0.1"
     assert said in lines[0]
     assert "own.yml" in lines[0]
     assert judged({f"{role}_publish_address": "10.0.0.1"}) == []
@@ -693,3 +693,25 @@ def test_ports_of_one_address_meet_and_of_two_do_not():
     assert input_checks.check_published(ports(("a", "10.0.0.1"), ("b", "10.0.0.2"))) == []
     assert input_checks.check_published(ports(("a", ""), ("b", "10.0.0.2")))[0][0] == "b"
     assert input_checks.check_published(ports(("a", ""), ("a", ""))) == []
+
+
+MESH = {"slipway_mesh": True, "vault_mesh_preshared_secret": "t7Hq2Lw9Zx4Nv6Bk8Mr3"}
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"slipway_mesh_range": "10.210.0.0/30"}, "slipway_mesh_range is 10.210.0.0/30, must be a network of /24 or larger"),
+        ({"slipway_mesh_range": "10.210.0.1/16"}, "has host bits set"),
+        ({"slipway_mesh_range": "{{ '10.210.0.0/16' if inventory_hostname == 'h1' else '10.211.0.0/16' }}"}, "set one for all hosts"),
+        ({"slipway_mesh": "{{ inventory_hostname == 'h1' }}"}, "slipway_mesh is false, and true for others"),
+        ({"slipway_mesh_address": "10.210.0.1"}, "has the mesh address 10.210.0.1, as host h1 does"),
+        ({"slipway_mesh_address": "10.211.0.1"}, "slipway_mesh_address is 10.211.0.1, must be that of a host in 10.210.0.0/16"),
+    ],
+)
+def test_a_mesh_that_cannot_work_is_refused(judged: Judge, own: dict[str, Any], said: str):
+    assert any(said in line for line in judged({**MESH, **own}, hosts=2))
+
+
+def test_a_mesh_of_two_hosts_needs_no_more_than_its_secret(judged: Judge):
+    assert judged(MESH, hosts=2) == []

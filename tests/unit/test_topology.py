@@ -112,6 +112,37 @@ def test_a_host_needs_the_images_of_its_services_and_a_backup_host_those_of_the_
     assert topology("other1").images() == []
 
 
+MESH = {"slipway_mesh": True, "slipway_mesh_range": "10.210.0.0/16", "slipway_mesh_port": 51820, "slipway_stack": "shop"}
+
+
+def test_services_listen_in_the_mesh_and_their_former_address_stays_closed_to_others():
+    here = topology("db1", MESH)
+    own = here.service_address()
+    assert own.startswith("10.210.")
+    assert topology("app1", MESH).address("postgres") == own
+    assert here.publish_address("postgres") == own
+    ports = [port for port in here.restricted_ports() if port["port"] == 5432]
+    assert [port["address"] for port in ports] == [own, ADDRESSES["db1"]]
+    assert ports[0]["peers"] == [here.service_address(host) for host in ("app1", "app2", "backup1")]
+    assert ports[1]["peers"] == [ADDRESSES[host] for host in ("app1", "app2", "backup1")]
+    assert set(here.client_addresses("app")) == {*ports[0]["peers"][:2], *ports[1]["peers"][:2]}
+
+
+def test_an_address_in_the_mesh_stays_while_other_hosts_come_and_go():
+    assert topology("db1", MESH).service_address() == topology("db1", MESH, app=["app0", "app1"], backup=[]).service_address()
+    assert topology("db1", {**MESH, "slipway_mesh_address": "10.210.0.7"}).service_address() == "10.210.0.7"
+
+
+def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none():
+    here = topology("db1", MESH).mesh()
+    assert (here["interface"], here["prefix"], here["endpoint"], here["port"]) == ("sw-shop", 16, ADDRESSES["db1"], 51820)
+    assert {peer["host"] for peer in here["peers"]} == {"lb1", "app1", "app2", "backup1"}
+    assert "vault_mesh_preshared_secret" in topology("db1", MESH).secrets()
+    for alone in (topology("db1"), topology("db1", MESH, **{group: ["db1"] for group in GROUPS}), topology("other1", MESH)):
+        assert alone.mesh() == {}
+    assert "vault_mesh_preshared_secret" not in topology("db1").secrets()
+
+
 def test_what_is_built_where_no_registry_has_it_belongs_to_a_service_with_a_host():
     (build,) = topology("app1").builds()
     assert (build["name"], build["variable"]) == ("backup_image", "backup_image")

@@ -1,0 +1,88 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Give a host its key for the encrypted network between hosts. The private key never leaves the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mesh_key
+author: The Slipway authors (!UNKNOWN)
+version_added: 0.1.0
+short_description: Give a host its key for the encrypted network between hosts
+description:
+  - Generates a private key where there is none, writes the public one next to it, and returns that. The private key stays on the host.
+extends_documentation_fragment:
+  - slipway.stack.options.stack_folder
+options:
+  next:
+    description: >-
+      Whether to generate a key that takes the place of the one in use once M(slipway.stack.mesh_peers) says so, and to return its public
+      key. One that an interrupted run has left is used.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    description: Not called in check mode, as the public key is not known before there is a private one.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Have a key
+  slipway.stack.mesh_key:
+    stack: slipway
+  register: __mesh_key
+"""
+
+RETURN = r"""
+public_key:
+  description: The public key, in base64.
+  returned: success
+  type: str
+time_s:
+  description: The host's clock, in seconds since 1970.
+  returned: success
+  type: float
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import NEXT_KEY, PRIVATE_KEY, PUBLIC_KEY, MeshError, call, folder_of
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "root": {"type": "path", "default": "/etc/slipway"},
+            "next": {"type": "bool", "default": False},
+        },
+    )
+    options = module.params
+    folder = folder_of(options["stack"], options["root"])
+    path = os.path.join(folder, NEXT_KEY if options["next"] else PRIVATE_KEY)
+    try:
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        private = (read_text(path) or "").strip()
+        changed = not private
+        if not private:
+            private = call(["wg", "genkey"]).strip()
+            write_file(path, f"{private}\n", 0o600, 0, 0)
+        public = call(["wg", "pubkey"], private).strip()
+        if not options["next"] and (read_text(os.path.join(folder, PUBLIC_KEY)) or "").strip() != public:
+            write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)
+            changed = True
+    except (MeshError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed, public_key=public, time_s=time.time())
+
+
+if __name__ == "__main__":
+    main()

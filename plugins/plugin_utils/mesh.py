@@ -1,0 +1,247 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The encrypted network between the hosts of a stack: addresses, peers, what is wrong with them, and what differs on a host.
+
+Pure functions: what the topology says of a host's tunnel, and what host_state read, go in. Topology.mesh() documents a tunnel.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PUBLIC_KEY, folder_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
+
+#: Seconds between packets that keep a tunnel open through firewalls and NAT, and its handshake recent.
+KEEPALIVE_SECONDS = 25
+#: A tunnel that carries keepalives has a handshake every two minutes; one without is closed after three.
+HANDSHAKE_SECONDS = 190
+#: Clocks that differ by more are named where a handshake fails.
+CLOCK_SECONDS = 30
+#: The smallest range: addresses are taken from it by a digest of the host's name, and few hosts must not share one.
+WIDEST_PREFIX = 24
+
+
+def address_in(network: str, host: str) -> str:
+    """Return the address of a host in a range. It depends on these two alone, so other hosts may come and go.
+
+    Raises:
+        ValueError: The range is not an IPv4 network.
+    """
+    found = ipaddress.IPv4Network(network)
+    # Neither the first address nor the last one, which mean the network and all of its hosts.
+    number = int.from_bytes(hashlib.sha256(host.encode()).digest()[:8], "big") % (found.num_addresses - 2)
+    return str(found[number + 1])
+
+
+def range_problem(network: Any) -> str:
+    """Return why a value cannot be the range of the mesh, or ""."""
+    try:
+        found = ipaddress.IPv4Network(network)
+    except ValueError as error:
+        return f"must be an IPv4 network such as 10.210.0.0/16: {error}"
+    if found.prefixlen > WIDEST_PREFIX:
+        return f"must be a network of /{WIDEST_PREFIX} or larger, such as {found.network_address}/16"
+    if found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
+        return "must be a network of addresses that hosts can have, such as 10.210.0.0/16"
+    return ""
+
+
+def address_problems(network: str, addresses: Mapping[str, str]) -> list[Problem]:
+    """Return which addresses of hosts are not in the range, or those of two hosts."""
+    found = ipaddress.IPv4Network(network)
+    problems = []
+    seen: dict[str, str] = {}
+    for host, address in addresses.items():
+        parsed = ipaddress.IPv4Address(address)
+        if parsed not in found or parsed in (found.network_address, found.broadcast_address):
+            problems.append(Problem(host, f"slipway_mesh_address is {address}, must be that of a host in {network} (slipway_mesh_range)"))
+        elif seen.setdefault(address, host) != host:
+            free = next(str(other) for other in found.hosts() if str(other) not in addresses.values())
+            problems.append(
+                Problem(host, f"has the mesh address {address}, as host {seen[address]} does; set slipway_mesh_address of one, as {free}")
+            )
+    return problems
+
+
+def overlap_problems(host: str, state: Mapping[str, Any], network: str, interface: str) -> list[Problem]:
+    """Return the routes and container networks of a host that the range of the mesh overlaps.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        network: The range.
+        interface: Name of the mesh's own interface, which has a route to the range.
+    """
+    wanted = ipaddress.IPv4Network(network)
+    taken = {
+        route["network"]: f"the route to {route['network']} over {route['interface']}"
+        for route in (state.get("host") or {}).get("routes") or ()
+        if route["interface"] != interface
+    }
+    for name, described in (state.get("networks") or {}).items():
+        # One over the route of its bridge, as it says which network that is.
+        taken |= {subnet: f"the container network {name} ({subnet})" for subnet in described.get("subnets") or () if ":" not in subnet}
+    return [
+        Problem(host, f"slipway_mesh_range {network} overlaps {what}: set slipway_mesh_range to a range that no host uses")
+        for subnet, what in taken.items()
+        if subnet and (other := ipaddress.IPv4Network(subnet, strict=False)).prefixlen and other.overlaps(wanted)
+    ]
+
+
+def support_problems(host: str, state: Mapping[str, Any]) -> list[Problem]:
+    """Return why a host cannot have an encrypted network: neither its kernel nor a program could make the interface."""
+    mesh = state.get("mesh") or {}
+    if mesh.get("kernel", True) or mesh.get("tun", True):
+        return []
+    return [
+        Problem(host, "has neither WireGuard in its kernel nor /dev/net/tun for wireguard-go: load one of them, or set slipway_mesh: false")
+    ]
+
+
+def pair_key(secret: str, one: str, other: str) -> str:
+    """Return the pre-shared key of two hosts in base64, the same for both.
+
+    HKDF with SHA-256 as RFC 5869 has it, without salt: 32 bytes are its first block. The names of the hosts are the context.
+    """
+    extracted = hmac.new(bytes(hashlib.sha256().digest_size), secret.encode(), hashlib.sha256).digest()
+    context = "\0".join(["slipway mesh pre-shared key", *sorted((one, other))]).encode()
+    return base64.b64encode(hmac.new(extracted, context + b"\x01", hashlib.sha256).digest()).decode()
+
+
+def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str]:
+    """Return the public keys of a host and of its peers, by host; "" where it is not known.
+
+    A key that this run has made is newer than what was read before. Of a host that the run does not reach, its peer knows the key.
+    """
+    if not tunnel:
+        return {}
+    own = hostvars[tunnel["host"]]["container_service_host_state"]
+    interface = (own.get("mesh") or {}).get("interface") or {}
+    by_address = {address: key for key, peer in (interface.get("peers") or {}).items() for address in peer["addresses"]}
+    found = {}
+    for peer in [tunnel, *tunnel["peers"]]:
+        values = hostvars[peer["host"]]
+        made = (values.get("__mesh_key") or {}).get("public_key")
+        files = (values.get("container_service_host_state") or {}).get("files") or {}
+        read = (files.get(f"{folder_of(tunnel['stack'])}/{PUBLIC_KEY}") or {}).get("content", "").strip()
+        found[peer["host"]] = made or read or by_address.get(peer["address"], "")
+    return found
+
+
+def peers_text(tunnel: Mapping[str, Any], keys: Mapping[str, str], secret: str) -> str:
+    """Return the peers of a host as ``wg syncconf`` reads them; those whose key is not known yet are left out."""
+    blocks = []
+    for peer in sorted(tunnel["peers"], key=lambda item: item["host"]):
+        if keys[peer["host"]]:
+            lines = (
+                f"# {peer['host']}",
+                "[Peer]",
+                f"PublicKey = {keys[peer['host']]}",
+                f"PresharedKey = {pair_key(secret, tunnel['host'], peer['host'])}",
+                f"AllowedIPs = {peer['address']}/32",
+                f"Endpoint = {peer['endpoint']}:{peer['port']}",
+                f"PersistentKeepalive = {KEEPALIVE_SECONDS}",
+            )
+            blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: Collection[str]) -> list[str]:
+    """Return why a run that does not reach all hosts cannot bring the mesh to this one."""
+    left = [peer["host"] for peer in tunnel["peers"] if peer["host"] not in reached] if tunnel else []
+    unknown = [host for host in left if not keys[host]]
+    if unknown:
+        return [f"the key of {', '.join(unknown)} for the mesh is not known here, and the run leaves it out: run again without --limit"]
+    if left and not keys[tunnel["host"]]:
+        return [
+            f"it gets a new key for the mesh, which {', '.join(left)} must know, and the run leaves them out: run again without --limit"
+        ]
+    return []
+
+
+def differences(
+    tunnel: Mapping[str, Any], state: Mapping[str, Any], keys: Mapping[str, str], secret: str, files: Mapping[str, str], key: str
+) -> list[str]:
+    """Return what differs on a host from its tunnel, as sentences; of a host without one, that one is left there.
+
+    Args:
+        tunnel: What the topology says, empty for a host without one.
+        state: What host_state read there.
+        keys: Public keys by host, as public_keys returns them.
+        secret: What pre-shared keys are derived from.
+        files: The unit and its program: their text by path.
+        key: The key of digests of files.
+    """
+    found_files, interface = state["files"], state["mesh"]["interface"]
+    if not tunnel:
+        return ["the mesh is off"] if any(path in found_files for path in files) else []
+    if not keys[tunnel["host"]]:
+        return ["it has no key for the mesh"]
+    reasons = []
+    peers = found_files.get(f"{folder_of(tunnel['stack'])}/{PEERS}") or {}
+    unknown = sorted(peer["host"] for peer in tunnel["peers"] if not keys[peer["host"]])
+    if unknown:
+        reasons.append(f"keys of peers are not known yet: {', '.join(unknown)}")
+    elif peers.get("digest") != keyed_digest(key, peers_text(tunnel, keys, secret)):
+        reasons.append("peers of the mesh differ")
+    reasons += [f"{path} differs" for path, text in files.items() if (found_files.get(path) or {}).get("content") != text]
+    return reasons + _interface_differences(tunnel, interface, keys, (state.get("host") or {}).get("addresses") or ())
+
+
+def _interface_differences(
+    tunnel: Mapping[str, Any], interface: Mapping[str, Any], keys: Mapping[str, str], addresses: Collection[str]
+) -> list[str]:
+    """Return what differs in the kernel from a tunnel."""
+    if not interface:
+        return [f"the interface {tunnel['interface']} is not up"]
+    reasons = []
+    if interface["public_key"] != keys[tunnel["host"]] or tunnel["address"] not in addresses or interface["port"] != tunnel["port"]:
+        reasons.append(f"the interface {tunnel['interface']} has another key, address or port")
+    wanted = {keys[peer["host"]]: peer for peer in tunnel["peers"] if keys[peer["host"]]}
+    if {key: [peer["address"]] for key, peer in wanted.items()} != {key: peer["addresses"] for key, peer in interface["peers"].items()}:
+        reasons.append(f"the interface {tunnel['interface']} has other peers")
+    if not any("TCPMSS" in rule for rule in interface["rules"]) or not any(
+        f"-d {tunnel['address']}/32" in rule and rule.endswith("DROP") for rule in interface["rules"]
+    ):
+        reasons.append("rules of the mesh are not loaded")
+    silent = sorted(
+        peer["host"]
+        for key, peer in wanted.items()
+        if key in interface["peers"]
+        and (interface["peers"][key]["handshake_s"] is None or interface["peers"][key]["handshake_s"] > HANDSHAKE_SECONDS)
+    )
+    return reasons + ([f"no handshake with {', '.join(silent)}"] if silent else [])
+
+
+def silences(tunnel: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the pairs of hosts without a handshake, a sentence each.
+
+    Args:
+        tunnel: What the topology says of one of the hosts, and its peers.
+        results: By host what mesh_handshakes returned: the ``silent`` addresses, and its clock as ``time_s``.
+    """
+    ends = {end["address"]: end for end in (tunnel, *tunnel["peers"])}
+    pairs = {tuple(sorted((host, ends[address]["host"]))) for host, result in results.items() for address in result["silent"]}
+    where = {end["host"]: f"{end['host']} ({end['endpoint']}:{end['port']})" for end in ends.values()}
+    sentences = []
+    for one, other in sorted(pairs):
+        text = f"{where[one]} and {where[other]} have no handshake"
+        apart = results[one]["time_s"] - results[other]["time_s"] if one in results and other in results else 0
+        if abs(apart) > CLOCK_SECONDS:
+            late, early = (other, one) if apart > 0 else (one, other)
+            text += (
+                f", and the clock of {late} is {abs(apart):.0f} s behind that of {early}: a clock that was set back makes handshakes fail; "
+                "correct it (timedatectl set-ntp true)"
+            )
+        else:
+            text += ": allow UDP between these addresses and ports, in both directions"
+        sentences.append(text)
+    return sentences

@@ -1,0 +1,346 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The encrypted network between hosts: addresses, keys, what differs on a host, and inputs that cannot work."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import ipaddress
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
+    INTERFACE_LENGTH,
+    PEERS,
+    PUBLIC_KEY,
+    folder_of,
+    interface_of,
+    kernel_has_wireguard,
+    parse_dump,
+)
+from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
+from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
+from conftest import role_variable
+
+RANGE = "10.210.0.0/16"
+SECRET = "a secret of thirty-two characters"
+KEYS = {host: base64.b64encode(host.encode() * 8).decode() for host in ("app1", "db1", "lb1")}
+UNIT = "/etc/systemd/system/slipway-shop-mesh.service"
+FILES = {UNIT: "unit", f"{folder_of('shop')}/tunnel": "program"}
+
+
+def end(number: int, host: str) -> dict[str, Any]:
+    return {"host": host, "address": mesh.address_in(RANGE, host), "endpoint": f"10.0.0.{number}", "port": 51820}
+
+
+ENDS = [end(number, host) for number, host in enumerate(sorted(KEYS), 1)]
+APP1, DB1, LB1 = ENDS
+
+
+def tunnel(here: dict[str, Any]) -> dict[str, Any]:
+    peers = [peer for peer in ENDS if peer is not here]
+    return {"stack": "shop", "interface": "sw-shop", "prefix": 16, **here, "peers": peers}
+
+
+def state_of(here: dict[str, Any]) -> dict[str, Any]:
+    """Return what is read of a host whose mesh is as it is to be."""
+    own = tunnel(here)
+    address = own["address"]
+    peers = mesh.peers_text(own, KEYS, SECRET)
+    return {
+        "host": {"addresses": [own["endpoint"], address]},
+        "files": {
+            **{path: {"content": text} for path, text in FILES.items()},
+            f"{folder_of('shop')}/{PUBLIC_KEY}": {"content": f"{KEYS[own['host']]}\n"},
+            f"{folder_of('shop')}/{PEERS}": {"digest": keyed_digest("key", peers)},
+        },
+        "mesh": {
+            "kernel": True,
+            "interface": {
+                "public_key": KEYS[own["host"]],
+                "port": 51820,
+                "peers": {KEYS[peer["host"]]: {"addresses": [peer["address"]], "handshake_s": 100} for peer in own["peers"]},
+                "rules": [f"-A PREROUTING -d {address}/32 ! -i sw-shop -j DROP", "-A FORWARD -o sw-shop -j TCPMSS --clamp-mss-to-pmtu"],
+            },
+        },
+    }
+
+
+def differences(state: dict[str, Any], own: dict[str, Any] | None = None, secret: str = SECRET, **keys: str) -> list[str]:
+    return mesh.differences(tunnel(APP1) if own is None else own, state, {**KEYS, **keys}, secret, FILES, "key")
+
+
+# Addresses
+
+
+def test_an_address_follows_from_the_name_alone_and_is_that_of_a_host():
+    names = [f"app{number}" for number in range(300)]
+    network = ipaddress.IPv4Network("10.210.0.0/24")
+    found = [ipaddress.IPv4Address(mesh.address_in(str(network), name)) for name in names]
+    assert all(address in network and address not in (network.network_address, network.broadcast_address) for address in found)
+    # A change of the formula would give all hosts of all fleets another address.
+    assert mesh.address_in(RANGE, "app1") == "10.210.121.17"
+    assert len({mesh.address_in(RANGE, name) for name in names[:30]}) == 30
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("10.210.0.1/16", "has host bits set"),
+        ("fd00::/64", "must be an IPv4 network"),
+        ("mesh", "must be an IPv4 network"),
+        (None, "must be an IPv4 network"),
+        ("10.210.0.0/25", "must be a network of /24 or larger"),
+        ("127.0.0.0/8", "that hosts can have"),
+        ("224.0.0.0/16", "that hosts can have"),
+        (RANGE, ""),
+        ("10.210.7.0/24", ""),
+    ],
+)
+def test_a_range_is_a_network_with_room(network: Any, said: str):
+    assert said in mesh.range_problem(network)
+    assert bool(said) is bool(mesh.range_problem(network))
+
+
+def test_two_hosts_with_one_address_are_named_with_a_free_one():
+    (problem,) = mesh.address_problems(RANGE, {"app1": "10.210.0.1", "app2": "10.210.0.2", "db1": "10.210.0.1"})
+    assert problem.host == "db1"
+    assert problem.text == "has the mesh address 10.210.0.1, as host app1 does; set slipway_mesh_address of one, as 10.210.0.3"
+
+
+@pytest.mark.parametrize("address", ["10.211.0.1", "10.210.0.0", "10.210.255.255"])
+def test_an_address_outside_of_the_range_is_named(address: str):
+    (problem,) = mesh.address_problems(RANGE, {"app1": address})
+    assert address in problem.text
+    assert RANGE in problem.text
+
+
+# Routes
+
+
+@pytest.mark.parametrize(
+    ("network", "interface", "named"),
+    [
+        ("10.0.0.0/8", "eth1", "the route to 10.0.0.0/8 over eth1"),
+        ("10.210.7.0/24", "eth1", "the route to 10.210.7.0/24 over eth1"),
+        (RANGE, "sw-shop", ""),
+        (RANGE, "sw-other", f"the route to {RANGE} over sw-other"),
+        ("10.211.0.0/16", "eth1", ""),
+    ],
+)
+def test_a_range_that_a_route_needs_is_refused_with_the_route(network: str, interface: str, named: str):
+    state = {"host": {"routes": [{"network": network, "interface": interface}]}}
+    problems = mesh.overlap_problems("app1", state, RANGE, "sw-shop")
+    assert [named in problem.text for problem in problems] == ([True] if named else [])
+
+
+def test_a_range_that_a_container_network_has_is_refused_once_by_its_name():
+    state = {
+        "host": {"routes": [{"network": "10.210.1.0/24", "interface": "br-1"}]},
+        "networks": {"build": {"subnets": ["10.210.1.0/24", "fd00::/64"]}, "bridge": {"subnets": ["172.17.0.0/16"]}},
+    }
+    (problem,) = mesh.overlap_problems("app1", state, RANGE, "sw-shop")
+    assert "the container network build (10.210.1.0/24)" in problem.text
+
+
+def test_routes_are_read_without_default_ones(tmp_path: Path):
+    table = tmp_path / "route"
+    table.write_text(
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth1\t0000000A\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n"
+        "eth0\t0000D20A\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+    )
+    assert own_routes(str(table)) == [{"network": "10.0.0.0/8", "interface": "eth1"}, {"network": RANGE, "interface": "eth0"}]
+
+
+def test_a_host_that_can_have_no_interface_is_named():
+    (problem,) = mesh.support_problems("app1", {"mesh": {"kernel": False, "tun": False}})
+    assert "/dev/net/tun" in problem.text
+    assert not mesh.support_problems("app1", {"mesh": {"kernel": False, "tun": True}})
+    assert not mesh.support_problems("app1", {"mesh": {"kernel": True, "tun": False}})
+
+
+# Keys and peers
+
+
+def test_both_ends_derive_the_key_of_their_pair_and_no_other_pair_has_it():
+    keys = {mesh.pair_key(SECRET, one, other) for one, other in (("app1", "db1"), ("db1", "app1"))}
+    assert len(keys) == 1
+    assert len(base64.b64decode(keys.pop())) == 32
+    others = {mesh.pair_key(SECRET, "app1", "db2"), mesh.pair_key(f"{SECRET}x", "app1", "db1"), mesh.pair_key(SECRET, "app1d", "b1")}
+    assert len(others | {mesh.pair_key(SECRET, "app1", "db1")}) == 4
+
+
+def test_a_pair_key_is_hkdf_as_the_standard_has_it():
+    hkdf = pytest.importorskip("cryptography.hazmat.primitives.kdf.hkdf")
+    hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes")
+    derived = hkdf.HKDF(hashes.SHA256(), 32, salt=None, info=b"slipway mesh pre-shared key\0app1\0db1").derive(SECRET.encode())
+    assert mesh.pair_key(SECRET, "db1", "app1") == base64.b64encode(derived).decode()
+
+
+def test_peers_have_their_own_address_and_the_key_of_the_pair():
+    text = mesh.peers_text(tunnel(APP1), KEYS, SECRET)
+    assert text.count("[Peer]") == 2
+    assert f"AllowedIPs = {DB1['address']}/32\nEndpoint = 10.0.0.2:51820" in text
+    assert f"PresharedKey = {mesh.pair_key(SECRET, 'app1', 'db1')}" in text
+    assert mesh.peers_text({**tunnel(APP1), "peers": [LB1, DB1]}, KEYS, SECRET) == text
+    assert mesh.peers_text(tunnel(APP1), {**KEYS, "db1": ""}, SECRET).count("[Peer]") == 1
+
+
+def test_a_key_of_this_run_is_newer_than_one_that_was_read_and_a_host_knows_its_absent_peers():
+    hostvars: dict[str, dict[str, Any]] = {end["host"]: {"container_service_host_state": state_of(end)} for end in ENDS}
+    hostvars["db1"]["__mesh_key"] = {"public_key": "new"}
+    del hostvars["lb1"]["container_service_host_state"]
+    assert mesh.public_keys(tunnel(APP1), hostvars) == {**KEYS, "db1": "new"}
+    hostvars["app1"]["container_service_host_state"]["mesh"]["interface"] = {}
+    assert mesh.public_keys(tunnel(APP1), hostvars)["lb1"] == ""
+    assert mesh.public_keys({}, hostvars) == {}
+
+
+def test_a_run_with_a_limit_changes_only_what_needs_no_other_host():
+    assert not mesh.limit_problems(tunnel(APP1), KEYS, ["app1"])
+    (unknown,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "db1": ""}, ["app1", "lb1"])
+    assert "the key of db1" in unknown
+    (new,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": ""}, ["app1", "lb1"])
+    assert "db1 must know" in new
+    assert not mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": "", "db1": ""}, ["app1", "db1", "lb1"])
+    assert not mesh.limit_problems({}, {}, ["app1"])
+
+
+@pytest.mark.parametrize("length", [1, 12, 13, 41])
+def test_an_interface_has_a_name_that_the_kernel_takes(length: int):
+    names = {interface_of("a" * length), interface_of("a" * (length - 1) + "b")}
+    assert len(names) == 2
+    assert all(name.startswith("sw-") and len(name) <= INTERFACE_LENGTH for name in names)
+
+
+# What differs
+
+
+def test_a_mesh_that_is_as_it_is_to_be_does_not_differ():
+    assert differences(state_of(APP1)) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("files", UNIT, "content"), "edited", f"{UNIT} differs"),
+        (("files", f"{folder_of('shop')}/{PEERS}", "digest"), "another", "peers of the mesh differ"),
+        (("mesh", "interface"), {}, "the interface sw-shop is not up"),
+        (("mesh", "interface", "port"), 1, "the interface sw-shop has another key, address or port"),
+        (("mesh", "interface", "public_key"), "another", "the interface sw-shop has another key, address or port"),
+        (("host", "addresses"), [], "the interface sw-shop has another key, address or port"),
+        (("mesh", "interface", "rules"), [], "rules of the mesh are not loaded"),
+        (("mesh", "interface", "peers", KEYS["db1"], "addresses"), [], "the interface sw-shop has other peers"),
+        (("mesh", "interface", "peers", KEYS["db1"], "handshake_s"), None, "no handshake with db1"),
+        (("mesh", "interface", "peers", KEYS["db1"], "handshake_s"), 200, "no handshake with db1"),
+    ],
+)
+def test_what_was_changed_on_a_host_is_found(where: tuple[str, ...], value: Any, said: str):
+    state = copy.deepcopy(state_of(APP1))
+    *path, last = where
+    part = state
+    for name in path:
+        part = part[name]
+    part[last] = value
+    assert differences(state) == [said]
+
+
+def test_another_secret_is_another_key_of_each_pair():
+    assert differences(state_of(APP1), secret="another secret of many characters") == ["peers of the mesh differ"]
+
+
+def test_a_peer_without_a_key_is_waited_for_and_a_host_without_one_needs_all():
+    assert differences(state_of(APP1), db1="")[0] == "keys of peers are not known yet: db1"
+    assert differences(state_of(APP1), app1="") == ["it has no key for the mesh"]
+
+
+def test_a_mesh_that_is_off_is_found_where_it_was_left():
+    assert differences(state_of(APP1), {}) == ["the mesh is off"]
+    assert differences({**state_of(APP1), "files": {}}, {}) == []
+
+
+# Handshakes
+
+
+def result(*silent: dict[str, Any], time_s: float = 1000.0) -> dict[str, Any]:
+    return {"silent": [end["address"] for end in silent], "time_s": time_s}
+
+
+def test_hosts_that_do_not_answer_each_other_are_named_once_a_pair():
+    (sentence,) = mesh.silences(tunnel(APP1), {"app1": result(DB1), "db1": result(APP1), "lb1": result()})
+    assert sentence.startswith("app1 (10.0.0.1:51820) and db1 (10.0.0.2:51820) have no handshake: allow UDP")
+
+
+@pytest.mark.parametrize(("app1", "db1", "late"), [(1000.0, 700.0, "db1"), (700.0, 1000.0, "app1")])
+def test_a_clock_that_was_set_back_is_named_where_a_handshake_fails(app1: float, db1: float, late: str):
+    (sentence,) = mesh.silences(tunnel(LB1), {"app1": result(DB1, time_s=app1), "db1": result(APP1, time_s=db1)})
+    assert f"the clock of {late} is 300 s behind" in sentence
+
+
+def test_clocks_do_not_matter_where_all_answer():
+    assert mesh.silences(tunnel(APP1), {"app1": result(), "db1": result(time_s=1.0)}) == []
+
+
+# On a host
+
+
+def test_private_and_pre_shared_keys_are_not_read_back():
+    text = (
+        "private\tpublic\t51820\toff\npeer1\tpsk\t10.0.0.2:51820\t10.210.0.2/32\t900\t1\t2\t25\npeer2\tpsk\t(none)\t(none)\t0\t0\t0\toff\n"
+    )
+    found = parse_dump(text, 1000)
+    assert found["peers"]["peer1"] == {"addresses": ["10.210.0.2"], "endpoint": "10.0.0.2:51820", "handshake_s": 100}
+    assert found["peers"]["peer2"]["handshake_s"] is None
+    assert found["peers"]["peer2"]["addresses"] == []
+    assert "private" not in str(found)
+    assert "psk" not in str(found)
+
+
+def test_a_kernel_has_wireguard_loaded_built_in_or_as_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("platform.release", lambda: "6.1")
+    assert not kernel_has_wireguard(str(tmp_path))
+    folder = tmp_path / "lib/modules/6.1"
+    folder.mkdir(parents=True)
+    (folder / "modules.dep").write_text("kernel/drivers/net/tun.ko.xz:\n")
+    assert not kernel_has_wireguard(str(tmp_path))
+    (folder / "modules.builtin").write_text("kernel/drivers/net/wireguard/wireguard.ko\n")
+    assert kernel_has_wireguard(str(tmp_path))
+
+
+def role(name: str, *, kernel: bool) -> str:
+    inputs = {
+        "mesh_stack": "shop",
+        "__mesh_tunnel": tunnel(APP1),
+        "container_service_host_state": {"mesh": {"kernel": kernel}, "tools": {}},
+    }
+    return str(role_variable("mesh", name, inputs))
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_the_interface_is_up_before_the_engine_and_by_a_program_that_a_shell_reads(kernel: bool, tmp_path: Path):
+    unit = role("__mesh_unit_content", kernel=kernel)
+    assert "Before=docker.service" in unit
+    assert ("wireguard-go" in unit) is not kernel
+    program = role("__mesh_program_content", kernel=kernel)
+    assert f"address={APP1['address']}\n" in program
+    path = tmp_path / "tunnel"
+    path.write_text(program)
+    assert subprocess.run(["/bin/sh", "-n", str(path)], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize("kernel", [True, False])
+def test_systemd_takes_the_unit(kernel: bool, tmp_path: Path):
+    path = tmp_path / "slipway-shop-mesh.service"
+    path.write_text(role("__mesh_unit_content", kernel=kernel))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
+    assert not [line for line in done.stderr.splitlines() if path.name in line and "not executable" not in line], done.stderr
