@@ -148,9 +148,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 network, stack = (str(view.value(name)[0]) for name in ("slipway_mesh_range", "slipway_stack"))
                 problems += mesh.overlap_problems(host, state, network, interface_of(stack))
                 problems += mesh.support_problems(host, state)
-                # It has the address before anything listens there.
-                facts = state.get("host") or {}
-                state = {**state, "host": {**facts, "addresses": [*(facts.get("addresses") or ()), tunnels[host]]}}  # noqa: PLW2901
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -251,9 +252,17 @@ class HostView:
         return found
 
     def state(self) -> dict[str, Any] | None:
-        """Return what was read from the host, or None where it was not read, or did not answer."""
+        """Return what was read from the host, or None where it was not read, or did not answer.
+
+        An address in the mesh is among its own: the run that brings the mesh gives it before anything listens there.
+        """
         state: dict[str, Any] | None = self.raw.get(STATE) or (self.raw.get("ansible_facts") or {}).get(STATE)
-        return None if state and state.get("unreachable") else state
+        if not state or state.get("unreachable"):
+            return None
+        if not boolean(self.value("slipway_mesh", default=False)[0], strict=False):
+            return state
+        own = state["host"].get("addresses") or []
+        return {**state, "host": {**state["host"], "addresses": sorted({*own, str(self.value("slipway_service_address")[0])})}}
 
     def place(self, name: str) -> str | None:
         """Return the file and line that set a variable, relative to here where it is below, or None where that is not known.

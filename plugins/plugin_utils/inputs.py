@@ -15,7 +15,14 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, input_checks, mesh, preflight, secret_sources
+from ansible_collections.slipway.stack.plugins.plugin_utils import (
+    app_services,
+    extra_services,
+    input_checks,
+    mesh,
+    preflight,
+    secret_sources,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
