@@ -437,7 +437,7 @@ class Topology:
         return list(self._groups.get(STRANGERS, ()))
 
     def declared_ports(self) -> dict[str, list[dict[str, Any]]]:
-        """Return by host the ports that may be open: those of the stack, of Ansible's connection, and of slipway_open_ports.
+        """Return by host the ports that may be open: those of the stack and its mesh, of Ansible's connection, and of slipway_open_ports.
 
         Each has its ``protocol`` and ``port``, an ``address`` unless all are meant, and ``peers`` unless everybody may connect.
         """
@@ -445,7 +445,8 @@ class Topology:
         for host in self.members():
             there = Topology(self._services.values(), self._groups, host, self._value)
             connection = {"port": self._value(host, "ansible_port") or SSH_PORT}
-            ports = [*there.published_ports(), *there.restricted_ports(), connection, *self._value(host, "slipway_open_ports")]
+            tunnel = [{"protocol": "udp", "port": there.mesh()["port"]}] if there.meshed() else []
+            ports = [*tunnel, *there.published_ports(), *there.restricted_ports(), connection, *self._value(host, "slipway_open_ports")]
             found[host] = [{"protocol": "tcp", **port, "port": int(port["port"])} for port in ports]
         return found
 
