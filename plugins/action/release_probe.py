@@ -72,7 +72,8 @@ def is_missing(settings: Settings) -> bool:
         with socket.create_connection((target.address, target.port), settings.timeout_seconds) as plain:
             context = settings.context()
             asked = context.wrap_socket(plain, server_hostname=target.server_name) if context else plain
-            request = f"GET {settings.path} HTTP/1.1\r\nHost: {settings.host_header(target)}\r\nConnection: close\r\n\r\n"
+            headers = [("Host", settings.host_header(target)), ("Connection", "close"), *settings.headers]
+            request = f"GET {settings.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
             asked.sendall(request.encode())
             return asked.makefile("rb").readline(1024).split()[1:2] == [b"404"]
     except OSError:

@@ -36,6 +36,7 @@ class FilterModule:
             "app_image_ids": app_services.image_ids,
             "app_images": app_services.images,
             "app_jobs": app_services.jobs,
+            "app_limits_clients": app_services.limits_clients,
             "app_migrating_group": app_services.migrating_group,
             "app_mistakes": app_mistakes,
             "app_ports": app_services.published_ports,

@@ -30,6 +30,7 @@ def as_filter(function: Callable[..., Any]) -> Callable[..., Any]:
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
     quoting.conninfo_value,
     quoting.html_text,
+    quoting.htpasswd,
     quoting.http_header_name,
     quoting.http_header_value,
     quoting.iptables_rule,

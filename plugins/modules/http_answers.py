@@ -36,6 +36,10 @@ options:
     description: Name to send as C(Host); empty sends the address.
     type: str
     default: ""
+  headers:
+    description: Further headers for O(urls).
+    type: dict
+    default: {}
   version:
     description: Version that the answer must report; empty takes any.
     type: str
@@ -149,7 +153,7 @@ def must_have_stayed(inspected: dict[str, t.Any] | None, restarts: int) -> None:
         raise GoneError(f"has died since it was ready, with exit status {state.get('ExitCode', 'unknown')}")
 
 
-def ask(url: str, path: str, host: str) -> tuple[int, str]:
+def ask(url: str, path: str, host: str, headers: dict[str, str] | None = None) -> tuple[int, str]:
     """Return status and body of one answer.
 
     Raises:
@@ -162,7 +166,7 @@ def ask(url: str, path: str, host: str) -> tuple[int, str]:
     else:
         connection = http.client.HTTPConnection(parts.netloc, timeout=5)
     try:
-        connection.request("GET", path, headers={"Host": host} if host else {})
+        connection.request("GET", path, headers={**({"Host": host} if host else {}), **(headers or {})})
         response = connection.getresponse()
         body = response.read(MOST_BYTES)
         if response.length and len(body) < MOST_BYTES:
@@ -236,7 +240,7 @@ class Asker:
         """
         try:
             if self.target not in self._options["containers"]:
-                answer = ask(self.target, self._options["path"], self._options["host_header"])
+                answer = ask(self.target, self._options["path"], self._options["host_header"], self._options["headers"])
                 return self._sentence(self._options["path"], judge(*answer, self._options["version"], self._options["version_field"]))
             inspected = self._engine.inspect(self.target)
             if self.target in self._options["restarts"]:
@@ -323,6 +327,7 @@ def main() -> None:
             "urls": {"type": "list", "elements": "str", "default": []},
             "path": {"type": "str", "default": ""},
             "host_header": {"type": "str", "default": ""},
+            "headers": {"type": "dict", "default": {}, "no_log": True},
             "version": {"type": "str", "default": ""},
             "version_field": {"type": "str", "default": "version"},
             "times": {"type": "int", "default": 1},

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -474,6 +475,21 @@ ROUTE_KEYS = {
     "internal": False,
     "extra_lines": (),
 }
+#: Keys by which a route limits its clients, with values that allow all of them. Where it has none, the site's input nginx_<key> holds.
+ACCESS_KEYS: dict[str, Any] = {"limit_req_rate": "", "limit_req_burst": 50, "limit_conn": 0, "auth_basic": "", "allow": (), "deny": ()}
+#: Those of them that limit clients by themselves.
+LIMITS = ("limit_req_rate", "limit_conn", "auth_basic", "allow", "deny")
+
+
+def is_limited(access: Mapping[str, Any]) -> bool:
+    """Return whether keys of a route, or inputs of the site without their nginx_, refuse requests of some clients."""
+    return any(access.get(key) for key in LIMITS)
+
+
+def limits_clients(product: Mapping[str, Any]) -> bool:
+    """Return whether a route of a product refuses requests of some clients."""
+    # The check of all inputs, which refuses a route that is none, asks this before.
+    return any(is_limited(mapping(route)) for service in services(product).values() for route in service["routes"])
 
 
 def upstreams(balanced_services: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -496,6 +512,7 @@ def sites(
     names: Sequence[str],
     redirects: Sequence[Mapping[str, str]] = (),
     certificates: Sequence[Mapping[str, Any]] = (),
+    access: Mapping[str, Any] = ACCESS_KEYS,
 ) -> list[dict[str, Any]]:
     """Return the servers of nginx: for the site's names, for each name that has routes of its own on top of all others', and for redirects.
 
@@ -506,22 +523,28 @@ def sites(
         names: Names of the site.
         redirects: Names that lead to one of these, each with ``from`` and ``to``.
         certificates: Certificates of some of the names alone, each with ``names``, and with ``certificate`` and ``key`` as nginx has them.
+        access: What holds for routes without keys of ACCESS_KEYS.
 
     Returns:
         Servers, each with ``names``, ``certificate`` and ``key`` (as :func:`by_certificate` has them), ``default`` (whether it answers
-        other names too), ``redirect`` (the name that it leads to, or ""), and ``routes``, which have all of ROUTE_KEYS, ``path``,
-        ``service``, ``number`` and ``has_previous``.
+        other names too), ``redirect`` (the name that it leads to, or ""), and ``routes``, which have all of ROUTE_KEYS and ACCESS_KEYS,
+        ``path``, ``service``, ``number``, ``has_previous``, ``limited`` (as :func:`is_limited`), and ``counted``, a number that routes
+        share which count a client's requests together: 0 for those that have the site's values.
     """
-    routes = [
-        {**ROUTE_KEYS, **route, "service": name, "has_previous": bool(service["previous_servers"])}
-        for name, service in balanced_services.items()
-        for route in service["routes"]
-    ]
+    routes: list[dict[str, Any]] = []
+    for name, service in balanced_services.items():
+        for route in service["routes"]:
+            own = {key: value for key, value in route.items() if value is not None}
+            # Hosts of the stack alone ask for what is internal.
+            whole = {**ROUTE_KEYS, **(ACCESS_KEYS if own.get("internal") else access), **own}
+            whole |= {"service": name, "has_previous": bool(service["previous_servers"])}
+            counted = len(routes) + 1 if ACCESS_KEYS.keys() & own or own.get("internal") else 0
+            routes.append({**whole, "limited": is_limited(whole), "counted": counted})
     found: list[dict[str, Any]] = []
     for host in ["", *sorted({route["host"] for route in routes if route["host"]})]:
-        own = {route["path"]: route for route in sorted(routes, key=lambda route: bool(route["host"])) if route["host"] in ("", host)}
+        served = {route["path"]: route for route in sorted(routes, key=lambda route: bool(route["host"])) if route["host"] in ("", host)}
         others = [name for name in names if name not in {route["host"] for route in routes}]
-        numbered = [{**own[path], "number": number} for number, path in enumerate(sorted(own))]
+        numbered = [{**served[path], "number": number} for number, path in enumerate(sorted(served))]
         for group in by_certificate([host] if host else others, certificates):
             found.append({**group, "default": not found, "redirect": "", "routes": numbered})
     targets: dict[str, list[str]] = {}
@@ -724,7 +747,21 @@ def service_mistakes(service: Service) -> list[str]:
         problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
         problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
+    return problems + [f"has the route {route.get('path')}, which {text}" for route in service.routes for text in route_mistakes(route)]
+
+
+def route_mistakes(route: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the keys of a route to each other."""
+    problems = access_mistakes(route)
+    if route.get("internal") and (route.get("allow") or route.get("deny")):
+        problems.append("has internal: true and a list of addresses: remove one of them, as nginx_internal_networks says who gets in")
     return problems
+
+
+def access_mistakes(access: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with keys of ACCESS_KEYS to each other."""
+    allowed, denied = ({ip_network(item, strict=False) for item in access.get(key) or ()} for key in ("allow", "deny"))
+    return [f"has {network} in both allow and deny: remove it from one of them" for network in sorted(allowed & denied, key=str)]
 
 
 def backup_mistakes(service: Service) -> list[str]:

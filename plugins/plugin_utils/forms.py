@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
-from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive, password_hash_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 
 HIGHEST_PORT = 65535
@@ -363,6 +363,11 @@ def is_tmpfs_options(text: str) -> bool:
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
+def is_password_hash(text: str) -> bool | str:
+    """Return whether nginx can compare a password with a string, or what it must be instead."""
+    return password_hash_problem(text) or True
+
+
 def is_user(text: str) -> bool | str:
     """Return whether a string is a user of an image other than root, by name or number, perhaps with a group."""
     return "another user than root" if text.partition(":")[0] in ("root", "0") else is_any_user(text)
@@ -484,7 +489,9 @@ KINDS: dict[str, Kind] = {
     ),
     "ipv4_host": _text("an IPv4 address or a DNS name", lambda text: is_ipv4(text) or is_dns_name(text)),
     "endpoint": _text("an address and a port, as host:port", is_endpoint),
+    "realm": _text("a name of letters, digits, blanks, _, . and -, other than off", pattern(r"(?a:(?!off$)[\w.-]+(?: [\w.-]+)*)", 64)),
     "network": _text("an IP address or a network as 10.0.0.0/8", is_network),
+    "request_rate": _text("a number of requests a second or a minute, as 10r/s or 30r/m", pattern(r"[1-9][0-9]{0,5}r/[sm]")),
     "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
     "url": _text("an URL as https://www.example.com", is_url),
     "notification_url": _text("the URL of a webhook, as https://hooks.example.com/x, or one of apprise", is_notification_url, secret=True),
@@ -526,6 +533,11 @@ KINDS: dict[str, Kind] = {
     "regular_expression": _text("a regular expression as Python reads it", is_regular_expression),
     "stores": Kind("a list of stores joined by commas: postgres, redis, chroma, volumes", text=False),
     "secret": Kind("a secret", text=True, secret=True),
+    "password_user": _text(
+        "the name of a user of at most 255 characters, without : and not beginning with #",
+        pattern(r"[^#:\x00-\x1f\x7f][^:\x00-\x1f\x7f]*", 255),
+    ),
+    "password_hash": _text("a hashed password", is_password_hash, secret=True),
     "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
     "boolean": Kind("true or false", text=False),
     "data": Kind("data that can be written as JSON", is_data, text=False),

@@ -307,6 +307,25 @@ def check_names(get: Get) -> list[tuple[str, str]]:
     ]
 
 
+def check_access(get: Get) -> list[tuple[str, str]]:
+    """Return problems of what limits clients: lists that contradict each other, and realms without users."""
+    users = get("nginx_auth_basic_users")
+    if users is None:
+        return []
+    product = {name: get(name) for name in app_services.VARIABLES}
+    realms = [("nginx_auth_basic", get("nginx_auth_basic"))] + [
+        (f"app_services.{name}.routes", route.get("auth_basic"))
+        for name, service in app_services.services(product).items()
+        for route in service.routes
+    ]
+    site = {key: get(f"nginx_{key}") for key in app_services.ACCESS_KEYS}
+    return [("nginx_allow", text) for text in app_services.access_mistakes(site)] + [
+        (name, f"has auth_basic: {realm}, a realm without users{nearest(realm, users)}: add them to nginx_auth_basic_users")
+        for name, realm in dict.fromkeys(realms)
+        if realm and not users.get(realm)
+    ]
+
+
 def check_published(items: Any) -> list[tuple[str, str]]:
     """Return problems of ports that two services would publish.
 
@@ -349,6 +368,10 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
+    (
+        check_access,
+        ("nginx_auth_basic", "nginx_auth_basic_users", "nginx_allow", "nginx_deny", *app_services.VARIABLES),
+    ),
     (
         check_sizes,
         (

@@ -254,6 +254,45 @@ def http_header_value(value: Any, what: str) -> str:
     return nginx_value(text, what)
 
 
+# nginx: ngx_http_auth_basic_handler() in src/http/modules/ngx_http_auth_basic_module.c reads lines of user:hash, and no escapes.
+_CRYPT = "[./A-Za-z0-9]"
+_PASSWORD_HASH = re.compile(
+    rf"\$(?:apr1\${_CRYPT}{{1,8}}\${_CRYPT}{{22}}|5\${_CRYPT}{{1,16}}\${_CRYPT}{{43}}|6\${_CRYPT}{{1,16}}\${_CRYPT}{{86}}"
+    rf"|2[aby]\$(?P<cost>\d\d)\${_CRYPT}{{53}})"
+)
+# A worker computes the hash for each request, and serves no other meanwhile: of cost 8, some 15 ms.
+HIGHEST_BCRYPT_COST = 8
+
+
+def password_hash_problem(text: str) -> str:
+    """Return what a string must be for nginx to compare passwords with it, or "" where it is that."""
+    found = _PASSWORD_HASH.fullmatch(text)
+    if not found:
+        return "a hash as `openssl passwd -6` or `htpasswd -nbB` prints it, not the password itself, {SHA} or {PLAIN}"
+    if found["cost"] and int(found["cost"]) > HIGHEST_BCRYPT_COST:
+        return f"a bcrypt hash of cost {HIGHEST_BCRYPT_COST} or less, as nginx computes it for each request: use `htpasswd -nbBC 5`"
+    return ""
+
+
+def htpasswd(value: Any, what: str) -> str:
+    """Return users and their hashed passwords as a file for auth_basic_user_file.
+
+    Raises:
+        QuotingError: The value is not a dictionary, the name of a user holds a colon or begins with #, or a password is not hashed.
+    """
+    if not isinstance(value, dict):
+        raise QuotingError(f"{what} must be a dictionary of users, not {_kind(value)}")
+    lines = []
+    for user, hashed in value.items():
+        name = _text(user, f"the name of a user in {what}", forbidden=CONTROLS + ":")
+        if not name or name.startswith("#"):
+            raise QuotingError(f"the name of a user in {what} must not be empty or begin with #")
+        if problem := password_hash_problem(_text(hashed, f"{what}: {name}")):
+            raise QuotingError(f"{what}: {name} must be {problem}")
+        lines.append(f"{name}:{hashed}\n")
+    return "".join(lines)
+
+
 # PostgreSQL: next_token() and parse_hba_line() in src/backend/libpq/hba.c.
 def pg_hba_name(value: Any, what: str) -> str:
     """Return the name of a role or database as a field of pg_hba.conf.

@@ -126,9 +126,13 @@ def test_the_example_has_no_problem(judged: Judge):
 FOLLOWS = "which YAML made of"
 
 
-def route(path: Any) -> dict[str, Any]:
+#: A hash of the form that `htpasswd -n` prints.
+APR1 = "$apr1$salt$" + "a" * 22
+
+
+def route(path: Any, **keys: Any) -> dict[str, Any]:
     """Return variables that give a service a single route."""
-    return {"app_service_overrides": {"backend": {"routes": [{"path": path}]}}}
+    return {"app_service_overrides": {"backend": {"routes": [{"path": path, **keys}]}}}
 
 
 def extra(**keys: Any) -> dict[str, Any]:
@@ -359,6 +363,25 @@ REFUSED: list[tuple[Any, str]] = [
         {"app_services": {"api": {"image": "a:1", "port": 80, "routes": [{"path": "/", "host": "b.example"}]}}},
         "app_services.api.routes has the host b.example, which nginx_server_names lacks: add it there",
     ),
+    # Who may ask, and how often
+    (route("/x", limit_req_rat="10r/s"), "routes[0].limit_req_rat is unknown there (did you mean limit_req_rate?)"),
+    ({"nginx_limit_req_rate": 10}, "nginx_limit_req_rate is 10, must be a number of requests a second or a minute, as 10r/s or 30r/m"),
+    (route("/x", limit_req_rate="0r/s"), "routes[0].limit_req_rate is '0r/s', must be a number of requests"),
+    ({"nginx_limit_conn": -1}, "nginx_limit_conn is -1, must be an integer from 0 to 65535"),
+    (route("/x", auth_basic="Staff"), "app_services.backend.routes has auth_basic: Staff, a realm without users"),
+    (
+        {"nginx_auth_basic": "Staf", "nginx_auth_basic_users": {"Staff": {"ann": APR1}}},
+        "nginx_auth_basic has auth_basic: Staf, a realm without users (did you mean Staff?): add them to nginx_auth_basic_users",
+    ),
+    ({"nginx_auth_basic": 'a" b'}, "nginx_auth_basic is 'a\" b', must be a name of letters, digits, blanks"),
+    ({"nginx_auth_basic": False}, "nginx_auth_basic is False"),
+    ({"nginx_auth_basic_users": {"Staff": {"ann": "hunter2 hunter2"}}}, "Staff.ann has a value that must be a hash as `openssl passwd -6`"),
+    ({"nginx_auth_basic_users": {"Staff": {"ann": "{PLAIN}hunter2"}}}, "not the password itself, {SHA} or {PLAIN}"),
+    ({"nginx_auth_basic_users": {"Staff": {"ann": "$2y$12$" + "a" * 53}}}, "must be a bcrypt hash of cost 8 or less, as nginx computes it"),
+    ({"nginx_auth_basic_users": {"Staff": {"a:b": APR1}}}, "nginx_auth_basic_users.Staff names 'a:b', which must be the name of a user"),
+    ({"nginx_deny": ["10.0.0.0/33"]}, "nginx_deny[0] is '10.0.0.0/33', must be an IP address or a network"),
+    ({"nginx_deny": ["10.0.0.1"], "nginx_allow": ["10.0.0.1/32"]}, "nginx_allow has 10.0.0.1/32 in both allow and deny"),
+    (route("/x", deny=["::1"], internal=True), "app_services.backend has the route /x, which has internal: true and a list of addresses"),
     ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
     ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),
     ({"nginx_server_names": ["~^(("]}, "must be a valid regular expression after ~"),
@@ -456,6 +479,8 @@ TAKEN: list[Any] = [
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
     {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
     {"app_service_overrides": {"backend": {"replicas": 3, "command": ["sh", "-c", "a\nb"], "user": 1000}}},
+    {"nginx_allow": ["fd00::/8", "10.0.0.1"], "nginx_auth_basic_users": {"A b": {"c d": APR1}}},
+    {"nginx_deny": [], "nginx_limit_conn": 0, "nginx_limit_req_rate": "", "nginx_auth_basic": "", "nginx_limit_req_burst": 9},
     {"image_build_host": "localhost", "release_restore_point_host": ""},
     {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
     extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/x"]}, publish_port=17700, health_path="/health", hosts="chroma"),

@@ -6,6 +6,7 @@ Both run in containers on a network of their own, nginx with the limits that the
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import os
@@ -15,7 +16,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ async def serve(reader, writer):
             while read < length and (part := await reader.read(min(65536, length - read))):
                 read += len(part)
             extra, body = b"", b"%d %s" % (read, path.encode())
+            if "/head" in path:
+                body = head
             if "/header" in path:
                 extra = b"Set-Cookie: a=" + b"x" * int(path.split("/")[-1]) + b"\\r\\n"
                 body = b"%d" % len(head)
@@ -77,6 +80,11 @@ def docker(*arguments: str) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def hashed(*arguments: str) -> str:
+    """Return a password as a command hashes it."""
+    return subprocess.run(["openssl", "passwd", *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Site:
@@ -116,7 +124,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
+def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any]] = ()) -> Iterator[Site]:
     """Run nginx as the role declares it with these inputs, in front of the product."""
     for image in (NGINX, PYTHON):
         if not shutil.which("docker") or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
@@ -125,7 +133,7 @@ def serving(folder: Path, inputs: dict[str, Any]) -> Iterator[Site]:
     for top in (folder, *list(folder.parents)[:2]):
         top.chmod(0o755)
     (folder / "product.py").write_text(PRODUCT)
-    served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}], ["product:8000"])
+    served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}, *routes], ["product:8000"])
     served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
     (service,) = role_variable("nginx", "__nginx_services", {**served, **inputs})
     for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log"), ("", "certificates")):
@@ -262,6 +270,108 @@ def test_challenges_are_answered_and_an_issued_certificate_takes_the_place_of_th
         while {running.certificate(name) for name in names} != {(tmp_path / "issued.pem").read_text()}:
             assert time.monotonic() < deadline, running.log()
             time.sleep(0.1)
+
+
+def statuses(site: Site, path: str, count: int, **headers: str) -> list[int]:
+    """Return the statuses of requests that are sent one after another."""
+    return [site.get(path, None, **headers)[0] for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site that limits its clients, in front of which a proxy says who they are."""
+    folder = tmp_path_factory.mktemp("guarded")
+    self_signed(folder / "k", folder / "c")
+    routes = [
+        {"path": "/slow/", "limit_req_rate": "6r/m", "limit_req_burst": 2},
+        {"path": "/other/", "limit_req_rate": "6r/m", "limit_req_burst": 2},
+        {"path": "/one/", "limit_conn": 1},
+        {"path": "/door/", "auth_basic": "Staff only"},
+        {"path": "/listed/", "allow": ["192.0.2.0/24", "2001:db8:1::/48", "127.0.0.0/8"], "deny": ["192.0.2.7", "2001:db8:1:2::/64"]},
+        {"path": "/denied/", "deny": ["192.0.2.0/24"]},
+        {"path": "/inside/", "internal": True},
+    ]
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(folder / "c"),
+        "nginx_tls_key_file": str(folder / "k"),
+        "nginx_trusted_proxies": ["0.0.0.0/0"],
+        "nginx_auth_basic_users": {"Staff only": {"ann": hashed("-6", "a word"), "bob": hashed("-apr1", "apples")}},
+        "nginx_probe_key": "0123456789abcdef" * 2,
+        "nginx_limit_req_rate": "1000r/s",
+    }
+    with serving(folder, inputs, routes) as running:
+        yield running
+
+
+def test_a_client_over_its_rate_gets_retry_after(guarded: Site):
+    """Each client, and each route with a rate of its own, is counted by itself."""
+    client = {"X-Forwarded-For": "198.51.100.1"}
+    assert statuses(guarded, "/slow/x", 5, **client) == [200, 200, 200, 429, 429]
+    status, headers, _ = guarded.get("/slow/x", None, **client)
+    assert (status, headers["Retry-After"]) == (429, "10")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert guarded.get("/slow/x", None, Accept="text/event-stream", **client)[0] == 429
+    assert statuses(guarded, "/other/x", 1, **client) + statuses(guarded, "/api/x", 20, **client) == [200] * 21
+    assert guarded.get("/slow/x", None, **{"X-Forwarded-For": "198.51.100.2"})[0] == 200
+    assert "Retry-After" not in guarded.get("/api/x")[1]
+
+
+@pytest.mark.parametrize("start", ["2001:db8:a:b", "2001:db8:0:1", "2001:db8:"])
+def test_a_network_of_ipv6_is_one_client(guarded: Site, start: str):
+    """One subscriber has all addresses of a /64."""
+    asked = [
+        guarded.get("/slow/x", None, **{"X-Forwarded-For": f"{start}:{end}"})[0] for end in ("1:2:3:4", "0:0:0:1", "5:6:7:8", "0:0:0:9")
+    ]
+    assert asked == [200, 200, 200, 429]
+
+
+def test_requests_of_a_client_at_one_time_are_limited(guarded: Site):
+    client = {"X-Forwarded-For": "198.51.100.3"}
+    with contextlib.closing(guarded.connect()) as connection:
+        connection.request("GET", "/one/unbuffered/stream", headers=client)
+        answer = connection.getresponse()
+        assert answer.read1(5) == b"first"
+        status, headers, _ = guarded.get("/one/x", None, **client)
+        assert (status, headers["Retry-After"]) == (429, "1")
+        assert guarded.get("/go-on")[0] == 200
+        answer.read()
+    assert guarded.get("/one/x", None, **client)[0] == 200
+
+
+def test_a_password_is_asked_for_and_not_passed_on(guarded: Site):
+    status, headers, _ = guarded.get("/door/x")
+    assert (status, headers["WWW-Authenticate"]) == (401, 'Basic realm="Staff only"')
+    for user, word, expected in (("ann", "a word", 200), ("bob", "apples", 200), ("ann", "apples", 401), ("eve", "a word", 401)):
+        credentials = base64.b64encode(f"{user}:{word}".encode()).decode()
+        assert guarded.get("/door/x", None, Authorization=f"Basic {credentials}")[0] == expected
+    credentials = base64.b64encode(b"ann:a word").decode()
+    assert b"authorization" not in guarded.get("/door/head", None, Authorization=f"Basic {credentials}")[2].lower()
+    assert b"authorization" in guarded.get("/api/head", None, Authorization="Bearer x")[2].lower(), "the product's own"
+
+
+@pytest.mark.parametrize(
+    ("address", "listed", "denied"),
+    [
+        ("192.0.2.5", 200, 403),
+        ("192.0.2.7", 403, 403),
+        ("198.51.100.1", 403, 200),
+        ("2001:db8:1:1::5", 200, 200),
+        ("2001:db8:1:2::5", 403, 200),
+        ("2001:db8:2::5", 403, 200),
+    ],
+)
+def test_the_smallest_network_that_holds_an_address_counts(guarded: Site, address: str, listed: int, denied: int):
+    client = {"X-Forwarded-For": address}
+    assert (guarded.get("/listed/x", None, **client)[0], guarded.get("/denied/x", None, **client)[0]) == (listed, denied)
+
+
+def test_the_checks_of_a_release_pass_by_their_key(guarded: Site):
+    """A wrong key is worth nothing, and none opens what is internal."""
+    key = {"X-Slipway-Probe": "0123456789abcdef" * 2, "X-Forwarded-For": "198.51.100.9"}
+    assert statuses(guarded, "/slow/x", 6, **key) == [200] * 6
+    assert [guarded.get(path, None, **key)[0] for path in ("/door/x", "/listed/x", "/inside/x")] == [200, 200, 403]
+    assert guarded.get("/door/x", None, **{**key, "X-Slipway-Probe": "0123456789abcdef"})[0] == 401
+    assert b"slipway-probe" not in guarded.get("/api/head", None, **key)[2].lower()
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

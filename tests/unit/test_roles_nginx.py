@@ -281,6 +281,19 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
         balanced([{"path": "/x/", "extra_lines": ["expires 1h;  # }", "if ($arg_a = '{') { return 403; }", 'add_header X-A "b";']}]),
+        balanced([{"path": "/zz", "internal": True}])
+        | {
+            "nginx_limit_req_rate": "30r/m",
+            "nginx_limit_req_burst": 0,
+            "nginx_limit_conn": 20,
+            "nginx_auth_basic": "Staff",
+            "nginx_auth_basic_users": {"Staff": {"ann": "$apr1$salt$" + "a" * 22}},
+            "nginx_allow": ["10.0.0.1", "fd00::/8"],
+            "nginx_probe_key": 'a"b$c',
+            "nginx_redirects": [{"from": "www.shop.example", "to": "shop.example"}],
+            "nginx_server_names": ["shop.example"],
+        },
+        {"nginx_limit_conn": 20, "nginx_maintenance": True},
         {"nginx_server_extra": "location = /robots.txt {\n    return 204;\n}", "nginx_content_security_policy": 'script-src "x" $a \\'},
     ],
 )

@@ -73,6 +73,26 @@ def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_hos
     assert ("vault_backup_offsite_password" in here.value("slipway_secrets")[0]) is ("backup" not in left)
 
 
+@pytest.mark.parametrize(
+    ("site", "route", "needed"),
+    [
+        ({}, {"path": "/"}, False),
+        ({"nginx_limit_conn": 0, "nginx_allow": []}, {"path": "/", "limit_req_rate": "", "internal": True}, False),
+        ({"nginx_limit_conn": 20}, {"path": "/"}, True),
+        ({}, {"path": "/", "auth_basic": "Staff"}, True),
+        ({}, "/", False),
+    ],
+)
+def test_a_site_that_refuses_requests_needs_a_key_for_its_releases(site: dict[str, Any], route: Any, needed: bool):
+    """Every host knows what the balancers do, also where they alone have the inputs of nginx."""
+    groups = {"balancers": ["edge"], "app": ["app"]}
+    hostvars = {"edge": {"slipway_address": "10.0.0.1", **site}, "app": {"slipway_address": "10.0.0.2"}}
+    services = {"api": {"image": "b:1.0", "port": 8000, "routes": [route]}}
+    seen = view(groups, "app", hostvars=hostvars, app_services=services)
+    assert ("vault_nginx_probe_key" in seen.resolve("slipway_secrets")) is needed
+    assert bool(seen.resolve("slipway_probe_key")) is needed
+
+
 def test_an_extra_service_on_another_host_is_open_to_the_product_alone_and_backed_up():
     search = {"image": "search:1", "port": 7700, "hosts": "search", "volumes": [{"name": "search_data", "path": "/data"}]}
     groups = {"balancers": ["lb"], "app": ["web"], "extra": ["s1"], "search": ["s1"], "backup": ["web"]}
