@@ -39,6 +39,7 @@ SHARDS = (
     "cluster",
     "images",
     "default",
+    "monitoring",
     "product",
 )
 MARK = "extended"

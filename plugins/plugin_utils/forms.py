@@ -52,7 +52,10 @@ REDIS_CATEGORIES = tuple(
     for name in line.split()
 )
 #: Containers of a stack that are not a product's.
-STACK_SERVICES = ("nginx", "postgres", "redis", "chroma", "backup", "registry", "migrate")
+STACK_SERVICES = (
+    *("nginx", "postgres", "redis", "chroma", "backup", "registry", "migrate"),
+    *("exporters", "prometheus", "alertmanager", "blackbox"),
+)
 CALENDAR_WORDS = ("minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
 DAYS = {day for name in ["mon", "tues", "wednes", "thurs", "fri", "satur", "sun"] for day in (name[:3], f"{name}day")}
 
@@ -495,6 +498,7 @@ KINDS: dict[str, Kind] = {
     "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
     "url": _text("an URL as https://www.example.com", is_url),
     "notification_url": _text("the URL of a webhook, as https://hooks.example.com/x, or one of apprise", is_notification_url, secret=True),
+    "webhook_url": _text("an URL as https://hooks.example.com/x", is_url, secret=True),
     "route": _text("a path that begins with /, without blanks, quotes, $, ;, { and }", pattern(r"/[^\s\x00-\x1f\x7f\"'\\$;{}#]*", 1024)),
     "nginx_directive": _text("one complete directive of nginx in one line, as gzip off;", is_nginx_directive),
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),

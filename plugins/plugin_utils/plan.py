@@ -38,6 +38,7 @@ FIELDS: dict[str, t.Any] = {
     "config": {},
     "secrets": {},
     "host_files": {},
+    "host_folders": {},
     "volumes": [],
     "tmpfs": {},
     "ulimits": {},
@@ -154,6 +155,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     mounts = [f"{volume['name']}:{volume['path']}:{volume.get('mode', 'rw')},nocopy" for volume in service["volumes"]]
     if service["config"]:
         mounts.append(f"{folder}/config:/etc/slipway:ro")
+    mounts += [f"{source}:{path}:ro" for source, path in sorted(service["host_folders"].items())]
     if service["secrets"]:
         mounts.append(f"{folder}/secrets:/run/secrets:ro")
     # A folder of the image keeps its mode, often root's 0755. The user's number is not known here, and no one else is in the container.

@@ -36,6 +36,8 @@ VALUES = ROLES.parent / "group_vars/all.yml"
 HOST_ROLES = ("mesh", "host")
 #: The secret of the encrypted network between hosts, which belongs to no service.
 MESH_SECRET = "vault_mesh_preshared_secret"  # noqa: S105 - its name
+#: The role that runs the exporters of services, and its name on container networks.
+EXPORTERS = "exporters"
 #: The role of the hosts whose volumes the product writes to.
 VOLUME_SERVER = "volume_server"
 #: Its name and its port on its container network.
@@ -52,6 +54,8 @@ SPEC: dict[str, Any] = {
     "group": {"type": "str", "required": True},
     # Further groups whose hosts run it.
     "further_groups": {"type": "list", "elements": "str", "default": []},
+    # Whether all hosts that run another service run it too.
+    "everywhere": {"type": "bool", "default": False},
     # Whether no stack can do without it.
     "required": {"type": "bool", "default": False},
     # When its turn comes in site.yml; the lowest comes first.
@@ -94,6 +98,16 @@ SPEC: dict[str, Any] = {
         "type": "dict",
         "options": {"volume": {"type": "str", "required": True}, "file": {"type": "str", "required": True}},
     },
+    # What Prometheus asks of it, in addition to the figures of its containers: a variable that holds the port, and one that holds the
+    # exporter that runs on each of its hosts, as roles/exporters takes it ("" if the service answers itself, on a port that it publishes).
+    "metrics": {
+        "type": "dict",
+        "options": {
+            "port": {"type": "str", "required": True},
+            "exporter": {"type": "str", "default": ""},
+            "path": {"type": "str", "default": "/metrics"},
+        },
+    },
     # Of a service that holds data: the variable that names its volume, the file that is written last when data is complete ("" if there is
     # none), and whether recovery points hold it, which needs a source in the backup program.
     "store": {
@@ -121,6 +135,7 @@ class Service(NamedTuple):
     folder: Path
     group: str
     further_groups: list[str]
+    everywhere: bool
     required: bool
     turn: int
     changed_by: str
@@ -133,6 +148,7 @@ class Service(NamedTuple):
     networks: list[str]
     secrets: list[dict[str, str]]
     report: dict[str, str] | None
+    metrics: dict[str, str] | None
     store: dict[str, Any] | None
 
     @property
@@ -198,7 +214,9 @@ def services() -> tuple[Service, ...]:
             service = described(path.parents[1])
             if found.setdefault(service.role, service) is not service:
                 raise AnsibleError(f"{path} describes a second service {service.role}, after {found[service.role].folder}: rename the role")
-    return tuple(sorted(found.values(), key=lambda service: (service.turn, service.role)))
+    groups = list(dict.fromkeys(service.group for service in found.values() if service.changed_by != "build"))
+    known = (service._replace(further_groups=groups) if service.everywhere else service for service in found.values())
+    return tuple(sorted(known, key=lambda service: (service.turn, service.role)))
 
 
 class Topology:
@@ -538,6 +556,59 @@ class Topology:
                         found.append({"client": client, "service": service.role, "server": server, "addresses": addresses})
         return found
 
+    # What is measured
+
+    def exporters(self) -> list[dict[str, Any]]:
+        """Return the exporters that run on this host, as role exporters takes them, each with the role of the service that it is for."""
+        return [
+            {"role": service.role, "port": int(self._value(self._here, metrics["port"])), **self._value(self._here, metrics["exporter"])}
+            for service, metrics in self._measured(self._here)
+            if metrics["exporter"]
+        ]
+
+    def exporter_ports(self) -> list[dict[str, Any]]:
+        """Return the ports that the exporters of this host listen on, each with the variable that holds it."""
+        return [
+            {"port": int(self._value(self._here, metrics["port"])), "variable": metrics["port"]}
+            for _service, metrics in self._measured(self._here)
+            if metrics["exporter"]
+        ]
+
+    def exporter_networks(self) -> list[str]:
+        """Return the container networks on which the exporters of this host reach its services."""
+        measured = [service for service, metrics in self._measured(self._here) if metrics["exporter"]]
+        return list(dict.fromkeys(name for service in measured for name in service.networks))
+
+    def scrape_targets(self) -> list[dict[str, Any]]:
+        """Return what Prometheus on this host asks: the role, its host, the address as seen from here, and the path."""
+        return [
+            {
+                "role": service.role,
+                "host": host,
+                "address": f"{self._measured_at(service, metrics, host)}:{int(self._value(host, metrics['port']))}",
+                "path": metrics["path"],
+            }
+            for host in self.members()
+            for service, metrics in self._measured(host)
+        ]
+
+    def scrape_networks(self) -> list[str]:
+        """Return the container networks on which Prometheus reaches services of this host that answer themselves."""
+        measured = [service for service, metrics in self._measured(self._here) if not metrics["exporter"]]
+        return list(dict.fromkeys(name for service in measured for name in service.networks))
+
+    def edges(self) -> list[dict[str, Any]]:
+        """Return the balancers with the address of their HTTPS port as seen from a container of this host."""
+        return [
+            {
+                "host": host,
+                "address": "nginx:8443"
+                if host == self._here
+                else f"{self._outer_address(host)}:{int(self._value(host, 'nginx_https_port'))}",
+            }
+            for host in self.hosts("nginx")
+        ]
+
     # What is needed
 
     def images(self) -> list[str]:
@@ -599,6 +670,16 @@ class Topology:
 
     def _stores(self) -> list[Service]:
         return [service for service in self._services.values() if service.store]
+
+    def _measured(self, host: str) -> list[tuple[Service, dict[str, str]]]:
+        """Return the services of a host of which Prometheus asks figures; none where no host runs it."""
+        known = self._changed_by() if self.hosts("monitoring") else []
+        return [(service, service.metrics) for service in known if service.metrics and host in self.hosts(service.role)]
+
+    def _measured_at(self, service: Service, metrics: dict[str, str], host: str) -> str:
+        if host != self._here:
+            return self.service_address(host)
+        return EXPORTERS if metrics["exporter"] else service.role
 
     def _kept(self) -> list[Service]:
         return [service for service in self._stores() if service.store and service.store["in_recovery_points"]]

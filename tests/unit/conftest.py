@@ -157,7 +157,7 @@ def plan_of(declared: list[dict[str, Any]], containers: dict[str, Any] | None = 
 
     state: dict[str, Any] = {name: {} for name in ("foreign_containers", "networks", "volumes", "images", "files", "queries")}
     state |= {"engine": {"api_version": "1.45"}, "containers": containers or {}}
-    networks: dict[str, Any] = {name: {} for name in ("frontend", "backend", "database", "peers", "backup")}
+    networks: dict[str, Any] = {name: {} for name in ("frontend", "backend", "database", "peers", "backup", "monitoring")}
     return plan_services(declared, state, stack="s", root="/etc/slipway", owner="app-blue", key="k", networks=networks, adopt=False)
 
 

@@ -247,7 +247,7 @@ def test_inputs_that_pages_name_exist():
         names = re.findall(rf"(?<![\w/.-])(?:{prefix})_[a-z_]*[a-z](?![\w./*…-])", page.read_text())
         unknown |= {f"{page.name}: {name}" for name in names if name not in known}
     # Names of volumes look like inputs, and so do fields of manifests and reports, modules, arguments of task files, and keys of services.
-    others = {"nginx_logs", "redis_data", "postgres_data", "chroma_data", "backup_data", "backup_id", "restore_seconds"}
+    others = {"nginx_logs", "redis_data", "postgres_data", "chroma_data", "backup_data", "monitoring_data", "backup_id", "restore_seconds"}
     others |= {"release_plan", "release_step", "restore_command"}
     assert not {entry for entry in unknown if entry.partition(": ")[2] not in others}
 

@@ -210,8 +210,17 @@ INPUTS: dict[str, dict[str, Any]] = {
         "backup_offsite_environment": {},
     },
     "chroma": {"chroma_publish_address": "10.0.0.1"},
+    "exporters": {
+        "exporters_programs": [{"role": "exporters", "port": 9100, "command": ["prometheus-node-exporter"]}],
+        "exporters_publish_address": "10.0.0.1",
+    },
     "extra_services": {"extra_services_by_name": {"search": {"image": "search:1", "port": 7700}}},
     "jobs": {"jobs_services": {"app_services": {"cleanup": {"image": "shop/backend:2.4", "schedule": "daily"}}}},
+    "monitoring": {
+        "monitoring_targets": [{"role": "exporters", "host": "one", "address": "exporters:9100"}],
+        "monitoring_probes": [{"host": "one", "address": "nginx:8443"}],
+        "monitoring_webhook_urls": ["http://hooks.example/alerts"],
+    },
     "nginx": {
         **balanced(servers=["10.0.0.1:8000", "10.0.0.2:8000"]),
         "nginx_server_names": ["shop.example"],

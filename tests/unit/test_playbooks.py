@@ -95,7 +95,7 @@ def test_a_release_needs_a_fleet_that_has_one(play: Run, checkout: Path) -> None
         (
             "destroy",
             [],
-            "no host is in any of the groups postgres, redis, chroma, backup, extra, app, balancers, registry, on which destroy.yml works",
+            "no host is in any of the groups postgres, redis, chroma, backup, extra, app, balancers, monitoring, registry, on which",
         ),
         ("backup", [], "no host is in group backup, on which backup.yml works; add one in the inventory's hosts file"),
         ("restore", ["-e", "list=true"], "no host is in group backup, on which restore.yml works"),

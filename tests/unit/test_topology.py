@@ -160,6 +160,23 @@ def test_who_runs_what_has_each_service_with_a_host_and_the_group_of_each():
     assert "redis" not in [item["role"] for item in topology("app1", redis=[]).who_runs_what()]
 
 
+def test_each_host_runs_the_exporters_of_its_services_once_a_host_monitors():
+    ports = {f"slipway_{name}_exporter_port": port for port, name in enumerate(["node", "nginx", "postgres", "redis"], 9100)}
+    commands = {f"slipway_{name}_exporter": {"command": [name]} for name in ["node", "nginx", "postgres", "redis"]}
+    values = {**ports, **commands}
+    assert topology("db1", values).exporters() == []
+    db = topology("db1", values, monitoring=["backup1"])
+    assert [item["command"] for item in db.exporters()] == [["postgres"], ["redis"], ["node"]]
+    assert db.exporter_networks() == ["database"]
+    assert [port["port"] for port in db.exporter_ports()] == [9102, 9103, 9100]
+    assert db.peers("exporters") == [ADDRESSES["backup1"]]
+    seen = topology("backup1", values, monitoring=["backup1"]).scrape_targets()
+    assert {item["host"] for item in seen if item["role"] == "exporters"} == {host for host in ADDRESSES if host != "other1"}
+    assert {item["address"] for item in seen if item["host"] == "backup1"} == {"exporters:9100"}
+    (postgres,) = [item for item in seen if item["role"] == "postgres"]
+    assert postgres == {"role": "postgres", "host": "db1", "address": f"{ADDRESSES['db1']}:9102", "path": "/metrics"}
+
+
 def test_a_service_reports_of_itself_on_its_host():
     assert topology("app1").reports() == {}
     assert topology("app1").reports("backup1") == topology("backup1").reports() == {"backup": "volume:backup_volume/report.json"}

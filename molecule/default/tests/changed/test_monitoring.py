@@ -1,0 +1,138 @@
+"""A host of group monitoring: what it measures, reports and refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from slipway_lab import Lab, LabHost, Run, Stranger, wait_until
+
+pytestmark = pytest.mark.extended("monitoring")
+Play = Callable[..., Run]
+RECEIVER_PORT = 9999
+RECEIVED = "/run/slipway-alerts.jsonl"
+RECEIVER = f"""
+import http.server
+class Hook(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with open({RECEIVED!r}, "ab") as file:
+            file.write(self.rfile.read(int(self.headers["Content-Length"])) + b"\\n")
+        self.send_response(200)
+        self.end_headers()
+http.server.ThreadingHTTPServer(("", {RECEIVER_PORT}), Hook).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def host(lab: Lab) -> LabHost:
+    return lab.balancer
+
+
+@pytest.fixture(scope="module")
+def play(lab: Lab, host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+    """Run site.yml with an inventory that has a host for monitoring; at the end the stack is as it was."""
+    inventory = tmp_path_factory.mktemp("monitoring") / "hosts.yml"
+    inventory.write_text(json.dumps({"all": {"children": {"monitoring": {"hosts": {host.name: {}}}}}}), encoding="utf-8")
+    host.run(f"cat >/run/receiver.py <<'END'\n{RECEIVER}\nEND\nsystemd-run --unit slipway-receiver --quiet python3 /run/receiver.py")
+    given = {
+        "vault_postgres_monitoring_password": "Ck7pW2mRx9Tz4LqV8sNd",
+        "vault_redis_monitoring_password": "Wx3nB8vTq5Hs2KdM7jRf",
+        "monitoring_webhook_urls": [f"http://{host.address}:{RECEIVER_PORT}/people"],
+        "monitoring_heartbeat_url": f"http://{host.address}:{RECEIVER_PORT}/heartbeat",
+    }
+
+    def run(*arguments: str, **variables: object) -> Run:
+        return lab.playbook("site", "-i", str(inventory), *arguments, variables={**given, **variables})
+
+    yield run
+    containers = " ".join(f"slipway-{name}" for name in ("prometheus", "alertmanager", "blackbox"))
+    host.run(f"systemctl stop slipway-receiver; docker rm --force {containers}")
+    host.run("docker volume rm --force monitoring_data monitoring_data_alerts")
+    lab.site()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def deployed(play: Play) -> Run:
+    run = play()
+    assert run.returncode == 0, run.excerpt
+    return run
+
+
+def asked(host: LabHost, question: str) -> Any:
+    """Return what Prometheus answers to a query."""
+    return json.loads(host.run(f"curl -sSf --get http://127.0.0.1:9090/api/v1/query --data-urlencode 'query={question}'"))["data"]["result"]
+
+
+def received(host: LabHost, alert: str, status: str) -> list[dict[str, Any]]:
+    """Return the alerts of a name and a status that the receiver got."""
+    messages = [json.loads(line) for line in host.run(f"cat {RECEIVED} || true").splitlines()]
+    found = [item for message in messages for item in message["alerts"]]
+    return [item for item in found if (item["labels"]["alertname"], item["status"]) == (alert, status)]
+
+
+def test_all_that_is_asked_answers(host: LabHost):
+    jobs = {"exporters", "nginx", "postgres", "redis", "edge", "prometheus", "alertmanager"}
+    wait_until(lambda: {item["metric"]["job"] for item in asked(host, "up == 1")} >= jobs, 60, "all jobs answer")
+    wait_until(lambda: not asked(host, "up == 0 or pg_up == 0 or redis_up == 0 or probe_success == 0"), 60, "nothing is down")
+    # From the host's own files, of every container of the stack.
+    wait_until(lambda: bool(asked(host, "slipway_container_expected")), 60, "figures of containers")
+    running = {item["metric"]["container"] for item in asked(host, 'slipway_container_state{state="running"}')}
+    assert running == {container.name for container in host.containers() if container.running}
+
+
+def test_nothing_of_it_is_reached_from_outside(host: LabHost, stranger: Stranger):
+    assert stranger.can_connect(host.address, 443)
+    for port in (9090, 9093, 9100, 9113, 9115, 9121, 9187):
+        assert not stranger.can_connect(host.address, port), port
+
+
+def test_a_second_run_changes_nothing(play: Play):
+    run = play()
+    assert (run.returncode, run.changed) == (0, []), run.excerpt
+    assert set(run.report["remote_calls"].values()) == {1}
+
+
+def test_a_stopped_container_is_reported_and_so_is_its_return(host: LabHost):
+    host.run("docker stop slipway-chroma")
+    try:
+        wait_until(lambda: bool(received(host, "ContainerDown", "firing")), 90, "the alert")
+    finally:
+        host.run("docker start slipway-chroma")
+    (alert, *_more) = received(host, "ContainerDown", "firing")
+    assert alert["labels"]["container"] == "slipway-chroma"
+    assert alert["annotations"]["runbook"] == "docs/alerts.md#containerdown"
+    wait_until(lambda: bool(received(host, "ContainerDown", "resolved")), 120, "the end of the alert")
+
+
+def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
+    wait_until(lambda: bool(received(host, "AlertingWorks", "firing")), 90, "the heartbeat")
+
+
+def test_rules_that_promtool_refuses_replace_nothing(play: Play, host: LabHost, tmp_path_factory: pytest.TempPathFactory):
+    rules = tmp_path_factory.mktemp("rules") / "own.yml"
+    rules.write_text("groups:\n  - name: own\n    rules:\n      - {alert: Bad, expr: 'up ==('}\n", encoding="utf-8")
+    run = play(monitoring_rules_files=[str(rules)])
+    assert run.returncode != 0
+    assert "monitoring_rules_files" in run.output, run.excerpt
+    assert not asked(host, "prometheus_config_last_reload_successful == 0")
+    rules.write_text("groups:\n  - name: own\n    rules:\n      - {alert: Own, expr: vector(1)}\n", encoding="utf-8")
+    run = play(monitoring_rules_files=[str(rules)])
+    assert run.returncode == 0, run.excerpt
+    wait_until(lambda: bool(asked(host, 'ALERTS{alertname="Own"}')), 60, "the rule of the user's own")
+
+
+def test_its_memory_is_bounded(host: LabHost):
+    names = "|".join(f"slipway-{name}" for name in ("prometheus", "alertmanager", "blackbox", "exporters"))
+    (total,) = asked(host, f'sum(slipway_container_memory_bytes{{container=~"{names}"}})')
+    assert float(total["value"][1]) < 300 * 2**20
+
+
+def test_no_secret_is_shown(host: LabHost):
+    for service in ("exporters", "prometheus", "alertmanager"):
+        container = host.service(service)
+        text = json.dumps(container.inspect) + container.execute("cat", "/proc/1/environ")
+        assert "Ck7pW2mRx9Tz4LqV8sNd" not in text
+        assert "Wx3nB8vTq5Hs2KdM7jRf" not in text
+        assert f":{RECEIVER_PORT}/" not in text

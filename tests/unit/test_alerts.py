@@ -1,0 +1,50 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Alert rules: each says what to do, and fires for what it is for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import ROOT
+
+RULES = ROOT / "roles/monitoring/files/rules/slipway.yml"
+CASES = ROOT / "tests/alerts/slipway.yml"
+
+
+def alerts() -> list[dict[str, object]]:
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_each_alert_has_a_runbook_and_a_case():
+    names = [rule["alert"] for rule in alerts()]
+    assert len(names) == len(set(names)) >= 30
+    sections = re.findall(r"^### (\w+)$", (ROOT / "docs/alerts.md").read_text(), re.MULTILINE)
+    assert sections == names
+    assert [rule["annotations"]["runbook"] for rule in alerts()] == [f"docs/alerts.md#{name.lower()}" for name in names]  # type: ignore[index]
+    cases = [test for case in yaml.safe_load(CASES.read_text())["tests"] for test in case["alert_rule_test"]]
+    assert [test["alertname"] for test in cases if test["exp_alerts"]] == names
+
+
+@pytest.fixture
+def promtool(root: Path) -> list[str]:
+    """Return the command that runs promtool on files of the repository."""
+    if shutil.which("promtool"):
+        return ["promtool"]
+    image = yaml.safe_load((root / "group_vars/all.yml").read_text())["monitoring_image"]
+    if not shutil.which("docker") or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+        pytest.skip(f"neither promtool nor the image {image} is here")
+    return ["docker", "run", "--rm", "--network", "none", "--volume", f"{root}:{root}:ro", image, "promtool"]
+
+
+@pytest.mark.usefixtures("programs")
+def test_rules_fire_for_their_cases(promtool: list[str]):
+    done = subprocess.run([*promtool, "test", "rules", str(CASES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
