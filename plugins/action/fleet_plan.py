@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.slipway.stack.plugins.plugin_utils import outlook
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
         self._key = digest_key(str(ansible_home()))
         reasons: dict[str, dict[str, list[str]]] = {}
+        self._rows: list[outlook.Row] = []
         # Of each host, the containers that are to run there, with their roles.
         self._containers: dict[str, dict[str, str]] = {}
         views = {
@@ -73,8 +75,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 continue
             if found:
                 reasons.setdefault(role, {})[host] = found
+        # Whatever else is applied, these hosts would not reach it.
+        mistakes += [
+            f"{row['host']}: {row['service']} publishes no port yet for the hosts that are to use it, and has to be restarted for that, "
+            f"for at most {row['away_s']} s: accept it by -e accept=restart"
+            for row in self._rows
+            if row["hides"]
+        ]
         write_compiled(ansible_home())
-        result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers)
+        result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers, services=self._rows)
+        result["waiting"] = [f"{row['service']} on {row['host']} {outlook.waiting_text(row)}" for row in self._rows if row["waits"]]
         if mistakes:
             result.update(failed=True, msg="\n".join(mistakes))
         return result
@@ -128,7 +138,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
+            accept_restart=boolean(self._value(host, view, f"{RUNNER}_accept_restart"), strict=False),
         )
+        self._rows += outlook.rows(host, role, plan, (view.state() or {})["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]

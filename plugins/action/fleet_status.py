@@ -51,6 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 services=[status.Service(**service) for service in topology.who_runs_what()],
                 containers=plan.get("containers"),
                 reasons=plan.get("reasons") or {},
+                waiting=[row for row in plan.get("services") or () if row["waits"]],
                 unknown=" ".join(options["unknown"].split()),
                 record=release.fleet_record(read, options["folder"]),
                 lock=release.fleet_lock(read, options["folder"]),

@@ -36,6 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "networks": {"type": "dict", "required": True},
                 "run_one_shots": {"type": "bool", "default": False},
                 "adopt_volumes": {"type": "bool", "default": False},
+                "accept_restart": {"type": "bool", "default": True},
             }
         )
         try:
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 networks=options["networks"],
                 adopt=options["adopt_volumes"],
                 run_one_shots=options["run_one_shots"],
+                accept_restart=options["accept_restart"],
             )
         except DeclarationError as error:
             raise AnsibleActionFail(f"{(task_vars or {}).get('inventory_hostname', '')}: {error}") from error

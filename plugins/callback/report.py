@@ -228,6 +228,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._release: dict[str, Any] = {}
         self._held_lock = False
         self._jobs: dict[str, dict[str, Any]] = {}
+        self._waiting: list[str] = []
         self._added: dict[str, Any] = {}
         self._ending: dict[str, Any] = {}
         self._play_context: Any = None
@@ -284,6 +285,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._changed.append(self._entry(result))
         self._follow_release(str(result.task.action).rpartition(".")[2], result.result)
         self._follow_jobs(result)
+        if self._playbook and str(result.task.action).rpartition(".")[2] == "fleet_plan":
+            self._waiting = result.result["waiting"]
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Count a failure and keep its message."""
@@ -472,6 +475,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             ],
             **self._release_report(failed=failed),
             "jobs": self._jobs,
+            "waiting": self._waiting,
             **self._added,
             "remote_calls": {host: self._calls.get(host, 0) for host in sorted({*hosts, *self._calls} - set(CONTROLLER))},
         }
@@ -569,6 +573,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             if state["result"] not in GOOD_RESULTS:
                 lines.append(f"  job {job}: the last run, for {state['moment']} on {state['host']}, has the result {state['result']}")
                 lines += [f"    {line}" for line in state["log"][-SHOWN_JOB_LINES:]]
+        lines += [f"  {sentence}" for sentence in report["waiting"]]
         for entry in report["failed"][:SHOWN_LIMIT]:
             lines.append(f"  failed {entry['host']}: {entry['task']}")
             # All of it was printed where the task failed, which may be far above.

@@ -65,4 +65,15 @@ containers:
   type: dict
   returned: always
   sample: {cache1: {slipway-redis: redis}}
+services:
+  description: >-
+    For each service of each host what a run would do: C(host), C(role), C(service), C(action), C(reasons), C(away_s), C(data), C(waits).
+  type: list
+  elements: dict
+  returned: always
+waiting:
+  description: A sentence for each store that waits for a restart to be accepted; RV(reasons) has nothing of it.
+  type: list
+  elements: str
+  returned: always
 """

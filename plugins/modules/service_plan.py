@@ -47,6 +47,10 @@ options:
     description: Whether one-shot services are needed even where no other container is made.
     type: bool
     default: false
+  accept_restart:
+    description: Whether a store that serves may be stopped for a while. Otherwise it waits, and what differs of it stays as it is.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller

@@ -76,6 +76,10 @@ START_INTERVAL_API = (1, 44)
 #: Seconds since the last write to a volume that show that it may be in use; an idle server writes every few minutes at most.
 RECENT, RECENT_WITH_LOCK = 60, 600
 STARTING = "the container is not healthy yet"
+CHANGED = "its declaration changed"
+#: The label of a container that says what it is made of, and the longest value that it shows.
+DESCRIBED = "slipway.described"
+SHOWN_VALUE = 120
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -213,7 +217,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     if service["converge"]:
         labels["slipway.query"] = json.dumps(service["converge"]["query"])
     hashed = {**options, "labels": labels, "files": create_time_files(service)}
-    options["labels"] = {**labels, "slipway.declaration": fingerprint(hashed)}
+    options["labels"] = {**labels, "slipway.declaration": fingerprint(hashed), DESCRIBED: json.dumps(described(hashed), sort_keys=True)}
     # What follows can be changed on a living container, so it stays out of the hash and is compared as it is.
     options["memory"] = f"{int(service['memory_mb'])}M"
     options["memory_swap"] = options["memory"]
@@ -226,6 +230,35 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     return options
 
 
+def described(options: dict[str, t.Any]) -> dict[str, str]:
+    """Return what a container is made of, by field, in a few characters each: a long value, and one of the environment, as its digest.
+
+    Without its files, whose differences are found in the files themselves, and which may be secrets.
+    """
+    fields = {name: value for name, value in options.items() if name not in ("env", "labels", "files", "image")}
+    fields |= {f"the label {name}": value for name, value in options["labels"].items() if name not in ("slipway.stack", "slipway.query")}
+    texts = {name: value if isinstance(value, str) else json.dumps(value, sort_keys=True) for name, value in fields.items()}
+    short = {name: text if len(text) <= SHOWN_VALUE else "" for name, text in texts.items()}
+    digests = {name: texts[name] for name, text in short.items() if not text and texts[name]}
+    digests |= {f"the environment's {name}": str(value) for name, value in options["env"].items()}
+    return {**short, **{name: f"sha256:{fingerprint(text, 8)}" for name, text in digests.items()}}
+
+
+def changed_fields(label: str, wanted: str) -> list[str]:
+    """Return what differs between what two containers are made of, as their labels describe it."""
+    try:
+        before, after = json.loads(label), json.loads(wanted)
+    except ValueError:
+        return []
+    found = []
+    for name in sorted({*before, *after}):
+        old, new = (str(values.get(name, "")) for values in (before, after))
+        if old != new:
+            hidden = any(text.startswith("sha256:") for text in (old, new))
+            found.append(f"{name} changes" if hidden else f"{name} {old or '(none)'} becomes {new or '(none)'}")
+    return found
+
+
 def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], state: State) -> tuple[list[str], list[str]]:
     """Return why a container must be re-created, and what can be changed on it while it runs."""
     recreate: list[str] = []
@@ -233,7 +266,8 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     if "slipway.stack" not in actual["labels"]:
         return ["it was created by hand"], update
     if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
-        recreate.append("its declaration changed")
+        changed = changed_fields(actual["labels"].get(DESCRIBED, ""), options["labels"][DESCRIBED])
+        recreate.append(": ".join(filter(None, [CHANGED, ", ".join(changed)])))
     if not actual["labels"].get("slipway.uid"):
         recreate.append("its user is unknown")
     image = normal_reference(options["image"])
@@ -252,7 +286,7 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
         update.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
     # The engine says 0 for its default.
     if (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
-        update.append(f"CPU shares {actual['cpu_shares']} become {options['cpu_shares']}")
+        update.append(f"CPU shares {actual['cpu_shares'] or 1024} become {options['cpu_shares']}")
     if actual["restart_policy"] != options["restart_policy"]:
         update.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
     wanted = {network["name"]: network["aliases"] for network in options["networks"]}
@@ -506,6 +540,11 @@ def unintended_move(
     return [message]
 
 
+def holds_data(service: Declaration) -> bool:
+    """Return whether a service is a store, whose data others wait for while it is away."""
+    return any(volume.get("data") for volume in service["volumes"])
+
+
 def wanted_uid(service: Declaration, state: State) -> int | None:
     """Return the number of the user that a container will run as, or None where that is not known before it is made."""
     image = state["images"].get(normal_reference(str(service["image"]))) or {}
@@ -629,6 +668,9 @@ def plan_service(
         "recreate": bool(recreate),
         # What runs goes on, or runs again, unless its successor is known to run.
         "keep": not service["one_shot"] and bool(recreate) and (bool(moved) or (actual["running"] and not failing)),
+        # A store that serves is stopped for a while: some want to say when.
+        "interrupts": holds_data(service) and bool(recreate) and not moved and actual["running"] and not failing,
+        "stop_timeout": int(service["stop_timeout"]),
         "trial": service["trial"],
         "judged_inputs": service["judged_inputs"],
         "returns": not service["volumes"] or (bool(actual) and same_major(actual["image"], normal_reference(options["image"]))),
@@ -652,7 +694,9 @@ def plan_service(
         },
         "secret_names": sorted(service["secrets"]),
         # The running container can judge a new configuration for its successor only where both are of one image.
-        "validate": service["validate"] if reload or (recreate == ["its declaration changed"] and actual and actual["running"]) else [],
+        "validate": service["validate"]
+        if reload or (len(recreate) == 1 and recreate[0].startswith(CHANGED) and actual and actual["running"])
+        else [],
         "reload_command": service["reload"],
         "ready_command": service["converge"].get("ready", []),
         "apply_command": service["converge"].get("apply", []),
@@ -690,10 +734,12 @@ def plan_services(
     networks: dict[str, t.Any],
     adopt: bool,
     run_one_shots: bool = False,
+    accept_restart: bool = True,
 ) -> dict[str, t.Any]:
     """Return the plans of all services of one owner, in the order given, and its containers and folders that are not declared.
 
-    A one-shot service is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``.
+    A store that would be stopped is ``waiting`` and not ``needed``, without ``accept_restart``: nothing of it changes. A one-shot service
+    is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``.
 
     Raises:
         DeclarationError: see plan_service.
@@ -706,11 +752,14 @@ def plan_services(
             wrong.append(str(error))
     if wrong:
         raise DeclarationError("\n".join(wrong))
+    waiting = [plan for plan in plans if plan["interrupts"] and not accept_restart]
+    for plan in waiting:
+        plan["needed"] = False
     names = [plan["name"] for plan in plans]
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise DeclarationError(f"service {', '.join(double)} is declared twice")
-    replaced = [plan["name"] for plan in plans if plan["replaced"] and not plan["one_shot"]]
+    replaced = [plan["name"] for plan in plans if plan["replaced"] and not plan["one_shot"] and plan not in waiting]
     for plan in plans:
         if plan["one_shot"]:
             plan["needed"] = bool(replaced) or run_one_shots
@@ -736,6 +785,7 @@ def plan_services(
     return {
         "services": plans,
         "needed": [plan for plan in plans if plan["needed"]],
+        "waiting": waiting,
         "stale": stale,
         "stale_folders": sorted(
             {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}

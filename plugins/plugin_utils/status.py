@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
+from ansible_collections.slipway.stack.plugins.plugin_utils.outlook import waiting_text
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
 
 Row = dict[str, t.Any]
@@ -69,6 +70,7 @@ class Fleet:
         services: The services that the inventory has hosts for.
         containers: By host the containers that are to run there, with their roles; None where that could not be determined.
         reasons: By role and host what site.yml would change.
+        waiting: Stores whose settings wait for a restart, as outlook.rows has them.
         unknown: Why that could not be determined, or "".
         record: What the fleet serves, as release.fleet_record returns it.
         lock: The release lock, as release.fleet_lock returns it.
@@ -83,6 +85,7 @@ class Fleet:
     services: Iterable[Service] = ()
     containers: Mapping[str, Mapping[str, str]] | None = None
     reasons: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    waiting: Iterable[Row] = ()
     unknown: str = ""
     record: Row | None = None
     lock: Row | None = None
@@ -105,6 +108,10 @@ def judge(fleet: Fleet) -> Row:
             {"host": host, "service": role, "state": ATTENTION, "reasons": reasons, "problems": [_first(reasons)]}
             for role, hosts in fleet.reasons.items()
             for host, reasons in hosts.items()
+        ]
+        + [
+            {**{key: row[key] for key in ("host", "service", "reasons")}, "state": ATTENTION, "problems": [waiting_text(row)]}
+            for row in fleet.waiting
         ],
     }
     down = {(row["host"], row["role"]) for row in rows["services"] if row["state"] == DOWN}

@@ -269,7 +269,7 @@ def test_the_page_on_reports_names_the_fields_that_are_written():
     assert "**self._added" in body
     tasks = "\n".join(path.read_text() for part in ("roles/*/tasks/**", "playbooks/**") for path in ROOT.glob(f"{part}/*.yml"))
     added = set(re.findall(r"slipway_report:\n +(\w+):", tasks))
-    assert added == {"backup", "drill", "exposure", "history", "restore", "status"}
+    assert added == {"backup", "drill", "exposure", "history", "plan", "restore", "status"}
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.partition("|")[0])}
     assert named == written | added
     described = (ROOT / "docs/release.md").read_text().partition("## Report")[2]

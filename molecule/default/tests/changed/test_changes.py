@@ -59,6 +59,31 @@ def test_nothing_to_do_is_nothing_done(lab: Lab):
     assert max(run.report["remote_calls"].values()) <= 3, run.report["remote_calls"]
 
 
+@pytest.mark.extended("default")
+def test_a_store_is_restarted_only_where_that_is_accepted(lab: Lab):
+    wanted: dict[str, Any] = {"slipway_accept_restart": False, "postgres_max_connections": 120, "redis_memory_mb": 200}
+    before = ids(lab)
+    planned = {row["service"]: (row["action"], row["waits"]) for row in lab.playbook("plan", variables=wanted).report["plan"]}
+    assert {service: row for service, row in planned.items() if row[0] != "nothing"} == {
+        "postgres": ("restart", True),
+        "redis": ("reload", False),
+    }
+    run = lab.site(variables=wanted)
+    assert len(run.report["waiting"]) == 1
+    assert "postgres on " in run.report["waiting"][0]
+    assert {change.rpartition(": ")[2] for change in run.changed} == {"redis"}
+    assert ids(lab) == before
+    again = lab.site(variables=wanted)
+    assert (again.changed, again.report["waiting"]) == ([], run.report["waiting"])
+    assert "waits for a restart" in lab.playbook("status", variables=wanted).output
+
+    accepted = lab.site("-e", "accept=restart", variables=wanted)
+    assert accepted.report["waiting"] == []
+    assert {name for name, container in ids(lab).items() if container != before[name]} == {"postgres"}
+    # The lab accepts restarts.
+    assert lab.site().changed
+
+
 def test_changes_by_hand_are_named_and_reverted_and_nothing_else_is(lab: Lab, host: LabHost):
     said = question(lab)
     before = ids(lab)

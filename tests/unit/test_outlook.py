@@ -1,0 +1,194 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What plan.yml says of each change, and which changes of a store wait for an accepted restart."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from ansible_collections.slipway.stack.plugins.plugin_utils import outlook
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DESCRIBED, plan_services
+from test_plan import DECLARED, KEY, NETWORKS, agreeing_state
+
+STORE: dict[str, Any] = {**DECLARED, "volumes": [{"name": "redis_data", "path": "/data", "data": True}], "ports": []}
+#: What is edited, as path and value; what happens to the service; and a part of the reason.
+EDITS: list[tuple[tuple[str, ...], Any, str, str]] = [
+    (("memory_mb",), 256, "reload", "memory limit 128 MiB becomes 256 MiB"),
+    (("cpu_shares",), 512, "reload", "CPU shares 1024 become 512"),
+    (("networks",), ["database", "backend"], "reload", "joins network slipway-backend"),
+    (("config", "runtime.conf", "content"), "maxmemory 2mb\n", "reload", "runtime.conf differs"),
+    (("secrets", "users.acl", "content"), "user default on", "reload", "users.acl differs"),
+    (("healthy_timeout",), 60, "nothing", ""),
+    (("reload",), ["redis-reload", "now"], "nothing", ""),
+    (("cpus",), 2, "restart", "CPU limit 1 becomes 2"),
+    (("image",), "redis:7.4-alpine", "restart", "image redis:7-alpine becomes redis:7.4-alpine"),
+    (("image",), "redis:8-alpine", "restart", "image redis:7-alpine becomes redis:8-alpine"),
+    (("pids",), 512, "restart", "pids_limit 256 becomes 512"),
+    (("stop_timeout",), 30, "restart", "stop_timeout 10 becomes 30"),
+    (("command",), ["redis-server"], "restart", 'command ["redis-server", "/etc/slipway/current/redis.conf"] becomes ["redis-server"]'),
+    (("environment",), {"LEVEL": "debug"}, "restart", "the environment's LEVEL changes"),
+    (("tmpfs",), {"/run": ""}, "restart", "tmpfs "),
+    (("ulimits",), {"nofile": 1024}, "restart", 'ulimits (none) becomes ["nofile:1024:1024"]'),
+    (("shm_size_mb",), 64, "restart", "shm_size (none) becomes 64M"),
+    (("capabilities",), ["SYS_NICE"], "restart", 'capabilities [] becomes ["SYS_NICE"]'),
+    (("hardening_exceptions",), [{"what": "read_only", "why": "it writes"}], "restart", "read_only true becomes false"),
+    (("config", "redis.conf", "content"), "port 6380\n", "restart", "redis.conf differs"),
+    (("healthcheck", "interval"), 60, "restart", "healthcheck "),
+    (("user",), "999", "restart", "user redis becomes 999"),
+]
+
+
+def edited(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    declared = copy.deepcopy(STORE)
+    place = declared
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return declared
+
+
+def state() -> dict[str, Any]:
+    found = agreeing_state(STORE)
+    found["containers"]["slipway-redis"]["labels"]["slipway.owner"] = "redis"
+    found["containers"]["slipway-redis"].update(ports={}, volumes={"redis_data": {"path": "/data", "mode": "rw"}})
+    found["networks"]["slipway-backend"] = {"internal": False, "labels": {}}
+    for name in ("redis:7.4-alpine", "redis:8-alpine"):
+        found["images"][name] = {"id": f"sha256:{name}"}
+    return found
+
+
+def rows(declared: dict[str, Any], there: dict[str, Any], *, accept: bool = True) -> list[outlook.Row]:
+    plan = plan_services(
+        [declared],
+        there,
+        stack="slipway",
+        root="/etc/slipway",
+        owner="redis",
+        key=KEY,
+        networks=NETWORKS,
+        adopt=False,
+        accept_restart=accept,
+    )
+    # The row is what is done.
+    (item,) = plan["services"]
+    (row,) = found = outlook.rows("db1", "redis", plan, there["containers"])
+    assert (row["action"] != outlook.NOTHING and not row["waits"]) is item["needed"]
+    assert (row["action"] == outlook.RESTART) is (item["keep"] or item["restart"])
+    return found
+
+
+@pytest.mark.parametrize(("path", "value", "action", "reason"), EDITS, ids=[f"{edit[0][-1]}-{edit[2]}" for edit in EDITS])
+def test_the_plan_of_an_edit_is_what_is_done(path: tuple[str, ...], value: Any, action: str, reason: str):
+    (row,) = rows(edited(path, value), state())
+    assert row["action"] == action, row
+    assert reason in "; ".join(row["reasons"])
+    assert bool(row["away_s"]) is (action == "restart")
+    assert row["waits"] is False
+
+
+@pytest.mark.parametrize(("path", "value", "action", "reason"), EDITS, ids=[f"{edit[0][-1]}-{edit[2]}" for edit in EDITS])
+def test_a_store_that_serves_is_restarted_only_if_that_is_accepted(path: tuple[str, ...], value: Any, action: str, reason: str):
+    (row,) = rows(edited(path, value), state(), accept=False)
+    assert row["waits"] is (action == "restart")
+    assert (row["action"], reason in "; ".join(row["reasons"])) == (action, True)
+    if row["waits"]:
+        text = outlook.waiting_text(row)
+        assert text.startswith("waits for a restart, of at most ")
+        assert "-e accept=restart" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "action"),
+    [
+        ({"running": False, "status": "exited"}, "start"),
+        ({"health": "unhealthy"}, "restart"),
+        ({"running": False, "status": "exited", "image": "redis:6-alpine"}, "start"),
+        ({"health": "unhealthy", "image": "redis:6-alpine"}, "start"),
+    ],
+)
+def test_a_store_that_does_not_serve_waits_for_nothing(change: dict[str, Any], action: str):
+    there = state()
+    there["containers"]["slipway-redis"].update(change)
+    (row,) = rows(STORE, there, accept=False)
+    assert (row["action"], row["waits"]) == (action, False)
+
+
+def test_a_first_deployment_waits_for_nothing():
+    there = state()
+    there["containers"], there["files"] = {}, {}
+    (row,) = rows(STORE, there, accept=False)
+    assert (row["action"], row["waits"], row["away_s"]) == ("create", False, 0)
+
+
+def test_a_service_without_data_waits_for_nothing():
+    plain = {**STORE, "volumes": []}
+    there = agreeing_state(plain)
+    there["containers"]["slipway-redis"].update(ports={}, volumes={})
+    (row,) = rows({**plain, "pids": 512}, there, accept=False)
+    assert (row["action"], row["waits"]) == ("restart", False)
+
+
+@pytest.mark.parametrize(("image", "data"), [("redis:7.4-alpine", False), ("redis:8-alpine", True)])
+def test_another_major_version_is_a_risk(image: str, data: bool):
+    (row,) = rows(edited(("image",), image), state())
+    assert row["data"] is data
+
+
+@pytest.mark.parametrize(("there", "hides"), [([], True), (["10.0.0.1:6379"], False)])
+def test_a_store_that_waits_and_that_other_hosts_cannot_reach_yet_is_noticed(there: list[str], hides: bool):
+    found = state()
+    found["containers"]["slipway-redis"]["ports"] = {"6379/tcp": there}
+    found["host"] = {"addresses": ["10.0.0.1"]}
+    declared = edited(("ports",), [{"address": "10.0.0.1", "port": 6379, "container_port": 6379}])
+    (row,) = rows(declared, found, accept=False)
+    assert (row["waits"], row["hides"]) == (True, hides)
+
+
+def test_no_value_of_the_environment_and_no_file_is_in_a_label():
+    there = agreeing_state({**STORE, "environment": {"TOKEN": "t7Hq2Lw9Zx4Nv6Bk8Mr3"}})
+    label = there["containers"]["slipway-redis"]["labels"][DESCRIBED]
+    assert "t7Hq2Lw9" not in label
+    assert "users.acl" not in label
+    assert json.loads(label)["the environment's TOKEN"].startswith("sha256:")
+
+
+def row(service: str, action: str, role: str = "app", **more: Any) -> outlook.Row:
+    return {**outlook.simple_row("app1", role, service, action, []), **more}
+
+
+@pytest.mark.parametrize(
+    ("moves", "rolling", "compared", "actions"),
+    [
+        (False, False, [row("backend-blue-1", "reload", reasons=["x"])], ["reload"]),
+        (False, False, [row("backend-blue-1", "restart", reasons=["x"], away_s=9), row("worker-blue-1", "nothing")], ["blue_green"] * 2),
+        (True, False, [row("backend-blue-1", "nothing")], ["blue_green"]),
+        (True, True, [row("backend-blue-1", "nothing")], ["rolling"]),
+        (True, True, [row("redis", "restart", "redis", reasons=["x"])], ["restart"]),
+        (True, False, [row("old", "remove", reasons=["old: is no longer declared"])], ["remove"]),
+    ],
+)
+def test_the_product_moves_as_a_whole_where_one_of_its_containers_is_replaced(
+    moves: bool, rolling: bool, compared: Any, actions: list[str]
+):
+    release = {"inputs": {"rolling": rolling}, "record": {"version": "1.0"}, "moves": moves, "version": "1.1" if moves else "1.0"}
+    found = outlook.outlook(compared, {"release": {"app1": ["version 1.0 becomes 1.1"]}} if moves else {}, release)
+    assert [item["action"] for item in found] == actions
+    assert all(item["away_s"] == 0 for item in found)
+    if moves and found[0]["action"] in ("rolling", "blue_green"):
+        assert found[0]["reasons"] == ["version 1.0 becomes 1.1"]
+
+
+def test_what_else_differs_has_a_row_of_its_own():
+    release = {"inputs": {"rolling": False}, "record": {"version": "1.0"}, "moves": False, "version": "1.0"}
+    compared = [row("redis", "reload", "redis", reasons=["memory limit 1 MiB becomes 2 MiB"])]
+    found = outlook.outlook(compared, {"redis": {"app1": ["redis: memory limit 1 MiB becomes 2 MiB", "the timer differs"]}}, release)
+    assert [(item["service"], item["action"], item["reasons"]) for item in found] == [
+        ("redis", "reload", ["memory limit 1 MiB becomes 2 MiB"]),
+        ("redis", "reload", ["the timer differs"]),
+    ]
+    assert "the timer differs" in outlook.lines(found)[2]["text"]
