@@ -483,7 +483,8 @@ LIMITS = ("limit_req_rate", "limit_conn", "auth_basic", "allow", "deny")
 
 def is_limited(access: Mapping[str, Any]) -> bool:
     """Return whether keys of a route, or inputs of the site without their nginx_, refuse requests of some clients."""
-    return any(access.get(key) for key in LIMITS)
+    # A number may come as text.
+    return any(access.get(key) and access[key] != "0" for key in LIMITS)
 
 
 def limits_clients(product: Mapping[str, Any]) -> bool:
