@@ -87,6 +87,11 @@ def last_moment(calendars: t.Sequence[str], now: float) -> int | None:
     return None
 
 
+def next_moment(calendars: t.Sequence[str], now: float) -> int | None:
+    """Return the next time after now of calendar events, or None where there is none."""
+    return min((moment for calendar in calendars for moment in elapses(calendar, now)), default=None)
+
+
 def _latest(calendar: str, base: float, now: float) -> list[int]:
     """Return the last time of a calendar event between two moments, or nothing."""
     found: list[int] = []
@@ -220,14 +225,13 @@ def metrics(run: Run, found: JSON) -> str:
     """Return the result as Prometheus' node_exporter reads it from a file."""
     labels = f'{{stack="{run.stack}",job="{run.job}"}}'
     values = {
-        "success": int(found["result"] == "succeeded"),
-        "duration_seconds": found["seconds"],
-        "timestamp_seconds": run.moment,
+        "last_run_success": int(found["result"] == "succeeded"),
+        "last_run_duration_seconds": found["seconds"],
+        "last_run_timestamp_seconds": run.moment,
+        "next_run_timestamp_seconds": next_moment(run.settings["schedule"], time.time()),
     }
     lines = [
-        f"# TYPE slipway_job_last_run_{name} gauge\nslipway_job_last_run_{name}{labels} {value}\n"
-        for name, value in values.items()
-        if value is not None
+        f"# TYPE slipway_job_{name} gauge\nslipway_job_{name}{labels} {value}\n" for name, value in values.items() if value is not None
     ]
     return "".join(lines)
 
