@@ -129,7 +129,15 @@ def body_of(inspected: JSON, binds: list[str], labels: dict[str, str], command: 
     }
 
 
-def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str], folder: str, command: t.Sequence[str] = ()) -> str:
+def start_copy(
+    engine: Engine,
+    container: str,
+    name: str,
+    labels: dict[str, str],
+    folder: str,
+    command: t.Sequence[str] = (),
+    binds: t.Sequence[str] = (),
+) -> str:
     """Start a copy of a container; return its id.
 
     Args:
@@ -139,6 +147,7 @@ def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str]
         labels: labels of the copy.
         folder: the folder that following() has yielded.
         command: what to run instead of the container's own command.
+        binds: what it mounts in addition.
 
     Raises:
         CopyError: there is no such container.
@@ -147,8 +156,8 @@ def start_copy(engine: Engine, container: str, name: str, labels: dict[str, str]
     inspected = engine.inspect(container)
     if inspected is None:
         raise CopyError(f"the container {container}, which it is a copy of, does not exist: site.yml creates it")
-    binds = copied_binds(inspected["HostConfig"].get("Binds") or [], folder)
-    made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body_of(inspected, binds, labels, command)))
+    mounts = [*copied_binds(inspected["HostConfig"].get("Binds") or [], folder), *binds]
+    made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body_of(inspected, mounts, labels, command)))
     identity = str(made["Id"])
     for network in list(inspected["NetworkSettings"]["Networks"])[1:]:
         engine.request("POST", f"/networks/{quote(network)}/connect", body={"Container": identity})

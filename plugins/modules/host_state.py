@@ -568,7 +568,7 @@ def describe_file(path: str, key: bytes, contents: bool, limit: int = CONTENT_LI
     except OSError:
         return None
     found["digest"] = hmac.new(key, data, hashlib.sha256).hexdigest()
-    small_state = os.path.basename(path) == "loaded" or "/release/" in path or (path.endswith(".json") and "/jobs/state/" in path)
+    small_state = os.path.basename(path) == "loaded" or "/release/" in path or (path.endswith(".json") and "/state/" in path)
     if (contents or small_state) and "/secrets/" not in path and len(data) <= limit:
         found["content"] = data.decode("utf-8", "replace")
     return found

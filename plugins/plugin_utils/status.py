@@ -47,7 +47,9 @@ JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 #: Results of a job that need no attention: a run that the next one has ended, as its concurrency says, is one.
 GOOD_RESULTS = ("succeeded", "replaced")
 #: Configuration that a service reads; certificates are no secret.
-CERTIFICATE = re.compile(r"/([^/]+)/config/current/([^/]+[.]pem)$")
+CERTIFICATE = re.compile(r"/([^/]+)/(?:config/current|state)/([^/]+[.]pem)$")
+#: What an ACME authority has issued, which nginx serves instead of the one in its configuration, and what came of the last renewal.
+OWN, ISSUED, RENEWAL = "/nginx/config/current/server.pem", "/acme/state/server.pem", "/acme/state/certificate.json"
 
 
 @dataclass(frozen=True)
@@ -290,17 +292,25 @@ def _container_problems(container: Row | None, figures: Row) -> tuple[list[str],
 
 def _certificates(host: str, state: Row, now: float) -> Iterator[Row]:
     """Yield the rows of the certificates that a host's services have."""
-    for path, file in sorted(state["files"].items()):
+    files = state["files"]
+    renewals = [json.loads(file["content"]) for path, file in files.items() if path.endswith(RENEWAL) and file.get("content")]
+    errors = [str(renewal["error"]) for renewal in renewals if renewal.get("error")]
+    for path, file in sorted(files.items()):
         place = CERTIFICATE.search(path)
         chain = read_certificates(file.get("content", "").encode(), path)[0] if place else []
-        if not place or not chain:
+        if not place or not chain or (path.endswith(OWN) and path.replace(OWN, ISSUED) in files):
             continue
         ends = min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
         days = int((ends - now) // 86400)
-        judged = DOWN if ends <= now else ATTENTION if days < CERTIFICATE_DAYS else WELL
-        what = f"its certificate {place[2]} " + ("has expired" if judged == DOWN else f"expires in {days} days")
+        # Some are issued for a week.
+        least = min(CERTIFICATE_DAYS, (ends - chain[0].not_valid_before_utc.timestamp()) / 86400 / 4)
+        judged = DOWN if ends <= now else ATTENTION if (ends - now) / 86400 < least else WELL
+        problems = [] if judged == WELL else [f"its certificate {place[2]} " + (f"expires in {days} days" if ends > now else "has expired")]
+        if errors and path.endswith((OWN, ISSUED)):
+            problems.append(f"no certificate was issued: {errors[0]}")
+            judged = DOWN if judged == DOWN else ATTENTION
         named = {"host": host, "service": place[1], "file": place[2], "days_left": days, "expires": instant(ends)}
-        yield {**named, "state": judged, "problems": [] if judged == WELL else [what]}
+        yield {**named, "state": judged, "problems": problems}
 
 
 def _reports(host: str, paths: Mapping[str, str], fleet: Fleet) -> Iterator[Row]:

@@ -80,7 +80,7 @@ def test_tarball_holds_what_a_deployment_needs_only(tarball: Path):
     assert {"roles", "plugins", "playbooks", "meta"} <= {name.partition("/")[0] for name in names}
     assert not [name for name in names if "ansible_collections" in name or "__pycache__" in name or ".vault" in name]
     assert not [name for name in names if name.startswith("inventories/lab")]
-    assert {name.split("/")[1] for name in names if name.startswith("images/")} == {"backup", "exporters", "monitoring"}
+    assert {name.split("/")[1] for name in names if name.startswith("images/")} == {"acme", "backup", "exporters", "monitoring"}
     # The worked example of an inventory links the product's inputs; its sources are no part of a deployment.
     assert {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*(Dockerfile|\.py|\.txt)$", name)} == set()
     # Until a release makes its page of them, the changelog names a folder.

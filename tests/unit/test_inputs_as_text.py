@@ -199,6 +199,11 @@ INPUTS: dict[str, dict[str, Any]] = {
         "app_version": "2.4",
         "app_publish_address": "10.0.0.1",
     },
+    "acme": {
+        "acme_names": ["shop.example"],
+        "acme_account_secret": "account-secret-1",
+        "role_path": str(ROOT / "roles/acme"),
+    },
     "backup": {
         "backup_postgres_host": "postgres",
         "backup_postgres_password": "postgres-password-1",
@@ -241,8 +246,8 @@ INPUTS: dict[str, dict[str, Any]] = {
         "container_service_host_state": {"host": {"cores": 4}},
     },
 }
-# They concern what a release leaves running and what backup.yml does, and no declaration.
-BESIDE_DECLARATIONS = {"app_standby", "backup_run_full"}
+# They concern what a release leaves running, what backup.yml does and what a run asks others, and no declaration.
+BESIDE_DECLARATIONS = {"app_standby", "backup_run_full", "acme_check_from_controller"}
 
 
 def services(role: str, **inputs: Any) -> list[dict[str, Any]]:

@@ -67,9 +67,10 @@ def issue(folder: Path, checkout: Path, **inputs: Any) -> None:
     [
         ({"nginx_tls_mode": "files"}, "nginx_tls_mode is files: set nginx_tls_certificate_file and nginx_tls_key_file"),
         ({"nginx_tls_mode": "private_ca", "nginx_tls_key_file": "/k"}, "nginx_tls_mode is private_ca, and nginx_tls_certificate_file or"),
-        ({"nginx_tls_mode": "acme"}, "nginx_acme_thumbprint is empty"),
+        ({"nginx_tls_mode": "acme", "nginx_server_names": ["a.example"]}, "nginx_acme_thumbprint is empty"),
+        ({"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "t"}, "no name needs a certificate: set nginx_server_names"),
         ({"nginx_tls_key_file": "/k"}, "only one of nginx_tls_certificate_file and nginx_tls_key_file is set"),
-        ({"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "t"}, ""),
+        ({"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "t", "nginx_server_names": ["a.example"]}, ""),
         ({}, ""),
     ],
 )

@@ -116,12 +116,12 @@ def reported_problems(found: dict[str, Any]) -> list[str]:
     return [" ".join(filter(None, [item["state"], item["host"], item["service"], item["what"]])) for item in found["problems"]]
 
 
-def certificate(days: float) -> str:
+def certificate(days: float, lifetime: int = 90) -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop")])
     ends = dt.datetime.fromtimestamp(NOW, dt.timezone.utc) + dt.timedelta(days=days)
     made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
-    signed = made.not_valid_before(ends - dt.timedelta(days=90)).not_valid_after(ends).sign(key, hashes.SHA256())
+    signed = made.not_valid_before(ends - dt.timedelta(days=lifetime)).not_valid_after(ends).sign(key, hashes.SHA256())
     return signed.public_bytes(serialization.Encoding.PEM).decode()
 
 
@@ -132,6 +132,8 @@ def reported(**values: Any) -> str:
 API = ("containers", "s-api-blue-1")
 REDIS = ("containers", "s-redis")
 PEM = ("files", "/etc/slipway/s/nginx/config/current/server.pem")
+ISSUED_PEM = ("files", "/etc/slipway/s/acme/state/server.pem")
+RENEWAL = ("files", "/etc/slipway/s/acme/state/certificate.json")
 DISK = ("host", "disks", "/data")
 
 
@@ -191,6 +193,7 @@ def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
         ("a1", DISK, {"total_mb": 1000, "free_mb": 99}, "attention", "attention a1 /data has 9 % free (99 MiB)"),
         ("a1", PEM, {"content": certificate(20.5)}, "attention", "attention a1 nginx its certificate server.pem expires in 20 days"),
         ("a1", PEM, {"content": certificate(-1)}, "down", "down a1 nginx its certificate server.pem has expired"),
+        ("a1", ISSUED_PEM, {"content": certificate(1, 6)}, "attention", "attention a1 acme its certificate server.pem expires in 1 days"),
         ("db", ("files",), {}, "attention", "attention db backup there is no report of recovery points"),
         ("db", ("files", REPORT, "content"), "{", "attention", "attention db backup there is no report of recovery points"),
         (
@@ -230,6 +233,15 @@ def test_what_needs_attention_is_named_with_its_place(host: str, path: tuple[str
     assert found["state"] == overall
 
 
+def test_a_failed_renewal_is_reported_with_the_certificate_that_serves_meanwhile():
+    found = fleet()
+    files = found.states["a1"]["files"]
+    files |= {PEM[1]: {"content": certificate(60)}, RENEWAL[1]: {"content": '{"error": "refused"}'}}
+    assert reported_problems(judge(found)) == ["attention a1 nginx no certificate was issued: refused"]
+    files |= {PEM[1]: {"content": certificate(-1)}, ISSUED_PEM[1]: {"content": certificate(60)}}
+    assert reported_problems(judge(found)) == ["attention a1 acme no certificate was issued: refused"]
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -240,6 +252,7 @@ def test_what_needs_attention_is_named_with_its_place(host: str, path: tuple[str
         (("files", REPORT, "content"), reported(last_verified=None)),
         (PEM, {"content": certificate(22)}),
         (PEM, {"content": "no certificate"}),
+        (ISSUED_PEM, {"content": certificate(2, 6)}),
     ],
 )
 def test_what_needs_no_attention_is_not_a_problem(path: tuple[str, ...], value: Any):

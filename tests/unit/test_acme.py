@@ -1,0 +1,422 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Certificates of an ACME authority: what a run refuses, what the client gets from pebble, and what a host does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+import slipway_acme_host
+from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy
+from ansible_collections.slipway.stack.plugins.plugin_utils import acme
+from conftest import ROOT, role_variable
+from test_nginx_served import docker, serving
+from test_roles_nginx import self_signed
+
+CLIENT, AUTHORITY = "slipway/acme-client:1", "slipway-lab/pebble:1"
+NAMES = ["shop.example", "docs.example"]
+DIRECTORY = "https://acme.example/directory"
+SECRET = "a-secret-of-the-vault-1234"
+NO_FILES = {"acme_ca_file": "", "acme_dns_hook": ""}
+
+
+def test_the_account_follows_from_its_secret_alone():
+    assert acme.account(SECRET) == acme.account(SECRET)
+    assert acme.account(SECRET)["thumbprint"] != acme.account(SECRET + "5")["thumbprint"]
+
+
+def test_a_name_with_a_dot_in_front_is_two_names():
+    assert acme.names(["a.example", ".b.example", "b.example"]) == ["a.example", "b.example", "*.b.example"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, ""),
+        ({"eab_key_id": "k"}, "acme_eab_key_id is set, and acme_eab_hmac_key is not: set both"),
+        ({"eab_hmac_key": "k"}, "acme_eab_hmac_key is set, and acme_eab_key_id is not: set both"),
+        ({"asked": ["*.shop.example"]}, "*.shop.example needs validation by DNS: set acme_dns_hook"),
+        (
+            {"asked": ["~^a", "www.*", "::1", "10.0.0.1", "localhost"]},
+            "issues a certificate for ~^a, www.*, ::1, 10.0.0.1, localhost: write",
+        ),
+        ({"directory_url": "https://acme-v02.api.letsencrypt.org/directory", "balancers": 5}, "Let's Encrypt issues five in a week"),
+        ({"balancers": 5}, ""),
+        ({"files": {**NO_FILES, "acme_ca_file": "/no/ca.pem"}}, "acme_ca_file: there is no file /no/ca.pem on the controller"),
+        ({"asked": ["*.shop.example"], "files": {**NO_FILES, "acme_dns_hook": __file__}}, ""),
+    ],
+)
+def test_inputs_that_no_authority_takes_are_refused(changed: dict[str, Any], says: str):
+    inputs = {"asked": NAMES, "directory_url": DIRECTORY, "eab_key_id": "", "eab_hmac_key": "", "balancers": 2, "files": NO_FILES}
+    found = acme.mistakes(**{**inputs, **changed})
+    assert len(found) == bool(says), found
+    assert says in "".join(found)
+
+
+@contextlib.contextmanager
+def answering(status: int, text: str) -> Iterator[str]:
+    """Serve one answer; yields its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/directory"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "says"),
+    [
+        (200, json.dumps(dict.fromkeys(acme.RESOURCES, "https://a.example")), ""),
+        (200, "<html>Sign in</html>", "lacks newNonce, newAccount, newOrder; it answers '<html>Sign in</html>'"),
+        (200, '{"newNonce": ""}', "lacks newAccount, newOrder"),
+        (200, "[]", "lacks newNonce"),
+        (404, "", "answers 404"),
+    ],
+)
+def test_a_directory_that_is_none_is_refused_with_its_answer(status: int, text: str, says: str):
+    with answering(status, text) as url:
+        found = acme.obstacles([], [], url, "")
+    assert len(found) == bool(says), found
+    assert says in "".join(found)
+    assert all(url in text for text in found)
+
+
+def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch):
+    known = {"shop.example": "192.0.2.1", "docs.example": "192.0.2.9", "lb1": "192.0.2.1"}
+
+    def lookup(host: str, *_arguments: Any, **_options: Any) -> list[Any]:
+        if host not in known:
+            raise OSError("unknown")
+        return [(0, 0, 0, "", (known[host], 80))]
+
+    monkeypatch.setattr(acme.socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(acme, "_directory_problem", lambda *_arguments: "")
+    assert acme.obstacles(["shop.example"], ["lb1"], DIRECTORY, "") == []
+    elsewhere, unknown = acme.obstacles(["docs.example", "new.example"], ["lb1"], DIRECTORY, "")
+    assert "docs.example is 192.0.2.9 in the DNS, and no balancer has that address (192.0.2.1)" in elsewhere
+    assert "new.example has no address in the DNS" in unknown
+
+
+# Closes the account of the client's key, as its owner does who has lost it.
+DEACTIVATE = """
+import sys
+sys.path.insert(0, "/etc/slipway/current")
+import json, os, slipway_acme
+os.environ["REQUESTS_CA_BUNDLE"] = "/etc/slipway/current/ca.crt"
+authority = slipway_acme.connect(json.loads((slipway_acme.CONFIG / "acme.json").read_text()))
+authority.deactivate_registration(authority.net.account)
+"""
+
+
+class Authority:
+    """Pebble, next to a balancer on its network, with a DNS in which all names lead to that."""
+
+    def __init__(self, folder: Path, balancer: str) -> None:
+        self.folder, self.network, self.name, self.dns = folder, balancer, f"{balancer}-pebble", f"{balancer}-dns"
+        address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        answers = ["-defaultIPv4", docker("inspect", "--format", address, balancer), "-defaultIPv6", "", "-doh", ""]
+        docker(
+            "run", "--detach", "--name", self.dns, "--network", self.network, "--network-alias", "dns", AUTHORITY,
+            "pebble-challtestsrv", *answers, "-http01", "", "-https01", "", "-tlsalpn01", "",
+        )  # fmt: skip
+        self._dns_address = docker("inspect", "--format", address, self.dns)
+
+    def stop(self) -> None:
+        subprocess.run(["docker", "rm", "--force", self.name, self.dns], capture_output=True, check=False)
+
+    def start(self, external: dict[str, str] | None = None, **environment: str) -> None:
+        """Start it, again with other settings."""
+        subprocess.run(["docker", "rm", "--force", self.name], capture_output=True, check=False)
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        request += ["-subj", "/CN=pebble", "-addext", "subjectAltName=DNS:pebble"]
+        if not (self.folder / "ca.pem").exists():
+            subprocess.run(
+                [*request, "-keyout", str(self.folder / "ca.key"), "-out", str(self.folder / "ca.pem")], check=True, capture_output=True
+            )
+        settings = {
+            "listenAddress": "0.0.0.0:443",
+            "managementListenAddress": "0.0.0.0:15000",
+            "certificate": "/pebble/ca.pem",
+            "privateKey": "/pebble/ca.key",
+            "httpPort": 8080,
+            "tlsPort": 8443,
+            "externalAccountBindingRequired": bool(external),
+            "externalAccountMACKeys": external or {},
+            "domainBlocklist": ["blocked-domain.example"],
+        }
+        (self.folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+        for file in self.folder.iterdir():
+            file.chmod(0o444)
+        # Each order is validated, and soon.
+        settled = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0", "PEBBLE_AUTHZREUSE": "0", **environment}
+        options = [part for name, value in settled.items() for part in ("--env", f"{name}={value}")]
+        docker(
+            "run", "--detach", "--name", self.name, "--network", self.network, "--network-alias", "pebble", *options,
+            "-v", f"{self.folder}:/pebble:ro", AUTHORITY, "pebble", "-config", "/pebble/pebble.json",
+            "-dnsserver", f"{self._dns_address}:8053",
+        )  # fmt: skip
+
+        deadline = time.monotonic() + 30
+        while "Listening on" not in self.log():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.1)
+
+    def log(self) -> str:
+        """Return what it has written."""
+        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def ask(self, folder: Path, program: str = "", **inputs: Any) -> tuple[int, str]:
+        """Run the client as role acme declares it, or another program; return its status and the last line that it wrote."""
+        given = {
+            "acme_names": NAMES,
+            "acme_directory_url": "https://pebble/dir",
+            "acme_ca_file": str(self.folder / "ca.pem"),
+            "acme_account_secret": SECRET,
+            "role_path": str(ROOT / "roles/acme"),
+            **inputs,
+        }
+        client = role_variable("acme", "__acme_client", given)
+        for kind, place in (("config", "etc/current"), ("secrets", "secrets"), ("", "issued")):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            (folder / place).chmod(0o777)
+            for name, item in client.get(kind, {}).items():
+                (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / place / name).write_text(item["content"])
+        done = subprocess.run(
+            [
+                "docker", "run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", self.network, "--tmpfs", "/tmp",
+                "-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/issued:/issued:rw",
+                *(["--entrypoint", "python3", client["image"], "-c", program] if program else [client["image"]]),
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
+    for image in (CLIENT, AUTHORITY):
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            pytest.skip(f"no engine with {image}")
+    folder = tmp_path_factory.mktemp("acme")
+    inputs = {
+        "nginx_tls_mode": "acme",
+        "nginx_acme_thumbprint": acme.account(SECRET)["thumbprint"],
+        "nginx_server_names": NAMES[:1],
+        "nginx_redirects": [{"from": NAMES[1], "to": NAMES[0]}],
+        "nginx_refuse_unknown_names": True,
+        "nginx_tls_ca_dir": str(folder / "pki"),
+    }
+    (folder / "pki").mkdir()
+    self_signed(folder / "pki/server.key", folder / "pki/server.pem")
+    (folder / "pebble").mkdir()
+    with serving(folder, inputs) as balancer:
+        found = Authority(folder / "pebble", balancer.container)
+        try:
+            found.start()
+            yield found
+        finally:
+            found.stop()
+
+
+def test_an_authority_issues_a_certificate_for_all_names_more_than_once(authority: Authority, tmp_path: Path):
+    keys = set()
+    for _attempt in range(2):
+        assert authority.ask(tmp_path) == (0, "")
+        certificate = x509.load_pem_x509_certificate((tmp_path / "issued/server.pem").read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+        assert sorted(names) == sorted(NAMES)
+        assert json.loads((tmp_path / "issued/times.json").read_text())["ends"] == certificate.not_valid_after_utc.timestamp()
+        keys.add((tmp_path / "issued/server.key").read_text())
+    assert len(keys) == 2, "each certificate has a key of its own"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        # The balancers answer for another account.
+        ({"acme_account_secret": SECRET + "5"}, "the authority could not validate "),
+        ({"acme_names": ["shop.example", "blocked-domain.example"]}, "the authority refuses the order: "),
+        ({"acme_directory_url": "https://pebble/nonsense"}, "https://pebble/nonsense does not answer as an ACME authority: "),
+        ({"acme_directory_url": "https://absent.example/"}, "https://absent.example/ does not answer as an ACME authority: "),
+        ({"acme_ca_file": ""}, "https://pebble/dir does not answer as an ACME authority: "),
+    ],
+)
+def test_what_goes_wrong_is_reported_and_leaves_nothing(authority: Authority, tmp_path: Path, inputs: dict[str, Any], says: str):
+    code, line = authority.ask(tmp_path, **inputs)
+    assert (code, line.startswith(says)) == (1, True), line
+    assert list((tmp_path / "issued").iterdir()) == []
+
+
+def test_an_authority_that_takes_too_long_is_given_up(authority: Authority, tmp_path: Path):
+    authority.start(PEBBLE_VA_NOSLEEP="0", PEBBLE_VA_SLEEPTIME="60")
+    try:
+        assert authority.ask(tmp_path, acme_timeout=2) == (1, "the authority has not issued the certificate within 2 s")
+    finally:
+        authority.start()
+
+
+def test_an_account_that_was_closed_is_named(authority: Authority, tmp_path: Path):
+    assert authority.ask(tmp_path, DEACTIVATE) == (0, "")
+    try:
+        code, line = authority.ask(tmp_path)
+        assert (code, line.startswith("https://pebble/dir refuses the account of vault_acme_account_key: ")) == (1, True), line
+    finally:
+        authority.start()
+
+
+@pytest.mark.parametrize("token", ["right", "wrong"])
+def test_a_hook_makes_and_removes_the_records_of_a_wildcard(authority: Authority, tmp_path: Path, token: str):
+    hook = tmp_path / "hook"
+    hook.write_text(
+        "#!/bin/sh -e\n"
+        'echo "$1 $2 ${#3}" >>/issued/calls\n'
+        '[ "$TOKEN" = right ] || { echo "the token is wrong" >&2; exit 3; }\n'
+        "case $1 in add) path=set-txt ;; remove) path=clear-txt ;; esac\n"
+        'curl --silent --fail --data "{\\"host\\": \\"$2.\\", \\"value\\": \\"$3\\"}" "http://dns:8055/$path"\n'
+    )
+    names = ["*.shop.example", "shop.example"]
+    code, line = authority.ask(tmp_path, acme_names=names, acme_dns_hook=str(hook), acme_dns_environment={"TOKEN": token})
+    calls = (tmp_path / "issued/calls").read_text().splitlines()
+    assert set(calls) == {f"{what} _acme-challenge.shop.example 43" for what in ("add", "remove")}
+    if token == "right":
+        assert (code, line) == (0, "")
+        assert len(calls) == 4
+    else:
+        assert code == 1
+        assert "acme_dns_hook add _acme-challenge.shop.example ended with status 3: the token is wrong" in line
+
+
+def test_an_authority_that_wants_a_binding_gets_it(authority: Authority, tmp_path: Path):
+    key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
+    authority.start({"kid-1": key})
+    try:
+        code, line = authority.ask(tmp_path)
+        assert (code, "set acme_eab_key_id and acme_eab_hmac_key" in line) == (1, True), line
+        assert authority.ask(tmp_path, acme_eab_key_id="kid-1", acme_eab_hmac_key=key) == (0, "")
+    finally:
+        authority.start()
+
+
+class FakeEngine:
+    """Nginx of a host, with a volume for certificates."""
+
+    def __init__(self, volume: Path) -> None:
+        self.place, self.ran, self.refuses = volume, list[list[str]](), False
+
+    def get(self, _path: str) -> dict[str, str]:
+        return {"Mountpoint": str(self.place)}
+
+    def inspect(self, _container: str) -> dict[str, Any]:
+        return {"Config": {"Labels": {"slipway.uid": str(os.getuid())}}}
+
+    def execute(self, _container: str, argv: list[str]) -> tuple[int, str, str]:
+        self.ran.append(argv)
+        return (1, "", "refused") if self.refuses else (0, "", "")
+
+
+@pytest.fixture
+def renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slipway_acme_host.Renewal:
+    """A host whose client and nginx do what a test says."""
+    monkeypatch.setattr(slipway_acme_host, "STACKS", tmp_path)
+    monkeypatch.setattr(config_files.os, "chown", lambda *_arguments: None)
+    (tmp_path / "shop/acme").mkdir(parents=True)
+    (tmp_path / "volume").mkdir()
+    config = {"stack": "shop", "names": NAMES, "directory_url": DIRECTORY, "volume": "v", "dns": True, "timeout": 30}
+    found = slipway_acme_host.Renewal(config, FakeEngine(tmp_path / "volume"))
+    found.order = lambda: issued(90)  # type: ignore[method-assign]
+    return found
+
+
+def issued(days: int, age: int = 0, text: str = "c") -> dict[str, bytes]:
+    """Return what the client leaves of a certificate."""
+    begins = time.time() - age * 86400
+    times = json.dumps({"begins": begins, "ends": begins + days * 86400}).encode()
+    return {"server.pem": text.encode(), "server.key": b"k", "times.json": times}
+
+
+@pytest.mark.parametrize(
+    ("days", "age", "due"), [(90, 0, False), (90, 59, False), (90, 61, True), (6, 3, False), (6, 5, True), (90, 100, True)]
+)
+def test_a_certificate_is_renewed_in_its_last_third(renewal: slipway_acme_host.Renewal, days: int, age: int, due: bool):
+    renewal.order = lambda: issued(days, age)  # type: ignore[method-assign]
+    assert renewal.renew()
+    assert renewal.is_due() is due
+
+
+@pytest.mark.parametrize("changed", [{"names": NAMES[:1]}, {"directory_url": "https://other.example/"}])
+def test_a_certificate_for_other_names_or_from_elsewhere_is_renewed_at_once(renewal: slipway_acme_host.Renewal, changed: dict[str, Any]):
+    renewal.renew()
+    assert not renewal.renew()
+    renewal.config |= changed
+    assert renewal.renew()
+
+
+def test_key_and_certificate_change_together_and_only_the_last_two_stay(renewal: slipway_acme_host.Renewal, tmp_path: Path):
+    for text in "abc":
+        renewal.order = lambda text=text: issued(90, 80, text)  # type: ignore[misc]
+        renewal.renew()
+        current = tmp_path / "volume/current"
+        assert {path.name: f"{path.stat().st_mode & 0o777:o}" for path in current.iterdir()} == dict.fromkeys(
+            ("server.pem", "server.key", "tls.conf"), "400"
+        )
+        assert (current / "server.pem").read_text() == text
+    assert len([path for path in (tmp_path / "volume").iterdir() if path.is_dir() and not path.is_symlink()]) == 2
+    assert [argv[3] for argv in renewal.engine.ran] == ["-t", "-s"] * 3
+    assert (tmp_path / "shop/acme/state/server.pem").read_text() == "c"
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_nginx_refuses_does_not_stay(renewal: slipway_acme_host.Renewal, tmp_path: Path, before: bool):
+    if before:
+        renewal.order = lambda: issued(90, 80, "a")  # type: ignore[method-assign]
+        renewal.renew()
+    renewal.engine.refuses = True
+    renewal.order = lambda: issued(90, 0, "b")  # type: ignore[method-assign]
+    with pytest.raises(slipway_acme_host.RenewalError, match="refused"):
+        renewal.renew()
+    current = tmp_path / "volume/current"
+    assert (current / "server.pem").read_text() == "a" if before else not current.is_symlink()
+    assert "refused" in renewal.state()["error"]
+    renewal.engine.refuses = False
+    assert renewal.renew()
+    assert renewal.state()["error"] == ""
+
+
+def test_the_reason_of_the_client_is_kept_and_the_certificate_too(
+    renewal: slipway_acme_host.Renewal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    renewal.order = lambda: issued(90, 80, "a")  # type: ignore[method-assign]
+    renewal.renew()
+    del renewal.order
+    monkeypatch.setattr(container_copy, "COPIES", str(tmp_path / "copies"))
+    monkeypatch.setattr(container_copy, "start_copy", lambda *_arguments, **_options: "id")
+    monkeypatch.setattr(container_copy, "follow_copy", lambda *_arguments: ("failed", 1))
+    monkeypatch.setattr(container_copy, "end_copy", lambda *_arguments: ["first", "the authority refuses the order"])
+    with pytest.raises(slipway_acme_host.RenewalError, match="authority refuses the order"):
+        renewal.renew()
+    assert (tmp_path / "volume/current/server.pem").read_text() == "a"
+    assert renewal.state()["error"] == "the authority refuses the order"
