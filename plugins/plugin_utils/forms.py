@@ -366,6 +366,12 @@ def is_tmpfs_options(text: str) -> bool:
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
+def is_security_txt(text: str) -> bool:
+    """Return whether a string has the fields that RFC 9116, section 2.5, requires: contacts, and one time of expiry."""
+    expires = re.findall(r"(?im)^expires:[ ]*(.*?)[ ]*$", text)
+    return is_text(text) and bool(re.search(r"(?im)^contact:[ ]*\S", text)) and len(expires) == 1 and is_moment(expires[0])
+
+
 def is_password_hash(text: str) -> bool | str:
     """Return whether nginx can compare a password with a string, or what it must be instead."""
     return password_hash_problem(text) or True
@@ -517,6 +523,7 @@ KINDS: dict[str, Kind] = {
     "line": _text("one line of text", is_line),
     "words": _text("one line of text that is not empty", lambda text: is_line(text) and bool(text.strip())),
     "text": _text("text without control characters", is_text),
+    "security_txt": _text("text with Contact: and one Expires: as 2027-01-01T00:00:00Z, as RFC 9116 wants it", is_security_txt),
     "argument": _text("a string without NUL", lambda text: "\x00" not in text),
     "header_name": _text("the name of a header, of letters, digits and -", pattern(r"[A-Za-z0-9!#%&'*+.^_`|~-]+", 256)),
     "header_value": _text(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
@@ -326,6 +327,15 @@ def check_access(get: Get) -> list[tuple[str, str]]:
     ]
 
 
+def check_proxies(get: Get) -> list[tuple[str, str]]:
+    """Return the problem that every client is taken for a proxy, and may so claim any address."""
+    return [
+        ("nginx_trusted_proxies", f"has {network}, which is every address: any client could claim any other; list the proxies themselves")
+        for network in get("nginx_trusted_proxies") or ()
+        if ip_network(network, strict=False).prefixlen == 0
+    ]
+
+
 def check_published(items: Any) -> list[tuple[str, str]]:
     """Return problems of ports that two services would publish.
 
@@ -368,6 +378,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
+    (check_proxies, ("nginx_trusted_proxies",)),
     (
         check_access,
         ("nginx_auth_basic", "nginx_auth_basic_users", "nginx_allow", "nginx_deny", *app_services.VARIABLES),

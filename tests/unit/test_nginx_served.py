@@ -9,12 +9,14 @@ import asyncio
 import base64
 import contextlib
 import http.client
+import json
 import os
 import resource
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +25,13 @@ from typing import Any
 
 import pytest
 
-from conftest import balanced, role_variable
+from conftest import ROOT, balanced, role_variable
 from test_roles_nginx import self_signed
 
 NGINX, PYTHON = "nginx:1-alpine", "python:3.13-slim"
 MB = 2**20
+# nginx would read it as a regular expression.
+PROBE_KEY = "~.0123456789abcdef"
 # Bodies are counted, streams go on once the next request asks for it, and a number in the path is the size of a header.
 PRODUCT = """
 import asyncio, re
@@ -174,8 +178,8 @@ def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                # Where unknown names are refused, the address is one.
-                refusing = inputs.get("nginx_refuse_unknown_names")
+                # Where unknown names are refused, the address is one, and during maintenance all are.
+                refusing = inputs.get("nginx_refuse_unknown_names") or inputs.get("nginx_maintenance")
                 if (running.plain("/health", "localhost") if refusing else running.get("/api/up"))[0] == 200:
                     break
             assert time.monotonic() < deadline, running.log()
@@ -272,6 +276,36 @@ def test_challenges_are_answered_and_an_issued_certificate_takes_the_place_of_th
             time.sleep(0.1)
 
 
+@pytest.mark.parametrize("maintenance", [False, True])
+def test_pages_of_ones_own_are_served_with_their_status(tmp_path: Path, maintenance: bool):
+    """Where no server answers, and during maintenance; what the product answers itself is left alone."""
+    self_signed(tmp_path / "k", tmp_path / "c")
+    (tmp_path / "down.html").write_text("<p>Down: ä</p>\n")
+    (tmp_path / "closed.html").write_text("<p>Closed</p>\n")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(tmp_path / "c"),
+        "nginx_tls_key_file": str(tmp_path / "k"),
+        "nginx_error_pages": [{"codes": [502, 504], "file": str(tmp_path / "down.html")}],
+        "nginx_maintenance_page": str(tmp_path / "closed.html"),
+        "nginx_maintenance": maintenance,
+        "nginx_robots_txt": "User-agent: *\nDisallow: /\n",
+        "nginx_security_txt": "Contact: mailto:security@example.com\nExpires: 2099-01-01T00:00:00Z\n",
+    }
+    with serving(tmp_path, inputs) as running:
+        assert running.get("/slipway-error-1.html")[0] == 404
+        for path, text in (("/robots.txt", "nginx_robots_txt"), ("/.well-known/security.txt", "nginx_security_txt")):
+            status, headers, body = running.get(path)
+            assert (status, headers["Content-Type"], body.decode()) == (200, "text/plain; charset=utf-8", inputs[text])
+            assert headers["X-Content-Type-Options"] == "nosniff"
+        docker("rm", "--force", f"{running.container}-product")
+        for path in ("/api/x", "/", "/ws", "/assets/x"):
+            status, headers, body = running.get(path)
+            expected = (503, "<p>Closed</p>") if maintenance else (502, "<p>Down: ä</p>")
+            assert (status if status != 504 else 502, body.decode().strip()) == expected
+            assert (headers["Content-Type"], headers["Cache-Control"]) == ("text/html; charset=utf-8", "no-store")
+            assert headers["X-Content-Type-Options"] == "nosniff"
+
+
 def statuses(site: Site, path: str, count: int, **headers: str) -> list[int]:
     """Return the statuses of requests that are sent one after another."""
     return [site.get(path, None, **headers)[0] for _ in range(count)]
@@ -296,8 +330,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "nginx_tls_key_file": str(folder / "k"),
         "nginx_trusted_proxies": ["0.0.0.0/0"],
         "nginx_auth_basic_users": {"Staff only": {"ann": hashed("-6", "a word"), "bob": hashed("-apr1", "apples")}},
-        "nginx_probe_key": "0123456789abcdef" * 2,
+        "nginx_probe_key": PROBE_KEY,
         "nginx_limit_req_rate": "1000r/s",
+        "nginx_client_header_timeout": 2,
     }
     with serving(folder, inputs, routes) as running:
         yield running
@@ -367,11 +402,25 @@ def test_the_smallest_network_that_holds_an_address_counts(guarded: Site, addres
 
 def test_the_checks_of_a_release_pass_by_their_key(guarded: Site):
     """A wrong key is worth nothing, and none opens what is internal."""
-    key = {"X-Slipway-Probe": "0123456789abcdef" * 2, "X-Forwarded-For": "198.51.100.9"}
+    key = {"X-Slipway-Probe": PROBE_KEY, "X-Forwarded-For": "198.51.100.9"}
     assert statuses(guarded, "/slow/x", 6, **key) == [200] * 6
     assert [guarded.get(path, None, **key)[0] for path in ("/door/x", "/listed/x", "/inside/x")] == [200, 200, 403]
-    assert guarded.get("/door/x", None, **{**key, "X-Slipway-Probe": "0123456789abcdef"})[0] == 401
+    for wrong in ("", "default", PROBE_KEY[:-1], PROBE_KEY.replace("~", "x")):
+        assert guarded.get("/door/x", None, **{**key, "X-Slipway-Probe": wrong})[0] == 401
     assert b"slipway-probe" not in guarded.get("/api/head", None, **key)[2].lower()
+
+
+def test_hostile_requests_are_refused_and_honest_ones_answered(guarded: Site):
+    """Of the program that a scenario runs with 10,000: each kind, and connections that never end their header."""
+    program = [sys.executable, str(ROOT / "tests/load/hostile.py"), "--target", f"127.0.0.1:{guarded.port}", "--path", "/api/x"]
+    run = subprocess.run(
+        [*program, "--count", "400", "--slow", "20", "--quiet-seconds", "1", "--seed", "7"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    result = json.loads(run.stdout)
+    assert sum(map(sum, (answers.values() for answers in result["answers"].values()))) == 420
+    assert all(result["answers"][kind] for kind in ("smuggled", "outside", "malformed", "spoofed", "flooded", "slow"))
+    assert result["honest"]["meanwhile"]["requests"] > 0
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

@@ -163,6 +163,22 @@ def test_product_cannot_weaken_a_security_header() -> None:
     assert "Content-Security-Policy" not in without, "an empty policy leaves the product's own in place"
 
 
+def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Before any host is touched; the maintenance page, too."""
+    (tmp_path / "there.html").write_text("x")
+    pages = [{"codes": [502], "file": str(tmp_path / "there.html")}, {"codes": [504], "file": str(tmp_path / "gone.html")}]
+    mistakes = render("__nginx_mistakes", nginx_error_pages=pages, nginx_maintenance_page="/nonexistent/closed.html")
+    assert [text.split()[2] for text in mistakes if "is not a file" in text] == ["/nonexistent/closed.html", pages[1]["file"]]
+
+
+def test_limits_without_a_key_for_releases_are_refused_and_no_client_has_an_empty_one() -> None:
+    limited = {"nginx_limit_conn": 20}
+    assert any(text.startswith("nginx_probe_key is empty") for text in render("__nginx_mistakes", **limited))
+    assert not any("nginx_probe_key" in text for text in render("__nginx_mistakes"))
+    [content] = [item["content"] for name, item in declaration(**limited)["secrets"].items() if name.startswith("probe-")]
+    assert " 1;" not in content
+
+
 def test_client_cannot_choose_its_address() -> None:
     """X-Forwarded-For is the address that nginx sees, or that a trusted proxy sends."""
     assert "X-Forwarded-For $remote_addr;" in config("proxy.conf")

@@ -77,7 +77,7 @@ def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_hos
     ("site", "route", "needed"),
     [
         ({}, {"path": "/"}, False),
-        ({"nginx_limit_conn": 0, "nginx_allow": []}, {"path": "/", "limit_req_rate": "", "internal": True}, False),
+        ({"nginx_limit_conn": "0", "nginx_allow": []}, {"path": "/", "limit_req_rate": "", "internal": True}, False),
         ({"nginx_limit_conn": 20}, {"path": "/"}, True),
         ({}, {"path": "/", "auth_basic": "Staff"}, True),
         ({}, "/", False),
