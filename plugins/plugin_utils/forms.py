@@ -32,6 +32,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import yaml
+
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
@@ -251,6 +253,24 @@ def is_file_path(text: str) -> bool | str:
     if text.endswith("/") or (is_line(text) and os.path.isdir(os.path.expanduser(text))):
         return "the path of a file, not of a folder"
     return bool(text.strip()) and is_line(text)
+
+
+def is_tasks_file(text: str) -> bool | str:
+    """Return whether a string is the path of a file of tasks on the controller."""
+    if not is_line(text):
+        return False
+    try:
+        with open(os.path.expanduser(text), "rb") as file:
+            # Not constructed: a tag such as !vault is Ansible's to read.
+            found = yaml.compose(file)
+    except OSError as error:
+        return f"a file of tasks: {error.strerror}"
+    except yaml.MarkedYAMLError as error:
+        return f"a file of tasks: line {error.problem_mark.line + 1 if error.problem_mark else 1}: {error.problem}"
+    except (yaml.YAMLError, ValueError):
+        return "a file of tasks in YAML"
+    tasks = found.value if isinstance(found, yaml.SequenceNode) else []
+    return (bool(tasks) and all(isinstance(task, yaml.MappingNode) for task in tasks)) or "a file with a list of tasks"
 
 
 def is_relative(text: str) -> bool:
@@ -512,6 +532,7 @@ KINDS: dict[str, Kind] = {
     "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
     "any_path": _text("a path", lambda text: bool(text.strip()) and is_line(text)),
     "file": _text("the path of a file", is_file_path),
+    "tasks_file": _text("the path of a file of tasks", is_tasks_file),
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
     "version": _text("a version of letters, digits, _, . and -, as the tag of an image", pattern(r"(?a:\w[\w.-]{0,127})")),
