@@ -447,6 +447,29 @@ def test_further_users_come_change_and_go(server: Server) -> None:
 
 
 @needs_server
+def test_a_second_login_is_the_role_and_is_locked_with_the_rotation(server: Server) -> None:
+    """Both passwords log in meanwhile; what the second login makes belongs to the role, which may do all with it."""
+    later = {"name": "app_next", "password": "later-password-1"}
+    server.declare(postgres_second_logins=[{"role": "app", "password": later["password"]}])
+    assert {"roles", "second_logins"} <= server.differences()
+    server.converge()
+    server.run(server.service["reload"])
+    assert server.differences() == set()
+    server.sql("drop table if exists made_meanwhile", **APP)
+    assert server.sql("create table made_meanwhile (x int); select current_user", **later) == (0, "app\n")
+    assert server.sql("alter table made_meanwhile add y int", **APP)[0] == 0
+    assert server.sql("create role x", **later)[0] != 0
+
+    server.declare(postgres_app_password=later["password"])
+    server.converge()
+    server.run(server.service["reload"])
+    assert server.differences() == set()
+    assert server.sql("select 1", **later)[0] != 0
+    assert server.sql("select 1", **APP)[0] != 0
+    assert server.sql("drop table made_meanwhile", name="app", password=later["password"])[0] == 0
+
+
+@needs_server
 def test_new_owner_takes_over_the_tables(server: Server) -> None:
     """Renaming the owner in the inventory leaves no table that the new owner cannot migrate."""
     server.sql("drop table if exists inherited; create table inherited (x int)", **OWNER)

@@ -129,6 +129,41 @@ def test_the_database_is_given_as_a_url_that_any_driver_takes_and_in_parts():
 
 
 @pytest.mark.parametrize(
+    ("values", "user", "used", "of_the_role", "of_the_second_login", "further"),
+    [
+        (("old", "", ""), "app", "old", "old", None, []),
+        (("old", "new", ""), "app", "old", "old", "new", ["new"]),
+        (("new", "", "old"), "app_next", "new", "old", "new", ["old"]),
+        (("new", "new", ""), "app", "new", "new", "new", ["new"]),
+    ],
+    ids=["steady", "accepted", "used", "settling"],
+)
+def test_what_the_product_logs_in_with_is_valid_in_each_stage_of_a_rotation(
+    values: tuple[str, str, str], user: str, used: str, of_the_role: str, of_the_second_login: str | None, further: list[str]
+):
+    """And in the stages before and after, where stores and product change one after the other."""
+    secrets = ("vault_postgres_app_password", "vault_redis_app_password", "vault_app_secret_key")
+    given = {f"{secret}{end}": value for secret in secrets for end, value in zip(("", "_next", "_previous"), values, strict=True)}
+    here = HostView({**view({name: ["web"] for name in ("balancers", "app", *OPTIONAL)}, "web").raw, **given}, {}, {}, DataLoader())
+    seen = {name: here.value(name) for name in (
+        "slipway_database_user", "slipway_database_password", "postgres_app_password", "postgres_second_logins",
+        "slipway_redis_password", "redis_app_further_passwords", "slipway_secret_key_accepted",
+    )}  # fmt: skip
+    assert not [error for _value, error in seen.values() if error]
+    assert {name: value for name, (value, _error) in seen.items()} == {
+        "slipway_database_user": user,
+        "slipway_database_password": used,
+        "postgres_app_password": of_the_role,
+        "postgres_second_logins": [{"role": "app", "password": of_the_second_login}] if of_the_second_login else [],
+        "slipway_redis_password": used,
+        "redis_app_further_passwords": further,
+        "slipway_secret_key_accepted": "".join(further),
+    }
+    valid = {"app": of_the_role, "app_next": of_the_second_login}
+    assert valid[user] == used
+
+
+@pytest.mark.parametrize(
     ("names", "url", "name"),
     [
         (["www.example.com", "example.com"], "https://other.example", "www.example.com"),

@@ -45,6 +45,11 @@ from jsonb_each(:'desired'::jsonb -> 'roles') as role (name, attributes),
   jsonb_array_elements_text(attributes -> 'member_of') as membership
 \gexec
 
+-- A second login is the role itself from its first statement on: what it makes belongs to the role.
+select format('alter role %I set role to %I', name, acts_as)
+from jsonb_each_text(:'desired'::jsonb -> 'second_logins') as logins (name, acts_as)
+\gexec
+
 -- A role that has left the inventory may own data: it is locked out, not dropped.
 select format('alter role %I with nologin password null', rolname)
 from pg_roles

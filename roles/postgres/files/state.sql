@@ -155,6 +155,11 @@ select jsonb_build_object(
     from pg_namespace, desired, schema
     where doc -> 'schemas' ? pg_namespace.nspname
   ),
+  'second_logins', (
+    select coalesce(jsonb_object_agg(rolname, substr(setting, 6)), '{}')
+    from pg_db_role_setting join account on account.oid = setrole, desired, unnest(setconfig) as setting
+    where setdatabase = 0 and doc -> 'second_logins' ? rolname and setting like 'role=%'
+  ),
   -- Not compared: for the role, which refuses others.
   'available_extensions', (select jsonb_agg(name order by name collate "C") from pg_available_extensions),
   'extensions', (

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Makes the running server take over the users and the settings of runtime.conf. Arguments: the port and the administrator's name.
+# ACL LOAD would end every connection of each user, requests in flight too. ACL SETUSER ends none.
 set -eu
 
 port=$1
@@ -13,4 +14,12 @@ set -- $(sed '/^#/d' /etc/slipway/current/runtime.conf)
 # One call sets all or none; -e makes an error reply an exit status.
 ask() { redis-cli -e -h 127.0.0.1 -p "$port" --user "$admin" --no-auth-warning "$@"; }
 ask CONFIG SET "$@"
-ask ACL LOAD
+users=/run/secrets/users.acl
+while read -r _ rules; do
+  # shellcheck disable=SC2086 # As above.
+  ask ACL SETUSER $rules
+done <"$users"
+for user in $(ask ACL USERS); do
+  # The default user cannot be deleted; where the file does not name it, it is as in a new server.
+  grep -q "^user $user " "$users" || [ "$user" = default ] || ask ACL DELUSER "$user"
+done

@@ -244,7 +244,9 @@ async def version(request: Request) -> dict[str, str]:
 def _visitor(request: Request, response: Response | None = None) -> uuid.UUID | None:
     """Return the visitor; given a response, make one and set the cookie where there is none."""
     settings = _desk(request).settings
-    visitor_id = visitors.verify(request.cookies.get(visitors.COOKIE), settings.secret_key)
+    # The second one while the key is rotated: instances of both versions serve the same visitors.
+    keys = filter(None, (settings.secret_key, settings.secret_key_accepted))
+    visitor_id = visitors.verify(request.cookies.get(visitors.COOKIE), keys)
     if visitor_id is None and response is not None:
         visitor_id = uuid.uuid4()
         response.set_cookie(

@@ -19,6 +19,7 @@ NAMES = (
     "CHROMA_URL",
     "CORS_ORIGINS",
     "SECRET_KEY",
+    "SECRET_KEY_ACCEPTED",
     "OPENAI_API_KEY",
     "OPENAI_BASE_URL",
     "OPENAI_MODEL",
@@ -52,6 +53,7 @@ class Settings:
     chroma_url: str | None = field(repr=False)
     cors_origins: tuple[str, ...]
     secret_key: str = field(repr=False)
+    secret_key_accepted: str | None = field(repr=False)
     openai_api_key: str | None = field(repr=False)
     openai_base_url: str
     openai_model: str
@@ -178,6 +180,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, needs_secret_key:
         chroma_url=values.get("CHROMA_URL"),
         cors_origins=tuple(part.strip().rstrip("/") for part in values.get("CORS_ORIGINS", "").split(",") if part.strip()),
         secret_key=values.get("SECRET_KEY", DEVELOPMENT_SECRET_KEY),
+        secret_key_accepted=values.get("SECRET_KEY_ACCEPTED"),
         openai_api_key=values.get("OPENAI_API_KEY"),
         openai_base_url=values.get("OPENAI_BASE_URL", "https://api.openai.com/v1").rstrip("/"),
         openai_model=values.get("OPENAI_MODEL", "gpt-4o-mini"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import uuid
+from collections.abc import Iterable
 
 COOKIE = "support_desk_visitor"
 COOKIE_SECONDS = 365 * 24 * 3600
@@ -19,13 +20,14 @@ def sign(visitor_id: uuid.UUID, secret_key: str) -> str:
     return f"{visitor_id}.{_signature(visitor_id, secret_key)}"
 
 
-def verify(value: str | None, secret_key: str) -> uuid.UUID | None:
-    """Return the visitor of a cookie, or None where there is none or this server did not sign it."""
+def verify(value: str | None, secret_keys: Iterable[str]) -> uuid.UUID | None:
+    """Return the visitor of a cookie, or None where there is none or it was signed with none of the keys."""
     text, _, signature = (value or "").partition(".")
     try:
         visitor_id = uuid.UUID(text)
     except ValueError:
         return None
     # As bytes: comparing text outside ASCII is an error.
-    given, wanted = signature.encode(errors="replace"), _signature(visitor_id, secret_key).encode()
-    return visitor_id if hmac.compare_digest(given, wanted) else None
+    given = signature.encode(errors="replace")
+    known = any(hmac.compare_digest(given, _signature(visitor_id, key).encode()) for key in secret_keys)
+    return visitor_id if known else None

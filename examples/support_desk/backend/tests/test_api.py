@@ -276,3 +276,18 @@ def test_clients_of_one_instance_hear_of_each_other_without_redis(start: Start, 
         receive(watcher, "joined")
         answer = ask(client, session, "Is there a mobile app?")
         assert receive(watcher, "answer")["message"] == answer
+
+
+def test_a_visitor_stays_known_while_the_key_is_rotated(start: Start, sqlite_url: str) -> None:
+    old, new = ("old-" + "k3y9" * 8, "new-" + "q7w2" * 8)
+    client = start(DATABASE_URL=sqlite_url, SECRET_KEY=old)
+    session = new_session(client)
+    cookie = client.cookies["support_desk_visitor"]
+    for keys, known in [
+        ({"SECRET_KEY": old, "SECRET_KEY_ACCEPTED": new}, [session]),
+        ({"SECRET_KEY": new, "SECRET_KEY_ACCEPTED": old}, [session]),
+        ({"SECRET_KEY": new}, []),
+    ]:
+        client = start(DATABASE_URL=sqlite_url, **keys)
+        client.cookies.set("support_desk_visitor", cookie)
+        assert [item["id"] for item in client.get("/api/sessions").json()] == known
