@@ -37,6 +37,7 @@ SHARDS = (
     "backup-losses",
     "restore",
     "cluster",
+    "mesh",
     "images",
     "default",
     "monitoring",

@@ -130,9 +130,11 @@ def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[
     for peer in [tunnel, *tunnel["peers"]]:
         values = hostvars[peer["host"]]
         made = (values.get("__mesh_key") or {}).get("public_key")
-        files = (values.get("container_service_host_state") or {}).get("files") or {}
-        read = (files.get(f"{folder_of(tunnel['stack'])}/{PUBLIC_KEY}") or {}).get("content", "").strip()
-        found[peer["host"]] = made or read or by_address.get(peer["address"], "")
+        files = (values.get("container_service_host_state") or {}).get("files")
+        path = f"{folder_of(tunnel['stack'])}/{PUBLIC_KEY}"
+        # One that was read and has none was installed again: the key that its peers know is of no use.
+        known = by_address.get(peer["address"], "") if files is None else (files.get(path) or {}).get("content", "").strip()
+        found[peer["host"]] = made or known
     return found
 
 

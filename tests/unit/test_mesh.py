@@ -205,6 +205,14 @@ def test_a_key_of_this_run_is_newer_than_one_that_was_read_and_a_host_knows_its_
     assert mesh.public_keys({}, hostvars) == {}
 
 
+def test_a_host_that_was_installed_again_has_no_key_although_its_peers_know_one():
+    hostvars: dict[str, dict[str, Any]] = {end["host"]: {"container_service_host_state": state_of(end)} for end in ENDS}
+    del hostvars["db1"]["container_service_host_state"]["files"][f"{folder_of('shop')}/{PUBLIC_KEY}"]
+    keys = mesh.public_keys(tunnel(APP1), hostvars)
+    assert keys == {**KEYS, "db1": ""}
+    assert differences(state_of(APP1), **keys)[0] == "keys of peers are not known yet: db1"
+
+
 def test_a_run_with_a_limit_changes_only_what_needs_no_other_host():
     assert not mesh.limit_problems(tunnel(APP1), KEYS, ["app1"])
     (unknown,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "db1": ""}, ["app1", "lb1"])

@@ -1,0 +1,186 @@
+"""The encrypted network between hosts: what a capture on every host's outer interface sees of a running fleet."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from slipway_lab import Lab, LabHost, Stranger
+
+pytestmark = [pytest.mark.extended("mesh"), pytest.mark.usefixtures("mesh")]
+PORT = 51820
+#: What others than the mesh may be seen to use: SSH, and the balancer's ports.
+OPEN = {"22", "80", "443"}
+INTERFACE = "sw-slipway"
+CAPTURE = "/var/tmp/slipway-capture"
+#: As many bytes as the balancer lets through, and a row of a database that spans many packets.
+BODY_BYTES = 10 * 2**20 - 100
+ROW_KB = 64
+
+
+def psql(lab: Lab, statement: str) -> str:
+    """Run a statement on the database's host, as the product's user."""
+    login = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
+    return lab.service("postgres").execute("psql", login, "--no-psqlrc", "--tuples-only", "--no-align", "--command", statement).strip()
+
+
+def mesh_address(host: LabHost) -> str:
+    found = re.search(r"inet (\S+)/16", host.run(f"ip -4 address show dev {INTERFACE}"))
+    assert found, f"{host} has no address in the mesh"
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def marker(lab: Lab) -> str:
+    """A word in the product's data, which travels wherever that does; written before the mesh is turned on."""
+    word = f"marker{secrets.token_hex(12)}"
+    with lab.client() as client:
+        session = client.post("/api/sessions", json={}).json()["id"]
+        assert client.post(f"/api/sessions/{session}/messages", json={"content": word}).status_code < 300
+    assert int(psql(lab, f"select count(*) from messages where content like '%{word}%'")) > 0
+    return word
+
+
+@pytest.fixture(scope="module")
+def mesh(lab: Lab, marker: str) -> Iterator[str]:
+    """The lab with a mesh, and with the marker that was acknowledged before; afterwards as it was."""
+    settings = Path(lab.inventory) / "group_vars/all/40_mesh.yml"
+    settings.write_text("---\nslipway_mesh: true\n", encoding="utf-8")
+    try:
+        generated = lab.playbook("secrets")
+        assert generated.returncode == 0, generated.excerpt
+        lab.site()
+        lab.wait_until_healthy()
+        yield marker
+    finally:
+        settings.unlink()
+    lab.site()
+    lab.wait_until_healthy()
+    for host in lab.hosts.values():
+        assert not host.succeeds(f"ip link show dev {INTERFACE}"), f"{host} still has the interface"
+        assert not host.succeeds("ls /etc/slipway/slipway/mesh"), f"{host} still has keys"
+    assert int(psql(lab, f"select count(*) from messages where content like '%{marker}%'")) > 0
+
+
+@contextlib.contextmanager
+def capture(lab: Lab) -> Iterator[None]:
+    """Record all packets of every host's outer interface."""
+    for host in lab.hosts.values():
+        host.need("tcpdump")
+        unit = f"systemd-run --unit slipway-capture --collect --quiet tcpdump -i eth0 -s 0 -U -B 65536 -Z root -w {CAPTURE}"
+        host.run(f"{unit} && until test -s {CAPTURE}; do sleep 0.1; done")
+    try:
+        yield
+    finally:
+        for host in lab.hosts.values():
+            host.run("systemctl stop slipway-capture", check=False)
+
+
+def ports_seen(lab: Lab, host: LabHost) -> set[str]:
+    """Return the ports of the lab's hosts to which packets went, as ``protocol/port`` of the lower one of the two."""
+    addresses = {other.address for other in lab.hosts.values()}
+    lines = host.run(f"tcpdump -nn -r {CAPTURE} 'ip and (tcp or udp)' 2>/dev/null")
+    found = set()
+    for line in lines.splitlines():
+        ends = re.search(r"IP (\d+\.\d+\.\d+\.\d+)\.(\d+) > (\d+\.\d+\.\d+\.\d+)\.(\d+): (UDP)?", line)
+        if ends and {ends[1], ends[3]} <= addresses:
+            found.add(f"{'udp' if ends[5] else 'tcp'}/{min(int(ends[2]), int(ends[4]))}")
+    return found
+
+
+def test_nothing_between_hosts_is_plain_during_load_backup_and_release(lab: Lab, mesh: str):
+    name = f"word{secrets.token_hex(12)}"
+    with capture(lab):
+        with lab.client() as client:
+            session = client.post("/api/sessions", json={}).json()["id"]
+            for _ in range(20):
+                assert client.post(f"/api/sessions/{session}/messages", json={"content": name}).status_code < 300
+                assert name in client.get(f"/api/sessions/{session}/messages").text
+        backup = lab.playbook("backup", variables={"backup_run_full": True})
+        assert backup.returncode == 0, backup.excerpt
+        release = lab.playbook("deploy", variables={"app_version": "1.0.0", "app_release_strategy": "blue_green"})
+        assert release.returncode == 0, release.excerpt
+    sent = 0
+    for host in lab.hosts.values():
+        for word in (name, mesh):
+            assert not host.succeeds(f"grep --quiet --binary-files=text {word} {CAPTURE}"), f"{host} sent or got {word} as plain text"
+        seen = ports_seen(lab, host)
+        assert f"udp/{PORT}" in seen, f"{host} was not seen to use the mesh: {seen}"
+        assert {port.partition("/")[2] for port in seen} <= {*OPEN, str(PORT)}, host
+        sent += int(host.run(f"stat --format %s {CAPTURE}"))
+        host.run(f"rm {CAPTURE}")
+    # A base backup alone is larger: an empty capture would have no plain word either.
+    assert sent > 10_000_000
+
+
+def test_large_bodies_rows_and_backups_get_through(lab: Lab):
+    with lab.client() as client:
+        assert client.post("/api/sessions", json={"unknown": "x" * BODY_BYTES}).status_code < 300
+    row = lab.in_product(
+        'python -c "import os, psycopg; '
+        "connection = psycopg.connect(open(os.environ['DATABASE_URL_FILE']).read().strip()); "
+        f"print(len(connection.execute('select repeat(%s, {ROW_KB} * 1024)', ['x']).fetchone()[0]))\""
+    )
+    assert int(row) == ROW_KB * 1024
+
+
+def test_ports_of_stores_are_open_in_the_mesh_alone(lab: Lab, stranger: Stranger):
+    client, database = lab.hosts["app1"], lab.hosts["db1"]
+    address = mesh_address(database)
+    assert client.can_connect(address, 5432)
+    assert not lab.hosts["lb1"].can_connect(address, 5432)
+    assert not client.can_connect(database.address, 5432)
+    assert not stranger.can_connect(database.address, 5432)
+    # Even packets that have the address of a peer, if they do not come out of the mesh.
+    dropped = f"iptables -t mangle -L PREROUTING -vnx | awk '/{address}/ {{ print $1 }}'"
+    before = int(database.run(dropped))
+    route = f"{address}/32 via {database.address} src {mesh_address(client)}"
+    client.run(f"ip route add {route}")
+    try:
+        assert not client.can_connect(address, 5432)
+    finally:
+        client.run(f"ip route delete {route}")
+    assert int(database.run(dropped)) > before
+    assert client.can_connect(address, 5432)
+
+
+def test_the_mesh_is_back_before_the_engine_after_a_reboot(lab: Lab):
+    host = lab.hosts["db1"]
+    host.reboot()
+    lab.wait_until_healthy()
+    started = [
+        int(host.run(f"systemctl show --property ActiveEnterTimestampMonotonic --value {unit}.service"))
+        for unit in ("slipway-slipway-mesh", "docker")
+    ]
+    assert 0 < started[0] < started[1]
+    with lab.client() as client:
+        assert client.post("/api/sessions", json={}).status_code < 300
+
+
+def test_a_host_with_another_key_is_back_after_one_run(lab: Lab):
+    lab.hosts["cache1"].run("rm -r /etc/slipway/slipway/mesh && systemctl stop slipway-slipway-mesh.service")
+    lab.site()
+    lab.wait_until_healthy()
+    assert lab.site().changed == []
+
+
+def test_a_filtered_port_is_named_by_its_pair_before_anything_moves(lab: Lab):
+    one, other = lab.hosts["app1"], lab.hosts["db1"]
+    rule = f"INPUT -s {one.address} -p udp --dport {PORT} -j DROP"
+    before = [container.inspect["Id"] for container in lab.containers()]
+    other.run(f"iptables -I {rule}; iptables -I OUTPUT -d {one.address} -p udp --sport {PORT} -j DROP")
+    try:
+        # A new session, as one that lasts needs no handshake.
+        one.run("systemctl restart slipway-slipway-mesh.service")
+        run = lab.playbook("site")
+    finally:
+        other.run(f"iptables -D {rule}; iptables -D OUTPUT -d {one.address} -p udp --sport {PORT} -j DROP")
+    assert run.returncode != 0
+    assert "app1" in run.output
+    assert "have no handshake: allow UDP between these addresses and ports" in " ".join(run.output.split())
+    assert [container.inspect["Id"] for container in lab.containers()] == before
+    lab.site()
