@@ -104,7 +104,7 @@ def send(targets: Sequence[str], message: Message, seconds: float = SECONDS) -> 
     """
     if not targets:
         return {}
-    failed = dict.fromkeys(range(len(targets)), f"no answer within {seconds:g} s")
+    failed = dict.fromkeys(range(len(targets)), late(seconds))
     pipe = subprocess.PIPE
     # -P: nothing in this file's folder stands for a module of Python's.
     process = subprocess.Popen([sys.executable, "-P", __file__], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
@@ -119,6 +119,11 @@ def send(targets: Sequence[str], message: Message, seconds: float = SECONDS) -> 
             number, reason = json.loads(line)
             failed[number] = reason
     return {number: reason for number, reason in failed.items() if reason}
+
+
+def late(seconds: float) -> str:
+    """Return the reason of a target that has not answered in time."""
+    return f"no answer within {seconds:g} s"
 
 
 def kind_of(url: str) -> str:
@@ -181,11 +186,12 @@ def _post(url: str, message: Message, seconds: float) -> str:
             return ""
     except urllib.error.HTTPError as error:
         return f"status {error.code}"
-    except urllib.error.URLError as error:
-        # Words of the system. Others may have the URL in them.
-        return (isinstance(error.reason, OSError) and error.reason.strerror) or type(error.reason).__name__
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"no answer of HTTP ({type(error).__name__})"
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, TimeoutError):
+            return late(seconds)
+        # Words of the system. Others may have the URL in them.
+        return (isinstance(reason, OSError) and reason.strerror) or f"no answer of HTTP ({type(reason).__name__})"
 
 
 def _deliver(url: str, message: Message, seconds: float) -> str:

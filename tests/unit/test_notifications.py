@@ -168,10 +168,16 @@ def test_a_target_that_is_away_keeps_the_others_from_nothing(receiver: HTTPServe
             f"{receiver.url}/302",
             f"{receiver.url}/ok",
         ]
-        failed = notifications.send(targets, message_of(report(**RELEASED)), seconds=2.0)
-    assert failed == {0: "no answer within 2 s", 1: "Connection refused", 2: "status 500", 3: "status 302"}
+        failed = notifications.send(targets, message_of(report(**RELEASED)), seconds=60.0)
+    assert failed == {0: "no answer within 3 s", 1: "Connection refused", 2: "status 500", 3: "status 302"}
     # Neither was the redirect followed, nor did a reason take the address along.
     assert sorted(request["path"] for request in receiver.requests) == ["/302", "/500", "/ok"]
+
+
+@pytest.mark.usefixtures("programs")
+def test_sending_ends_in_time_whatever_the_target_does():
+    with bound_port(listens=True) as hangs:
+        assert notifications.send([f"http://{hangs}"], message_of(report()), seconds=0.1) == {0: "no answer within 0.1 s"}
 
 
 def test_without_targets_no_process_is_started(monkeypatch: pytest.MonkeyPatch):
