@@ -25,6 +25,9 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.packages.slipway_prober.src.slipway_prober.settings import Settings
+from ansible_collections.slipway.stack.plugins.action.release_probe import is_missing
+from ansible_collections.slipway.stack.plugins.modules.http_answers import ask
 from conftest import ROOT, balanced, role_variable
 from test_roles_nginx import self_signed
 
@@ -64,7 +67,8 @@ async def serve(reader, writer):
             if path == "/go-on":
                 go_on.set()
             length = b"Content-Length: %d\\r\\n\\r\\n" % len(body)
-            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Type: text/plain\\r\\n" + extra + length + body)
+            status = b"404 Not Found" if "/gone" in path else b"200 OK"
+            writer.write(b"HTTP/1.1 " + status + b"\\r\\nContent-Type: text/plain\\r\\n" + extra + length + body)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
         pass
@@ -408,6 +412,12 @@ def test_the_checks_of_a_release_pass_by_their_key(guarded: Site):
     for wrong in ("", "default", PROBE_KEY[:-1], PROBE_KEY.replace("~", "x")):
         assert guarded.get("/door/x", None, **{**key, "X-Slipway-Probe": wrong})[0] == 401
     assert b"slipway-probe" not in guarded.get("/api/head", None, **key)[2].lower()
+    # As a release sends it: the check of a balancer, and the prober's question for a path.
+    sent = {"X-Slipway-Probe": PROBE_KEY}
+    assert ask(f"https://127.0.0.1:{guarded.port}", "/door/x", "", sent)[0] == 200
+    target = {"address": "127.0.0.1", "port": guarded.port}
+    for headers, missing in ((sent, True), ({}, False)):
+        assert is_missing(Settings.parse({"targets": [target], "verify": False, "path": "/door/gone", "headers": headers})) is missing
 
 
 def test_hostile_requests_are_refused_and_honest_ones_answered(guarded: Site):
