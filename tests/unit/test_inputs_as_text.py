@@ -19,6 +19,7 @@ import pytest
 import yaml
 from jinja2 import Environment, nodes
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import container_options, normalize
 from conftest import ROOT, ansible, balanced, plan_of, role_variable, tracked_files
 
 ENVIRONMENT = Environment(autoescape=True, extensions=["jinja2.ext.do", "jinja2.ext.loopcontrols"])
@@ -291,6 +292,15 @@ def numbers(role: str) -> dict[str, Any]:
         elif kind == "dict" and isinstance(spec.get("default"), dict) and set(map(type, spec["default"].values())) == {int}:
             found[name] = spec["default"]
     return found
+
+
+# Those of the other two need the state of a host.
+@pytest.mark.parametrize("role", [role for role in INPUTS if role not in ("jobs", "extra_services")])
+def test_nothing_of_a_declaration_is_left_to_template(role: str):
+    """Ansible does not template the keys of a dictionary."""
+    for item in services(role):
+        options = container_options(normalize(item), "shop", "/etc/slipway", role, "1.45")
+        assert "{{" not in json.dumps([options["name"], options["volumes"], options["published_ports"], list(item.get("host_files", {}))])
 
 
 # Of the inputs of these roles none is a number.

@@ -61,6 +61,19 @@ def test_the_moment_is_the_last_time_of_the_calendar(
     assert slipway_jobs.last_moment(calendars, seconds(now) + 0.5) == (seconds(moment) if moment else None)
 
 
+@needs_systemd
+@pytest.mark.parametrize(
+    ("calendars", "moment"),
+    [
+        (["*-*-* 03:00:00 UTC"], "2026-03-02 03:00:00"),
+        (["Mon *-*-* 06:30:00 UTC", "*-*-15 00:00:00 UTC"], "2026-03-02 06:30:00"),
+        (["2024-02-29 00:00:00 UTC"], None),
+    ],
+)
+def test_the_next_run_is_at_the_next_time_of_the_calendar(calendars: list[str], moment: str | None) -> None:
+    assert slipway_jobs.next_moment(calendars, seconds("2026-03-01 12:00:00")) == (seconds(moment) if moment else None)
+
+
 SETTINGS: dict[str, Any] = {"postgres": {}, "postgres_container": "", "postgres_network": ""}
 #: Runs a method of the claims, for Pythons that have the client of PostgreSQL.
 CALL = """
