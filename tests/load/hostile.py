@@ -31,6 +31,8 @@ AT_ONCE, SLOW, PATIENCE = 40, 500, 30.0
 #: RFC 9112, section 6.1, and RFC 9110, section 15.6.6.
 UNKNOWN_CODING, UNKNOWN_VERSION = 501, 505
 CLOSED = "closed"
+#: RFC 6455, section 5.2: the first byte of a frame that closes, and the length that two more bytes hold.
+CLOSE_FRAME, LONG_FRAME = 0x88, 126
 #: Of honest clients: requests a second, seconds without any other, and the longest that they ask.
 HONEST_RATE, QUIET_SECONDS, LONGEST = 20.0, 10.0, 1800
 
@@ -153,8 +155,9 @@ class Hostile:
         if not is_refused(answer) and len(self.served) < 20:
             self.served.append(f"{kind}: {answer}: {data[:200]!r}")
 
-    async def _slow(self) -> None:
-        """Send the header of a request a byte at a time until the connection is closed."""
+    async def _slow(self, after: float) -> None:
+        """Send the header of a request a byte at a time, from so many seconds on, until the connection is closed."""
+        await asyncio.sleep(after)
         reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
         answer = "0"
         try:
@@ -186,7 +189,9 @@ class Hostile:
                 answer = head.split()[1].decode()
                 if answer == "101":
                     writer.write(frame)
-                    await reader.read()
+                    # Until the end, or the frame that announces it; messages of the product's may come before.
+                    while (head := await reader.readexactly(2))[0] != CLOSE_FRAME:
+                        await reader.readexactly(head[1] if head[1] < LONG_FRAME else int.from_bytes(await reader.readexactly(2)))
                     answer = CLOSED
         except (ConnectionError, asyncio.IncompleteReadError):
             answer = CLOSED
@@ -197,8 +202,8 @@ class Hostile:
         self._note("websocket", answer, frame)
 
     def _frames(self, count: int) -> list[bytes]:
-        """Return what breaks RFC 6455: frames without a mask, of reserved kinds, with lengths that never come, and noise."""
-        kinds = [b"\x81\x05hello", b"\xf1\x80\0\0\0\0", b"\x8f\x80\0\0\0\0", b"\x89\xfe\xff\xff\0\0\0\0", b"\x80\x85\0\0\0\0hello"]
+        """Return what breaks RFC 6455: frames without a mask, of reserved kinds, pings in parts, and noise."""
+        kinds = [b"\x81\x05hello", b"\xf1\x80\0\0\0\0", b"\x8f\x80\0\0\0\0", b"\x09\x80\0\0\0\0", b"\x80\x85\0\0\0\0hello"]
         return [self.chance.choice(kinds) + self.chance.randbytes(self.chance.randint(0, 50)) for _unused in range(count)]
 
     async def run(self, count: int, rate: float, slow: int) -> None:
@@ -218,7 +223,7 @@ class Hostile:
         await asyncio.gather(
             *(in_turn(number, self._send(name, KINDS[name](self.chance))) for number, name in enumerate(names)),
             *(in_turn(100 * number, self._websocket(frame)) for number, frame in enumerate(frames)),
-            *(self._slow() for _unused in range(slow)),
+            *(self._slow(number / rate) for number in range(slow)),
         )
 
 
