@@ -11,12 +11,12 @@ import ipaddress
 import json
 import os
 import socket
-import ssl
 import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+from ansible.module_utils.urls import open_url
 
 try:
     from cryptography.hazmat.primitives import hashes, serialization
@@ -148,8 +148,7 @@ def _directory_problem(url: str, ca_file: str) -> str:
     """Return why an URL is not that of a directory, or ""."""
     where, remedy = f"acme_directory_url: {url}", "correct the URL"
     try:
-        context = ssl.create_default_context(cafile=os.path.expanduser(ca_file) or None)
-        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS, context=context) as answer:  # noqa: S310 - the form of the input is an URL
+        with open_url(url, timeout=ANSWER_SECONDS, ca_path=os.path.expanduser(ca_file) or None) as answer:
             text = answer.read(65536).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return f"{where} answers {error.code} {error.reason}: {remedy}"

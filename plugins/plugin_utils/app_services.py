@@ -513,7 +513,7 @@ def sites(
     names: Sequence[str],
     redirects: Sequence[Mapping[str, str]] = (),
     certificates: Sequence[Mapping[str, Any]] = (),
-    access: Mapping[str, Any] = ACCESS_KEYS,
+    access: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the servers of nginx: for the site's names, for each name that has routes of its own on top of all others', and for redirects.
 
@@ -537,7 +537,7 @@ def sites(
         for route in service["routes"]:
             own = {key: value for key, value in route.items() if value is not None}
             # Hosts of the stack alone ask for what is internal.
-            whole = {**ROUTE_KEYS, **(ACCESS_KEYS if own.get("internal") else access), **own}
+            whole = {**ROUTE_KEYS, **(ACCESS_KEYS if own.get("internal") or access is None else access), **own}
             whole |= {"service": name, "has_previous": bool(service["previous_servers"])}
             counted = len(routes) + 1 if ACCESS_KEYS.keys() & own or own.get("internal") else 0
             routes.append({**whole, "limited": is_limited(whole), "counted": counted})
