@@ -137,6 +137,6 @@ def test_what_is_not_a_hook_is_refused(hooks: Any, said: str):
 
 def test_each_hook_is_called_and_its_failure_has_a_meaning(root: Path):
     texts = "".join(path.read_text() for folder in ("roles", "playbooks") for path in (root / folder).rglob("tasks/**/*.yml"))
-    called = set(re.findall(r"container_service_hook: .*?\b((?:before|after)_[a-z]+)", texts))
+    called = set(re.findall(r"container_service_hook: (?:>-\s+)?.*?\b((?:before|after)_[a-z]+)", texts))
     meanings = yaml.safe_load((root / "roles/container_service/vars/main.yml").read_text())["__container_service_hooks_failed"]
     assert called == set(meanings) == set(FORM.fields) == set(plain_yaml(root / "meta/forms.yml")["shared"]["slipway_hooks"]["fields"])
