@@ -107,7 +107,8 @@ def folders_without_service(names: t.Iterable[str], containers: t.Container[str]
 
 def stack_units(stack: str, folder: str) -> list[str]:
     """Return the names of a stack's units in a folder of systemd's, as they are there."""
-    wanted = re.compile(rf"slipway-{re.escape(stack)}-(backup|drill|firewall|mesh|job\.[a-z0-9-]+)\.(timer|service)")
+    kinds = r"backup|drill|firewall|mesh|watchdog|job\.[a-z0-9-]+"
+    wanted = re.compile(rf"slipway-{re.escape(stack)}-({kinds})\.(timer|service)")
     return sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if wanted.fullmatch(name))
 
 

@@ -169,6 +169,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
+from ansible_collections.slipway.stack.plugins.module_utils.control_groups import (
+    PROCESSES,
+    cpu_seconds,
+    memory_used,
+    read_text,
+)
 from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     Engine,
     EngineError,
@@ -189,22 +195,10 @@ REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 ENTRIES_LOOKED_AT = 2000
 # What the name of a file in a volume begins with.
 IN_VOLUME = "volume:"
-# Where the kernel lists processes and control groups.
-PROCESSES = "/proc"
-CONTROL_GROUPS = "/sys/fs/cgroup"
 # Where it lists the formats of programs that it hands to an emulator.
 EMULATORS = "/proc/sys/fs/binfmt_misc"
 # Platforms of images, the host's own first, by the machine's architecture.
 PLATFORMS = {"x86_64": ["linux/amd64", "linux/386"], "aarch64": ["linux/arm64", "linux/arm"], "armv7l": ["linux/arm"]}
-
-
-def read_text(path: str) -> str:
-    """Return a file's text, or an empty string when it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def describe_host() -> dict[str, t.Any]:
@@ -279,38 +273,6 @@ def own_routes(path: str = "/proc/net/route") -> list[dict[str, str]]:
         if bits:
             found.append({"network": f"{socket.inet_ntoa(struct.pack('<L', int(destination, 16)))}/{bits}", "interface": interface})
     return found
-
-
-def control_groups(pid: int) -> dict[str, str]:
-    """Return the control groups of a process by controller; that of version 2 under an empty name."""
-    return dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that the container of a process has taken since it was started; 0 if the control groups do not have it."""
-    groups = control_groups(pid)
-    former = next((controllers for controllers in groups if "cpuacct" in controllers.split(",")), None)
-    if former:
-        return int(read_text(f"{CONTROL_GROUPS}/{former}{groups[former]}/cpuacct.usage") or 0) / 1e9
-    lines = read_text(f"{CONTROL_GROUPS}{groups.get('', '')}/cpu.stat").splitlines()
-    return int(dict(line.split(" ", 1) for line in lines).get("usage_usec", 0)) / 1e6
-
-
-def memory_used(pid: int) -> int:
-    """Return the bytes that the container of a process takes, as ``docker stats`` counts them: without files that it read once.
-
-    Read from the control groups, of version 1 or 2, as asking the engine costs a second. 0 if they do not have it.
-    """
-    groups = control_groups(pid)
-    if "memory" in groups:
-        folder, current, inactive = f"{CONTROL_GROUPS}/memory{groups['memory']}", "memory.usage_in_bytes", "total_inactive_file"
-    else:
-        folder, current, inactive = f"{CONTROL_GROUPS}{groups.get('', '')}", "memory.current", "inactive_file"
-    numbers = dict(line.split(" ", 1) for line in read_text(f"{folder}/memory.stat").splitlines())
-    try:
-        return int(read_text(f"{folder}/{current}")) - int(numbers[inactive])
-    except (KeyError, ValueError):
-        return 0
 
 
 def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:

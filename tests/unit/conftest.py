@@ -104,6 +104,16 @@ def ansible(program: str, *arguments: str, cwd: Path, **environment: str) -> sub
     )
 
 
+def has_engine() -> bool:
+    """Return whether the machine's engine has the image that tests of real containers need."""
+    if os.getuid() != 0 or shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "image", "inspect", "redis:7-alpine"], capture_output=True, check=False).returncode == 0
+
+
+needs_engine = pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of the checkout with the environment "test", whose hosts are the controller under two names."""

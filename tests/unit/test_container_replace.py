@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.modules import container_replace, container_trial
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import container_options, normalize
+from conftest import needs_engine
 
 OLD, NEW = {"Id": "old", "Name": "s-redis"}, {"Id": "new", "Name": "s-redis-next"}
 
@@ -172,12 +173,6 @@ def test_a_replacement_that_was_killed_is_finished_by_the_next(item: dict[str, A
     assert list(engine.containers) == ["newer"]
 
 
-def has_engine() -> bool:
-    """Return whether the machine's engine has the image that the test of real containers needs."""
-    shown = subprocess.run(["docker", "image", "inspect", "redis:7-alpine"], capture_output=True, check=False)
-    return shown.returncode == 0 and os.getuid() == 0
-
-
 @pytest.fixture
 def trial(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """Options that try a Redis; nothing of it must be left."""
@@ -213,7 +208,7 @@ def trial(tmp_path: Path) -> Iterator[dict[str, Any]]:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@needs_engine
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -234,14 +229,14 @@ def test_a_trial_finds_what_a_start_would_meet(trial: dict[str, Any], change: di
         container_trial.attempt({**trial, **change}, Engine())
 
 
-@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@needs_engine
 @pytest.mark.parametrize("option", [{"tmpfs": ["/tmp:size=-5m"]}, {"capabilities": ["NO_SUCH"]}, {"security_opts": ["nonsense"]}])
 def test_a_trial_finds_options_that_the_engine_refuses(trial: dict[str, Any], option: dict[str, Any]):
     with pytest.raises(RefusedError, match=r"(?s)cannot be (made|started): .*Nothing was changed"):
         container_trial.attempt({**trial, "options": {**trial["options"], **option}}, Engine())
 
 
-@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@needs_engine
 @pytest.mark.parametrize(
     ("own", "message"),
     [
@@ -286,7 +281,7 @@ def test_a_refusal_names_the_inputs_that_it_is_about(message: str, ends: set[str
         assert set(named) == {written.format(end) for end in ends}
 
 
-@pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
+@needs_engine
 def test_a_trial_that_was_killed_does_not_block_the_next(trial: dict[str, Any]):
     Path(trial["folder"], "trial/secrets").mkdir(parents=True)
     Path(trial["folder"], "trial/secrets/old").write_text("left")

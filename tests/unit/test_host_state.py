@@ -34,32 +34,6 @@ def test_a_container_is_known_by_its_label_or_by_the_name_of_what_ran_here(tmp_p
     assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
 
 
-@pytest.mark.parametrize(
-    ("groups", "files", "used"),
-    [
-        ("0::/docker/1\n", {"docker/1/memory.current": "300\n", "docker/1/memory.stat": "anon 90\ninactive_file 100\n"}, 200),
-        (
-            "9:name=systemd:/docker/1\n4:memory:/docker/1\n0::/docker/1\n",
-            {"memory/docker/1/memory.usage_in_bytes": "300\n", "memory/docker/1/memory.stat": "inactive_file 1\ntotal_inactive_file 90\n"},
-            210,
-        ),
-        # A process that ended meanwhile, and a kernel that reports less.
-        (None, {}, 0),
-        ("0::/docker/1\n", {"docker/1/memory.current": "300\n", "docker/1/memory.stat": "anon 90\n"}, 0),
-    ],
-)
-def test_memory_is_counted_without_files_that_were_read_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str | None, files: dict[str, str], used: int
-):
-    monkeypatch.setattr(host_state, "PROCESSES", str(tmp_path / "proc"))
-    monkeypatch.setattr(host_state, "CONTROL_GROUPS", str(tmp_path / "groups"))
-    contents = {f"groups/{name}": content for name, content in files.items()} | ({"proc/7/cgroup": groups} if groups else {})
-    for name, content in contents.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert host_state.memory_used(7) == used
-
-
 def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(tmp_path: Path):
     for layer, text in (("base", "root:x:0:0:::\n"), ("app", "root:x:0:0:::\nshop:x:1000:1000:::\n\nbroken\n"), ("top", "")):
         (tmp_path / layer / "etc").mkdir(parents=True)
@@ -153,25 +127,6 @@ def test_an_image_that_a_registry_has_for_other_platforms_only_cannot_be_pulled(
     answer = {"Platforms": [{"os": "linux", "architecture": name} for name in offered]}
     assert host_state.wrong_platform(answer, ["linux/amd64", "linux/386"]) == expected
     assert host_state.wrong_platform(answer, []) == ""
-
-
-@pytest.mark.parametrize(
-    ("groups", "file", "content", "taken"),
-    [
-        ("0::/docker/x\n", "docker/x/cpu.stat", "usage_usec 1500000\nuser_usec 1\n", 1.5),
-        ("4:cpu,cpuacct:/docker/x\n0::/\n", "cpu,cpuacct/docker/x/cpuacct.usage", "2500000000\n", 2.5),
-        ("0::/docker/x\n", "other", "", 0),
-    ],
-)
-def test_cpu_time_is_that_of_the_control_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: str, file: str, content: str, taken: float
-):
-    for path, text in (("proc/7/cgroup", groups), (f"groups/{file}", content)):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_text(text)
-    monkeypatch.setattr(host_state, "PROCESSES", str(tmp_path / "proc"))
-    monkeypatch.setattr(host_state, "CONTROL_GROUPS", str(tmp_path / "groups"))
-    assert host_state.cpu_seconds(7) == taken
 
 
 def test_a_file_of_a_volume_is_described_under_the_name_that_was_asked_for(tmp_path: Path):

@@ -246,6 +246,7 @@ INPUTS: dict[str, dict[str, Any]] = {
         "volume_server_password": "volumes-password-1",
         "container_service_host_state": {"host": {"cores": 4}},
     },
+    "watchdog": {},
 }
 # They concern what a release leaves running, what backup.yml does and what a run asks others, and no declaration.
 BESIDE_DECLARATIONS = {"app_standby", "backup_run_full", "acme_check_from_controller"}
@@ -304,7 +305,7 @@ def test_nothing_of_a_declaration_is_left_to_template(role: str):
 
 
 # Of the inputs of these roles none is a number.
-@pytest.mark.parametrize("role", [role for role in INPUTS if role not in ("jobs", "extra_services")])
+@pytest.mark.parametrize("role", [role for role in INPUTS if role not in ("jobs", "extra_services", "watchdog")])
 def test_a_number_given_as_text_plans_the_same(role: str):
     """Of the declarations themselves, ports and the like may be either: what counts is what is made of them."""
     given = numbers(role)

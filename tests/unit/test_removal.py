@@ -70,6 +70,7 @@ def etc(tmp_path: Path) -> Path:
         "systemd/slipway-shop-backup.timer",
         "systemd/slipway-shop-firewall.service",
         "systemd/slipway-shop-job.a-b.timer",
+        "systemd/slipway-shop-watchdog.timer",
         "systemd/slipway-shop-2-backup.timer",
         "systemd/slipway-shop-2-job.a-b.timer",
         "systemd/slipway-shopXbackup.timer",
@@ -95,12 +96,10 @@ def test_a_stack_goes_and_its_neighbours_stay(etc: Path) -> None:
     assert everything(etc) == before
     gone = stack_files(etc, "shop")
     assert gone["removed"] == looked["removed"]
-    assert gone["units"] == ["slipway-shop-backup.timer", "slipway-shop-firewall.service", "slipway-shop-job.a-b.timer"]
-    assert before - everything(etc) == {name for name in before if name.startswith(("slipway/shop/", "systemd/slipway-shop-backup"))} | {
-        "systemd/slipway-shop-firewall.service",
-        "systemd/slipway-shop-job.a-b.timer",
-        "logrotate.d/shop-nginx",
-    }
+    units = ["slipway-shop-backup.timer", "slipway-shop-firewall.service", "slipway-shop-job.a-b.timer", "slipway-shop-watchdog.timer"]
+    assert gone["units"] == units
+    files = {name for name in before if name.startswith("slipway/shop/")}
+    assert before - everything(etc) == files | {f"systemd/{unit}" for unit in units} | {"logrotate.d/shop-nginx"}
     assert stack_files(etc, "shop") == {**gone, "changed": False, "removed": [], "units": []}
 
 

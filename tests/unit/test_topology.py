@@ -330,6 +330,11 @@ def test_hosts_of_group_extra_run_the_services_of_that_group():
     assert "other1" in extra_topology("lb1").members()
 
 
+def test_a_service_that_runs_everywhere_runs_on_all_hosts_of_other_services():
+    seen = topology("app1", registry=["registry1"])
+    assert set(seen.hosts("watchdog")) == set(seen.members()) == {"lb1", "app1", "app2", "db1", "backup1"}
+
+
 def test_a_service_without_a_description_is_named():
     with pytest.raises(AnsibleError, match="no role serach describes a service; described are: postgres, redis"):
         topology("app1").address("serach")
@@ -402,7 +407,7 @@ def test_a_service_of_ones_own_is_one_role(checkout: Path, added: Path):
     assert "vault_search_key" in seen["secrets"]
     assert "vault_search_backup_key" not in seen["secrets"]
     assert {"role": "search", "name": "search", "essential": True} in seen["turns"]
-    assert all({"group": "search", "role": role} in seen["roles"] for role in ("search", "host"))
+    assert all({"group": "search", "role": role} in seen["roles"] for role in ("search", "host", "watchdog"))
     there = answers(checkout, added, "search1", firewall="{{ slipway_restricted_ports }}", images="{{ slipway_images }}")
     assert [(port["address"], port["port"], port["peers"]) for port in there["firewall"]] == [("10.0.0.2", 7700, ["10.0.0.1"])]
     assert there["images"] == ["search:1"]

@@ -1,0 +1,70 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write the figures of a stack's containers for Prometheus; a timer starts it. docs/operate.md describes what comes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import typing as t
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import container_metrics  # noqa: E402 - found by the path above
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+
+JSON = dict[str, t.Any]
+
+STACKS = Path("/etc/slipway")
+CONFIG = HERE / "watchdog.json"
+#: An engine that takes longer is not waited for: the timer starts the next pass.
+SECONDS = 20.0
+
+
+def serving_slot(stack: str) -> str:
+    """Return the slot that serves on this host, or "" where none does."""
+    try:
+        return str(json.loads((STACKS / stack / "release/state.json").read_text())["slot"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def containers(engine: Engine, stack: str) -> list[JSON]:
+    """Return the stack's containers by name, as the engine describes them; one that is removed meanwhile is none."""
+    listed = engine.get("/containers/json", all="1", filters=json.dumps({"label": [f"slipway.stack={stack}"]}))
+    found = [inspected for short in listed if (inspected := engine.inspect(short["Id"]))]
+    return sorted(found, key=lambda inspected: str(inspected["Name"]))
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file at once. It need not outlast a crash of the host, as the next pass writes it again."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
+
+
+def main() -> int:
+    """Make a pass; return 0, or 1 where the engine does not answer."""
+    stack = json.loads(CONFIG.read_text())["stack"]
+    folder = STACKS / stack / "watchdog/state"
+    try:
+        found = containers(Engine(timeout=SECONDS), stack)
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    slot = serving_slot(stack)
+    samples = (sample for inspected in found for sample in container_metrics.samples(stack, inspected, slot))
+    # The stack may be removed meanwhile; its folder would say that it is there.
+    with contextlib.suppress(FileNotFoundError):
+        folder.mkdir(exist_ok=True)
+        write(folder / "containers.prom", container_metrics.text(samples))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
