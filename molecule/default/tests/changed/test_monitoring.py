@@ -35,7 +35,7 @@ def play(lab: Lab, host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> I
     """Run site.yml with an inventory that has a host for monitoring; at the end the stack is as it was."""
     inventory = tmp_path_factory.mktemp("monitoring") / "hosts.yml"
     inventory.write_text(json.dumps({"all": {"children": {"monitoring": {"hosts": {host.name: {}}}}}}), encoding="utf-8")
-    host.run(f"rm --force {RECEIVED}; cat >/run/receiver.py <<'END'\n{RECEIVER}\nEND")
+    host.run(f": >{RECEIVED}; cat >/run/receiver.py <<'END'\n{RECEIVER}\nEND")
     host.run("systemd-run --unit slipway-receiver --quiet python3 /run/receiver.py")
     given = {
         "vault_postgres_monitoring_password": "Ck7pW2mRx9Tz4LqV8sNd",
@@ -68,7 +68,7 @@ def asked(host: LabHost, question: str) -> Any:
 
 def received(host: LabHost, alert: str, status: str) -> list[dict[str, Any]]:
     """Return the alerts of a name and a status that the receiver got."""
-    messages = [json.loads(line) for line in host.run(f"cat {RECEIVED} || true").splitlines() if line]
+    messages = [json.loads(line) for line in host.run(f"cat {RECEIVED}").splitlines() if line]
     found = [item for message in messages for item in message["alerts"]]
     return [item for item in found if (item["labels"]["alertname"], item["status"]) == (alert, status)]
 
