@@ -96,7 +96,12 @@ SPEC: dict[str, Any] = {
     # What it says of itself to people and monitors: a JSON file in the volume that a variable names.
     "report": {
         "type": "dict",
-        "options": {"volume": {"type": "str", "required": True}, "file": {"type": "str", "required": True}},
+        "options": {
+            "volume": {"type": "str", "required": True},
+            "file": {"type": "str", "required": True},
+            # The same figures for Prometheus' node_exporter.
+            "metrics": {"type": "str", "default": ""},
+        },
     },
     # What Prometheus asks of it, in addition to the figures of its containers: a variable that holds the port, and one that holds the
     # exporter that runs on each of its hosts, as roles/exporters takes it ("" if the service answers itself, on a port that it publishes).
@@ -578,6 +583,14 @@ class Topology:
         """Return the container networks on which the exporters of this host reach its services."""
         measured = [service for service, metrics in self._measured(self._here) if metrics["exporter"]]
         return list(dict.fromkeys(name for service in measured for name in service.networks))
+
+    def metrics_files(self) -> list[dict[str, str]]:
+        """Return the files with figures for Prometheus that services of this host keep in volumes: the volume and the path in it."""
+        return [
+            {"volume": str(self._value(self._here, service.report["volume"])), "file": service.report["metrics"]}
+            for service in self._on_host()
+            if service.report and service.report["metrics"]
+        ]
 
     def scrape_targets(self) -> list[dict[str, Any]]:
         """Return what Prometheus on this host asks: the role, its host, the address as seen from here, and the path."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import container_metrics
+import host_metrics
 import slipway_watchdog
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from conftest import needs_engine, role_variable
@@ -89,7 +90,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a stack on the machine's own engine, of whose containers nothing is left."""
     name = f"watch{uuid.uuid4().hex[:8]}"
     (tmp_path / name / "watchdog").mkdir(parents=True)
-    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": name}))
+    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": name, "metrics_files": []}))
     monkeypatch.setattr(slipway_watchdog, "STACKS", tmp_path)
     monkeypatch.setattr(slipway_watchdog, "CONFIG", tmp_path / "watchdog.json")
     yield name
@@ -175,3 +176,23 @@ def test_a_host_with_the_units_needs_nothing() -> None:
     units = {path: {"content": item["content"]} for path, item in role("__watchdog_unit_files").items()}
     enabled = {"/etc/systemd/system/timers.target.wants/slipway-shop-watchdog.timer": {}, wanted["record"]: {"link": wanted["units"]}}
     assert role("__watchdog_reasons", units | enabled) == []
+
+
+def test_what_others_write_for_prometheus_is_copied_as_long_as_it_is_there(tmp_path: Path) -> None:
+    folder, jobs, volume = tmp_path / "shop/watchdog/state", tmp_path / "shop/jobs/state", tmp_path / "data/metrics"
+    for path in (folder, jobs, volume):
+        path.mkdir(parents=True)
+    (folder / "containers.prom").write_text("c 3\n")
+    (jobs / "nightly.prom").write_text("a 1\n")
+    (volume / "slipway_backup.prom").write_text("b 2\n")
+    files = [str(volume / "slipway_backup.prom"), str(tmp_path / "gone/metrics/x.prom")]
+    assert host_metrics.texts(tmp_path / "shop", folder, files) == {"jobs-nightly.prom": "a 1\n", "data-slipway_backup.prom": "b 2\n"}
+
+
+@pytest.mark.parametrize(("lock", "since"), [(None, None), ("{", None), ("{}", None), ('{"since": "2027-01-15T08:00:00Z"}', 1800000000.0)])
+def test_a_release_lock_is_measured_while_a_run_holds_it(tmp_path: Path, lock: str | None, since: float | None) -> None:
+    (tmp_path / "release").mkdir()
+    if lock is not None:
+        (tmp_path / "release/lock.json").write_text(lock)
+    assert host_metrics.lock_since(tmp_path) == since
+    assert ("release.prom" in host_metrics.texts(tmp_path, tmp_path / "watchdog/state", [])) is bool(since)

@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import container_metrics  # noqa: E402 - found by the path above
+import host_metrics  # noqa: E402 - found by the path above
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
@@ -50,7 +51,8 @@ def write(path: Path, text: str) -> None:
 
 def main() -> int:
     """Make a pass; return 0, or 1 where the engine does not answer."""
-    stack = json.loads(CONFIG.read_text())["stack"]
+    config = json.loads(CONFIG.read_text())
+    stack = config["stack"]
     folder = STACKS / stack / "watchdog/state"
     try:
         found = containers(Engine(timeout=SECONDS), stack)
@@ -62,7 +64,12 @@ def main() -> int:
     # The stack may be removed meanwhile; its folder would say that it is there.
     with contextlib.suppress(FileNotFoundError):
         folder.mkdir(exist_ok=True)
-        write(folder / "containers.prom", container_metrics.text(samples))
+        texts = {"containers.prom": container_metrics.text(samples), **host_metrics.texts(STACKS / stack, folder, config["metrics_files"])}
+        for name, text in texts.items():
+            write(folder / name, text)
+        for left in folder.glob("*.prom"):
+            if left.name not in texts:
+                left.unlink()
     return 0
 
 
