@@ -75,12 +75,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 continue
             if found:
                 reasons.setdefault(role, {})[host] = found
-        # Whatever else is applied, these hosts would not reach it.
+        # Whatever else is applied, those who use it would not reach it.
         mistakes += [
-            f"{row['host']}: {row['service']} publishes no port yet for the hosts that are to use it, and has to be restarted for that, "
-            f"for at most {row['away_s']} s: accept it by -e accept=restart"
+            f"{row['host']}: {row['service']} is to get {' and '.join(row['holds_back'])}, and other changes of it need a restart, "
+            f"of at most {row['away_s']} s: accept it by -e accept=restart, or apply them one after the other"
             for row in self._rows
-            if row["hides"]
+            if row["holds_back"]
         ]
         write_compiled(ansible_home())
         result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers, services=self._rows)

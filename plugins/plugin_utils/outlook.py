@@ -16,6 +16,11 @@ COLORS = {RESTART: "yellow", REMOVE: "yellow", NOTHING: ""}
 COLUMNS = ("HOST", "SERVICE", "ACTION", "AWAY", "WHY")
 
 Row = dict[str, t.Any]
+#: What others use of a store, by whether it waits with a service: a run that applied the rest would leave these without it.
+HELD: dict[str, t.Callable[[Row, set[str]], bool]] = {
+    "a port for other hosts": lambda _item, missing: bool(missing),
+    "passwords": lambda item, _missing: any("/secrets/" in reason for reason in item["reasons"]),
+}
 
 
 def action_of(item: Mapping[str, t.Any]) -> str:
@@ -45,7 +50,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
     Returns:
         Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``away_s`` (the seconds that it may be away, at most), ``data``
         (whether its data is at risk, as another major version or another volume takes its place), ``waits`` (for ``accept=restart``), and
-        ``hides`` (whether other hosts cannot reach it until then).
+        ``holds_back`` (what others need of it that waits too).
     """
     found = []
     for item in plan["services"]:
@@ -67,7 +72,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
                 "away_s": item["stop_timeout"] + item["healthy_timeout"] if action == RESTART else 0,
                 "data": bool(item["interrupts"] and moved) or other,
                 "waits": item in plan["waiting"],
-                "hides": item in plan["waiting"] and not wanted <= published,
+                "holds_back": [what for what, held in HELD.items() if item in plan["waiting"] and held(item, wanted - published)],
             }
         )
     return found + [simple_row(host, role, reason.partition(":")[0], REMOVE, [reason]) for reason in stale_reasons(plan)]
@@ -76,7 +81,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
 def simple_row(host: str, role: str, service: str, action: str, reasons: list[str]) -> Row:
     """Return the row of what takes no service away."""
     row = {"host": host, "role": role, "service": service, "action": action, "reasons": reasons}
-    return {**row, "away_s": 0, "data": False, "waits": False, "hides": False}
+    return {**row, "away_s": 0, "data": False, "waits": False, "holds_back": []}
 
 
 def outlook(

@@ -146,7 +146,16 @@ def test_a_store_that_waits_and_that_other_hosts_cannot_reach_yet_is_noticed(the
     found["host"] = {"addresses": ["10.0.0.1"]}
     declared = edited(("ports",), [{"address": "10.0.0.1", "port": 6379, "container_port": 6379}])
     (row,) = rows(declared, found, accept=False)
-    assert (row["waits"], row["hides"]) == (True, hides)
+    assert (row["waits"], row["holds_back"]) == (True, ["a port for other hosts"] if hides else [])
+
+
+def test_a_password_that_waits_with_a_store_is_noticed():
+    declared = edited(("pids",), 512)
+    declared["secrets"]["users.acl"]["content"] = "user app on"
+    (row,) = rows(declared, state(), accept=False)
+    assert (row["waits"], row["holds_back"]) == (True, ["passwords"])
+    (row,) = rows(declared, state())
+    assert row["holds_back"] == []
 
 
 def test_no_value_of_the_environment_and_no_file_is_in_a_label():
