@@ -29,6 +29,8 @@ print(json.dumps(found))
 """
 STATE = "/etc/slipway/slipway/acme/state"
 
+pytestmark = pytest.mark.extended("cluster")
+
 
 class Authority:
     """Pebble on the lab's network, for which all names lead to one balancer."""
