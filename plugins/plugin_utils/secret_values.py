@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import string
@@ -86,6 +87,24 @@ def with_new_secrets(text: str, names: list[str]) -> str:
     if not head.endswith("\n"):
         head += "\n"
     return head + "".join(f'{name}: "{new_secret()}"\n' for name in names)
+
+
+def with_values(text: str, values: Mapping[str, str]) -> str:
+    """Return the text of a vault file with other values of some secrets; one whose value is "" is left out. All else is kept as it is."""
+    kept: list[str] = []
+    written: set[str] = set()
+    skipping = False
+    for line in text.splitlines(keepends=True):
+        found = _TOP_LEVEL_KEY.match(line)
+        # A value may go on in lines that are indented.
+        skipping = found["name"] in values if found else skipping and line[:1] in " \t\n"
+        if found and skipping and values[found["name"]] and found["name"] not in written:
+            kept.append(f"{found['name']}: {json.dumps(values[found['name']])}\n")
+            written.add(found["name"])
+        elif not skipping:
+            kept.append(line if line.endswith("\n") else f"{line}\n")
+    more = [f"{name}: {json.dumps(value)}\n" for name, value in values.items() if value and name not in written]
+    return "".join(kept + more)
 
 
 def without_values(text: str, variables: Mapping[str, Any]) -> str:

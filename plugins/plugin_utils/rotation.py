@@ -1,0 +1,106 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rotate secrets in stages, each of which an ordinary run of site.yml brings about. Independent of Ansible; docs/rotation.md explains them.
+
+The stage of a secret is what its variables say, so that any later run goes on from there:
+
+    stage       <name>  <name>_next  <name>_previous
+    steady      old
+    accepted    old     new                           both are valid, the product uses the old one
+    used        new                  old              both are valid, the product uses the new one
+    settling    new     new                           the old one is refused; the second login goes (PostgreSQL alone)
+    steady      new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+STEADY = "steady"
+ACCEPTED = "accepted"
+USED = "used"
+SETTLING = "settling"
+#: What is rotated, by the word that the command line has.
+SECRETS = {
+    "redis_app": "vault_redis_app_password",
+    "secret_key": "vault_app_secret_key",
+    "postgres_app": "vault_postgres_app_password",
+    "postgres_owner": "vault_postgres_owner_password",
+}
+#: A role of PostgreSQL has one password: the other one is that of a second login.
+OF_SECOND_LOGINS = ("vault_postgres_app_password", "vault_postgres_owner_password")
+
+
+class RotationError(Exception):
+    """Why a secret is not rotated, and what to do."""
+
+
+class Values(NamedTuple):
+    """The values of a secret; "" where it has none."""
+
+    current: str
+    following: str = ""
+    previous: str = ""
+
+    @property
+    def stage(self) -> str:
+        """Return how far the rotation has come."""
+        if self.previous:
+            return USED
+        if self.following:
+            return SETTLING if self.following == self.current else ACCEPTED
+        return STEADY
+
+    def variables(self, name: str) -> dict[str, str]:
+        """Return the values by variable."""
+        return {name: self.current, f"{name}_next": self.following, f"{name}_previous": self.previous}
+
+
+def values_in(variables: Mapping[str, str], name: str) -> Values:
+    """Return the values of a secret among variables."""
+    return Values(*(variables.get(f"{name}{end}") or "" for end in ("", "_next", "_previous")))
+
+
+def names_of(what: str, known: Iterable[str]) -> list[str]:
+    """Return the secrets that are to be rotated.
+
+    Args:
+        what: A key of SECRETS, or "all".
+        known: The secrets that the environment has.
+
+    Raises:
+        RotationError: The environment does not have it.
+    """
+    known = set(known)
+    if what == "all":
+        return [name for name in SECRETS.values() if name in known]
+    if SECRETS[what] not in known:
+        raise RotationError(f"this environment has no {SECRETS[what]}, so there is no {what} to rotate")
+    return [SECRETS[what]]
+
+
+def begun(values: Values, new: Callable[[], str]) -> Values:
+    """Return the values with which a rotation begins; one that is under way goes on from where it is."""
+    return Values(values.current, new()) if values.stage == STEADY else values
+
+
+def advanced(name: str, values: Values) -> Values:
+    """Return the values of the next stage, once the present one has been brought about."""
+    if values.stage == ACCEPTED:
+        return Values(values.following, previous=values.current)
+    if values.stage == USED and name in OF_SECOND_LOGINS:
+        return Values(values.current, values.current)
+    return Values(values.current)
+
+
+def undone(name: str, values: Values) -> Values:
+    """Return the values with which the product uses the old secret again; both stay valid until the next stage.
+
+    Raises:
+        RotationError: The old one is refused already.
+    """
+    if values.stage == SETTLING:
+        raise RotationError(f"the old {name} is refused by now: run the playbook without undo, which completes the rotation")
+    return Values(values.previous, values.current) if values.stage == USED else values
