@@ -1,0 +1,46 @@
+"""Passwords of the product are replaced under load: no client notices, and the old ones are worth nothing afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from slipway_release import PRODUCT, Fleet, Load
+
+OLD = {
+    "redis": (
+        "read -r REDISCLI_AUTH; export REDISCLI_AUTH; redis-cli -h 127.0.0.1 --user app --no-auth-warning PING 2>&1",
+        "WRONGPASS",
+    ),
+    "postgres": (
+        'read -r PGPASSWORD; export PGPASSWORD; psql -X -w -h 127.0.0.1 -U app -d app -c "select 1" 2>&1',
+        "password authentication failed",
+    ),
+}
+
+
+def answer(fleet: Fleet, store: str, password: str) -> str:
+    """Return what a store answers to a login of the application."""
+    container = fleet.lab.service(store)
+    return container.execute("sh", "-c", f"echo '{password}' | ({OLD[store][0]})", check=False)
+
+
+@pytest.mark.parametrize("what", ["redis_app", "postgres_app"])
+def test_a_rotation_loses_no_request_and_refuses_the_old_password(fleet: Fleet, load: Callable[[], Load], what: str):
+    if fleet.version not in PRODUCT:
+        fleet.deploy(PRODUCT[0])
+    store, version = what.removesuffix("_app"), fleet.version
+    old = fleet.lab.secrets[f"vault_{what}_password"]
+    clients = load()
+    run = fleet.lab.playbook("rotate", variables={"what": what})
+    assert run.returncode == 0, run.excerpt
+    rolled_back = fleet.rollback()
+    numbers = clients.end()
+    assert rolled_back.report["prober"]["failed"] == 0
+    assert numbers["failed"] == 0, numbers["failures"]
+    assert numbers["requests"] > 0
+    new = fleet.lab.secrets_of(fleet.lab.inventory)[f"vault_{what}_password"]
+    assert new != old
+    assert OLD[store][1] in answer(fleet, store, old)
+    assert OLD[store][1] not in answer(fleet, store, new)
+    assert fleet.version != version
