@@ -69,7 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     for name, values in before.items()
                 }
         except RotationError as error:
-            raise AnsibleActionFail(f"{error}. Nothing was touched") from error
+            raise AnsibleActionFail(f"{error}. Nothing was touched") from None
         file = Path(arguments["path"]) if arguments["path"] else None
         if arguments["source"] == VAULT:
             path = file or vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
@@ -89,12 +89,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _refuse(self, names: list[str], before: Mapping[str, Values], arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Raise why no rotation begins, or goes on."""
+        if limit := task_vars.get("ansible_limit"):
+            raise RotationError(f"--limit {limit} would leave out hosts that use the secrets: leave it out")
         extra = load_extra_vars(self._loader)
         given = [name for name in extra if any(name in (secret, f"{secret}_next", f"{secret}_previous") for secret in names)]
         if given:
             raise RotationError(f"{', '.join(given)} after -e would stay the same through all stages: write it where the secrets are")
         if arguments["differs"] and all(values.stage == STEADY for values in before.values()):
-            raise RotationError("hosts differ from the inventory, and a rotation changes nothing else: run site.yml first")
+            raise RotationError("hosts differ from the inventory: run site.yml first, which also completes the last stage of a rotation")
         if "vault_app_secret_key" in names and not arguments["end_sessions"] and not arguments["undo"]:
             used = set().union(*(names_used(task_vars.get(name)) for name in app_services.VARIABLES))
             if SECOND_KEY not in used:
