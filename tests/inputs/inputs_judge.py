@@ -52,6 +52,9 @@ for item in objects("volume", ["volume", "ls", "--quiet"]):
 places = ["/etc/slipway", "/etc/systemd/system", "/etc/docker", "/etc/logrotate.d", "/etc/sysctl.d", "/etc/tmpfiles.d", "/etc/cron.d"]
 for place in places:
     for folder, folders, files in os.walk(place):
+        # A timer of the host writes its figures there all the time.
+        if folder.endswith("/watchdog/state"):
+            continue
         for path in [os.path.join(folder, name) for name in folders + files]:
             state = os.lstat(path)
             if os.path.islink(path):
@@ -72,10 +75,12 @@ for line in output("iptables-save").splitlines():
 print(json.dumps({name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for name, value in found.items()}))
 """
 
-#: A message without one of these says what is wrong, and leaves what to do to the reader.
+#: A message without one of these says what is wrong, and leaves what to do to the reader. Ansible reads -e before anything of ours, and
+#: says of text that is no YAML where it is.
 REMEDY = re.compile(
     r"\b(must|set|correct|quote|use|write|remove|rename|did you mean|choose|give|add|say|run|put|take|make|name|free|stop|raise|lower|"
-    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|fix|create|see|change)\b",
+    r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|fix|create|see|change)\b|"
+    r"YAML parsing failed: .*CLI option '-e'",
     re.IGNORECASE,
 )
 #: Words of a program's own error that was not caught.
