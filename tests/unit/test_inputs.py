@@ -103,8 +103,8 @@ def names_that_a_run_sets() -> set[str]:
     for path in ROOT.glob("roles/*/vars/main.yml"):
         found.update(LOADER.load_from_file(str(path)))
     inputs = set().union(*FILES.known_names().values()) - set(internal_variables())
-    # Of Ansible, for the connection of a task.
-    return {name for name in found - inputs if not name.startswith("ansible_")}
+    # Of Ansible, for the connection of a task; and the secrets of a rotation, which are inputs, by names that are computed.
+    return {name for name in found - inputs if not name.startswith(("ansible_", "{{"))}
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["inventory", "-e"])
