@@ -59,9 +59,10 @@ class Authority:
             f" && echo '{json.dumps({'pebble': settings})}' >/tmp/pebble.json && exec pebble -config /tmp/pebble.json"
         )
         hosts = [part for name in NAMES for part in ("--add-host", f"{name}:{self.lab.balancer.address}")]
+        # It refuses one nonce in twenty otherwise, and the client tries again once.
         self._docker(
             "run", "--detach", "--rm", "--name", self.name, "--network", NETWORK, "--label", f"slipway.lab.name={self.lab.name}", *hosts,
-            "--env", "PEBBLE_VA_NOSLEEP=1", AUTHORITY, "sh", "-c", script,
+            "--env", "PEBBLE_VA_NOSLEEP=1", "--env", "PEBBLE_WFE_NONCEREJECT=0", AUTHORITY, "sh", "-c", script,
         )  # fmt: skip
         address = '{{(index .NetworkSettings.Networks "' + NETWORK + '").IPAddress}}'
         self.url = f"https://{self._docker('inspect', '--format', address, self.name)}/dir"
