@@ -75,8 +75,8 @@ for line in output("iptables-save").splitlines():
 print(json.dumps({name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16] for name, value in found.items()}))
 """
 
-#: A message without one of these says what is wrong, and leaves what to do to the reader. Ansible reads -e before anything of ours, and
-#: says of text that is no YAML where it is.
+#: A message without one of these says what is wrong, and leaves what to do to the reader. Ansible reads -e before a plugin of Slipway, and
+#: says of text that is not YAML where it is.
 REMEDY = re.compile(
     r"\b(must|set|correct|quote|use|write|remove|rename|did you mean|choose|give|add|say|run|put|take|make|name|free|stop|raise|lower|"
     r"install|allow|leave|replace|encrypt|decrypt|unset|known are|one of|allowed|needs? to|check|fix|create|see|change)\b|"

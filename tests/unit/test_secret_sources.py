@@ -28,7 +28,7 @@ def from_command(command: list[str], folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "printed",
     [
-        {"vault_a": GOOD, "note": "not one of ours"},
+        {"vault_a": GOOD, "note": "another value"},
         {"VAULT_A": GOOD, "DOPPLER_CONFIG": "prod"},
         {"id": "x", "fields": [{"label": "vault_a", "value": GOOD}, {"label": "notesPlain"}]},
         {"fields": [{"name": "vault_a", "value": GOOD, "type": 1}]},

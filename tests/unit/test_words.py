@@ -34,7 +34,7 @@ TERMS = (
     Term(r"\b(no|a) texts?\b|\blists? of texts\b", "a string", "the name of the type, as YAML and Ansible have it"),
     Term(r"\b(no|a) mappings?\b", "a dictionary", "the name of the type, as Ansible has it"),
     Term(r"\bwhole numbers?\b", "an integer", "the name of the type, as Ansible has it"),
-    Term(r"(?<![\"(])\bours\b(?![\")])", "the stack's, or Slipway's", "a reader does not know who 'we' are"),
+    Term(r"(?<![\"(])\bours\b|\bours\b(?![\")])", "the stack's, or Slipway's", "a reader does not know who 'we' are"),
     Term(r"\blast requests (have )?come in\b|\brequests (have )?come in\b", "in-flight requests", "the term of proxies and balancers"),
     Term(r"\bhas no value\b", "is not set", "the term of Ansible's own messages"),
     Term(r"\bwhat is there\b", "what exists", "it does not say what or where"),
