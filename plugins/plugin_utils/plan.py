@@ -279,8 +279,6 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     # docker_container would remove what runs before it creates another: unlike memory, it does not change this limit of a living one.
     if actual["nano_cpus"] != round(options["cpus"] * 1e9):
         recreate.append(f"CPU limit {actual['nano_cpus'] / 1e9:g} becomes {options['cpus']:g}")
-    if recreate:
-        return recreate, update
     wanted_memory = int(options["memory"][:-1]) * 2**20
     if actual["memory"] != wanted_memory:
         update.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")

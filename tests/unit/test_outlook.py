@@ -139,6 +139,22 @@ def test_another_major_version_is_a_risk(image: str, data: bool):
     assert row["data"] is data
 
 
+def test_another_volume_is_a_risk():
+    there = state()
+    there["volumes"]["redis_other"] = {"labels": {"slipway.stack": "slipway"}, "mountpoint": "/w", "driver": "local", "empty": False}
+    (row,) = rows(edited(("volumes",), [{"name": "redis_other", "path": "/data", "data": True}]), there)
+    assert (row["action"], row["data"]) == ("restart", True)
+
+
+def test_a_restart_names_what_could_be_changed_without_one_too():
+    declared = edited(("pids",), 512)
+    declared["memory_mb"] = 256
+    (row,) = rows(declared, state())
+    assert row["action"] == "restart"
+    assert {"pids_limit 256 becomes 512" in reason for reason in row["reasons"]} == {True, False}
+    assert "memory limit 128 MiB becomes 256 MiB" in row["reasons"]
+
+
 @pytest.mark.parametrize(("there", "hides"), [([], True), (["10.0.0.1:6379"], False)])
 def test_a_store_that_waits_and_that_other_hosts_cannot_reach_yet_is_noticed(there: list[str], hides: bool):
     found = state()
