@@ -446,7 +446,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Write the report of a run that ended by itself neither well nor with a failed task."""
         # Ansible's workers are copies of this process.
         if self._playbook and os.getpid() == self._process:
-            self._finish({}, failed=True, interrupted=True)
+            # Before the first task, what the run was to evaluate was wrong.
+            self._finish({}, failed=True, interrupted=bool(self._tasks))
 
     def _report(self, hosts: dict[str, dict[str, int]], *, failed: bool) -> dict[str, Any]:
         """Return the report."""
@@ -531,7 +532,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _notify(self, report: dict[str, Any], row: history.Row) -> None:
         """Send the notification of the run, if it has one. By now it holds no lock, and nothing waits for it on any host."""
-        if not notifications.is_sent(report):
+        # Without a task, variables could not be evaluated, and this one neither.
+        if not self._tasks or not notifications.is_sent(report):
             return
         try:
             hosts = [self._hostvars[host] for host in self._hostvars]
@@ -553,7 +555,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         names = {entry["host"] for entry in changed} if interrupted else set(report["hosts"])
         hosts = len(names - set(CONTROLLER))
         where = f" on {hosts} host{'' if hosts == 1 else 's'}"
-        if not hosts and (names or interrupted):
+        if not hosts:
             where = " on the controller" if names else ""
         verb = "would change" if report["check_mode"] else "changed"
         calls = max(report["remote_calls"].values(), default=0)

@@ -200,6 +200,9 @@ def test_a_manager_that_fails_stops_the_run_before_anything_else(checkout: Path,
         (done.stdout + done.stderr).split()
     )
     assert GOOD not in done.stdout + done.stderr
+    # It is a refusal as any other, and not about notifications, which were not read either.
+    assert re.search(r"^site: failed in ", done.stdout, re.MULTILINE)
+    assert "slipway_notify" not in done.stdout + done.stderr
 
 
 def test_a_secret_that_the_environment_sets_as_well_is_refused(managed: Path, play):
