@@ -266,10 +266,17 @@ def run_in_container(engine: Engine, container: str, argv: list[str], what: str,
 
 
 def lines_named(text: str, config: dict[str, str]) -> str:
-    """Return the lines of configuration that a program names by file and number, each as a line of its own; "" where it names none."""
+    """Return the lines of configuration that a program names by file and number, each as a line of its own; "" where it names none.
+
+    Of a line, at most 300 characters.
+    """
     found = dict.fromkeys((os.path.basename(file), int(number)) for file, number in re.findall(r"([^\s:\"']+):(\d+)", text))
     lines = {(file, number): config[file].splitlines()[number - 1 : number] for file, number in found if file in config and number > 0}
-    return "".join(f"\nLine {number} of {file} is: {line[0].strip()}" for (file, number), line in lines.items() if line)
+    return "".join(f"\nLine {number} of {file} is: {_start(line[0].strip())}" for (file, number), line in lines.items() if line)
+
+
+def _start(line: str, longest: int = 300) -> str:
+    return line if len(line) <= longest else f"{line[:longest]} …"
 
 
 def look_at(inputs: list[str]) -> str:

@@ -37,7 +37,12 @@ import yaml
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
-from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, nginx_directive, password_hash_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import (
+    QuotingError,
+    http_header_value,
+    nginx_directive,
+    password_hash_problem,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 
 HIGHEST_PORT = 65535
@@ -278,9 +283,15 @@ def is_relative(text: str) -> bool:
     return is_line(text) and ".." not in text.split("/") and text[:1] not in ("/", "-")
 
 
-def is_header_value(text: str) -> bool:
+def is_header_value(text: str) -> bool | str:
     """Return whether nginx sends a string as the value of a header."""
-    return is_line(text) and text.isascii()
+    if not is_line(text) or not text.isascii():
+        return False
+    try:
+        http_header_value(text, "it")
+    except QuotingError as error:
+        return f"another value: {error}"
+    return True
 
 
 def is_postgres_name(text: str) -> bool | str:

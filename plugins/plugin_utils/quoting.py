@@ -78,6 +78,8 @@ _CONTROLS_BUT_TAB = CONTROLS.replace("\t", "")
 # nginx: ngx_conf_read_token() in src/core/ngx_conf_file.c. A word in double quotes ends at the next double quote that has no backslash
 # before it; of a backslash, only \" \' \\ \t \r \n mean something else than the two characters.
 _NGINX_PLAIN = re.compile(r"[][A-Za-z0-9_./:*@%=,+~^-]+")
+# Bytes of a word with its quotes, which are in one buffer with what ends it (NGX_CONF_BUFFER).
+_NGINX_LONGEST = 4094
 
 
 def nginx_word(value: Any, what: str) -> str:
@@ -86,12 +88,23 @@ def nginx_word(value: Any, what: str) -> str:
     A word of letters, digits and the like is left as it is, for the sake of who reads the file.
 
     Raises:
-        QuotingError: The value is not a string or an integer, or holds a control character other than a tab.
+        QuotingError: The value is not a string or an integer, holds a control character other than a tab, or is too long.
     """
     text = _text(value, what, forbidden=_CONTROLS_BUT_TAB)
-    if _NGINX_PLAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    word = text if _NGINX_PLAIN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return _nginx_short(word, what)
+
+
+def _nginx_short(word: str, what: str) -> str:
+    """Return a word as it is, once nginx can read one so long.
+
+    Raises:
+        QuotingError: It cannot.
+    """
+    length = len(word.encode())
+    if length > _NGINX_LONGEST:
+        raise QuotingError(f"{what} has {length} bytes in nginx' configuration, of which a word holds at most {_NGINX_LONGEST}: shorten it")
+    return word
 
 
 def nginx_value(value: Any, what: str) -> str:
@@ -103,7 +116,7 @@ def nginx_value(value: Any, what: str) -> str:
         QuotingError: As nginx_word.
     """
     word = nginx_word(value, what)
-    return word.replace("$", "${slipway_dollar}")
+    return _nginx_short(word.replace("$", "${slipway_dollar}"), what)
 
 
 def nginx_location(value: Any, what: str) -> str:
@@ -198,6 +211,7 @@ def nginx_directives(value: Any, what: str) -> str:
         raise QuotingError(f"{what} is not valid nginx configuration: {error}") from error
     depth, last = 0, ";"
     for word in words:
+        _nginx_short(word, f"a word of {what}")
         depth += {"{": 1, "}": -1}.get(word, 0)
         if depth < 0:
             raise QuotingError(f"{what} closes a block that it did not open: remove the brace (}}) that is too many")

@@ -67,7 +67,8 @@ for place in places:
 for path in ["/etc/passwd", "/etc/group", "/etc/hosts"]:
     found["file " + path] = hashlib.sha256(open(path, "rb").read()).hexdigest()
 for line in output("systemctl", "list-units", "slipway*.timer", "slipway*.path", "--all", "--plain", "--no-legend").splitlines():
-    found["unit " + line.split()[0]] = line.split()[1:4]
+    # The state of a timer is `running` while its service runs.
+    found["unit " + line.split()[0]] = [state.replace("running", "waiting") for state in line.split()[1:4]]
 found["unit docker.service"] = output("systemctl", "show", "--property", "ActiveEnterTimestampMonotonic", "docker.service")
 for line in output("iptables-save").splitlines():
     if line.startswith(("-A", ":")):

@@ -126,7 +126,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
-    ("header_value", ["default-src 'self'", ""], [None, "a\nb", "ü", 1.5, True]),
+    ("header_value", ["default-src 'self'", "", "x" * 4094], [None, "a\nb", "ü", 1.5, True, "x" * 5000, " a"]),
     (
         "curves",
         ["X25519:prime256v1", "x448", "P-256:secp384r1", "X25519MLKEM768", "SecP256r1MLKEM768:brainpoolP256r1tls13:ffdhe2048"],

@@ -107,6 +107,20 @@ def test_configuration_may_end_with_a_comment_and_hold_braces_in_quotes():
     assert quoting.nginx_directives('if ($a ~ "^.{2}$") { return 204; }', WHAT)
 
 
+#: The longest words that nginx reads: bare, in quotes, with escapes, and with what stands for a dollar sign.
+LONGEST = ("x" * 4094, "x" + " x" * 2045, '"' * 2046, "$" * 240)
+
+
+@pytest.mark.parametrize("text", LONGEST)
+def test_a_word_that_nginx_cannot_read_is_refused(text: str):
+    assert taken(quoting.http_header_value, [text])
+    for made in (quoting.http_header_value, quoting.nginx_value):
+        with pytest.raises(QuotingError, match="of which a word holds at most 4094: shorten it"):
+            made(text + text[-1] * 3, WHAT)
+    with pytest.raises(QuotingError, match=f"a word of {WHAT} has "):
+        quoting.nginx_directives(f"add_header a {'x' * 4095};", WHAT)
+
+
 class OverSocket:
     """Requests to a server that listens on a unix socket."""
 
@@ -163,7 +177,7 @@ def short_folder() -> Iterator[Path]:
 @given(BATCHES)
 def test_nginx_serves_headers_as_they_were_given(texts: list[str]):
     image("nginx:1-alpine")
-    texts += ["", "a$b", "$host", "${host}", "a\\", '"', "it's; } {", "100%", "a\\nb", "#"]
+    texts += ["", "a$b", "$host", "${host}", "a\\", '"', "it's; } {", "100%", "a\\nb", "#", *LONGEST]
     values = taken(quoting.http_header_value, texts)
     paths = taken(quoting.nginx_location, [f"/p{number}/{text}" for number, text in enumerate(texts)])
     served = "".join(f"location = /h{number} {{ add_header X-V {value}; return 204; }}\n" for number, value in enumerate(values.values()))
