@@ -96,7 +96,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         report = {
             "version": record["version"] if record else "",
             "wanted": options["version"],
-            "previous": ((record or {}).get("previous") or {}).get("version", ""),
+            "previous": release.version_before(record),
             "recovered": release.recovery(lock),
             "slots": dict.fromkeys(images, live_slot),
             "digests": images,

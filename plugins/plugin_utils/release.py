@@ -186,6 +186,17 @@ def next_record(record: Record | None, slot: str, version: str, declared: str, k
     }
 
 
+def version_before(record: Record | None) -> str:
+    """Return the last other version that served before the one that serves now, or "" where none is recorded.
+
+    One that was released again, as changed settings and rotations do, has itself in the slot before.
+    """
+    if not record:
+        return ""
+    versions = [(record.get("previous") or {}).get("version", ""), *record.get("history", [])]
+    return next((str(version) for version in versions if version and version != record["version"]), "")
+
+
 def wanted_version(record: Record | None, declared: str, lock: Record | None = None, *, explicit: bool, rollback: bool) -> str:
     """Return the version that is to run.
 
@@ -206,10 +217,9 @@ def wanted_version(record: Record | None, declared: str, lock: Record | None = N
         # Whoever takes back a release that died half-way wants what served before it, which is what undoing it leaves.
         return str(record["version"])
     if rollback and not explicit:
-        previous = (record or {}).get("previous")
-        if not previous:
-            raise ReleaseError("There is no previous version to roll back to: none is recorded. Give the version with -e app_version=…")
-        return str(previous["version"])
+        if version := version_before(record):
+            return version
+        raise ReleaseError("There is no previous version to roll back to: none is recorded. Give the version with -e app_version=…")
     if record is None or explicit:
         return declared
     return str(record["version"]) if record["declared"] in ("", declared) else declared

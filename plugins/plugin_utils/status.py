@@ -19,6 +19,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.containers import re
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
 from ansible_collections.slipway.stack.plugins.plugin_utils.outlook import waiting_text
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import version_before
 
 Row = dict[str, t.Any]
 
@@ -387,7 +388,7 @@ def _releases(fleet: Fleet) -> list[Row]:
             "problems": held,
             "version": (record or {}).get("version", ""),
             "slot": (record or {}).get("slot", ""),
-            "previous": ((record or {}).get("previous") or {}).get("version", ""),
+            "previous": version_before(record),
         }
     ]
 

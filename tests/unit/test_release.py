@@ -48,6 +48,17 @@ def test_a_record_remembers_where_it_came_from_and_what_goes():
     assert record["retired"] == ["1.1"]
 
 
+def test_a_version_that_was_released_again_is_not_the_one_before():
+    record = release.next_record(FIRST, "green", "1.1", "1.1", 3)
+    for slot in ("blue", "green"):
+        record = release.next_record(record, slot, "1.1", "1.1", 3)
+    assert record["previous"] == {"slot": "blue", "version": "1.1"}
+    assert release.version_before(record) == release.wanted_version(record, "1.1", explicit=False, rollback=True) == "1.0"
+    again = release.next_record(FIRST, "green", "1.0", "1.0", 3)
+    with pytest.raises(ReleaseError, match="no previous version to roll back to"):
+        release.wanted_version(again, "1.0", explicit=False, rollback=True)
+
+
 @pytest.mark.parametrize(
     ("record", "declared", "explicit", "rollback", "expected"),
     [

@@ -28,15 +28,17 @@ def answer(fleet: Fleet, store: str, password: str) -> str:
 @pytest.mark.extended("release-load")
 @pytest.mark.parametrize("what", ["redis_app", "postgres_app"])
 def test_a_rotation_loses_no_request_and_refuses_the_old_password(fleet: Fleet, load: Callable[[], Load], what: str):
-    if fleet.version not in PRODUCT:
-        fleet.deploy(PRODUCT[0])
-    store, version = what.removesuffix("_app"), fleet.version
+    if set(fleet.records()[0]["history"][:2]) != set(PRODUCT):
+        for version in PRODUCT:
+            fleet.deploy(version)
+    _serves, before = fleet.records()[0]["history"][:2]
+    store = what.removesuffix("_app")
     old = fleet.lab.secrets[f"vault_{what}_password"]
     clients = load()
     run = fleet.lab.playbook("rotate", variables={"what": what})
     assert run.returncode == 0, run.excerpt
-    # Named: the version before is the same one, which the rotation has released again.
-    rolled_back = fleet.rollback(fleet.other(PRODUCT))
+    # Not to the same version, which the rotation has released again.
+    rolled_back = fleet.rollback()
     numbers = clients.end()
     assert rolled_back.report["prober"]["failed"] == 0
     assert numbers["failed"] == 0, numbers["failures"]
@@ -45,4 +47,4 @@ def test_a_rotation_loses_no_request_and_refuses_the_old_password(fleet: Fleet, 
     assert new != old
     assert OLD[store][1] in answer(fleet, store, old)
     assert OLD[store][1] not in answer(fleet, store, new)
-    assert fleet.version != version
+    assert fleet.version == before
