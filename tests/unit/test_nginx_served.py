@@ -33,8 +33,8 @@ from test_roles_nginx import self_signed
 
 NGINX, PYTHON = "nginx:1-alpine", "python:3.13-slim"
 MB = 2**20
-# nginx would read it as a regular expression.
-PROBE_KEY = "~.0123456789abcdef"
+# Long, and with what nginx and its regular expressions read as something else.
+PROBE_KEY = "~.0123456789abcdef$A\\E\\\\(\"[{;" + 64 * "k"
 # Bodies are counted, streams go on once the next request asks for it, and a number in the path is the size of a header.
 PRODUCT = """
 import asyncio, re
@@ -409,7 +409,7 @@ def test_the_checks_of_a_release_pass_by_their_key(guarded: Site):
     key = {"X-Slipway-Probe": PROBE_KEY, "X-Forwarded-For": "198.51.100.9"}
     assert statuses(guarded, "/slow/x", 6, **key) == [200] * 6
     assert [guarded.get(path, None, **key)[0] for path in ("/door/x", "/listed/x", "/inside/x")] == [200, 200, 403]
-    for wrong in ("", "default", PROBE_KEY[:-1], PROBE_KEY.replace("~", "x")):
+    for wrong in ("", "default", PROBE_KEY[:-1], PROBE_KEY.replace("~", "x"), PROBE_KEY.swapcase(), f"{PROBE_KEY}k"):
         assert guarded.get("/door/x", None, **{**key, "X-Slipway-Probe": wrong})[0] == 401
     assert b"slipway-probe" not in guarded.get("/api/head", None, **key)[2].lower()
     # As a release sends it: the check of a balancer, and the prober's question for a path.

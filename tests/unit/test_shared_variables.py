@@ -84,9 +84,13 @@ def test_a_stack_does_without_the_groups_that_it_has_not(left: set[str], one_hos
     ],
 )
 def test_a_site_that_refuses_requests_needs_a_key_for_its_releases(site: dict[str, Any], route: Any, needed: bool):
-    """Every host knows what the balancers do, also where they alone have the inputs of nginx."""
-    groups = {"balancers": ["edge"], "app": ["app"]}
-    hostvars = {"edge": {"slipway_address": "10.0.0.1", **site}, "app": {"slipway_address": "10.0.0.2"}}
+    """Every host knows what the balancers do, also where one of them alone has the inputs of nginx."""
+    groups = {"balancers": ["front", "edge"], "app": ["app"]}
+    hostvars = {
+        "front": {"slipway_address": "10.0.0.3"},
+        "edge": {"slipway_address": "10.0.0.1", **site},
+        "app": {"slipway_address": "10.0.0.2"},
+    }
     services = {"api": {"image": "b:1.0", "port": 8000, "routes": [route]}}
     seen = view(groups, "app", hostvars=hostvars, app_services=services)
     assert ("vault_nginx_probe_key" in seen.resolve("slipway_secrets")) is needed
