@@ -34,7 +34,7 @@ from test_roles_nginx import self_signed
 NGINX, PYTHON = "nginx:1-alpine", "python:3.13-slim"
 MB = 2**20
 # Long, and with what nginx and its regular expressions read as something else.
-PROBE_KEY = "~.0123456789abcdef$A\\E\\\\(\"[{;" + 64 * "k"
+PROBE_KEY = '~.0123456789abcdef$A\\E\\\\("[{;' + 64 * "k"
 # Bodies are counted, streams go on once the next request asks for it, and a number in the path is the size of a header.
 PRODUCT = """
 import asyncio, re
