@@ -34,7 +34,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         declared = options["declared"]
         hosts = {
-            host: exposure.Host(read.get("ports"), read.get("addresses", ()), declared[host]) for host, read in options["listening"].items()
+            host: exposure.Host(read.get("ports"), read.get("addresses", ()), declared[host], " ".join(str(read.get("msg", "")).split()))
+            for host, read in options["listening"].items()
         }
         targets = exposure.targets(hosts)
         if options["tried"] is None:

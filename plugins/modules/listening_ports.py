@@ -38,16 +38,16 @@ addresses:
   elements: str
 """
 
-import contextlib
 import ipaddress
 import json
+import os
 import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine import DEFAULT_SOCKET, Engine, EngineError
 
 #: Interfaces of container networks, as Docker names them.
 _OF_CONTAINERS = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*")
@@ -66,7 +66,8 @@ def outward_addresses(interfaces: list[dict[str, t.Any]]) -> list[str]:
     Args:
         interfaces: as ``ip -json address`` describes them.
     """
-    own = [interface for interface in interfaces if not _OF_CONTAINERS.fullmatch(interface["ifname"])]
+    # Of an interface that is down, ip prints an empty object.
+    own = [interface for interface in interfaces if interface and not _OF_CONTAINERS.fullmatch(interface["ifname"])]
     return [item["local"] for interface in own for item in interface["addr_info"] if "local" in item and is_outward(item["local"])]
 
 
@@ -89,17 +90,22 @@ def of_containers(containers: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
     ]
 
 
+def without_proxies(listeners: list[sockets.Listener], published: list[dict[str, t.Any]]) -> list[sockets.Listener]:
+    """Return the sockets without those of the engine's proxy, which has one at each address and port that a container publishes."""
+    named = {(port["protocol"], port["address"], port["port"]) for port in published}
+    return [item for item in listeners if (item.protocol, item.address, item.port) not in named]
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     _code, interfaces, _error = module.run_command(["ip", "-json", "address", "show", "up"], check_rc=True)
-    published = []
-    # Where no engine runs, no container does.
-    with contextlib.suppress(EngineError):
-        published = of_containers(Engine().get("/containers/json"))
-    named = {(port["protocol"], port["port"]) for port in published}
-    # The engine's proxy has a socket for a port that a container publishes.
-    sockets_of_processes = [item for item in sockets.listeners() if (item.protocol, item.port) not in named]
+    try:
+        # Before the first run a host has no engine. One that does not answer may have left its containers running.
+        published = of_containers(Engine().get("/containers/json")) if os.path.exists(DEFAULT_SOCKET) else []
+    except EngineError as error:
+        module.fail_json(msg=f"which ports containers publish is unknown: {error}; start the engine, and run again")
+    sockets_of_processes = without_proxies(sockets.listeners(), published)
     processes = sockets.processes({item.inode for item in sockets_of_processes})
     ports = published + [
         {

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from dataclasses import dataclass, field
 CONTROL_PORT = 61999
 #: What came of a try, as sockets.reachable says it.
 OPEN, SILENT, REFUSED = "open", "silent", "refused"
+#: In what it says of an address that the one who tries has no route to: that no firewall brings about.
+NO_ROUTE = os.strerror(errno.ENETUNREACH)
 
 Port = Mapping[str, t.Any]
 
@@ -27,11 +31,13 @@ class Host:
         ports: What listens there, as listening_ports says it; None if it was not read.
         addresses: Its addresses that others may reach.
         declared: What may be open, as the topology says it.
+        error: Why it was not read, or "" where that is not known.
     """
 
     ports: Sequence[Port] | None
     addresses: Sequence[str] = ()
     declared: Sequence[Port] = field(default_factory=list)
+    error: str = ""
 
 
 def _on(port: Port, address: str) -> bool:
@@ -95,11 +101,20 @@ def problems(hosts: Mapping[str, Host], tried: Mapping[str, Sequence[Port] | Non
         Each with ``host`` and ``text``; of ports also ``protocol``, ``port``, ``addresses``, ``owner``, and who has found it (``sources``).
     """
     found: dict[tuple[t.Any, ...], dict[str, t.Any]] = {}
-    unread = [{"host": name, "text": "was not read: what is open there is unknown"} for name, host in hosts.items() if host.ports is None]
+    unread = [
+        {"host": name, "text": f"was not read, so what is open there is unknown{': ' * bool(host.error)}{host.error}"}
+        for name, host in hosts.items()
+        if host.ports is None
+    ]
     unread += [
         {"host": name, "text": "could not try the ports of the others"}
         for name, results in tried.items()
         if results is None and not (name in hosts and hosts[name].ports is None)
+    ]
+    unread += [
+        {"host": name, "text": f"has no route to any other host, so it proves nothing: {results[0]['result']}"}
+        for name, results in tried.items()
+        if results and all(NO_ROUTE in row["result"] for row in results)
     ]
     for source, rows in tried.items():
         results = {(row["protocol"], row["address"], row["port"]): row["result"] for row in rows or []}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
 from ansible_collections.slipway.stack.plugins.modules import listening_ports
 from ansible_collections.slipway.stack.plugins.plugin_utils import exposure
+from conftest import ansible
 
 LOOPBACK = "127.0.0.1"
 
@@ -70,7 +72,7 @@ def test_addresses_of_containers_and_of_this_host_alone_are_not_outward():
             "wg0": ["10.8.0.5"],
         }.items()
     ]
-    assert listening_ports.outward_addresses(interfaces) == ["10.0.0.5", "2001:db8::5", "10.0.1.5", "10.8.0.5"]
+    assert listening_ports.outward_addresses([{}, *interfaces]) == ["10.0.0.5", "2001:db8::5", "10.0.1.5", "10.8.0.5"]
 
 
 def test_ports_of_containers_are_those_that_they_publish():
@@ -83,6 +85,27 @@ def test_ports_of_containers_are_those_that_they_publish():
         {"protocol": "tcp", "address": "0.0.0.0", "port": 8080, "owner": "container shop"},
         {"protocol": "udp", "address": "0.0.0.0", "port": 9090, "owner": "container shop"},
     ]
+
+
+def test_a_socket_of_the_proxy_is_not_listed_twice_and_that_of_another_address_is():
+    published = [{"protocol": "tcp", "address": "10.0.0.1", "port": 8080, "owner": "container shop"}]
+    proxy, other = (sockets.Listener("tcp", address, 8080, "1") for address in ("10.0.0.1", "10.0.0.2"))
+    assert listening_ports.without_proxies([proxy, other], published) == [other]
+
+
+def test_a_host_that_fails_is_reported_and_the_others_are_compared(checkout: Path):
+    (checkout / "inventories/test/hosts.yml").write_text(
+        "all:\n  vars: {ansible_connection: local, app_version: '1.0', app_services: {}}\n"
+        f"  children:\n    balancers: {{hosts: {{one: {{ansible_python_interpreter: {sys.executable}}}}}}}\n"
+        "    app: {hosts: {two: {ansible_python_interpreter: /nonexistent}}}\n    redis: {hosts: {three: }}\n"
+    )
+    (checkout / "playbooks/try.yml").write_text(
+        "- ansible.builtin.import_playbook: plays/exposure.yml\n  vars: {__exposure_wanted: true}\n"
+    )
+    run = ansible("ansible-playbook", "-i", "inventories/test", "playbooks/try.yml", "--limit", "one,two", cwd=checkout)
+    assert "two: was not read, so what is open there is unknown: " in run.stdout, run.stdout + run.stderr
+    assert "three" not in run.stdout
+    assert run.returncode
 
 
 def port(number: int, address: str = "0.0.0.0", protocol: str = "tcp") -> dict[str, Any]:
@@ -166,7 +189,9 @@ def test_one_port_is_one_problem_that_names_the_process_all_addresses_and_all_wh
 
 
 def test_what_was_not_looked_at_is_a_problem():
-    hosts = {"one": exposure.Host(None), "two": host(port(22), declared=[{"port": 22}])}
-    found = exposure.problems(hosts, {"one": None, "stranger": None, "the controller": tried(hosts)})
-    assert [problem["host"] for problem in found] == ["one", "stranger"]
+    hosts = {"one": exposure.Host(None, error="no engine"), "two": host(port(22), declared=[{"port": 22}])}
+    offline = tried(hosts, f"unreachable: [Errno 101] {exposure.NO_ROUTE}")
+    found = exposure.problems(hosts, {"one": None, "stranger": None, "the controller": tried(hosts), "offline": offline})
+    assert [problem["host"] for problem in found] == ["one", "stranger", "offline"]
+    assert found[0]["text"].endswith("unknown: no engine")
     assert exposure.lines(found, {})[0]["color"] == "red"
