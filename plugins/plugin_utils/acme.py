@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import socket
 import urllib.error
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,6 +90,8 @@ def mistakes(
     if bool(eab_key_id) != bool(eab_hmac_key):
         given, missing = ("acme_eab_key_id", "acme_eab_hmac_key") if eab_key_id else ("acme_eab_hmac_key", "acme_eab_key_id")
         found.append(f"{given} is set, and {missing} is not: set both as the authority gave them, or neither")
+    elif not re.fullmatch(r"[A-Za-z0-9_-]*={0,2}", eab_hmac_key):
+        found.append("acme_eab_hmac_key is not in base64url, of letters, digits, - and _: set it as the authority gave it")
     impossible = [name for name in asked if name.startswith("~") or name.endswith(".*") or "." not in name or _is_address(name)]
     if impossible:
         found.append(

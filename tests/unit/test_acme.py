@@ -10,6 +10,7 @@ import http.server
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ def test_a_name_with_a_dot_in_front_is_two_names():
         ({}, ""),
         ({"eab_key_id": "k"}, "acme_eab_key_id is set, and acme_eab_hmac_key is not: set both"),
         ({"eab_hmac_key": "k"}, "acme_eab_hmac_key is set, and acme_eab_key_id is not: set both"),
+        ({"eab_key_id": "k", "eab_hmac_key": "a_-="}, ""),
+        ({"eab_key_id": "k", "eab_hmac_key": "a+/="}, "acme_eab_hmac_key is not in base64url"),
+        ({"eab_key_id": "k", "eab_hmac_key": "a_-\n"}, "acme_eab_hmac_key is not in base64url"),
         ({"asked": ["*.shop.example"]}, "*.shop.example needs validation by DNS: set acme_dns_hook"),
         (
             {"asked": ["~^a", "www.*", "::1", "10.0.0.1", "localhost"]},
@@ -274,7 +278,7 @@ def test_what_goes_wrong_is_reported_and_leaves_nothing(authority: Authority, tm
 def test_an_authority_that_takes_too_long_is_given_up(authority: Authority, tmp_path: Path):
     authority.start(PEBBLE_VA_NOSLEEP="0", PEBBLE_VA_SLEEPTIME="60")
     try:
-        assert authority.ask(tmp_path, acme_timeout=2) == (1, "the authority has not issued the certificate within 2 s")
+        assert authority.ask(tmp_path, acme_timeout=2) == (1, "the authority has not issued the certificate within 2 s: raise acme_timeout")
     finally:
         authority.start()
 
@@ -294,12 +298,14 @@ def test_a_hook_makes_and_removes_the_records_of_a_wildcard(authority: Authority
     hook.write_text(
         "#!/bin/sh -e\n"
         'echo "$1 $2 ${#3}" >>/issued/calls\n'
-        '[ "$TOKEN" = right ] || { echo "the token is wrong" >&2; exit 3; }\n'
+        '[ "$TOKEN $TTL" = "the-right-token 60" ] || { echo "the token $TOKEN is wrong" >&2; exit 3; }\n'
         "case $1 in add) path=set-txt ;; remove) path=clear-txt ;; esac\n"
         'curl --silent --fail --data "{\\"host\\": \\"$2.\\", \\"value\\": \\"$3\\"}" "http://dns:8055/$path"\n'
     )
     names = ["*.shop.example", "shop.example"]
-    code, line = authority.ask(tmp_path, acme_names=names, acme_dns_hook=str(hook), acme_dns_environment={"TOKEN": token})
+    code, line = authority.ask(
+        tmp_path, acme_names=names, acme_dns_hook=str(hook), acme_dns_environment={"TOKEN": f"the-{token}-token", "TTL": 60}
+    )
     calls = (tmp_path / "issued/calls").read_text().splitlines()
     assert set(calls) == {f"{what} _acme-challenge.shop.example 43" for what in ("add", "remove")}
     if token == "right":
@@ -307,7 +313,14 @@ def test_a_hook_makes_and_removes_the_records_of_a_wildcard(authority: Authority
         assert len(calls) == 4
     else:
         assert code == 1
-        assert "acme_dns_hook add _acme-challenge.shop.example ended with status 3: the token is wrong" in line
+        assert "acme_dns_hook add _acme-challenge.shop.example ended with status 3: the token … is wrong" in line
+
+
+def test_an_order_that_is_ended_from_outside_leaves_no_record(authority: Authority, tmp_path: Path):
+    hook = tmp_path / "hook"
+    hook.write_text('echo "$1" >>/issued/calls\n[ "$1" = remove ] || { kill 1; sleep 30; }\n')
+    assert authority.ask(tmp_path, acme_names=["shop.example"], acme_dns_hook=str(hook))[0] == 1
+    assert (tmp_path / "issued/calls").read_text().split() == ["add", "remove"]
 
 
 def test_an_authority_that_wants_a_binding_gets_it(authority: Authority, tmp_path: Path):
@@ -345,9 +358,10 @@ def renewal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slipway_acme_hos
     monkeypatch.setattr(config_files.os, "chown", lambda *_arguments: None)
     (tmp_path / "shop/acme").mkdir(parents=True)
     (tmp_path / "volume").mkdir()
-    config = {"stack": "shop", "names": NAMES, "directory_url": DIRECTORY, "volume": "v", "dns": True, "timeout": 30}
+    config = {"stack": "shop", "names": NAMES, "directory_url": DIRECTORY, "volume": "v", "timeout": 30}
     found = slipway_acme_host.Renewal(config, FakeEngine(tmp_path / "volume"))
     found.order = lambda: issued(90)  # type: ignore[method-assign]
+    found.wait_for_nginx = lambda: None  # type: ignore[method-assign]
     return found
 
 
@@ -370,6 +384,7 @@ def test_a_certificate_is_renewed_in_its_last_third(renewal: slipway_acme_host.R
 @pytest.mark.parametrize("changed", [{"names": NAMES[:1]}, {"directory_url": "https://other.example/"}])
 def test_a_certificate_for_other_names_or_from_elsewhere_is_renewed_at_once(renewal: slipway_acme_host.Renewal, changed: dict[str, Any]):
     renewal.renew()
+    renewal.config |= {"names": NAMES[::-1]}
     assert not renewal.renew()
     renewal.config |= changed
     assert renewal.renew()
@@ -389,6 +404,42 @@ def test_key_and_certificate_change_together_and_only_the_last_two_stay(renewal:
     assert (tmp_path / "shop/acme/state/server.pem").read_text() == "c"
 
 
+@pytest.mark.parametrize("answered", ["slipway.thumb", "another page"])
+def test_no_certificate_is_asked_for_before_nginx_can_take_it(
+    renewal: slipway_acme_host.Renewal, monkeypatch: pytest.MonkeyPatch, answered: str
+):
+    """Also one that is validated in the DNS: an authority issues few for the same names in a week."""
+    monkeypatch.setattr(slipway_acme_host, "NGINX_SECONDS", 0)
+    monkeypatch.setattr(slipway_acme_host, "NGINX_PAUSE", 0)
+    del renewal.wait_for_nginx
+    orders = []
+    renewal.order = lambda: orders.append(1) or issued(90)  # type: ignore[method-assign]
+    with answering(200, answered) as url:
+        renewal.config |= {"nginx_url": url.rpartition("/")[0], "thumbprint": "thumb"}
+        if answered == "slipway.thumb":
+            assert renewal.renew()
+        else:
+            with pytest.raises(slipway_acme_host.RenewalError, match=r"does not answer challenges at .*: another page"):
+                renewal.renew()
+    assert bool(orders) is (answered == "slipway.thumb")
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_program_that_is_ended_leaves_the_certificate_that_serves(
+    renewal: slipway_acme_host.Renewal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+):
+    if before:
+        renewal.order = lambda: issued(90, 80, "a")  # type: ignore[method-assign]
+        renewal.renew()
+    renewal.order = lambda: issued(90, 0, "b")  # type: ignore[method-assign]
+    # As the handler of SIGTERM does.
+    monkeypatch.setattr(config_files, "run_in_container", lambda *_arguments: sys.exit(1))
+    with pytest.raises(SystemExit):
+        renewal.renew()
+    current = tmp_path / "volume/current"
+    assert (current / "server.pem").read_text() == "a" if before else not current.is_symlink()
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_what_nginx_refuses_does_not_stay(renewal: slipway_acme_host.Renewal, tmp_path: Path, before: bool):
     if before:
@@ -406,17 +457,21 @@ def test_what_nginx_refuses_does_not_stay(renewal: slipway_acme_host.Renewal, tm
     assert renewal.state()["error"] == ""
 
 
+@pytest.mark.parametrize(
+    ("result", "says"),
+    [("failed", "the authority refuses the order"), ("deadline", "the order was not finished after 90 s: raise acme_timeout")],
+)
 def test_the_reason_of_the_client_is_kept_and_the_certificate_too(
-    renewal: slipway_acme_host.Renewal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    renewal: slipway_acme_host.Renewal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, result: str, says: str
 ):
     renewal.order = lambda: issued(90, 80, "a")  # type: ignore[method-assign]
     renewal.renew()
     del renewal.order
     monkeypatch.setattr(container_copy, "COPIES", str(tmp_path / "copies"))
     monkeypatch.setattr(container_copy, "start_copy", lambda *_arguments, **_options: "id")
-    monkeypatch.setattr(container_copy, "follow_copy", lambda *_arguments: ("failed", 1))
+    monkeypatch.setattr(container_copy, "follow_copy", lambda *_arguments: (result, 1))
     monkeypatch.setattr(container_copy, "end_copy", lambda *_arguments: ["first", "the authority refuses the order"])
-    with pytest.raises(slipway_acme_host.RenewalError, match="authority refuses the order"):
+    with pytest.raises(slipway_acme_host.RenewalError, match=says):
         renewal.renew()
     assert (tmp_path / "volume/current/server.pem").read_text() == "a"
-    assert renewal.state()["error"] == "the authority refuses the order"
+    assert renewal.state()["error"] == says

@@ -13,6 +13,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import signal
 import subprocess
 import sys
 import typing as t
@@ -33,6 +34,8 @@ SECRETS = Path("/run/secrets")
 ISSUED = Path("/issued")
 #: Seconds that one answer of the authority may take, and one call of the hook.
 ANSWER_SECONDS, HOOK_SECONDS = 30, 300
+#: Characters from which on a value of the hook's environment may be a secret.
+LEAST_SECRET = 8
 
 
 class AcmeError(Exception):
@@ -91,7 +94,9 @@ class Hook:
         # Files of configuration are not executable: the first line says what runs it.
         first = self._path.read_text(encoding="utf-8").partition("\n")[0]
         argv = [*(first[2:].split() if first.startswith("#!") else ["/bin/sh"]), str(self._path), what, name, value]
-        environment = {**os.environ, **json.loads((SECRETS / "dns_environment").read_text())}
+        # An inventory may hold a number without quotes.
+        given = {key: str(setting) for key, setting in json.loads((SECRETS / "dns_environment").read_text()).items()}
+        environment = {**os.environ, **given}
         try:
             done = subprocess.run(
                 argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HOOK_SECONDS, check=False
@@ -99,7 +104,11 @@ class Hook:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise AcmeError(f"acme_dns_hook cannot {what} the record {name}: {error}") from error
         if done.returncode:
-            raise AcmeError(f"acme_dns_hook {what} {name} ended with status {done.returncode}: {done.stderr.strip()[-500:]}")
+            said = done.stderr.strip()
+            # What traces its commands prints tokens. The message is for anyone to read.
+            for setting in sorted(given.values(), key=len, reverse=True):
+                said = said.replace(setting, "…") if len(setting) >= LEAST_SECRET else said
+            raise AcmeError(f"acme_dns_hook {what} {name} ended with status {done.returncode}: {said[-500:]}")
 
     def add(self, name: str, value: str) -> None:
         """Add a record, to be removed at the end."""
@@ -164,7 +173,7 @@ def issue(config: JSON, hook: Hook | None) -> tuple[bytes, str]:
     except errors.ValidationError as error:
         raise AcmeError(f"the authority could not validate {failures(error)}") from error
     except errors.TimeoutError as error:
-        raise AcmeError(f"the authority has not issued the certificate within {config['timeout']} s") from error
+        raise AcmeError(f"the authority has not issued the certificate within {config['timeout']} s: raise acme_timeout") from error
     except errors.IssuanceError as error:
         raise AcmeError(f"the authority does not issue the certificate: {reported(error.error)}") from error
     except messages.Error as error:
@@ -177,6 +186,8 @@ def main() -> int:
     """Leave a key, a certificate and what it is for in the folder of results; return 0, or 1 where there is none."""
     argparse.ArgumentParser(description="Have an ACME authority issue a certificate; see docs/configure.md.").parse_args()
     config = json.loads((CONFIG / "acme.json").read_text())
+    # An order that takes too long is ended from outside; its records are removed. The first process of a container has no other handler.
+    signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     if (CONFIG / "ca.crt").exists():
         os.environ["REQUESTS_CA_BUNDLE"] = str(CONFIG / "ca.crt")
     hook = Hook(CONFIG / "dns-hook") if (CONFIG / "dns-hook").exists() else None

@@ -67,7 +67,8 @@ class Renewal:
     def is_due(self) -> bool:
         """Return whether a certificate is missing, is for other names or from elsewhere, or has a third of its time left."""
         state = self.state()
-        if any(state.get(key) != self.config[key] for key in ("names", "directory_url")):
+        # In another order they are the same names.
+        if set(state.get("names", ())) != set(self.config["names"]) or state.get("directory_url") != self.config["directory_url"]:
             return True
         with contextlib.suppress(EngineError):
             if not (self.volume() / "current").exists():
@@ -130,6 +131,8 @@ class Renewal:
                     files = {file: read(issued / file) for file in ("server.pem", "server.key", "times.json")}
             finally:
                 log = container_copy.end_copy(self.engine, name, LOG_LINES)
+        if result == "deadline":
+            raise RenewalError(f"the order was not finished after {self.config['timeout'] + GRACE_SECONDS} s: raise acme_timeout")
         if not files:
             raise RenewalError((log or [f"the client did not end well ({result})"])[-1])
         return files
@@ -155,7 +158,8 @@ class Renewal:
             check = [*NGINX, "-t", "-q", "-c", "/etc/slipway/current/nginx.conf"]
             config_files.run_in_container(self.engine, self.nginx, check, "The check of the new certificate")
             config_files.reload(self.engine, self.nginx, [*NGINX, "-s", "reload", "-c", "/etc/slipway/current/nginx.conf"])
-        except (config_files.RefusedError, EngineError):
+        except BaseException:
+            # Also where the program is ended from outside: the next reload of nginx reads what is current.
             if previous:
                 config_files.switch(str(place), previous)
             else:
@@ -182,8 +186,8 @@ class Renewal:
         if not self.is_due():
             return False
         try:
-            if not self.config["dns"]:
-                self.wait_for_nginx()
+            # With challenges in the DNS, too: a certificate that no nginx can take is lost, and authorities issue few in a week.
+            self.wait_for_nginx()
             files = self.order()
             self.install(files)
         except (RenewalError, config_files.RefusedError, container_copy.CopyError, EngineError, OSError) as error:
