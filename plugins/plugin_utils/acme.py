@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import ipaddress
 import json
@@ -139,6 +140,8 @@ def obstacles(asked: Iterable[str], balancers: Iterable[str], directory_url: str
     return found + ([problem] if problem else [])
 
 
+# A run asks for all balancers in one process, and each has the same names and the same authority.
+@functools.cache
 def _addresses(host: str) -> set[str]:
     """Return the addresses of a host by its name, or the one that it is."""
     try:
@@ -147,6 +150,7 @@ def _addresses(host: str) -> set[str]:
         return set()
 
 
+@functools.cache
 def _directory_problem(url: str, ca_file: str) -> str:
     """Return why an URL is not that of a directory, or ""."""
     where, remedy = f"acme_directory_url: {url}", "correct the URL"

@@ -171,6 +171,28 @@ def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert [text.split()[2] for text in mistakes if "is not a file" in text] == ["/nonexistent/closed.html", pages[1]["file"]]
 
 
+def test_pages_are_found_below_the_home_and_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the files of certificates are."""
+    (tmp_path / "down.html").write_text("down")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/down.html", "down.html"):
+        inputs = {"nginx_error_pages": [{"codes": [502], "file": path}], "nginx_maintenance_page": path}
+        assert render("__nginx_error_pages", **inputs)["error-1.html"]["config"]["content"] == "down"
+        assert render("__nginx_maintenance_page", **inputs) == "down"
+        assert render("__nginx_missing_pages", **inputs) == []
+
+
+def test_files_that_served_before_acme_are_named_with_their_end(tmp_path: Path) -> None:
+    (tmp_path / "expired.pem").write_text("x")
+    files = {"nginx_tls_certificate_file": str(tmp_path / "expired.pem"), "nginx_tls_key_file": str(tmp_path / "expired.pem")}
+    acme = {"nginx_tls_mode": "acme", "nginx_server_names": ["shop.example"], "nginx_acme_thumbprint": "t"}
+    found = render("__nginx_mistakes", **files, **acme)
+    assert found
+    assert all("or remove nginx_tls_certificate_file and nginx_tls_key_file" in text for text in found)
+    assert not any("or remove" in text for text in render("__nginx_mistakes", **files, nginx_server_names=["shop.example"]))
+
+
 def test_limits_without_a_key_for_releases_are_refused_and_no_client_has_an_empty_one() -> None:
     limited = {"nginx_limit_conn": 20}
     assert any(text.startswith("nginx_probe_key is empty") for text in render("__nginx_mistakes", **limited))
