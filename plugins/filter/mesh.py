@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
@@ -14,10 +14,15 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.environment import a
 
 
 def differences(
-    tunnel: Mapping[str, Any], state: Mapping[str, Any], keys: Mapping[str, str], secret: str, files: Mapping[str, str]
+    tunnel: Mapping[str, Any],
+    state: Mapping[str, Any],
+    keys: Mapping[str, str],
+    secret: str,
+    files: Mapping[str, str],
+    reached: Collection[str],
 ) -> list[str]:
     """Return what mesh.differences returns, with the controller's key of digests."""
-    return mesh.differences(tunnel, state, keys, secret, files, digest_key(str(ansible_home())))
+    return mesh.differences(tunnel, state, keys, secret, files, reached, digest_key(str(ansible_home())))
 
 
 def silences(tunnel: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:

@@ -70,11 +70,10 @@ def main() -> None:
     try:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        private = (read_text(path) or "").strip()
-        changed = not private
-        if not private:
-            private = call(["wg", "genkey"]).strip()
-            write_file(path, f"{private}\n", 0o600, 0, 0)
+        os.chmod(os.path.dirname(path), 0o700)
+        private = (read_text(path) or "").strip() or call(["wg", "genkey"]).strip()
+        # One that is there gets its mode and owner back.
+        changed = write_file(path, f"{private}\n", 0o600, 0, 0)
         public = call(["wg", "pubkey"], private).strip()
         if not options["next"] and (read_text(os.path.join(folder, PUBLIC_KEY)) or "").strip() != public:
             write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)

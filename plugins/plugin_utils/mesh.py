@@ -15,7 +15,7 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PUBLIC_KEY, folder_of
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PRIVATE_KEY, PUBLIC_KEY, folder_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
@@ -131,9 +131,12 @@ def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[
         values = hostvars[peer["host"]]
         made = (values.get("__mesh_key") or {}).get("public_key")
         files = (values.get("container_service_host_state") or {}).get("files")
-        path = f"{folder_of(tunnel['stack'])}/{PUBLIC_KEY}"
-        # One that was read and has none was installed again: the key that its peers know is of no use.
-        known = by_address.get(peer["address"], "") if files is None else (files.get(path) or {}).get("content", "").strip()
+        public, private = (f"{folder_of(tunnel['stack'])}/{name}" for name in (PUBLIC_KEY, PRIVATE_KEY))
+        if files is None:
+            known = by_address.get(peer["address"], "")
+        else:
+            # One that was read and has none was installed again: the key that its peers know is of no use.
+            known = (files.get(public) or {}).get("content", "").strip() if private in files else ""
         found[peer["host"]] = made or known
     return found
 
@@ -170,7 +173,13 @@ def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: 
 
 
 def differences(
-    tunnel: Mapping[str, Any], state: Mapping[str, Any], keys: Mapping[str, str], secret: str, files: Mapping[str, str], key: str
+    tunnel: Mapping[str, Any],
+    state: Mapping[str, Any],
+    keys: Mapping[str, str],
+    secret: str,
+    files: Mapping[str, str],
+    reached: Collection[str],
+    key: str,
 ) -> list[str]:
     """Return what differs on a host from its tunnel, as sentences; of a host without one, that one is left there.
 
@@ -180,6 +189,7 @@ def differences(
         keys: Public keys by host, as public_keys returns them.
         secret: What pre-shared keys are derived from.
         files: The unit and its program: their text by path.
+        reached: The hosts of the run: others may be down, which a change of this host does not repair.
         key: The key of digests of files.
     """
     found_files, interface = state["files"], state["mesh"]["interface"]
@@ -195,11 +205,14 @@ def differences(
     elif peers.get("digest") != keyed_digest(key, peers_text(tunnel, keys, secret)):
         reasons.append("peers of the mesh differ")
     reasons += [f"{path} differs" for path, text in files.items() if (found_files.get(path) or {}).get("content") != text]
-    return reasons + _interface_differences(tunnel, interface, keys, (state.get("host") or {}).get("addresses") or ())
+    secrets = [f"{folder_of(tunnel['stack'])}/{name}" for name in (PRIVATE_KEY, PEERS)]
+    modes = {path: (found_files[path]["mode"], found_files[path]["uid"]) for path in secrets if path in found_files}
+    reasons += [f"{path} has mode {mode} and owner {uid}" for path, (mode, uid) in modes.items() if (mode, uid) != ("0600", 0)]
+    return reasons + _interface_differences(tunnel, interface, keys, (state.get("host") or {}).get("addresses") or (), reached)
 
 
 def _interface_differences(
-    tunnel: Mapping[str, Any], interface: Mapping[str, Any], keys: Mapping[str, str], addresses: Collection[str]
+    tunnel: Mapping[str, Any], interface: Mapping[str, Any], keys: Mapping[str, str], addresses: Collection[str], reached: Collection[str]
 ) -> list[str]:
     """Return what differs in the kernel from a tunnel."""
     if not interface:
@@ -218,6 +231,7 @@ def _interface_differences(
         peer["host"]
         for key, peer in wanted.items()
         if key in interface["peers"]
+        and peer["host"] in reached
         and (interface["peers"][key]["handshake_s"] is None or interface["peers"][key]["handshake_s"] > HANDSHAKE_SECONDS)
     )
     return reasons + ([f"no handshake with {', '.join(silent)}"] if silent else [])

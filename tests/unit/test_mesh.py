@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import copy
 import ipaddress
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     INTERFACE_LENGTH,
     PEERS,
+    PRIVATE_KEY,
     PUBLIC_KEY,
     folder_of,
     interface_of,
@@ -59,7 +61,8 @@ def state_of(here: dict[str, Any]) -> dict[str, Any]:
         "files": {
             **{path: {"content": text} for path, text in FILES.items()},
             f"{folder_of('shop')}/{PUBLIC_KEY}": {"content": f"{KEYS[own['host']]}\n"},
-            f"{folder_of('shop')}/{PEERS}": {"digest": keyed_digest("key", peers)},
+            f"{folder_of('shop')}/{PRIVATE_KEY}": {"digest": "-", "mode": "0600", "uid": 0},
+            f"{folder_of('shop')}/{PEERS}": {"digest": keyed_digest("key", peers), "mode": "0600", "uid": 0},
         },
         "mesh": {
             "kernel": True,
@@ -74,7 +77,7 @@ def state_of(here: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(state: dict[str, Any], own: dict[str, Any] | None = None, secret: str = SECRET, **keys: str) -> list[str]:
-    return mesh.differences(tunnel(APP1) if own is None else own, state, {**KEYS, **keys}, secret, FILES, "key")
+    return mesh.differences(tunnel(APP1) if own is None else own, state, {**KEYS, **keys}, secret, FILES, list(KEYS), "key")
 
 
 # Addresses
@@ -205,9 +208,10 @@ def test_a_key_of_this_run_is_newer_than_one_that_was_read_and_a_host_knows_its_
     assert mesh.public_keys({}, hostvars) == {}
 
 
-def test_a_host_that_was_installed_again_has_no_key_although_its_peers_know_one():
+@pytest.mark.parametrize("lost", [PUBLIC_KEY, PRIVATE_KEY])
+def test_a_host_that_was_installed_again_has_no_key_although_its_peers_know_one(lost: str):
     hostvars: dict[str, dict[str, Any]] = {end["host"]: {"container_service_host_state": state_of(end)} for end in ENDS}
-    del hostvars["db1"]["container_service_host_state"]["files"][f"{folder_of('shop')}/{PUBLIC_KEY}"]
+    del hostvars["db1"]["container_service_host_state"]["files"][f"{folder_of('shop')}/{lost}"]
     keys = mesh.public_keys(tunnel(APP1), hostvars)
     assert keys == {**KEYS, "db1": ""}
     assert differences(state_of(APP1), **keys)[0] == "keys of peers are not known yet: db1"
@@ -242,6 +246,8 @@ def test_a_mesh_that_is_as_it_is_to_be_does_not_differ():
     [
         (("files", UNIT, "content"), "edited", f"{UNIT} differs"),
         (("files", f"{folder_of('shop')}/{PEERS}", "digest"), "another", "peers of the mesh differ"),
+        (("files", f"{folder_of('shop')}/{PRIVATE_KEY}", "mode"), "0644", f"{folder_of('shop')}/{PRIVATE_KEY} has mode 0644 and owner 0"),
+        (("files", f"{folder_of('shop')}/{PEERS}", "uid"), 7, f"{folder_of('shop')}/{PEERS} has mode 0600 and owner 7"),
         (("mesh", "interface"), {}, "the interface sw-shop is not up"),
         (("mesh", "interface", "port"), 1, "the interface sw-shop has another key, address or port"),
         (("mesh", "interface", "public_key"), "another", "the interface sw-shop has another key, address or port"),
@@ -260,6 +266,12 @@ def test_what_was_changed_on_a_host_is_found(where: tuple[str, ...], value: Any,
         part = part[name]
     part[last] = value
     assert differences(state) == [said]
+
+
+def test_a_peer_that_the_run_leaves_out_may_be_down():
+    state = copy.deepcopy(state_of(APP1))
+    state["mesh"]["interface"]["peers"][KEYS["db1"]]["handshake_s"] = 9000
+    assert mesh.differences(tunnel(APP1), state, KEYS, SECRET, FILES, ["app1", "lb1"], "key") == []
 
 
 def test_another_secret_is_another_key_of_each_pair():
@@ -343,6 +355,24 @@ def test_the_interface_is_up_before_the_engine_and_by_a_program_that_a_shell_rea
     path = tmp_path / "tunnel"
     path.write_text(program)
     assert subprocess.run(["/bin/sh", "-n", str(path)], check=False).returncode == 0
+
+
+def test_rules_of_an_address_of_before_go_with_the_interface(tmp_path: Path):
+    own = ["-A PREROUTING -d 10.1.1.1/32 ! -i sw-shop -m addrtype ! --src-type LOCAL -j DROP", "-A FORWARD -o sw-shop -p tcp -j TCPMSS"]
+    others = ["-P FORWARD ACCEPT", "-A FORWARD -o sw-shop2 -p tcp -j TCPMSS"]
+    rules, program, fake = (tmp_path / name for name in ("rules", "tunnel", "iptables"))
+    rules.write_text("\n".join([*own, *others, ""]))
+    program.write_text(role("__mesh_program_content", kernel=True))
+    fake.write_text(
+        "#!/bin/sh\nshift 4\n"
+        'case $1 in -S) cat "$RULES" ;; -D) shift; grep -vxF -e "-A $*" "$RULES" >"$RULES.new"; mv "$RULES.new" "$RULES" ;; esac\n'
+    )
+    for path in (fake, tmp_path / "ip"):
+        path.touch()
+        path.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RULES": str(rules)}
+    subprocess.run(["/bin/sh", str(program), "down"], env=environment, check=True)
+    assert rules.read_text().splitlines() == others
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
