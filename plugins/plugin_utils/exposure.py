@@ -12,8 +12,8 @@ import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-#: A datagram without an answer has reached a service, or was dropped by a firewall. A port on which nothing listens shows what the host's
-#: firewall does: this one, or the next below that is free.
+#: A datagram without an answer has reached a service, or was dropped by a firewall, and a proxy on the way may accept all connections. A
+#: port on which nothing listens shows which: this one, or the next below that is free.
 CONTROL_PORT = 61999
 #: What came of a try, as sockets.reachable says it.
 OPEN, SILENT, REFUSED = "open", "silent", "refused"
@@ -47,14 +47,14 @@ def _on(port: Port, address: str) -> bool:
     return port["address"] == address or (port["address"] == "0.0.0.0" and ":" not in address)  # noqa: S104 - compared with, not bound to
 
 
-def control_port(ports: Iterable[Port]) -> int:
-    """Return a UDP port on which nothing listens."""
-    taken = {port["port"] for port in ports if port["protocol"] == "udp"}
+def control_port(ports: Iterable[Port], protocol: str) -> int:
+    """Return a port on which nothing listens."""
+    taken = {port["port"] for port in ports if port["protocol"] == protocol}
     return next(number for number in range(CONTROL_PORT, 0, -1) if number not in taken)
 
 
 def targets(hosts: Mapping[str, Host]) -> list[dict[str, t.Any]]:
-    """Return what to try from everywhere: each listening port on each address of its host, and a control port where there is one of UDP.
+    """Return what to try from everywhere: each listening port on each address of its host, and for each protocol of them a control port.
 
     Returns:
         Each with ``host``, ``protocol``, ``address`` and ``port``.
@@ -64,8 +64,8 @@ def targets(hosts: Mapping[str, Host]) -> list[dict[str, t.Any]]:
         ports = host.ports or []
         for address in host.addresses:
             numbers = dict.fromkeys((port["protocol"], port["port"]) for port in ports if _on(port, address))
-            if any(protocol == "udp" for protocol, _number in numbers):
-                numbers["udp", control_port(ports)] = None
+            for protocol in dict.fromkeys(protocol for protocol, _number in numbers):
+                numbers[protocol, control_port(ports, protocol)] = None
             found += [{"host": name, "protocol": protocol, "address": address, "port": number} for protocol, number in numbers]
     return found
 
@@ -76,10 +76,10 @@ def is_open(target: Port, results: Mapping[tuple[str, str, int], str], control: 
     Args:
         target: The port.
         results: What came of each try, by protocol, address and port.
-        control: The UDP port of its host on which nothing listens.
+        control: The port of its host and protocol on which nothing listens.
     """
-    result = results.get((target["protocol"], target["address"], target["port"]), "")
-    return result == OPEN or (result == SILENT and results.get(("udp", target["address"], control)) == REFUSED)
+    result, of_control = (results.get((target["protocol"], target["address"], port), "") for port in (target["port"], control))
+    return (result == OPEN and (of_control != OPEN or target["protocol"] == "udp")) or (result == SILENT and of_control == REFUSED)
 
 
 def _admits(declared: Port, source: str) -> bool:
@@ -119,11 +119,15 @@ def problems(hosts: Mapping[str, Host], tried: Mapping[str, Sequence[Port] | Non
     for source, rows in tried.items():
         results = {(row["protocol"], row["address"], row["port"]): row["result"] for row in rows or []}
         sources = {(row["protocol"], row["address"], row["port"]): row["source"] for row in rows or []}
+        proxied = []
         for target in targets(hosts) if rows else []:
             name, protocol, address, number = (target[key] for key in ("host", "protocol", "address", "port"))
             host = hosts[name]
-            control = control_port(host.ports or [])
-            if (protocol, number) == ("udp", control) or not is_open(target, results, control):
+            control = control_port(host.ports or [], protocol)
+            if number == control:
+                proxied += [address] if protocol == "tcp" and results.get((protocol, address, number)) == OPEN else []
+                continue
+            if not is_open(target, results, control):
                 continue
             # A controller may be one of the hosts.
             if sources[protocol, address, number] in host.addresses:
@@ -145,6 +149,11 @@ def problems(hosts: Mapping[str, Host], tried: Mapping[str, Sequence[Port] | Non
             for key, value in (("addresses", address), ("sources", source)):
                 problem[key] += [value] if value not in problem[key] else []
             problem["text"] = _text(problem, declared)
+        if proxied:
+            where = f"a proxy on the way to {', '.join(proxied)} accepts every connection"
+            unread.append(
+                {"host": source, "text": f"{where}, so which ports are open there is unknown: run this from a machine without one"}
+            )
     return unread + list(found.values())
 
 

@@ -122,7 +122,7 @@ def tried(
     """Return what one finds that comes to each port with the same result."""
     rows = []
     for target in exposure.targets(hosts):
-        is_control = target["protocol"] == "udp" and target["port"] == exposure.CONTROL_PORT
+        is_control = target["port"] == exposure.CONTROL_PORT
         rows.append({**target, "result": control if is_control else result, "source": source})
     return rows
 
@@ -142,7 +142,8 @@ def tried(
 )
 def test_each_port_is_tried_on_each_address_that_it_listens_on(ports: Any, addresses: list[str], expected: list[Any]):
     found = exposure.targets({"one": host(*ports, addresses=addresses)})
-    assert [(target["protocol"], target["address"], target["port"]) for target in found] == expected
+    controls = [("tcp", address, exposure.CONTROL_PORT) for address in dict.fromkeys(item[1] for item in expected if item[0] == "tcp")]
+    assert sorted((target["protocol"], target["address"], target["port"]) for target in found) == sorted(expected + controls)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,13 @@ def test_a_udp_port_is_open_if_it_behaves_otherwise_than_one_that_is_closed(resu
         assert "add {port: 123, protocol: udp} to slipway_open_ports" in found[0]["text"]
 
 
+def test_a_proxy_that_accepts_every_connection_proves_nothing():
+    hosts = {"one": host(port(5432), port(53, protocol="udp"), declared=[{"port": 53, "protocol": "udp"}])}
+    (problem,) = exposure.problems(hosts, {"the controller": tried(hosts, control="open"), "two": tried(hosts, "refused")})
+    assert problem["host"] == "the controller"
+    assert problem["text"].startswith("a proxy on the way to 10.0.0.1 accepts every connection, so which ports")
+
+
 def test_one_port_is_one_problem_that_names_the_process_all_addresses_and_all_who_reach_it():
     hosts = {"one": host(port(9000, "::"), addresses=["10.0.0.1", "2001:db8::1"])}
     (problem,) = exposure.problems(hosts, {"two": tried(hosts), "the controller": tried(hosts, source="192.0.2.1")})
@@ -190,7 +198,8 @@ def test_one_port_is_one_problem_that_names_the_process_all_addresses_and_all_wh
 
 def test_what_was_not_looked_at_is_a_problem():
     hosts = {"one": exposure.Host(None, error="no engine"), "two": host(port(22), declared=[{"port": 22}])}
-    offline = tried(hosts, f"unreachable: [Errno 101] {exposure.NO_ROUTE}")
+    no_route = f"unreachable: [Errno 101] {exposure.NO_ROUTE}"
+    offline = tried(hosts, no_route, control=no_route)
     found = exposure.problems(hosts, {"one": None, "stranger": None, "the controller": tried(hosts), "offline": offline})
     assert [problem["host"] for problem in found] == ["one", "stranger", "offline"]
     assert found[0]["text"].endswith("unknown: no engine")
