@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from cryptography import x509
 
 import slipway_acme_host
 from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy
 from ansible_collections.slipway.stack.plugins.plugin_utils import acme
-from conftest import ROOT, role_variable
+from conftest import ROOT, ansible, role_variable
 from test_nginx_served import docker, serving
 from test_roles_nginx import self_signed
 
@@ -124,6 +125,24 @@ def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch)
     elsewhere, unknown = acme.obstacles(["docs.example", "new.example"], ["lb1"], DIRECTORY, "")
     assert "docs.example is 192.0.2.9 in the DNS, and no balancer has that address (192.0.2.1)" in elsewhere
     assert "new.example has no address in the DNS" in unknown
+
+
+@pytest.mark.parametrize(("names", "issued", "shown"), [(NAMES, NAMES[:1], True), (NAMES, NAMES[::-1], False)])
+def test_a_dry_run_shows_a_certificate_that_would_be_issued(checkout: Path, names: list[str], issued: list[str], shown: bool):
+    state = {"names": issued, "directory_url": DIRECTORY}
+    files = {"/etc/slipway/slipway/acme/state/certificate.json": {"content": json.dumps(state)}}
+    # The rest of the role needs an engine.
+    tasks = yaml.safe_load((checkout / "roles/acme/tasks/main.yml").read_text())
+    (task,) = [task for task in tasks if task["name"] == "Show that a certificate would be issued"]
+    (checkout / "roles/acme/tasks/main.yml").write_text(yaml.safe_dump([task]))
+    variables = {"acme_names": names, "acme_directory_url": DIRECTORY, "container_service_host_state": {"files": files}}
+    included = {"ansible.builtin.include_role": {"name": "slipway.stack.acme"}}
+    play = {"hosts": "one", "gather_facts": False, "tasks": [included], "vars": variables}
+    (checkout / "playbooks/try.yml").write_text(yaml.safe_dump([play]))
+    run = ansible("ansible-playbook", "-i", "inventories/test", "playbooks/try.yml", "--check", cwd=checkout)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert ("changed=1" in run.stdout) is shown, run.stdout
+    assert ("would be asked for a certificate for shop.example, docs.example" in " ".join(run.stdout.split())) is shown
 
 
 # Closes the account of the client's key, as its owner does who has lost it.
