@@ -10,7 +10,6 @@ import pytest
 from slipway_lab import ROOT
 from slipway_release import PRODUCT, Fleet, Load
 
-RATE = 200
 WEBSOCKETS = 50
 
 
@@ -22,12 +21,13 @@ def product(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("releases", "requests"),
-    [pytest.param(2, 4_000, id="two"), pytest.param(10, 20_000, id="ten", marks=pytest.mark.extended("release-load"))],
+    ("releases", "rate", "requests"),
+    # Two cores that are slow do not answer 200 requests a second while they start containers.
+    [pytest.param(2, 100, 2_000, id="two"), pytest.param(10, 200, 20_000, id="ten", marks=pytest.mark.extended("release-load"))],
 )
-def test_releases_under_load_lose_nothing(fleet: Fleet, load: Callable[[], Load], releases: int, requests: int):
+def test_releases_under_load_lose_nothing(fleet: Fleet, load: Callable[..., Load], releases: int, rate: int, requests: int):
     """Deploys and rollbacks alternate between two versions; requests, WebSockets and what each run reports are counted."""
-    began, clients, runs = time.monotonic(), load(), []
+    began, clients, runs = time.monotonic(), load(arguments=("@tests/load/support_desk.txt", f"--rate={rate}")), []
     version = fleet.version
     for number in range(releases):
         # Two ways to each version: rollback.yml to the one before, and deploy.yml to one that is named.
@@ -59,7 +59,7 @@ def test_releases_under_load_lose_nothing(fleet: Fleet, load: Callable[[], Load]
     assert numbers["failed"] == 0, numbers["failures"]
     assert numbers["requests"] >= requests
     # It was the load that is asked for: half of it over HTTP/2, and half POST, whose answers have no version.
-    assert numbers["requests"] >= 0.95 * RATE * numbers["seconds"]
+    assert numbers["requests"] >= 0.95 * rate * numbers["seconds"]
     halves = {protocol: counts["requests"] for protocol, counts in numbers["clients"].items()}
     halves["GET"] = sum(seen["answers"] for seen in numbers["versions"].values())
     assert set(halves) == {"http1", "http2", "GET"}
