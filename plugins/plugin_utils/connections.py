@@ -63,6 +63,13 @@ _UNREACHABLE: tuple[_Cause, ...] = (
         ("ansible_user", *KEY_FILES[:1]),
         "or add the public key to ~/.ssh/authorized_keys of {user} there",
     ),
+    (
+        # Ansible drops what ssh reported where ssh stops reading and has not exited a millisecond later.
+        r"Data could not be sent to remote host",
+        f"ssh to {_PLACE} ended before it took the task, and Ansible does not know why",
+        ("ansible_host", "ansible_port"),
+        "or run `ssh -p {port} {user}@{address}`, which says why",
+    ),
 )
 #: The same of a host that is reached, where nothing can be run.
 _REACHED: tuple[_Cause, ...] = (

@@ -31,6 +31,7 @@ def problem(text: str, *, reached: bool = False) -> str | None:
         ("kex_exchange_identification: Connection closed by remote host", "that is not sshd; correct ansible_host or ansible_port"),
         ("No ED25519 host key is known for [192.0.2.7]:2204 and you have requested strict checking.", "is not known; correct"),
         ("Host key verification failed.", "connect once by `ssh -p 2204 ops@192.0.2.7` and compare the fingerprint"),
+        ("Data could not be sent to remote host '192.0.2.7'. Make sure this host can be reached over SSH.", "run `ssh -p 2204 ops@192.0"),
         ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "`ssh-keygen -R '[192.0.2.7]:2204'`"),
     ],
 )  # fmt: skip
@@ -82,12 +83,26 @@ def test_the_file_of_a_key_is_looked_at_before_ssh_does(tmp_path: Path, content:
     assert found is None if said is None else said in (found or "")
 
 
-def test_the_summary_of_a_run_says_what_keeps_a_host_from_being_reached(play: Run, checkout: Path):
-    (checkout / "playbooks/test.yml").write_text(
-        "- hosts: one\n  gather_facts: false\n  tasks: [{name: Ask it, ansible.builtin.command: 'true'}]\n"
-    )
+def unreachable(checkout: Path, task: str) -> None:
+    """Have the playbook "test" run a task on a host of which no port is open."""
+    (checkout / "playbooks/test.yml").write_text(f"- hosts: one\n  gather_facts: false\n  tasks: [{{name: Ask it, {task}}}]\n")
     (checkout / "inventories/test/host_vars").mkdir()
     (checkout / "inventories/test/host_vars/one.yml").write_text("ansible_connection: ssh\nansible_host: 127.0.0.1\nansible_port: 1\n")
+
+
+def test_the_summary_of_a_run_says_what_keeps_a_host_from_being_reached(play: Run, checkout: Path):
+    # Nothing is sent to ssh, so that Ansible reads what it says also where ssh takes its time to exit.
+    unreachable(checkout, "ansible.builtin.raw: 'true'")
     done = play("test")
     assert done.returncode == 4
     assert "one: nothing listens on 127.0.0.1 port 1; correct ansible_host (inventories/test/host_vars/one.yml:2)" in done.stdout
+
+
+def test_the_summary_says_how_to_learn_why_where_ssh_stops_reading_before_it_exits(play: Run, checkout: Path):
+    unreachable(checkout, "ansible.builtin.command: 'true'")
+    ssh = checkout / "ssh"
+    ssh.write_text("#!/bin/sh\nexec <&-\nsleep 1\necho 'ssh: connect to host 127.0.0.1 port 1: Connection refused' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    done = play("test", ANSIBLE_SSH_EXECUTABLE=str(ssh))
+    assert done.returncode == 4
+    assert "one: ssh to 127.0.0.1 port 1 ended before it took the task, and Ansible does not know why; correct ansible_host" in done.stdout
