@@ -9,27 +9,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
-from ansible_collections.slipway.stack.plugins.plugin_utils.environment import write_atomically
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import names_used
 from ansible_collections.slipway.stack.plugins.plugin_utils.rotation import (
-    ACCEPTED,
+    ENDS,
     SECRETS,
     STEADY,
     RotationError,
     Values,
     advanced,
     begun,
+    ended,
     names_of,
     undone,
     values_in,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_sources import VAULT
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import names_in, new_secret, secret_problem, with_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import is_template, new_secret, secret_problem, with_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.vault_file import VaultFile, vault_path_next_to
 
 #: What a product that verifies with a second key has among its secrets.
@@ -49,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             {
                 "what": {"type": "str", "required": True, "choices": [*SECRETS, "all"]},
                 "known": {"type": "list", "elements": "str", "required": True},
-                "step": {"type": "str", "required": True, "choices": ["begin", "advance"]},
+                "step": {"type": "str", "required": True, "choices": ["begin", "advance", "end"]},
                 "undo": {"type": "bool", "default": False},
                 "end_sessions": {"type": "bool", "default": False},
                 "differs": {"type": "bool", "default": False},
@@ -57,30 +57,33 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "path": {"type": "path"},
             }
         )
+        undo, step = arguments["undo"], arguments["step"]
         try:
             names = names_of(arguments["what"], arguments["known"])
             before = {name: values_in(self._variables(task_vars), name) for name in names}
-            if arguments["step"] == "begin":
+            if step == "begin":
                 self._refuse(names, before, arguments, task_vars)
                 after = {name: self._begun(name, values, arguments) for name, values in before.items()}
+            elif step == "advance":
+                after = {name: advanced(name, values, undo=undo) for name, values in before.items()}
             else:
-                after = {
-                    name: Values(values.current) if arguments["undo"] and values.stage == ACCEPTED else advanced(name, values)
-                    for name, values in before.items()
-                }
+                after = {name: ended(values) for name, values in before.items()}
+            variables = {variable: value for name, values in after.items() for variable, value in values.variables(name).items()}
+            if arguments["source"] == VAULT:
+                path = (
+                    Path(arguments["path"]) if arguments["path"] else vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
+                )
+                self._write(VaultFile(path, self._loader), before, variables)
         except RotationError as error:
-            raise AnsibleActionFail(f"{error}. Nothing was touched") from None
-        file = Path(arguments["path"]) if arguments["path"] else None
-        if arguments["source"] == VAULT:
-            path = file or vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
-            self._write(VaultFile(path, self._loader), before, after, first=arguments["step"] == "begin")
-        variables = {name: value for values in (values.variables(name) for name, values in after.items()) for name, value in values.items()}
+            raise AnsibleActionFail(str(error) + (". Nothing was touched" if step == "begin" else "")) from None
         result.update(
             changed=before != after,
             variables=variables,
             stages={name: values.stage for name, values in after.items()},
-            refused={name: values.previous for name, values in before.items() if arguments["step"] == "advance" and values.previous},
+            retired={name: values.retired for name, values in after.items() if values.retired},
         )
+        # Not the task: why it fails holds no secret, and must be seen.
+        result["_ansible_no_log"] = True
         return result
 
     def _variables(self, task_vars: Mapping[str, Any]) -> dict[str, str]:
@@ -92,11 +95,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if limit := task_vars.get("ansible_limit"):
             raise RotationError(f"--limit {limit} would leave out hosts that use the secrets: leave it out")
         extra = load_extra_vars(self._loader)
-        given = [name for name in extra if any(name in (secret, f"{secret}_next", f"{secret}_previous") for secret in names)]
+        given = sorted({f"{name}{end}" for name in names for end in ENDS} & set(extra))
         if given:
             raise RotationError(f"{', '.join(given)} after -e would stay the same through all stages: write it where the secrets are")
-        if arguments["differs"] and all(values.stage == STEADY for values in before.values()):
-            raise RotationError("hosts differ from the inventory: run site.yml first, which also completes the last stage of a rotation")
+        if all(values.stage == STEADY for values in before.values()):
+            if arguments["undo"]:
+                raise RotationError(f"no rotation of {', '.join(names)} is under way, so there is nothing to undo")
+            if arguments["differs"]:
+                raise RotationError("hosts differ from the inventory: run site.yml first, so that the rotation changes nothing else")
         if "vault_app_secret_key" in names and not arguments["end_sessions"] and not arguments["undo"]:
             used = set().union(*(names_used(task_vars.get(name)) for name in app_services.VARIABLES))
             if SECOND_KEY not in used:
@@ -118,19 +124,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise RotationError(f"{name}_next {wrong}")
         return after
 
-    def _write(self, file: VaultFile, before: Mapping[str, Values], after: Mapping[str, Values], *, first: bool) -> None:
-        """Write the values of the next stage; the file as it was before the rotation is kept until the end."""
-        if elsewhere := [name for name in before if name not in names_in(file.text)]:
-            raise AnsibleActionFail(f"{', '.join(elsewhere)} is not set in {file.path}, which is the file that is written: move it there")
-        kept = file.path.with_name(f"{file.path.name}.before_rotation")
-        if self._task.check_mode:
+    def _write(self, file: VaultFile, before: Mapping[str, Values], variables: Mapping[str, str]) -> None:
+        """Write the variables of the next stage; the file as it was before the rotation is kept until the end."""
+        present = self._values_in(file.text)
+        now = {variable: value for name, values in before.items() for variable, value in values.variables(name).items() if value}
+        if elsewhere := [variable for variable in now if variable not in present]:
+            raise RotationError(f"{', '.join(elsewhere)} is not set in {file.path}, which is the file that is written: move it there")
+        if other := [variable for variable, value in now.items() if not is_template(present[variable]) and str(present[variable]) != value]:
+            raise RotationError(f"{', '.join(other)} has another value than in {file.path}: set it in no other place")
+        text = with_values(file.text, variables)
+        after = self._values_in(text)
+        if any(str(after.get(name) or "") != value for name, value in variables.items()) or set(present) - set(after) - set(variables):
+            raise RotationError(f"{file.path} cannot be rewritten: give each variable of it lines of its own, without anchors of YAML")
+        if self._task.check_mode or file.text == text:
             return
-        if before != after:
-            file.prepare()
-            if first and not kept.exists():
-                write_atomically(kept, file.path.read_bytes(), file.path.stat().st_mode & 0o777)
-            file.write(
-                with_values(file.text, {name: value for key, values in after.items() for name, value in values.variables(key).items()})
-            )
-        if all(values.stage == STEADY for values in after.values()):
+        file.prepare()
+        kept = file.path.with_name(f".{file.path.name}.before_rotation")
+        if not kept.exists() or all(values.stage == STEADY for values in before.values()):
+            file.copy(kept)
+        file.write(text)
+        if all(values_in(after, name).stage == STEADY for name in SECRETS.values()):
             kept.unlink(missing_ok=True)
+
+    def _values_in(self, text: str) -> dict[str, Any]:
+        """Return what the text of a file of variables sets; empty where it cannot be read."""
+        try:
+            found = self._loader.load(text, show_content=False)
+        except AnsibleError:
+            return {}
+        return dict(found) if isinstance(found, Mapping) else {}

@@ -13,7 +13,7 @@ short_description: Bring secrets to the next stage of their rotation
 description:
   - Returns the secrets of the stage, which an ordinary run then brings about, and writes them into the vault file.
   - The variables of a secret say how far it has come, so that a run that was interrupted can be repeated.
-  - Works on the controller alone. What it returns are secrets; the task needs C(no_log).
+  - Works on the controller alone. What it returns are secrets, and is hidden as by C(no_log); why it fails is shown.
 options:
   what:
     description: What is rotated.
@@ -26,10 +26,10 @@ options:
     elements: str
     required: true
   step:
-    description: Whether to go on from where the secrets are, or to the stage after that.
+    description: Whether to go on from where the secrets are, or to the stage after that, or to end what was rotated.
     type: str
     required: true
-    choices: [begin, advance]
+    choices: [begin, advance, end]
   undo:
     description: Go back to the old secrets, as long as they are valid.
     type: bool
@@ -68,7 +68,6 @@ EXAMPLES = r"""
     what: redis_app
     known: "{{ slipway_secrets }}"
     step: begin
-  no_log: true
 """
 
 RETURN = r"""
@@ -77,11 +76,11 @@ variables:
   returned: success
   type: dict
 stages:
-  description: By secret V(steady), V(accepted), V(used) or V(settling).
+  description: By secret V(steady), V(accepted), V(used), V(settling) or V(retired).
   returned: success
   type: dict
-refused:
-  description: By secret the old value that is refused once this stage has been brought about.
+retired:
+  description: By secret the value that is refused once this stage has been brought about.
   returned: success
   type: dict
 """

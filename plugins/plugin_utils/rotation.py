@@ -5,11 +5,12 @@
 
 The stage of a secret is what its variables say, so that any later run goes on from there:
 
-    stage       <name>  <name>_next  <name>_previous
+    stage       <name>  _next  _previous  _retired
     steady      old
-    accepted    old     new                           both are valid, the product uses the old one
-    used        new                  old              both are valid, the product uses the new one
-    settling    new     new                           the old one is refused; the second login goes (PostgreSQL alone)
+    accepted    old     new                         both are valid, the product uses the old one
+    used        new            old                  both are valid, the product uses the new one
+    settling    new     new               old       the old one is refused; the second login goes (PostgreSQL alone)
+    retired     new                       old       the old one is refused, which is tried at the end
     steady      new
 """
 
@@ -22,6 +23,9 @@ STEADY = "steady"
 ACCEPTED = "accepted"
 USED = "used"
 SETTLING = "settling"
+RETIRED = "retired"
+#: What follows a secret's name in the names of its variables.
+ENDS = ("", "_next", "_previous", "_retired")
 #: What is rotated, by the word that the command line has.
 SECRETS = {
     "redis_app": "vault_redis_app_password",
@@ -43,6 +47,7 @@ class Values(NamedTuple):
     current: str
     following: str = ""
     previous: str = ""
+    retired: str = ""
 
     @property
     def stage(self) -> str:
@@ -51,16 +56,16 @@ class Values(NamedTuple):
             return USED
         if self.following:
             return SETTLING if self.following == self.current else ACCEPTED
-        return STEADY
+        return RETIRED if self.retired else STEADY
 
     def variables(self, name: str) -> dict[str, str]:
         """Return the values by variable."""
-        return {name: self.current, f"{name}_next": self.following, f"{name}_previous": self.previous}
+        return {f"{name}{end}": value for end, value in zip(ENDS, self, strict=True)}
 
 
 def values_in(variables: Mapping[str, str], name: str) -> Values:
     """Return the values of a secret among variables."""
-    return Values(*(variables.get(f"{name}{end}") or "" for end in ("", "_next", "_previous")))
+    return Values(*(variables.get(f"{name}{end}") or "" for end in ENDS))
 
 
 def names_of(what: str, known: Iterable[str]) -> list[str]:
@@ -86,21 +91,26 @@ def begun(values: Values, new: Callable[[], str]) -> Values:
     return Values(values.current, new()) if values.stage == STEADY else values
 
 
-def advanced(name: str, values: Values) -> Values:
-    """Return the values of the next stage, once the present one has been brought about."""
+def advanced(name: str, values: Values, *, undo: bool = False) -> Values:
+    """Return the values of the next stage, once the present one has been brought about; the last one stays until it is ended."""
     if values.stage == ACCEPTED:
-        return Values(values.following, previous=values.current)
-    if values.stage == USED and name in OF_SECOND_LOGINS:
-        return Values(values.current, values.current)
-    return Values(values.current)
+        return Values(values.current, retired=values.following) if undo else Values(values.following, previous=values.current)
+    if values.stage == USED:
+        return Values(values.current, values.current if name in OF_SECOND_LOGINS else "", retired=values.previous)
+    return Values(values.current, retired=values.retired)
+
+
+def ended(values: Values) -> Values:
+    """Return the values after a rotation, once the old secret was refused."""
+    return Values(values.current) if values.stage == RETIRED else values
 
 
 def undone(name: str, values: Values) -> Values:
     """Return the values with which the product uses the old secret again; both stay valid until the next stage.
 
     Raises:
-        RotationError: The old one is refused already.
+        RotationError: One of both is refused already.
     """
-    if values.stage == SETTLING:
-        raise RotationError(f"the old {name} is refused by now: run the playbook without undo, which completes the rotation")
+    if values.stage in (SETTLING, RETIRED):
+        raise RotationError(f"only one value of {name} is valid by now: run the playbook without undo, which completes the rotation")
     return Values(values.previous, values.current) if values.stage == USED else values

@@ -99,12 +99,23 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
         # A value may go on in lines that are indented.
         skipping = found["name"] in values if found else skipping and line[:1] in " \t\n"
         if found and skipping and values[found["name"]] and found["name"] not in written:
-            kept.append(f"{found['name']}: {json.dumps(values[found['name']])}\n")
+            kept.append(_line(found["name"], values[found["name"]]))
             written.add(found["name"])
         elif not skipping:
             kept.append(line if line.endswith("\n") else f"{line}\n")
-    more = [f"{name}: {json.dumps(value)}\n" for name, value in values.items() if value and name not in written]
-    return "".join(kept + more)
+    return "".join(kept + [_line(name, value) for name, value in values.items() if value and name not in written])
+
+
+def _line(name: str, value: str) -> str:
+    """Return the line of YAML that sets a variable, to Ansible too, to which braces begin a template."""
+    tag = "!unsafe " if is_template(value) else ""
+    # YAML has no pairs of surrogates, as JSON writes characters beyond 16 bits without the argument.
+    return f"{name}: {tag}{json.dumps(value, ensure_ascii=False)}\n"
+
+
+def is_template(value: Any) -> bool:
+    """Return whether Ansible takes a value for a template, unless it is marked as unsafe."""
+    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
 
 
 def without_values(text: str, variables: Mapping[str, Any]) -> str:

@@ -53,6 +53,7 @@ class VaultFile:
         """
         self.path = path
         self.password_file: Path | None = None
+        self._created = False
         self._passwords: list[tuple[str, VaultSecret]] = loader._vault.secrets or []  # noqa: SLF001 - Ansible offers plugins no other way
         self.text, self.encrypted, self._label = self._read()
 
@@ -101,11 +102,19 @@ class VaultFile:
 
     def write(self, text: str) -> None:
         """Replace the file, or create it, encrypted; prepare was called before."""
-        if self.password_file:
-            self._create_password_file(self.password_file)
-        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
-        write_atomically(self.path, VaultLib().encrypt(text, self._password, vault_id=self._label), mode)
+        self._encrypt(self.path, text)
         self.text = text
+
+    def copy(self, path: Path) -> None:
+        """Write what the file holds to another one, encrypted; prepare was called before."""
+        self._encrypt(path, self.text)
+
+    def _encrypt(self, path: Path, text: str) -> None:
+        if self.password_file and not self._created:
+            self._create_password_file(self.password_file)
+            self._created = True
+        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
+        write_atomically(path, VaultLib().encrypt(text, self._password, vault_id=self._label), mode)
 
     def _create_password_file(self, path: Path) -> None:
         """Write a new password for its owner only; a file that appeared meanwhile is an error, never overwritten."""
