@@ -138,6 +138,9 @@ def _from_hashicorp(settings: Mapping[str, Any], _folder: Path) -> Any:
         raise SourceError(
             f"{client.url} gives no answer to use ({type(error).__name__}): check its address and whether it is sealed"
         ) from None
+    except (KeyError, TypeError, AttributeError):
+        # Such as a proxy's page of HTML, with status 200.
+        raise SourceError(f"{client.url} does not answer as a key-value store, version 2: check its address, and mount") from None
 
 
 def _from_age(settings: Mapping[str, Any], folder: Path) -> Any:

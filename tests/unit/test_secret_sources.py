@@ -91,11 +91,13 @@ class KeyValueStore(BaseHTTPRequestHandler):
             self.answer(403, {"errors": ["permission denied"]})
         elif self.path == "/v1/secret/data/slipway/prod":
             self.answer(200, {"data": {"data": {"vault_a": GOOD}, "metadata": {}}})
+        elif self.path.startswith("/v1/secret/data/nonsense"):
+            self.answer(200, {"null": None, "empty": {"data": {}}, "list": [], "page": "<html>"}[self.path.rpartition("/")[2]])
         else:
             self.answer(404, {"errors": []})
 
-    def answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+    def answer(self, status: int, body: Any) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -136,6 +138,12 @@ def test_a_key_value_store_without_the_secret_or_without_an_answer_is_described(
         from_store(store, tmp_path, path="other")
     with pytest.raises(SourceError, match="gives no answer"):
         from_store("http://127.0.0.1:9", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["null", "empty", "list", "page"])
+def test_a_key_value_store_that_answers_nonsense_is_described(store: str, tmp_path: Path, kind: str):
+    with pytest.raises(SourceError, match=r"slipway_secrets_hashicorp: http.* does not answer as a key-value store, version 2"):
+        from_store(store, tmp_path, path=f"nonsense/{kind}")
 
 
 def test_a_file_of_age_is_decrypted(tmp_path: Path):
