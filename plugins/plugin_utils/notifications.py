@@ -63,7 +63,8 @@ def message(report: Mapping[str, t.Any], run: Mapping[str, t.Any], stack: str) -
         "schema_version": SCHEMA_VERSION,
         "event": event,
         **run,
-        "outcome": report.get("outcome") or ("refused" if refused else run["result"]),
+        # A rotation has several releases, and the report is of the last one.
+        "outcome": report["result"] if event == "rotation" else report.get("outcome") or ("refused" if refused else run["result"]),
         "stack": stack,
         "inventory": report["inventory"],
         "wanted": str(report.get("wanted", "")),

@@ -119,6 +119,14 @@ def test_a_message_of_a_release():
     assert (found["event"], found["outcome"], found["requests_lost"], found["user"]) == ("release", "released", 0, "ops")
 
 
+@pytest.mark.parametrize("last", ["unchanged", "released"])
+def test_a_message_of_a_rotation_says_how_it_ended_and_not_its_last_release(last: str):
+    found = message_of(report("rotate", **{**RELEASED, "outcome": last}))
+    assert (found["title"], found["outcome"]) == ("shop: rotation ok", "ok")
+    failed = message_of(report("rotate", result="failed", **{**RELEASED, "outcome": "refused"}))
+    assert failed["title"] == "shop: rotation failed"
+
+
 def test_a_message_says_what_failed_and_stays_short():
     found = message_of(report(result="failed", outcome="rolled_back", failed=FAILURE * 9, changed=[{"host": "app1"}]))
     assert found["title"] == "shop: release rolled back"
