@@ -25,10 +25,18 @@ def numbers(path: str) -> dict[str, int]:
 
 
 def folder_of(pid: int, controller: str) -> tuple[str, bool]:
-    """Return the folder of a process' control group that has a controller, and whether it is one of version 1."""
+    """Return the folder of a process' control group that has a controller, and whether it is one of version 1.
+
+    Of a process that has ended, one that does not exist: without its group it would be that of the whole host.
+    """
     groups = dict(line.split(":", 2)[1:] for line in read_text(f"{PROCESSES}/{pid}/cgroup").splitlines())
     former = next((controllers for controllers in groups if controller in controllers.split(",")), "")
-    return f"{CONTROL_GROUPS}/{former}".rstrip("/") + groups.get(former, ""), bool(former)
+    return f"{CONTROL_GROUPS}/{former}".rstrip("/") + groups.get(former, "/nonexistent"), bool(former)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process is there, so that all that was read of it until now was its own."""
+    return bool(read_text(f"{PROCESSES}/{pid}/cgroup"))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -61,3 +61,16 @@ def test_a_figure_is_that_of_the_control_group(
     monkeypatch.setattr(control_groups, "PROCESSES", str(tmp_path / "proc"))
     monkeypatch.setattr(control_groups, "CONTROL_GROUPS", str(tmp_path / "groups"))
     assert getattr(control_groups, figure)(7) == taken
+
+
+def test_a_process_that_has_ended_has_not_the_figures_of_the_whole_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control_groups, "PROCESSES", str(tmp_path / "proc"))
+    monkeypatch.setattr(control_groups, "CONTROL_GROUPS", str(tmp_path))
+    for name, content in {
+        "cpu.stat": "usage_usec 9000000\nthrottled_usec 1\n",
+        "memory.events": "oom_kill 4\n",
+        "pids.current": "7\n",
+    }.items():
+        (tmp_path / name).write_text(content)
+    figures = (control_groups.cpu_seconds, control_groups.throttled_seconds, control_groups.oom_kills, control_groups.pids)
+    assert [figure(7) for figure in figures] == [0, 0, 0, 0]

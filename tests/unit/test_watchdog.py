@@ -72,6 +72,13 @@ def test_a_container_that_does_not_run_has_a_state_and_no_usage() -> None:
     assert set(values(found, **labels)) == {"state", "health", "expected", "restarts_total"}
 
 
+def test_a_container_that_has_ended_meanwhile_has_no_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_metrics.control_groups, "PROCESSES", "/nonexistent")
+    item = container("redis")
+    item["State"] |= {"Pid": 7, "StartedAt": "2026-11-22T22:11:38.123456789Z"}
+    assert set(values(written([item]))) == {"state", "health", "expected", "restarts_total"}
+
+
 def test_whatever_is_in_a_label_stays_in_it() -> None:
     text = written([container("redis", version='1"} 1\n# \\')])
     assert r'version="1\"} 1\n# \\"' in text
@@ -184,12 +191,15 @@ def test_what_others_write_for_prometheus_is_copied_as_long_as_it_is_there(tmp_p
         path.mkdir(parents=True)
     (folder / "containers.prom").write_text("c 3\n")
     (jobs / "nightly.prom").write_text("a 1\n")
+    (jobs / "torn.prom").write_bytes(b"\xff\n")
     (volume / "slipway_backup.prom").write_text("b 2\n")
     files = [str(volume / "slipway_backup.prom"), str(tmp_path / "gone/metrics/x.prom")]
     assert host_metrics.texts(tmp_path / "shop", folder, files) == {"jobs-nightly.prom": "a 1\n", "data-slipway_backup.prom": "b 2\n"}
 
 
-@pytest.mark.parametrize(("lock", "since"), [(None, None), ("{", None), ("{}", None), ('{"since": "2027-01-15T08:00:00Z"}', 1800000000.0)])
+@pytest.mark.parametrize(
+    ("lock", "since"), [(None, None), ("{", None), ("{}", None), ("null", None), ('{"since": "2027-01-15T08:00:00Z"}', 1800000000.0)]
+)
 def test_a_release_lock_is_measured_while_a_run_holds_it(tmp_path: Path, lock: str | None, since: float | None) -> None:
     (tmp_path / "release").mkdir()
     if lock is not None:

@@ -81,9 +81,9 @@ def samples(stack: str, inspected: JSON, slot: str) -> t.Iterator[Sample]:
 
 
 def usage(state: JSON) -> dict[str, float]:
-    """Return what a running container takes."""
+    """Return what a running container takes; nothing where it has ended meanwhile, as zeros would be figures."""
     pid = state["Pid"]
-    return {
+    found = {
         "start_time_seconds": started(state),
         "memory_bytes": control_groups.memory_used(pid),
         "cpu_seconds_total": control_groups.cpu_seconds(pid),
@@ -91,6 +91,7 @@ def usage(state: JSON) -> dict[str, float]:
         "pids": control_groups.pids(pid),
         "oom_kills_total": control_groups.oom_kills(pid),
     }
+    return found if control_groups.is_running(pid) else {}
 
 
 def started(state: JSON) -> float:

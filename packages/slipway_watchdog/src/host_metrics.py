@@ -19,7 +19,7 @@ def lock_since(stack: Path) -> float | None:
     try:
         since = str(json.loads((stack / "release/lock.json").read_text())["since"])
         return datetime.strptime(since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -35,6 +35,7 @@ def texts(stack: Path, folder: Path, files: t.Iterable[str]) -> dict[str, str]:
     found = {} if since is None else {"release.prom": f'# TYPE {LOCK} gauge\n{LOCK}{{stack="{stack.name}"}} {since:.0f}\n'}
     own = [path for path in stack.glob("*/state/*.prom") if path.parent != folder]
     for path in [*own, *map(Path, files)]:
-        with contextlib.suppress(OSError):
+        # One file that is not UTF-8 must not stop the figures of all others.
+        with contextlib.suppress(OSError, ValueError):
             found[f"{path.parts[-3]}-{path.name}"] = path.read_text()
     return found

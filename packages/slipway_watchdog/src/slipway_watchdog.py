@@ -31,7 +31,7 @@ def serving_slot(stack: str) -> str:
     """Return the slot that serves on this host, or "" where none does."""
     try:
         return str(json.loads((STACKS / stack / "release/state.json").read_text())["slot"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
