@@ -66,6 +66,7 @@ from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
 from ansible.vars.hostvars import HostVars
 
+from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
@@ -512,7 +513,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for path in copies[: len(copies) - self._reports_kept]:
             path.unlink(missing_ok=True)
 
-    def _write_history(self, report: dict[str, Any], row: history.Row) -> None:
+    def _write_history(self, report: dict[str, Any], row: history_file.Row) -> None:
         """Leave a line on each host that was changed."""
         hosts = {} if report["check_mode"] else {entry["host"]: "" for entry in report["changed"] if entry["host"] not in CONTROLLER}
         if not hosts:
@@ -520,7 +521,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         try:
             commands = {
                 host: terminal.on_host(
-                    host, history.argv(str(self._hostvars[host]["slipway_stack"]), row), self._hostvars, self._play_context, *terminal.BATCH
+                    host,
+                    history_file.argv(str(self._hostvars[host]["slipway_stack"]), row),
+                    self._hostvars,
+                    self._play_context,
+                    *terminal.BATCH,
                 )
                 for host in hosts
             }
@@ -530,7 +535,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if failed:
             self._display.warning(f"The history was not written on {', '.join(failed)}")
 
-    def _notify(self, report: dict[str, Any], row: history.Row) -> None:
+    def _notify(self, report: dict[str, Any], row: history_file.Row) -> None:
         """Send the notification of the run, if it has one. By now it holds no lock, and nothing waits for it on any host."""
         # Without a task, variables could not be evaluated, and this one neither.
         if not self._tasks or not notifications.is_sent(report):

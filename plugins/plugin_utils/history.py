@@ -14,20 +14,10 @@ import time
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 
-#: Where host_state reads it with the release's records, below the stack's folder.
-FILE = "release/history.jsonl"
-#: Lines that a host keeps, the newest; as many as host_state returns of a file.
-KEPT = 150
+from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE, Row
+
 #: For all hosts together: a host that is away holds up no run.
 SECONDS = 10.0
-#: A stack that was destroyed has no history.
-SCRIPT = """
-cd "/etc/slipway/$1" 2>/dev/null || exit 0
-mkdir -p release && { tail -n "$3" release/history.jsonl 2>/dev/null; printf '%s\\n' "$2"; } >release/.history.new &&
-  mv release/.history.new release/history.jsonl
-"""
-
-Row = dict[str, t.Any]
 
 
 def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupted: bool) -> Row:
@@ -51,11 +41,6 @@ def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupte
         "changes": len(report["changed"]),
         "requests_lost": (report.get("prober") or {}).get("failed"),
     }
-
-
-def argv(stack: str, row: Row) -> list[str]:
-    """Return the command that adds a line on a host, and removes the oldest ones."""
-    return ["sh", "-c", SCRIPT, "sh", stack, json.dumps(row), str(KEPT - 1)]
 
 
 def write(commands: Mapping[str, Sequence[str]]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history
 from conftest import Run
 
@@ -42,19 +43,19 @@ def test_a_line_has_the_result_of_the_run_and_what_clients_lost(given: dict[str,
 
 
 def command(folder: Path, number: int) -> list[str]:
-    return [word.replace("/etc/slipway", str(folder)) for word in history.argv("s", {"number": number})]
+    return [word.replace("/etc/slipway", str(folder)) for word in history_file.argv("s", {"number": number})]
 
 
 def test_the_newest_lines_are_kept_and_none_without_the_stack(tmp_path: Path):
     subprocess.run(command(tmp_path, 0), check=True)
     assert not list(tmp_path.iterdir())
     (tmp_path / "s").mkdir()
-    file = tmp_path / "s" / history.FILE
+    file = tmp_path / "s" / history_file.FILE
     subprocess.run(command(tmp_path, 0), check=True)
-    file.write_text("".join(f'{{"number": {number}}}\n' for number in range(history.KEPT + 50)))
+    file.write_text("".join(f'{{"number": {number}}}\n' for number in range(history_file.KEPT + 50)))
     subprocess.run(command(tmp_path, 999), check=True)
     numbers = [json.loads(line)["number"] for line in file.read_text().splitlines()]
-    assert numbers == [*range(51, history.KEPT + 50), 999]
+    assert numbers == [*range(51, history_file.KEPT + 50), 999]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
@@ -65,14 +66,14 @@ def test_a_host_that_is_away_is_named_and_holds_up_no_other(monkeypatch: pytest.
 
 
 def remembered(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {"files": {f"/s/{history.FILE}": {"content": "".join(f"{json.dumps(row)}\n" for row in rows)}}}
+    return {"files": {f"/s/{history_file.FILE}": {"content": "".join(f"{json.dumps(row)}\n" for row in rows)}}}
 
 
 def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
     first = history.entry({**REPORT, "finished": "2027-01-01T00:00:00Z"}, "ann", "desk", interrupted=False)
     second = {**first, "finished": "2027-01-02T00:00:00Z", "version": "2", "result": "released", "requests_lost": 0, "changes": 4}
     states = {"one": remembered(second), "two": remembered(first, second), "three": {"files": {}}}
-    states["one"]["files"][f"/s/{history.FILE}"]["content"] += '{"cut of'
+    states["one"]["files"][f"/s/{history_file.FILE}"]["content"] += '{"cut of'
     assert history.lines(history.merged(states, "/s")) == [
         "2027-01-01T00:00:00Z  site: ok, 1 change on two  (ann on desk)",
         "2027-01-02T00:00:00Z  site 2: released, 4 changes on one, two, 0 requests lost  (ann on desk)",
@@ -84,7 +85,7 @@ def test_a_run_leaves_a_line_on_the_host_that_it_changed(checkout: Path, play: R
     """Also one that failed; not a dry run."""
     stack, started = checkout / "stack", checkout / "stack/release/history.jsonl"
     stack.mkdir()
-    code = checkout / "plugins/plugin_utils/history.py"
+    code = checkout / "plugins/module_utils/history_file.py"
     code.write_text(code.read_text().replace('cd "/etc/slipway/$1"', f'cd "{stack}"'))
     tasks = [
         {"ansible.builtin.command": "true", "when": "inventory_hostname == 'one'"},

@@ -1,0 +1,30 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file of a host's history, to which runs of a controller and programs of the host add lines.
+
+docs/operate.md describes the fields of a line.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+#: Where host_state reads it with the release's records, below the stack's folder.
+FILE = "release/history.jsonl"
+#: Lines that a host keeps, the newest; as many as host_state returns of a file.
+KEPT = 150
+#: A stack that was destroyed has no history.
+SCRIPT = """
+cd "/etc/slipway/$1" 2>/dev/null || exit 0
+mkdir -p release && { tail -n "$3" release/history.jsonl 2>/dev/null; printf '%s\\n' "$2"; } >release/.history.new &&
+  mv release/.history.new release/history.jsonl
+"""
+
+Row = dict[str, t.Any]
+
+
+def argv(stack: str, row: Row) -> list[str]:
+    """Return the command that adds a line on a host, and removes the oldest ones."""
+    return ["sh", "-c", SCRIPT, "sh", stack, json.dumps(row), str(KEPT - 1)]
