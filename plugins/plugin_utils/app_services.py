@@ -48,6 +48,8 @@ QUIESCE_KEYS = ("before", "after", "seconds")
 CONTAINERS: dict[str | None, type] = {"dict": Mapping, "list": Sequence}
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
+#: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
+HEALTH_SECONDS = 10
 #: Seconds that a migration may take where it does not say.
 MIGRATION_SECONDS = 600
 
@@ -304,7 +306,11 @@ def service_declaration(service: Service, settings: Mapping[str, Any]) -> dict[s
         return {**declared, "container": "created", "healthcheck": {"test": ["NONE"]}}
     return {
         **declared,
-        "healthcheck": {"test": health_test(service, settings["host_header"]), "start_period": service["start_seconds"]},
+        "healthcheck": {
+            "test": health_test(service, settings["host_header"]),
+            "interval": HEALTH_SECONDS,
+            "start_period": service["start_seconds"],
+        },
         "healthy_timeout": service["start_seconds"],
     }
 
