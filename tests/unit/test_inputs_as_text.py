@@ -305,7 +305,7 @@ def test_nothing_of_a_declaration_is_left_to_template(role: str):
 
 
 # Of the inputs of these roles none is a number.
-@pytest.mark.parametrize("role", [role for role in INPUTS if role not in ("jobs", "extra_services", "watchdog")])
+@pytest.mark.parametrize("role", [role for role in INPUTS if role not in ("jobs", "extra_services")])
 def test_a_number_given_as_text_plans_the_same(role: str):
     """Of the declarations themselves, ports and the like may be either: what counts is what is made of them."""
     given = numbers(role)

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The watchdog of a host: what it writes for Prometheus."""
+"""The watchdog of a host: what it writes for Prometheus, and what it restarts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,12 @@ import pytest
 
 import container_metrics
 import host_metrics
+import restarts
 import slipway_watchdog
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from conftest import needs_engine, role_variable
+
+LIMITS = restarts.Limits(60, 3)
 
 
 def container(name: str, status: str = "running", policy: str = "unless-stopped", **labels: str) -> dict[str, Any]:
@@ -97,7 +101,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a stack on the machine's own engine, of whose containers nothing is left."""
     name = f"watch{uuid.uuid4().hex[:8]}"
     (tmp_path / name / "watchdog").mkdir(parents=True)
-    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": name, "metrics_files": []}))
+    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": name, "metrics_files": [], "restarts": LIMITS._asdict()}))
     monkeypatch.setattr(slipway_watchdog, "STACKS", tmp_path)
     monkeypatch.setattr(slipway_watchdog, "CONFIG", tmp_path / "watchdog.json")
     yield name
@@ -118,7 +122,7 @@ def run(stack: str, service: str, *options: str) -> str:
 
 @needs_engine
 def test_figures_of_a_container_are_the_kernels_own(stack: str, tmp_path: Path) -> None:
-    name = run(stack, "cache", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
+    name = run(stack, "cache", "--restart=unless-stopped", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
     subprocess.run(["docker", "run", "--detach", "--name", f"{stack}-foreign", "redis:7-alpine"], capture_output=True, check=True)
     assert slipway_watchdog.main() == 0
     text = (tmp_path / stack / "watchdog/state/containers.prom").read_text()
@@ -130,6 +134,7 @@ def test_figures_of_a_container_are_the_kernels_own(stack: str, tmp_path: Path) 
     assert found["cpu_seconds_total"] > 0
     assert {"cpu_throttled_seconds_total", "oom_kills_total", "start_time_seconds"} <= set(found)
     assert set(found) == set(container_metrics.METRICS)
+    assert found["watchdog_restarts_total"] == found["watchdog_gave_up"] == 0
 
 
 @needs_engine
@@ -143,6 +148,189 @@ def test_an_engine_that_does_not_answer_leaves_the_last_figures(stack: str, monk
     monkeypatch.setattr(slipway_watchdog, "Engine", lambda timeout: Engine("/nonexistent", timeout))
     assert slipway_watchdog.main() == 1
     assert not (tmp_path / stack / "watchdog/state").exists()
+
+
+# Restarts
+
+
+def ill(name: str, owner: str = "app-blue", identity: str = "", **more: Any) -> dict[str, Any]:
+    """Return a container that is unhealthy."""
+    slot = owner.removeprefix("app-") if owner.startswith("app-") else ""
+    item = container(name, owner=owner, slot=slot)
+    item["State"]["Health"] = {"Status": "unhealthy"}
+    return {**item, "Id": identity or name, "Mounts": [], **more}
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> restarts.Memory:
+    return restarts.Memory(tmp_path / "restarts.json")
+
+
+def named(found: dict[str, Any] | None) -> str:
+    return restarts.name_of(found) if found else ""
+
+
+VOLUME = {"Mounts": [{"Type": "volume", "RW": True}]}
+
+
+@pytest.mark.parametrize(
+    ("item", "stores", "may"),
+    [
+        (ill("api-blue-1"), (), True),
+        (ill("api-blue-1", **VOLUME), (), True),
+        # It belongs to a release, or to the version before.
+        (ill("api-green-1", owner="app-green"), (), False),
+        (ill("nginx", owner="nginx", **VOLUME), (), True),
+        (ill("postgres", owner="postgres"), (), False),
+        (ill("redis", owner="redis"), ("chroma",), False),
+        (ill("chroma", owner="chroma"), ("chroma",), True),
+        (ill("backup", owner="backup"), ("chroma", "postgres", "redis"), False),
+        (ill("mailer", owner="extra_services", Mounts=[{"Type": "bind", "RW": False}, {"Type": "tmpfs", "RW": True}]), (), True),
+        (ill("search", owner="extra_services", **VOLUME), (), False),
+        # What ends by itself, such as a migration.
+        (ill("migrate-blue", HostConfig={"RestartPolicy": {"Name": "no"}}), (), False),
+    ],
+)
+def test_what_may_be_restarted_is_what_keeps_nothing_that_a_restart_takes(item: dict[str, Any], stores: tuple[str, ...], may: bool) -> None:
+    assert restarts.may_restart(item, "blue", stores) is may
+
+
+def test_a_first_release_waits_for_its_containers_by_itself() -> None:
+    assert not restarts.may_restart(ill("api-blue-1"), "", ())
+    assert restarts.may_restart(ill("nginx", owner="nginx"), "", ())
+
+
+def test_a_container_is_restarted_once_it_has_been_unhealthy_for_long_enough(memory: restarts.Memory) -> None:
+    item = ill("api-blue-1")
+    for now, expected in ((1000, ""), (1059, ""), (1060, "shop-api-blue-1")):
+        memory.see([item], now)
+        assert named(restarts.due([item], memory, LIMITS, "blue", now)) == expected
+    # Once it is healthy, time begins again; so it does where the clock is set back.
+    item["State"]["Health"]["Status"] = "healthy"
+    memory.see([item], 1061)
+    item["State"]["Health"]["Status"] = "unhealthy"
+    for now in (1070, 1129, 900, 959):
+        memory.see([item], now)
+        assert restarts.due([item], memory, LIMITS, "blue", now) is None
+    memory.see([item], 960)
+    assert restarts.due([item], memory, LIMITS, "blue", 960) is item
+
+
+@pytest.mark.parametrize(
+    ("start", "streak", "since"),
+    [
+        ("2027-01-15T08:00:30.123456789Z", 1, 1800000030),
+        ("2027-01-15T09:00:30.1+01:00", 1, 1800000030),
+        ("2027-01-15T08:00:30Z", 3, 1800000010),
+        # The engine keeps five; the last pass has noted it.
+        ("2027-01-15T08:00:30Z", 30, 1800000000),
+        ("2027-01-15T09:59:30Z", 1, 1800000090),
+    ],
+)
+def test_time_counts_from_the_first_check_that_failed(memory: restarts.Memory, start: str, streak: int, since: float) -> None:
+    item = ill("api-blue-1")
+    before = [f"2027-01-15T08:00:{second}Z" for second in ("00", "10", "20")]
+    item["State"]["Health"] |= {"FailingStreak": streak, "Log": [{"Start": moment} for moment in (*before, start)]}
+    memory.see([item], 1800000090)
+    assert memory.unhealthy == {"api-blue-1": since}
+
+
+@pytest.mark.parametrize("status", ["paused", "exited", "restarting", "created"])
+def test_what_does_not_run_is_not_restarted(memory: restarts.Memory, status: str) -> None:
+    item = ill("api-blue-1")
+    item["State"]["Status"] = status
+    memory.see([item], 0)
+    memory.see([item], 1000)
+    assert restarts.due([item], memory, LIMITS, "blue", 1000) is None
+
+
+def test_restarts_within_an_hour_are_limited_and_counted(memory: restarts.Memory) -> None:
+    item = ill("api-blue-1")
+    made = []
+    for now in range(0, 7200, 10):
+        memory.see([item], now)
+        if restarts.due([item], memory, LIMITS, "blue", now):
+            memory.add(item, now)
+            made.append(now)
+        figures = restarts.figures(item, memory, LIMITS, "blue")
+        within = sum(now - when < 3600 for when in made)
+        assert figures == {"watchdog_restarts_total": len(made), "watchdog_gave_up": within == 3}
+        assert within <= 3
+    assert made == [60, 130, 200, 3660, 3730, 3800]
+    assert restarts.due([item], memory, restarts.Limits(60, 0), "blue", 100_000) is None
+    assert restarts.figures(item, memory, restarts.Limits(60, 0), "blue") == {}
+
+
+def test_replicas_of_a_service_are_restarted_one_after_the_other(memory: restarts.Memory) -> None:
+    items = [ill("api-blue-1"), ill("api-blue-2"), ill("page-blue-1")]
+    made = []
+    for now in range(0, 200, 10):
+        memory.see(items, now)
+        if found := restarts.due(items, memory, LIMITS, "blue", now):
+            memory.add(found, now)
+            found["State"]["Health"]["Status"] = "starting"
+            made.append((now, restarts.name_of(found)))
+    assert made == [(60, "shop-api-blue-1"), (70, "shop-page-blue-1"), (120, "shop-api-blue-2")]
+
+
+def test_the_next_pass_knows_of_this_one_and_not_of_what_is_gone(memory: restarts.Memory, tmp_path: Path) -> None:
+    items = [ill("api-blue-1"), ill("page-blue-1")]
+    memory.see(items, 1000)
+    memory.add(items[0], 1060)
+    memory.write()
+    again = restarts.Memory(tmp_path / "restarts.json")
+    assert (again.unhealthy, again.totals) == ({"page-blue-1": 1000}, {"shop-api-blue-1": 1})
+    assert again.restarts == [(1060, "shop-api-blue-1", "api")]
+    again.see(items[1:], 5000)
+    assert (again.unhealthy, again.totals, again.restarts) == ({"page-blue-1": 1000}, {}, [])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"unhealthy": 1}', '{"unhealthy": {}, "restarts": [1], "totals": {}}'])
+def test_a_file_that_is_damaged_is_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "restarts.json").write_text(text)
+    memory = restarts.Memory(tmp_path / "restarts.json")
+    memory.see([ill("api-blue-1")], 5)
+    memory.write()
+    assert json.loads((tmp_path / "restarts.json").read_text())["unhealthy"] == {"api-blue-1": 5}
+
+
+@needs_engine
+def test_a_container_that_hangs_is_restarted_and_its_history_says_so(
+    stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": stack, "metrics_files": [], "restarts": restarts.Limits(1, 1)._asdict()}))
+    monkeypatch.setattr(restarts.history_file, "SCRIPT", restarts.history_file.SCRIPT.replace("/etc/slipway", str(tmp_path)))
+    healthy = ["--health-cmd=test -e /tmp/well", "--health-interval=1s", "--health-retries=1", "--restart=unless-stopped", "--init"]
+    name, other = run(stack, "page", *healthy), run(stack, "redis", *healthy)
+
+    def started(container: str) -> str:
+        shown = ["docker", "inspect", "--format", "{{.State.StartedAt}} {{.State.Health.Status}}", container]
+        return subprocess.run(shown, capture_output=True, text=True, check=True).stdout.strip()
+
+    deadline = time.monotonic() + 30
+    while not all(started(container).endswith(" unhealthy") for container in (name, other)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    before = started(name), started(other)
+    assert slipway_watchdog.main() == 0
+    time.sleep(1.1)
+    assert slipway_watchdog.main() == 0
+    assert started(name).split()[0] != before[0].split()[0]
+    assert started(other) == before[1]
+    assert f"{name} failed its health checks for" in capfd.readouterr().err
+    (row,) = map(json.loads, (tmp_path / stack / "release/history.jsonl").read_text().splitlines())
+    assert (row["playbook"], row["version"], row["result"]) == ("watchdog", name, "restarted")
+    # The limit is reached.
+    while not started(name).endswith(" unhealthy"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    restarted = started(name)
+    for _ in range(2):
+        assert slipway_watchdog.main() == 0
+        time.sleep(1.1)
+    assert started(name) == restarted
+    found = values((tmp_path / stack / "watchdog/state/containers.prom").read_text(), container=name)
+    assert (found["watchdog_restarts_total"], found["watchdog_gave_up"]) == (1, 1)
 
 
 # The role

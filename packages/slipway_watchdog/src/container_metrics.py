@@ -34,6 +34,8 @@ METRICS = {
     "pids": "Its processes and threads.",
     "pids_limit": "How many it may have.",
     "oom_kills_total": "Processes that were killed at its memory limit since it was started.",
+    "watchdog_restarts_total": "Restarts because it stayed unhealthy.",
+    "watchdog_gave_up": "Whether it is unhealthy, and was restarted as often within an hour as is allowed.",
 }
 
 
@@ -55,13 +57,14 @@ def is_expected(inspected: JSON, slot: str) -> bool:
     return inspected["HostConfig"]["RestartPolicy"]["Name"] not in ("", "no") and (not own or not slot or own == slot)
 
 
-def samples(stack: str, inspected: JSON, slot: str) -> t.Iterator[Sample]:
+def samples(stack: str, inspected: JSON, slot: str, more: t.Mapping[str, float] | None = None) -> t.Iterator[Sample]:
     """Yield the figures of a container.
 
     Args:
         stack: the stack's name.
         inspected: the container, as the engine describes it.
         slot: the slot that serves, or "".
+        more: further figures by name.
     """
     labels, state, limits = labels_of(stack, inspected), inspected["State"], inspected["HostConfig"]
     yield "state", {**labels, "state": state["Status"]}, 1
@@ -73,6 +76,7 @@ def samples(stack: str, inspected: JSON, slot: str) -> t.Iterator[Sample]:
         "cpu_limit_cores": (limits.get("NanoCpus") or 0) / 1e9,
         "pids_limit": limits.get("PidsLimit") or 0,
         **(usage(state) if state.get("Pid") else {}),
+        **(more or {}),
     }
     for name, value in figures.items():
         # To the engine, 0 means unlimited.

@@ -1,7 +1,10 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the figures of a stack's containers for Prometheus; a timer starts it. docs/operate.md describes what comes of it."""
+"""Write the figures of a stack's containers for Prometheus, and restart one that stays unhealthy; a timer starts it.
+
+docs/operate.md describes what comes of it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 import typing as t
 from pathlib import Path
 
@@ -17,6 +21,7 @@ sys.path.insert(0, str(HERE))
 
 import container_metrics  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
+import restarts  # noqa: E402 - found by the path above
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
@@ -54,22 +59,32 @@ def main() -> int:
     config = json.loads(CONFIG.read_text())
     stack = config["stack"]
     folder = STACKS / stack / "watchdog/state"
+    engine, limits = Engine(timeout=SECONDS), restarts.Limits(**config["restarts"])
     try:
-        found = containers(Engine(timeout=SECONDS), stack)
+        found = containers(engine, stack)
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
-    slot = serving_slot(stack)
-    samples = (sample for inspected in found for sample in container_metrics.samples(stack, inspected, slot))
     # The stack may be removed meanwhile; its folder would say that it is there.
     with contextlib.suppress(FileNotFoundError):
         folder.mkdir(exist_ok=True)
+        memory, slot, now = restarts.Memory(folder / "restarts.json"), serving_slot(stack), time.time()
+        memory.see(found, now)
+        samples = (
+            sample
+            for inspected in found
+            for sample in container_metrics.samples(stack, inspected, slot, restarts.figures(inspected, memory, limits, slot))
+        )
         texts = {"containers.prom": container_metrics.text(samples), **host_metrics.texts(STACKS / stack, folder, config["metrics_files"])}
         for name, text in texts.items():
             write(folder / name, text)
         for left in folder.glob("*.prom"):
             if left.name not in texts:
                 left.unlink()
+        memory.write()
+        # Last, as it may take as long as the container takes to end.
+        if (ill := restarts.due(found, memory, limits, slot, now)) and (said := restarts.restart(engine, stack, ill, memory, now)):
+            print(said, file=sys.stderr)
     return 0
 
 

@@ -107,6 +107,20 @@ def test_a_stopped_container_is_reported_and_so_is_its_return(host: LabHost):
     wait_until(lambda: bool(received(host, "ContainerDown", "resolved")), 120, "the end of the alert")
 
 
+def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(host: LabHost):
+    name = next(container.name for container in host.containers() if container.kind == "backend" and container.running)
+
+    def state(field: str) -> str:
+        return host.run(f"docker inspect --format '{{{{.State.{field}}}}}' {name}").strip()
+
+    before = state("StartedAt")
+    host.run(f"kill -STOP {state('Pid')}")
+    wait_until(lambda: state("StartedAt") != before and state("Health.Status") == "healthy", 90, "the container is replaced")
+    wait_until(lambda: bool(received(host, "ContainerRestartedByWatchdog", "firing")), 90, "the alert")
+    line = json.loads(host.run("tail -n 1 /etc/slipway/slipway/release/history.jsonl"))
+    assert (line["playbook"], line["version"], line["result"]) == ("watchdog", name, "restarted")
+
+
 def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
     wait_until(lambda: bool(received(host, "AlertingWorks", "firing")), 90, "the heartbeat")
 
