@@ -32,7 +32,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _unused, options = self.validate_argument_spec(
             {"version": {"type": "str", "required": True}, "built": {"type": "dict"}, "store": {"type": "str", "default": ""}}
         )
-        folder = environment_folder(task_vars.get("ansible_inventory_sources") or [])
+        folder = environment_folder(task_vars.get("ansible_inventory_sources") or [], further=True)
         path = folder / RECORD
         digests = self._read(path)
         changed = False

@@ -29,13 +29,19 @@ def ansible_home() -> Path:
     return Path(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
 
 
-def environment_folder(sources: Iterable[str]) -> Path:
+def environment_folder(sources: Iterable[str], *, further: bool = False) -> Path:
     """Return the folder of the inventory that a run was given.
+
+    Args:
+        sources: The inventories.
+        further: Whether there may be others without group_vars, as one that puts hosts into groups.
 
     Raises:
         AnsibleActionFail: There is no inventory on disk, or more than one.
     """
     folders = {source if source.is_dir() else source.parent for source in map(Path, sources) if source.exists()}
+    if further and len(folders) > 1:
+        folders = {folder for folder in folders if (folder / "group_vars").is_dir()} or folders
     if len(folders) != 1:
         found = ", ".join(sorted(map(str, folders))) or "none"
         raise AnsibleActionFail(f"an environment is one folder with its group_vars, given with -i; found: {found}")

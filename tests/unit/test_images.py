@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 import yaml
 from ansible.errors import AnsibleActionFail
+from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.slipway.stack.plugins.action.image_build import files_of
 from ansible_collections.slipway.stack.plugins.action.image_source import folder_of, image_of, problems_of
@@ -217,6 +219,17 @@ def test_what_no_version_needs_goes(tmp_path: Path):
     assert layout.missing(first) == [first]
     third, _ = layout.add(saved(b"base", b"one"))
     assert (third, layout.missing(third)) == (first, [])
+
+
+def test_an_image_of_the_collection_keeps_the_one_that_was_built_before_it(root: Path):
+    """Neither is recorded, and both go to the hosts at the end."""
+    (block,) = (task["block"] for task in yaml.safe_load((root / "roles/image/tasks/build.yml").read_text()) if "block" in task)
+    (kept,) = (task["slipway.stack.image_build"]["kept"] for task in block if "slipway.stack.image_build" in task)
+    variables: dict[str, Any] = {"__image_recorded": {"kept": ["sha256:recorded"]}}
+    templar = Templar(DataLoader(), variables=variables)
+    assert templar.template(trust_as_template(kept)) == ["sha256:recorded"]
+    templar.available_variables = {**variables, "__image_own_built": {"exporters_image": {"digest": "sha256:exporters"}}}
+    assert templar.template(trust_as_template(kept)) == ["sha256:recorded", "sha256:exporters"]
 
 
 def test_compressed_layers_and_images_with_attestations_are_taken_as_they_are(tmp_path: Path):
