@@ -15,7 +15,9 @@ import json
 import os
 import random
 import ssl
+import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -227,17 +229,28 @@ class Hostile:
         )
 
 
-async def honest(options: argparse.Namespace, work: Coroutine[Any, Any, None]) -> dict[str, Any]:
-    """Return what honest clients notice while something is done; they are a process of their own, which that does not slow."""
+async def honest(options: argparse.Namespace, work: Callable[[], Coroutine[Any, Any, None]]) -> dict[str, Any]:
+    """Return what honest clients, whose first request has an answer, notice while something is done.
+
+    They are a process of their own, which that does not slow.
+    """
     load = [str(Path(__file__).with_name("load.py")), "--target", options.target, "--server-name", options.server_name, "--insecure"]
     what = ["--path", options.path, "--rate", str(HONEST_RATE), "--connections", "4", "--http2-share", "0", "--seconds", str(LONGEST)]
-    clients = await asyncio.create_subprocess_exec(sys.executable, *load, *what, stdout=asyncio.subprocess.PIPE)
-    try:
-        await work
-    finally:
-        clients.terminate()
-        printed, _ = await clients.communicate()
-    numbers = json.loads(printed)
+    with tempfile.TemporaryDirectory() as folder:
+        counted = Path(folder) / "honest.json"
+        clients = await asyncio.create_subprocess_exec(
+            sys.executable, *load, *what, "--result-file", str(counted), stdout=subprocess.DEVNULL
+        )
+        try:
+            async with asyncio.timeout(PATIENCE):
+                # A signal before it listens for one would end it without a figure.
+                while not (counted.exists() and json.loads(counted.read_text(encoding="utf-8"))["requests"]):
+                    await asyncio.sleep(0.1)
+            await work()
+        finally:
+            clients.terminate()
+            await clients.wait()
+        numbers = json.loads(counted.read_text(encoding="utf-8"))
     return {name: numbers[name] for name in ("requests", "failed", "latency_ms")}
 
 
@@ -246,9 +259,9 @@ async def measured(options: argparse.Namespace) -> dict[str, Any]:
     address, _, port = options.target.rpartition(":")
     if not is_loopback_or_private(address):
         raise SystemExit(f"{address} is not a loopback or private address; hostile requests go to those alone")
-    before = await honest(options, asyncio.sleep(options.quiet_seconds))
+    before = await honest(options, lambda: asyncio.sleep(options.quiet_seconds))
     hostile = Hostile(address, int(port), options.websocket_path, options.seed)
-    meanwhile = await honest(options, hostile.run(options.count, options.rate, options.slow))
+    meanwhile = await honest(options, lambda: hostile.run(options.count, options.rate, options.slow))
     ratio = round(meanwhile["latency_ms"]["p99"] / before["latency_ms"]["p99"], 2)
     return {
         "seed": options.seed,

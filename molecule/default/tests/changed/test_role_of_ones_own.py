@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from slipway_lab import Lab, LabHost, Run, Stranger
+from slipway_lab import ROOT, Lab, LabHost, Run, Stranger
 
 pytestmark = pytest.mark.extended("default")
 PORT = 7700
@@ -33,7 +32,7 @@ def friend(lab: Lab) -> Iterator[Stranger]:
 def play(lab: Lab, host: LabHost, friend: Stranger, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
     """Run a playbook with the role and an inventory that has a host for it; at the end the stack is as it was."""
     folder = tmp_path_factory.mktemp("own")
-    shutil.copytree(Path("examples/roles/search"), folder / "roles/search")
+    shutil.copytree(ROOT / "examples/roles/search", folder / "roles/search")
     description = folder / "roles/search/meta/service.yml"
     description.write_text(description.read_text(encoding="utf-8").replace("peers: [app]", "peers: [app, reader]"), encoding="utf-8")
     reader = folder / "roles/reader/meta"
