@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import shutil
 import socket
 import ssl
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
+from slipway_browser import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports"
@@ -47,24 +47,10 @@ def trusted_key(url: str, authority: Path) -> str:
 # Of this module alone: while it is open, no other test may run an event loop.
 @pytest.fixture(scope="module")
 def browser(place: tuple[str, Path]) -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     REPORTS.mkdir(exist_ok=True)
-    assert program, "no Chromium is installed: apt-get install chromium"
     # The one key that the lab's authority vouches for is trusted; any other certificate is an error, as for a person.
-    arguments = [
-        f"--ignore-certificate-errors-spki-list={trusted_key(*place)}",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-    ]
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start as root, and in most containers.
-        made = playwright.chromium.launch(executable_path=program, args=arguments, chromium_sandbox=os.geteuid() != 0)
+    with chromium(f"--ignore-certificate-errors-spki-list={trusted_key(*place)}") as made:
         yield made
-        made.close()
 
 
 @pytest.fixture
