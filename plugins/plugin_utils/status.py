@@ -47,6 +47,9 @@ FIRST_DRILL_SECONDS = 86400
 JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 #: Results of a job that need no attention: a run that the next one has ended, as its concurrency says, is one.
 GOOD_RESULTS = ("succeeded", "replaced")
+#: Where the watchdog of a host writes what it did within the last hour, and the row of a container with which it did nothing.
+WATCHDOG = "/etc/slipway/{stack}/watchdog/state/restarts.json"
+LEFT_ALONE: Row = {"restarts": 0, "restarted_s": None, "gave_up": False}
 #: Configuration that a service reads; certificates are no secret.
 CERTIFICATE = re.compile(r"/([^/]+)/(?:config/current|state)/([^/]+[.]pem)$")
 #: What an ACME authority has issued, which nginx serves instead of the one in its configuration, and what came of the last renewal.
@@ -238,14 +241,38 @@ def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:
             for name, container in state["containers"].items()
             if container["restart_policy"] not in ("", "no") and container["owner"] not in others
         }
+    watchdog = _watchdog(state, fleet.stack)
     for name in [*expected, *(name for name in sorted(state["containers"]) if name not in expected)]:
         container = between_restarts(state["containers"].get(name))
-        row = {"status": "missing"} if container is None else _figures(container, state)
+        row: Row = {"status": "missing"} if container is None else _figures(container, state)
+        row["watchdog"] = watchdog.get(name, LEFT_ALONE)
         problems, judged = _container_problems(container, row) if name in expected else ([], IDLE)
         service = name.removeprefix(f"{fleet.stack}-")
         labels = (container or {"labels": {}})["labels"]
         known = {"host": host, "service": service, "role": expected.get(name, ""), "replica_of": replica_of(name, labels), "state": judged}
         yield {**known, "problems": problems, **row}
+
+
+def _watchdog(state: Row, stack: str) -> dict[str, Row]:
+    """Return by container what the watchdog of a host did within the last hour, as it wrote it last."""
+    try:
+        written = json.loads(state["files"][WATCHDOG.format(stack=stack)]["content"])
+        moments: dict[str, list[float]] = {name: [] for name in written["gave_up"]}
+        for moment, name, _service in written["restarts"]:
+            moments.setdefault(name, []).append(state["host"]["time_s"] - moment)
+        given_up = set(written["gave_up"])
+    except (KeyError, ValueError, TypeError):
+        # None has run yet, or the file is damaged: the next pass replaces it.
+        return {}
+    found = {}
+    for name, ages in moments.items():
+        recent = [int(age) for age in ages if age < RECENT_RESTART_SECONDS]
+        found[name] = {
+            "restarts": len(recent),
+            "restarted_s": min(recent, default=None),
+            "gave_up": name in given_up,
+        }
+    return found
 
 
 def _figures(container: Row, state: Row) -> Row:
@@ -279,16 +306,24 @@ def _container_problems(container: Row | None, figures: Row) -> tuple[list[str],
         killed = ", out of memory" if container["oom_killed"] else ""
         return [f"the container is {container['status']} (exit code {container['exit_code']}{killed})"], DOWN
     if container["health"] == "unhealthy":
-        return ["the container is unhealthy"], DOWN
+        tried = _times(figures["watchdog"]["restarts"])
+        gave_up = f", although the watchdog has restarted it {tried} within an hour" if figures["watchdog"]["gave_up"] else ""
+        return [f"the container is unhealthy{gave_up}"], DOWN
     problems = []
     if container["health"] == "starting":
         problems.append("the container is not healthy yet")
     if container["restarts"] and figures["uptime_s"] < RECENT_RESTART_SECONDS:
-        times = f"{container['restarts']} time{'s' if container['restarts'] > 1 else ''}"
-        problems.append(f"the engine has restarted it {times}, last {duration(figures['uptime_s'])} ago")
+        problems.append(f"the engine has restarted it {_times(container['restarts'])}, last {duration(figures['uptime_s'])} ago")
+    if watchdog := figures["watchdog"]["restarts"]:
+        ago = duration(figures["watchdog"]["restarted_s"])
+        problems.append(f"it was unhealthy, and the watchdog has restarted it {_times(watchdog)}, last {ago} ago")
     if figures["memory_limit_mb"] and figures["memory_mb"] * 100 >= MEMORY_PERCENT * figures["memory_limit_mb"]:
         problems.append(f"it takes {figures['memory_mb']} of {figures['memory_limit_mb']} MiB of memory")
     return problems, ATTENTION if problems else WELL
+
+
+def _times(count: int) -> str:
+    return f"{count} time{'' if count == 1 else 's'}"
 
 
 def _certificates(host: str, state: Row, now: float) -> Iterator[Row]:

@@ -59,6 +59,12 @@ def _host(name: str, show: t.Callable[[Row], str]) -> t.Callable[[Row], str]:
     return lambda row: show(row) if name in row else "-"
 
 
+def _restarts(row: Row) -> str:
+    """Return how often the engine has restarted a container, and the watchdog within the last hour."""
+    by_watchdog = row["watchdog"]["restarts"]
+    return f"{row.get('restarts', '-')}" + (f", watchdog {by_watchdog}" if by_watchdog else "")
+
+
 def _point(name: str) -> t.Callable[[Row], str]:
     """Return a column of recovery points with their ages."""
     return lambda row: f"{row[name]['name']}, {duration(row[name]['age_s'])} old" if row[name] else "none"
@@ -83,7 +89,7 @@ COLUMNS: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
         "VERSION": lambda row: row.get("version", "-"),
         "DIGEST": lambda row: row.get("digest", "-").removeprefix("sha256:")[:12],
         "UP": lambda row: duration(row["uptime_s"]) if row.get("uptime_s") else "-",
-        "RESTARTS": lambda row: row.get("restarts", "-"),
+        "RESTARTS": _restarts,
         "MEMORY": lambda row: _share(row.get("memory_mb", 0), row.get("memory_limit_mb", 0), " MiB"),
         "CORES": lambda row: _share(row.get("cores", 0), row.get("cores_limit", 0)),
     },

@@ -135,6 +135,13 @@ PEM = ("files", "/etc/slipway/s/nginx/config/current/server.pem")
 ISSUED_PEM = ("files", "/etc/slipway/s/acme/state/server.pem")
 RENEWAL = ("files", "/etc/slipway/s/acme/state/certificate.json")
 DISK = ("host", "disks", "/data")
+WATCHDOG = ("files", "/etc/slipway/s/watchdog/state/restarts.json")
+
+
+def watched(*ages: float, gave_up: bool = False) -> dict[str, str]:
+    """Return what the watchdog has written that has restarted the API so many seconds ago."""
+    restarts = [[NOW - age, "s-api-blue-1", "api"] for age in ages]
+    return {"content": json.dumps({"restarts": restarts, "gave_up": ["s-api-blue-1"] if gave_up else []})}
 
 
 def test_a_fleet_that_is_well_has_no_problem():
@@ -179,6 +186,13 @@ def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
             container("redis", restarts=2, started_at=instant(NOW - 600)),
             "attention",
             "attention db redis the engine has restarted it 2 times, last 10 min ago",
+        ),
+        (
+            "a1",
+            WATCHDOG,
+            watched(1800, 600),
+            "attention",
+            "attention a1 api-blue-1 it was unhealthy, and the watchdog has restarted it 2 times, last 10 min ago",
         ),
         ("a1", (*API, "memory_used"), 950 * 2**20, "attention", "attention a1 api-blue-1 it takes 950 of 1024 MiB of memory"),
         (
@@ -233,6 +247,20 @@ def test_what_needs_attention_is_named_with_its_place(host: str, path: tuple[str
     assert found["state"] == overall
 
 
+def test_a_container_that_restarts_do_not_help_is_named_with_them():
+    broken = changed("a1", (*API, "health"), "unhealthy")
+    broken.states["a1"]["files"][WATCHDOG[1]] = watched(1200, 600, 300, gave_up=True)
+    found = judge(broken)
+    assert reported_problems(found) == [
+        "down a1 api-blue-1 the container is unhealthy, although the watchdog has restarted it 3 times within an hour"
+    ]
+    (row,) = [row for row in found["services"] if row["host"] == "a1"]
+    assert row["watchdog"] == {"restarts": 3, "restarted_s": 300, "gave_up": True}
+    table = [" ".join(line["text"].split()) for line in status_text.lines(found)]
+    assert "api-blue-1 a1 down running, unhealthy 1 id 90 min 0, watchdog 3 256 of 1024 MiB 0.1 of 1" in table
+    assert "0, watchdog 3" in status_page.page(found)
+
+
 def test_a_failed_renewal_is_reported_with_the_certificate_that_serves_meanwhile():
     found = fleet()
     files = found.states["a1"]["files"]
@@ -253,6 +281,12 @@ def test_a_failed_renewal_is_reported_with_the_certificate_that_serves_meanwhile
         (PEM, {"content": certificate(22)}),
         (PEM, {"content": "no certificate"}),
         (ISSUED_PEM, {"content": certificate(2, 6)}),
+        # Such as that of a host whose watchdog does not run any more.
+        (WATCHDOG, watched(3600)),
+        (WATCHDOG, {"content": "{"}),
+        (WATCHDOG, {"content": "[]"}),
+        (WATCHDOG, {"content": '{"restarts": []}'}),
+        (WATCHDOG, {}),
     ],
 )
 def test_what_needs_no_attention_is_not_a_problem(path: tuple[str, ...], value: Any):

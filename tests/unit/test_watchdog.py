@@ -331,6 +331,9 @@ def test_a_container_that_hangs_is_restarted_and_its_history_says_so(
     assert started(name) == restarted
     found = values((tmp_path / stack / "watchdog/state/containers.prom").read_text(), container=name)
     assert (found["watchdog_restarts_total"], found["watchdog_gave_up"]) == (1, 1)
+    # For status.yml.
+    memory = json.loads((tmp_path / stack / "watchdog/state/restarts.json").read_text())
+    assert ([restart[1] for restart in memory["restarts"]], memory["gave_up"]) == ([name], [name])
 
 
 # The role

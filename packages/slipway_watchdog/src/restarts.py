@@ -4,7 +4,8 @@
 """Restarts of containers that stay unhealthy, which the engine never restarts by itself.
 
 What was done is in a file, so that a pass knows of those before it: `unhealthy` has since when the checks of a container fail, by its
-identity, `restarts` those of the last hour, and `totals` all of a container by its name. Times are seconds since 1970.
+identity, `restarts` those of the last hour, `totals` all of a container by its name, and `gave_up` the names of containers that are
+unhealthy and not restarted any more. Times are seconds since 1970. status.yml reads `restarts` and `gave_up`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Memory:
             self.totals = {str(name): int(count) for name, count in self._written["totals"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._written, self.unhealthy, self.restarts, self.totals = {}, {}, [], {}
+        self.gave_up: list[str] = []
 
     def see(self, found: t.Iterable[JSON], now: float) -> None:
         """Note which containers are unhealthy, and forget what is over; a clock that was set back makes nothing older."""
@@ -82,7 +84,12 @@ class Memory:
 
     def write(self) -> None:
         """Write the file where something is new."""
-        wanted = {"unhealthy": self.unhealthy, "restarts": [list(item) for item in self.restarts], "totals": self.totals}
+        wanted = {
+            "unhealthy": self.unhealthy,
+            "restarts": [list(item) for item in self.restarts],
+            "totals": self.totals,
+            "gave_up": self.gave_up,
+        }
         if wanted != self._written:
             new = self._path.with_name(f".{self._path.name}.new")
             new.write_text(json.dumps(wanted))

@@ -70,11 +70,9 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         memory, slot, now = restarts.Memory(folder / "restarts.json"), serving_slot(stack), time.time()
         memory.see(found, now)
-        samples = (
-            sample
-            for inspected in found
-            for sample in container_metrics.samples(stack, inspected, slot, restarts.figures(inspected, memory, limits, slot))
-        )
+        figures = {str(inspected["Id"]): restarts.figures(inspected, memory, limits, slot) for inspected in found}
+        memory.gave_up = [restarts.name_of(inspected) for inspected in found if figures[inspected["Id"]].get("watchdog_gave_up")]
+        samples = (sample for inspected in found for sample in container_metrics.samples(stack, inspected, slot, figures[inspected["Id"]]))
         texts = {"containers.prom": container_metrics.text(samples), **host_metrics.texts(STACKS / stack, folder, config["metrics_files"])}
         for name, text in texts.items():
             write(folder / name, text)

@@ -107,7 +107,7 @@ def test_a_stopped_container_is_reported_and_so_is_its_return(host: LabHost):
     wait_until(lambda: bool(received(host, "ContainerDown", "resolved")), 120, "the end of the alert")
 
 
-def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(host: LabHost):
+def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(lab: Lab, host: LabHost):
     name = next(container.name for container in host.containers() if container.kind == "backend" and container.running)
 
     def state(field: str) -> str:
@@ -119,6 +119,8 @@ def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(host: LabH
     wait_until(lambda: bool(received(host, "ContainerRestartedByWatchdog", "firing")), 90, "the alert")
     line = json.loads(host.run("tail -n 1 /etc/slipway/slipway/release/history.jsonl"))
     assert (line["playbook"], line["version"], line["result"]) == ("watchdog", name, "restarted")
+    problems = {item["service"]: item["what"] for item in lab.playbook("status").report["status"]["problems"]}
+    assert "the watchdog has restarted it 1 time," in problems[name.removeprefix("slipway-")]
 
 
 def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
