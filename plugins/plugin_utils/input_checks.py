@@ -392,8 +392,8 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
 )  # fmt: skip
 #: Inputs that say which ports are published.
 PORTS = (
-    "nginx_http_port", "nginx_https_port", "postgres_port", "redis_port", "chroma_port", *app_services.VARIABLES, "app_slot_port_offset",
-    extra_services.VARIABLE,
+    "nginx_http_port", "nginx_https_port", "nginx_proxy_protocol_port", "postgres_port", "redis_port", "chroma_port",
+    *app_services.VARIABLES, "app_slot_port_offset", extra_services.VARIABLE,
 )  # fmt: skip
 
 

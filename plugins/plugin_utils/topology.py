@@ -73,7 +73,7 @@ SPEC: dict[str, Any] = {
     # Whether it also runs the images of all stores, as a drill does.
     "images_of_stores": {"type": "bool", "default": False},
     # What it publishes: a variable that holds a port, or a list of descriptions of ports, and the services whose hosts may connect.
-    # Without these, everybody may, and it is published on all of the host's addresses.
+    # Without these, everybody may, and it is published on all of the host's addresses; a variable that is 0 then is none.
     "ports": {
         "type": "list",
         "elements": "dict",
@@ -751,7 +751,9 @@ class Topology:
         found: list[dict[str, Any]] = []
         for port in service.ports:
             if not port["peers"]:
-                found.append({"role": service.role, "port": self._value(self._here, port["variable"]), "variable": port["variable"]})
+                number = self._value(self._here, port["variable"])
+                if str(number) != "0":
+                    found.append({"role": service.role, "port": number, "variable": port["variable"]})
                 continue
             peers = self.peers(service.role)
             if not peers:

@@ -22,7 +22,7 @@ DOCUMENTS = ("backup_settings", "release_digests")
 #: Inputs that a topology makes, not an operator; those of which Slipway says so are in meta/forms.yml.
 COMPUTED = ("hosts", "ports", "certificate_addresses")
 #: Where the lab's client finds the site: what moves it there is right, and cannot be judged by a client that does not follow.
-DOORS = ("nginx_bind_address", "nginx_http_port", "nginx_https_port")
+DOORS = ("nginx_bind_address", "nginx_http_port", "nginx_https_port", "nginx_proxy_protocol_port")
 
 BREAKERS = [
     "a\nb",

@@ -98,8 +98,8 @@ def hashed(*arguments: str) -> str:
 class Site:
     """The product behind nginx, at a port of the loopback."""
 
-    def __init__(self, port: int, plain_port: int, folder: Path, container: str) -> None:
-        self.port, self.plain_port, self.folder, self.container = port, plain_port, folder, container
+    def __init__(self, port: int, plain_port: int, proxied_port: int, folder: Path, container: str) -> None:
+        self.port, self.plain_port, self.proxied_port, self.folder, self.container = port, plain_port, proxied_port, folder, container
         self.context = ssl.create_default_context()
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
@@ -125,6 +125,15 @@ class Site:
             connection.request("GET", path, headers={"Host": name})
             answer = connection.getresponse()
             return answer.status, answer.read()
+
+    def proxied(self, path: str, announced: bytes) -> bytes:
+        """Return an answer at the port for proxies, to which one has announced its client; b"" if the connection is refused."""
+        with socket.create_connection(("127.0.0.1", self.proxied_port), timeout=60) as plain:
+            plain.sendall(announced)
+            with contextlib.suppress(ConnectionError, ssl.SSLError), self.context.wrap_socket(plain) as secure:
+                secure.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.1\r\nConnection: close\r\n\r\n".encode())
+                return b"".join(iter(lambda: secure.recv(65536), b""))
+        return b""
 
     def log(self) -> str:
         """Return what nginx has to complain about."""
@@ -171,14 +180,16 @@ def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any
             "127.0.0.1::8443",
             "--publish",
             "127.0.0.1::8080",
+            "--publish",
+            "127.0.0.1::8444",
             "--user",
             service["user"],
             "--entrypoint",
             service["entrypoint"][0],
         ]
         docker(*options, "--name", name, *limits, *mounts, NGINX, *service["entrypoint"][1:], *service["command"])
-        port, plain_port = (int(docker("port", name, inner).splitlines()[0].rpartition(":")[2]) for inner in ("8443", "8080"))
-        running = Site(port, plain_port, folder, name)
+        ports = {inner: int(docker("port", name, str(inner)).splitlines()[0].rpartition(":")[2]) for inner in (8443, 8080, 8444)}
+        running = Site(ports[8443], ports[8080], ports[8444], folder, name)
         deadline = time.monotonic() + 30
         while True:
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -308,6 +319,31 @@ def test_pages_of_ones_own_are_served_with_their_status(tmp_path: Path, maintena
             assert (status if status != 504 else 502, body.decode().strip()) == expected
             assert (headers["Content-Type"], headers["Cache-Control"]) == ("text/html; charset=utf-8", "no-store")
             assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("trusted", ["0.0.0.0/0", "203.0.113.0/24"])
+def test_a_proxy_says_who_its_client_is_before_tls_begins(tmp_path: Path, trusted: str):
+    """Only one that is trusted is believed, and only by what it says in its own header."""
+    self_signed(tmp_path / "k", tmp_path / "c")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(tmp_path / "c"),
+        "nginx_tls_key_file": str(tmp_path / "k"),
+        "nginx_proxy_protocol_port": 8444,
+        "nginx_trusted_proxies": [trusted],
+    }
+
+    def real_ip(head: bytes) -> str:
+        return next(line.split(b": ")[1].decode() for line in head.lower().splitlines() if line.startswith(b"x-real-ip"))
+
+    version_1 = b"PROXY TCP4 192.0.2.5 203.0.113.1 5000 443\r\n"
+    # Signature, PROXY over TCP and IPv4, 12 bytes of addresses and ports.
+    version_2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes([192, 0, 2, 6, 203, 0, 113, 1]) + (5000).to_bytes(2) + (443).to_bytes(2)
+    with serving(tmp_path, inputs) as running:
+        direct = real_ip(running.get("/api/head", None, **{"X-Forwarded-For": "198.51.100.1"})[2])
+        assert direct not in ("198.51.100.1", "192.0.2.5"), "the container's gateway"
+        expected = ["192.0.2.5", "192.0.2.6"] if trusted == "0.0.0.0/0" else [direct] * 2
+        assert [real_ip(running.proxied("/api/head", announced)) for announced in (version_1, version_2)] == expected
+        assert running.proxied("/api/head", b"") == b"", "whoever connects there is a proxy"
 
 
 def statuses(site: Site, path: str, count: int, **headers: str) -> list[int]:

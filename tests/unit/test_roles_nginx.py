@@ -208,6 +208,7 @@ def test_client_cannot_choose_its_address() -> None:
     trusted = config("nginx.conf", nginx_trusted_proxies=["10.0.0.0/8"])
     assert "set_real_ip_from 10.0.0.0/8;" in trusted
     assert "real_ip_recursive on;" in trusted
+    assert "real_ip_header X-Forwarded-For;" in trusted
 
 
 def test_lone_server_is_never_taken_for_dead() -> None:
@@ -318,6 +319,7 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
         },
         {"nginx_tls_mode": "acme", "nginx_acme_thumbprint": "Thumb-print_", "nginx_maintenance": True},
         {"nginx_server_names": ["shop.example"], "nginx_refuse_unknown_names": True, "nginx_trusted_proxies": ["10.0.0.0/8"]},
+        {"nginx_server_names": ["shop.example"], "nginx_proxy_protocol_port": 8444, "nginx_trusted_proxies": ["10.0.0.0/8"]},
         balanced(servers=["10.0.0.1:8000", {"server": "b:8000", "weight": 3}, {"server": "[fd00::1]:8000", "weight": 1}]),
         balanced([{"path": "/x/", "extra_lines": ["expires 1h;  # }", "if ($arg_a = '{') { return 403; }", 'add_header X-A "b";']}]),
         balanced([{"path": "/zz", "internal": True}])

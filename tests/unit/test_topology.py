@@ -87,6 +87,13 @@ def test_a_service_is_reached_by_name_on_its_host_and_by_address_from_others():
     assert topology("app1").address("postgres") == ADDRESSES["db1"]
 
 
+@pytest.mark.parametrize(("port", "published"), [(0, []), ("0", []), (8444, [8444])])
+def test_a_port_of_zero_is_not_published(port: object, published: list[object]):
+    values = {"slipway_open_ports": [], "nginx_http_port": 80, "nginx_https_port": 443, "nginx_proxy_protocol_port": port}
+    found = topology("lb1", values).published_ports()
+    assert [item["port"] for item in found if item["variable"] == "nginx_proxy_protocol_port"] == published
+
+
 def test_a_port_is_published_for_the_hosts_that_need_it_alone():
     (found,) = [port for port in topology("db1").published_ports() if port["variable"] == "postgres_port"]
     assert (found["address"], found["port"]) == (ADDRESSES["db1"], 5432)
@@ -137,7 +144,7 @@ def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none()
     here = topology("db1", MESH).mesh()
     assert (here["interface"], here["prefix"], here["endpoint"], here["port"]) == ("sw-shop", 16, ADDRESSES["db1"], 51820)
     assert {peer["host"] for peer in here["peers"]} == {"lb1", "app1", "app2", "backup1"}
-    ports = {"slipway_open_ports": [], "nginx_http_port": 80, "nginx_https_port": 443}
+    ports = {"slipway_open_ports": [], "nginx_http_port": 80, "nginx_https_port": 443, "nginx_proxy_protocol_port": 0}
     assert {"protocol": "udp", "port": 51820} in topology("db1", {**MESH, **ports}).declared_ports()["app1"]
     assert "vault_mesh_preshared_secret" in topology("db1", MESH).secrets()
     for alone in (topology("db1"), topology("db1", MESH, **{group: ["db1"] for group in GROUPS}), topology("other1", MESH)):
