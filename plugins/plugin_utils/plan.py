@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.containers import BE
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 from ansible_collections.slipway.stack.plugins.module_utils.removal import folders_without_service
+from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment_values import environment_of
 
@@ -137,7 +138,7 @@ def fingerprint(value: t.Any, length: int = 64) -> str:
 
 def revision_of(service: Declaration) -> str:
     """Return the name of the folder that holds this configuration, a digest of its content."""
-    return fingerprint({file: str(item["content"]) for file, item in service["config"].items()}, 12)
+    return revision_of_files({file: str(item["content"]) for file, item in service["config"].items()})
 
 
 def create_time_files(service: Declaration) -> dict[str, str]:

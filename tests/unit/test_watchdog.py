@@ -11,17 +11,22 @@ import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import container_metrics
+import drift
 import host_metrics
 import restarts
 import slipway_watchdog
+from ansible_collections.slipway.stack.plugins.module_utils import history_file
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import switch, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
+from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import revision_of
 from conftest import needs_engine, role_variable
 
 LIMITS = restarts.Limits(60, 3)
@@ -148,6 +153,110 @@ def test_an_engine_that_does_not_answer_leaves_the_last_figures(stack: str, monk
     monkeypatch.setattr(slipway_watchdog, "Engine", lambda timeout: Engine("/nonexistent", timeout))
     assert slipway_watchdog.main() == 1
     assert not (tmp_path / stack / "watchdog/state").exists()
+
+
+# Drift
+
+
+def config(stack: Path, service: str, files: dict[str, str]) -> Path:
+    """Write the configuration of a service as a run does; return its folder."""
+    folder = stack / service / "config" / revision_of_files(files)
+    for name, content in files.items():
+        write_file(str(folder / name), content, 0o644)
+    switch(str(folder.parent), folder.name)
+    return folder
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """The folder of a stack whose last run was a deployment."""
+    (tmp_path / "shop/release").mkdir(parents=True)
+    ran(tmp_path / "shop", "deploy")
+    return tmp_path / "shop"
+
+
+def ran(stack: Path, playbook: str, started: str = "2027-01-15T08:00:00Z") -> None:
+    """Add a run to the history of a host."""
+    with (stack / history_file.FILE).open("a") as file:
+        file.write(json.dumps({"playbook": playbook, "started": started}) + "\n")
+
+
+def drifts(stack: Path, **containers: bool) -> dict[tuple[str, str], int]:
+    """Return what a pass measures that sees these containers, by service and kind."""
+    text = drift.text(stack, stack / "expected.json", {f"shop-{name}": expected for name, expected in containers.items()})
+    found = re.findall(r'slipway_drift\{stack="shop",service="(.*)",what="(.*)"\} (\d)', text)
+    assert len(found) == len(text.splitlines()) - 2
+    return {(service, what): int(value) for service, what, value in found}
+
+
+def edit(folder: Path) -> None:
+    (folder / "nginx.conf").write_text("worker_processes 2;\n")
+
+
+def remove(folder: Path) -> None:
+    (folder / "more/mime.types").unlink()
+
+
+def add(folder: Path) -> None:
+    (folder / "own.conf").write_text("")
+
+
+def relink(folder: Path) -> None:
+    switch(str(folder.parent), "0123456789ab")
+
+
+@pytest.mark.parametrize("change", [edit, remove, add, relink])
+def test_configuration_that_was_edited_on_its_host_is_drift(shop: Path, change: Callable[[Path], None]) -> None:
+    folder = config(shop, "nginx", {"nginx.conf": "# über\r\nworker_processes 1;\n", "more/mime.types": ""})
+    config(shop, "redis", {"redis.conf": "maxmemory 1mb\n"})
+    assert drifts(shop) == {("nginx", "configuration"): 0, ("redis", "configuration"): 0}
+    change(folder)
+    assert drifts(shop) == {("nginx", "configuration"): 1, ("redis", "configuration"): 0}
+
+
+def test_the_configuration_of_a_plan_has_the_name_of_its_files(tmp_path: Path) -> None:
+    declared = {"config": {name: {"content": text} for name, text in {"b.conf": "ü\n", "a/c.json": "{}"}.items()}}
+    folder = config(tmp_path, "api", {"b.conf": "ü\n", "a/c.json": "{}"})
+    assert revision_of(declared) == folder.name
+
+
+def test_a_container_that_is_removed_is_drift_until_a_run_changes_the_host(shop: Path) -> None:
+    assert drifts(shop, redis=True, nginx=True) == {("redis", "container"): 0, ("nginx", "container"): 0}
+    for _ in range(2):
+        assert drifts(shop, nginx=True) == {("redis", "container"): 1, ("nginx", "container"): 0}
+    # A restart by the watchdog does not count as a run.
+    ran(shop, "watchdog", "2027-01-15T09:00:00Z")
+    assert drifts(shop, nginx=True)["redis", "container"] == 1
+    assert drifts(shop, redis=True, nginx=True)["redis", "container"] == 0
+    assert drifts(shop, nginx=True)["redis", "container"] == 1
+    ran(shop, "site", "2027-01-15T10:00:00Z")
+    assert drifts(shop, nginx=True) == {("nginx", "container"): 0}
+
+
+def test_what_need_not_run_any_more_may_be_removed(shop: Path) -> None:
+    """Such as the version before, and what a replacement leaves for some seconds."""
+    names = {"api-blue-1": True, "redis": True, "redis-before": True, "redis-next": True, "redis-trial": True}
+    assert set(drifts(shop, **names)) == {("api-blue-1", "container"), ("redis", "container")}
+    assert drifts(shop, **{"api-blue-1": False, "redis": True}) == {("redis", "container"): 0}
+    assert drifts(shop, redis=True) == {("redis", "container"): 0}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"run": 1}', '{"run": "deploy 2027-01-15T08:00:00Z", "containers": 1}'])
+def test_a_damaged_note_of_containers_is_as_none(shop: Path, text: str) -> None:
+    (shop / "expected.json").write_text(text)
+    assert drifts(shop, redis=True) == {("redis", "container"): 0}
+    assert drifts(shop) == {("redis", "container"): 1}
+
+
+@needs_engine
+def test_a_pass_reports_a_container_that_is_gone(stack: str, tmp_path: Path) -> None:
+    name = run(stack, "cache", "--restart=unless-stopped")
+    shown = tmp_path / stack / "watchdog/state/drift.prom"
+    assert slipway_watchdog.main() == 0
+    assert values(shown.read_text(), service="cache") == {"drift": 0}
+    subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
+    assert slipway_watchdog.main() == 0
+    assert values(shown.read_text(), service="cache") == {"drift": 1}
 
 
 # Restarts

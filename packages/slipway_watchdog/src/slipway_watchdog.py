@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import container_metrics  # noqa: E402 - found by the path above
+import drift  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
 import restarts  # noqa: E402 - found by the path above
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
@@ -73,7 +74,12 @@ def main() -> int:
         figures = {str(inspected["Id"]): restarts.figures(inspected, memory, limits, slot) for inspected in found}
         memory.gave_up = [restarts.name_of(inspected) for inspected in found if figures[inspected["Id"]].get("watchdog_gave_up")]
         samples = (sample for inspected in found for sample in container_metrics.samples(stack, inspected, slot, figures[inspected["Id"]]))
-        texts = {"containers.prom": container_metrics.text(samples), **host_metrics.texts(STACKS / stack, folder, config["metrics_files"])}
+        expected = {restarts.name_of(inspected): container_metrics.is_expected(inspected, slot) for inspected in found}
+        texts = {
+            "containers.prom": container_metrics.text(samples),
+            "drift.prom": drift.text(STACKS / stack, folder / "expected.json", expected),
+            **host_metrics.texts(STACKS / stack, folder, config["metrics_files"]),
+        }
         for name, text in texts.items():
             write(folder / name, text)
         for left in folder.glob("*.prom"):
