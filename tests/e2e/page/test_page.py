@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from playwright.sync_api import Page, WebSocket, expect
+from slipway_browser import violations
 
 REPORTS = Path(__file__).resolve().parents[3] / "reports"
 ANSWER_MS = 30_000
@@ -49,6 +50,7 @@ def test_a_question_is_answered_kept_and_answered_again_from_the_cache(place: tu
     expect(page.get_by_test_id("cached-badge")).to_have_text(["from cache"])
     assert page.get_by_test_id("answer").nth(1).inner_text() == text
 
+    assert not violations(page)
     page.screenshot(path=REPORTS / "e2e-page.png")
     assert not complaints, complaints
 
