@@ -433,21 +433,21 @@ def check_alike(host: str, secrets: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def check_addresses(addresses: Mapping[str, Any], place: Callable[[str], str | None]) -> list[Problem]:
-    """Where there are several hosts, each needs an IPv4 address for the others: ports are published and filtered by it.
+def check_addresses(addresses: Mapping[str, Any], place: Callable[[str], str | None], chosen: Collection[str] = ()) -> list[Problem]:
+    """A host's address for the others is an IPv4 address: ports are published and filtered by it.
 
     Args:
         addresses: slipway_address by host.
         place: Returns the place that sets it for a host, where that is known.
+        chosen: The hosts whose address the inventory sets. One that follows from ansible_host is only needed where there are several hosts.
     """
-    if len(addresses) < 2:
-        return []
     return [
         Problem(
             host,
             f"slipway_address is {shown(address)}, must be an IPv4 address, at which the other hosts reach this one; "
-            f"set it{f' in {found}' if (found := place(host)) else f' for {host} in the hosts file'}",
+            f"{f'correct {found}' if (found := place(host)) else f'set it for {host} in the hosts file'}"
+            f"{'' if len(addresses) > 1 else ', or remove it, as there are no other hosts'}",
         )
         for host, address in addresses.items()
-        if not (isinstance(address, str) and is_ipv4(address))
+        if (len(addresses) > 1 or host in chosen) and not (isinstance(address, str) and is_ipv4(address))
     ]

@@ -24,7 +24,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import (
     secret_sources,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, kinds, parsed
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, is_dns_name, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
     RoleFiles,
@@ -259,7 +259,9 @@ class Inputs:
             if private:
                 addresses[host] = str(private)
         members = {host: address for host, address in addresses.items() if self._roles.get(host)}
-        problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"))
+        # Its form reports what cannot be a name either.
+        chosen = [host for host, address in members.items() if self.is_set(self._views[host], "slipway_address") and is_dns_name(address)]
+        problems += input_checks.check_addresses(members, lambda host: self._place(self._views[host], "slipway_address"), chosen)
         problems += self._mesh_problems(members)
         problems += [
             problem

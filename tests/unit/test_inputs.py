@@ -484,7 +484,7 @@ TAKEN: list[Any] = [
     {"my_own": "{{ unknown }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
     # Nearly an input's name, but the inventory reads it.
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
-    {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "slipway_address": "db1.example.com"},
+    {"nginx_client_max_body_size_mb": 0, "app_canary_weight": 0, "ansible_host": "db1.example.com"},
     {"app_service_overrides": {"backend": {"replicas": 3, "command": ["sh", "-c", "a\nb"], "user": 1000}}},
     {"nginx_allow": ["fd00::/8", "10.0.0.1"], "nginx_auth_basic_users": {"A b": {"c d": APR1}}},
     {"nginx_deny": [], "nginx_limit_conn": 0, "nginx_limit_req_rate": "", "nginx_auth_basic": "", "nginx_limit_req_burst": 9},
@@ -559,6 +559,15 @@ def test_several_hosts_need_addresses(judged: Judge):
     lines = judged({"slipway_address": "{{ inventory_hostname }}.example.com"}, hosts=2)
     assert len(lines) == 2
     assert "own.yml" in lines[0]
+
+
+@pytest.mark.parametrize("address", ["somewhere", "db1.example.com", "{{ ansible_host }}.example.com"])
+def test_an_address_that_is_set_is_one_although_no_other_host_needs_it(judged: Judge, address: str):
+    """No port could be published on a name, and the next host that the inventory gets would need it."""
+    (line,) = judged({"slipway_address": address})
+    assert "must be an IPv4 address" in line
+    assert line.endswith("own.yml, or remove it, as there are no other hosts")
+    assert not judged({"slipway_address": "{{ ansible_host }}"})
 
 
 @pytest.mark.parametrize("address", ["10.9.9.9", "0.0.0.0", "127.0.0.1"])
