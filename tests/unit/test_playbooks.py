@@ -56,6 +56,17 @@ def test_every_playbook_heeds_the_release_lock_or_says_why_not(path: Path) -> No
     assert ("hold.yml" in files) <= ("let_go.yml" in files)
 
 
+def test_nginx_judges_its_configuration_before_a_store_is_touched() -> None:
+    """Where none runs in a throw-away container, so that a first deployment, too, is refused before anything is created."""
+    tasks = list(tasks_of(yaml.safe_load((ROOT / "playbooks/tasks/services.yml").read_text())))
+    validated = [included(task) for task in tasks].index(("nginx", "prepare.yml"))
+    stores = [number for number, task in enumerate(tasks) if "loop" in task]
+    assert len(stores) == 2
+    assert validated < min(stores)
+    prepare = [task["name"] for task in yaml.safe_load((ROOT / "roles/container_service/tasks/prepare.yml").read_text())]
+    assert prepare.index("prepare | Try the new containers") < prepare.index("prepare | Write configuration and secrets")
+
+
 def test_a_release_needs_a_fleet_that_has_one(play: Run, checkout: Path) -> None:
     """The first is site.yml's, which runs the stores before the application migrates their data."""
     state = {"files": {}, "containers": {}, "images": {}}
