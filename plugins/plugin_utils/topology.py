@@ -319,21 +319,24 @@ class Topology:
         ]
 
     def quiesced_volumes(self) -> dict[str, dict[str, Any]]:
-        """Return by name the volumes of this host whose service runs a command before they are copied.
+        """Return by name the volumes of this host of which services run a command before they are copied.
 
-        Each has the ``volume`` by which the service learns of a copy, and the ``seconds`` that the command may take.
+        Each has as ``volumes`` those by which the services learn of a copy, all that write to it, and the ``seconds`` that they may take.
         """
         product = app_services.services({name: self._value(self._here, name, lazy=True) for name in app_services.VARIABLES})
-        found = {
-            str(volume["name"]): {
-                "volume": app_services.quiesce_volume(service),
-                "seconds": service.backup_seconds(app_services.QUIESCE_SECONDS),
-            }
+        quiesced = [
+            service
             for service in product.values()
             if app_services.runs(service, self.memberships()) and app_services.quiesce_volume(service)
-            for volume in service.written_volumes
-        }
-        return {item["name"]: found[item["name"]] for item in self._volumes_on(self._here) if item["name"] in found}
+        ]
+        found = {}
+        for name in (item["name"] for item in self._volumes_on(self._here)):
+            if writers := [service for service in quiesced if name in {str(volume["name"]) for volume in service.written_volumes}]:
+                found[name] = {
+                    "volumes": [app_services.quiesce_volume(service) for service in writers],
+                    "seconds": max(service.backup_seconds(app_services.QUIESCE_SECONDS) for service in writers),
+                }
+        return found
 
     def volume_transfers(self) -> list[dict[str, Any]]:
         """Return the volumes that recovery points hold, as a restore takes them; see volumes.

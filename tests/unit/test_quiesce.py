@@ -35,24 +35,30 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.asking = folder / "quiesced/api_quiesce"
-        self.asking.mkdir(parents=True)
+        self.asking = self.quiesced_by("api")
         self.started: list[subprocess.Popen[Any]] = []
 
     def start(self, *command: str) -> subprocess.Popen[Any]:
         self.started.append(subprocess.Popen(command, start_new_session=True))
         return self.started[-1]
 
-    def container(self, name: str, before: str, after: str) -> None:
-        """Start a container, and wait until it says that it runs."""
-        (self.folder / name).write_text(name)
-        script = SCRIPT.replace("/slipway/backup", str(self.asking)).replace("/etc/hostname", str(self.folder / name))
-        self.start("/bin/sh", "-c", script, "quiesce.sh", before, after, "sleep", "600")
-        wait_until((self.asking / "here" / name).exists)
+    def quiesced_by(self, service: str) -> Path:
+        """Return the volume by which a service learns of a copy."""
+        volume = self.folder / f"quiesced/{service}_quiesce"
+        volume.mkdir(parents=True, exist_ok=True)
+        return volume
 
-    def ask(self, copier: int, seconds: int = 30) -> tuple[int, str]:
+    def container(self, name: str, before: str, after: str, service: str = "api") -> None:
+        """Start a container, and wait until it says that it runs."""
+        asking = self.quiesced_by(service)
+        (self.folder / name).write_text(name)
+        script = SCRIPT.replace("/slipway/backup", str(asking)).replace("/etc/hostname", str(self.folder / name))
+        self.start("/bin/sh", "-c", script, "quiesce.sh", before, after, "sleep", "600")
+        wait_until((asking / "here" / name).exists)
+
+    def ask(self, copier: int, seconds: int = 30, services: tuple[str, ...] = ("api",)) -> tuple[int, str]:
         """Ask for a copy as rsync does, as the process of this number; return code and output."""
-        quiesced = {"uploads": {"volume": "api_quiesce", "seconds": seconds}}
+        quiesced = {"uploads": {"volumes": [f"{name}_quiesce" for name in services], "seconds": seconds}}
         asked = role_variable("volume_server", "__volume_server_service", {"volume_server_quiesced": quiesced})
         script = asked["config"]["ask.sh"]["content"].replace('"/quiesced/', f'"{self.folder}/quiesced/')
         done = subprocess.run(
@@ -99,13 +105,46 @@ def test_all_containers_are_quiesced_for_the_time_of_the_copy_however_it_ends(st
 def test_a_command_that_fails_refuses_the_copy_and_the_service_goes_on(stage: Stage, tmp_path: Path):
     stage.container("one", f"touch {tmp_path}/quiet; echo no lock >&2; exit 3", f"rm {tmp_path}/quiet")
     copier = stage.start("sleep", "600")
-    assert stage.ask(copier.pid) == (1, "its command before a backup ended with exit code 3: no lock\n")
+    assert stage.ask(copier.pid) == (1, "the command of api before a backup ended with exit code 3: no lock\n")
     wait_until(lambda: not (tmp_path / "quiet").exists())
 
 
 def test_a_command_that_takes_too_long_refuses_the_copy(stage: Stage):
     stage.container("one", "sleep 600", "true")
-    assert stage.ask(stage.start("sleep", "600").pid, seconds=2) == (1, "its command before a backup did not end in time\n")
+    assert stage.ask(stage.start("sleep", "600").pid, seconds=2) == (1, "the command of api before a backup did not end in time\n")
+
+
+SHARED = ("api", "worker")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_services_that_share_a_volume_are_quiesced_together(stage: Stage, tmp_path: Path, how: int):
+    for name in SHARED:
+        stage.container(name, f"touch {tmp_path}/{name}.quiet", f"rm {tmp_path}/{name}.quiet", service=name)
+    copier = stage.start("sleep", "600")
+    assert stage.ask(copier.pid, services=SHARED) == (0, "")
+    quiet = [tmp_path / f"{name}.quiet" for name in SHARED]
+    assert all(path.exists() for path in quiet)
+    os.kill(copier.pid, how)
+    copier.wait()
+    wait_until(lambda: not any(path.exists() for path in quiet))
+    # A volume that only one of them writes to leaves the other alone.
+    assert stage.ask(stage.start("sleep", "600").pid) == (0, "")
+    assert [path.exists() for path in quiet] == [True, False]
+
+
+def test_one_of_the_services_of_a_volume_that_fails_refuses_the_copy_by_its_name(stage: Stage, tmp_path: Path):
+    stage.container("one", f"touch {tmp_path}/quiet", f"rm {tmp_path}/quiet")
+    stage.container("two", "echo busy >&2; exit 4", "true", service="worker")
+    copier = stage.start("sleep", "600")
+    assert stage.ask(copier.pid, services=SHARED) == (1, "the command of worker before a backup ended with exit code 4: busy\n")
+    wait_until(lambda: not (tmp_path / "quiet").exists())
+
+
+def test_of_services_that_share_a_volume_those_that_run_are_quiesced(stage: Stage, tmp_path: Path):
+    stage.container("one", f"touch {tmp_path}/quiet", "true")
+    assert stage.ask(stage.start("sleep", "600").pid, services=("worker", "api")) == (0, "")
+    assert (tmp_path / "quiet").exists()
 
 
 def test_a_service_that_does_not_run_needs_not_be_quiesced(stage: Stage):

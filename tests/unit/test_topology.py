@@ -263,10 +263,25 @@ def test_a_service_is_quiesced_for_volumes_that_are_copied_and_it_writes_to():
     commands = {"before": ["freeze"], "after": ["thaw"]}
     writer = {"volumes": [{"name": "shared", "path": "/s"}]}
     values = {"app_services": {"api": {"volumes": volumes, "backup": commands}, "other": writer}, "volume_server_port": 9873}
-    assert topology("app1", values).quiesced_volumes() == {"uploads": {"volume": "api_quiesce", "seconds": 60}}
+    assert topology("app1", values).quiesced_volumes() == {"uploads": {"volumes": ["api_quiesce"], "seconds": 60}}
     assert topology("db1", values).quiesced_volumes() == {}
     # By what services learn of a copy is left out.
     assert [item["name"] for item in topology("app1", values).backup_volumes() if item["host"] == "app1"] == ["uploads", "shared"]
+
+
+def test_services_that_share_a_volume_are_quiesced_together():
+    shared, own = {"name": "uploads", "path": "/u"}, {"name": "index", "path": "/i"}
+    commands = {"before": ["freeze"], "after": ["thaw"]}
+    described = {
+        "api": {"volumes": [shared], "backup": {**commands, "seconds": 20}},
+        "worker": {"volumes": [shared, own], "backup": {**commands, "seconds": 90}},
+        "reader": {"volumes": [{**shared, "mode": "ro"}, own], "backup": commands},
+        "mailer": {"volumes": [shared]},
+    }
+    assert topology("app1", {"app_services": described, "volume_server_port": 9873}).quiesced_volumes() == {
+        "uploads": {"volumes": ["api_quiesce", "worker_quiesce"], "seconds": 90},
+        "index": {"volumes": ["worker_quiesce", "reader_quiesce"], "seconds": 90},
+    }
 
 
 def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service():
