@@ -151,6 +151,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             memory = int(view.value("slipway_minimum_memory_mb", preflight.DEFAULT_MINIMUM_MEMORY_MB)[0])
             disk = int(view.value("slipway_minimum_disk_mb", preflight.DEFAULT_MINIMUM_DISK_MB)[0])
             problems += preflight.check_host(host, state, memory, disk)
+            problems += preflight.check_python(host, state)
+            problems += preflight.check_engine_options(host, state)
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
             problems += preflight.check_cores(host, state, self._core_limits(host, view))
             if "nginx_bind_address" in view:

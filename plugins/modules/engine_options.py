@@ -47,11 +47,7 @@ done:
   type: str
 """
 
-import json
 import os
-import shutil
-import subprocess
-import tempfile
 import time
 import typing as t
 
@@ -59,76 +55,22 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import (
+    ENGINE_OPTIONS,
+    RELOADABLE,
+    UNIT,
+    Run,
+    can_live_on,
+    changes,
+    read_options,
+    refuse_change,
+    refuse_restart,
+    run_program,
+    text_of,
+)
 
-#: Options that a running engine takes over upon SIGHUP. https://docs.docker.com/reference/cli/dockerd/#configuration-reload-behavior
-RELOADABLE = {
-    *("debug", "labels", "live-restore", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
-    *("default-runtime", "runtimes", "authorization-plugins", "insecure-registries", "registry-mirrors", "shutdown-timeout", "features"),
-}
-#: Options with which an engine has other images, containers and volumes, or none. One that fails to start with them also takes the file
-#: systems away from containers that live on.
-FOUNDATIONS = {"data-root", "storage-driver", "storage-opts", "exec-root", "userns-remap", "containerd"}
-#: Policies by which the engine starts a container again when it comes back itself.
-STARTED_AGAIN = {"always", "unless-stopped"}
 #: Seconds until an engine must answer.
 ANSWER_TIMEOUT = 60
-UNIT = "docker.service"
-
-Run = t.Callable[..., tuple[int, str]]
-
-
-def run_program(*argv: str) -> tuple[int, str]:
-    """Run a program of the host; return its exit status and all that it printed."""
-    # Called without a module.
-    done = subprocess.run(  # pylint: disable=ansible-bad-function
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
-    return done.returncode, done.stdout.strip()
-
-
-def text_of(options: dict[str, t.Any]) -> str:
-    """Return the text of the file."""
-    return json.dumps(options, indent=4, sort_keys=True) + "\n"
-
-
-def flags_of(run: Run) -> list[str]:
-    """Return the flags of the engine that runs; without those of sockets that systemd hands over."""
-    _status, pid = run("systemctl", "show", UNIT, "--property=MainPID", "--value")
-    text = read_text(f"/proc/{pid}/cmdline") if pid.isdigit() and pid != "0" else ""
-    return [part for part in (text or "").split("\0")[1:] if part]
-
-
-def check(options: dict[str, t.Any], run: Run) -> None:
-    """Have the engine's program check the options.
-
-    Raises:
-        RefusedError: it refuses them.
-    """
-    if not shutil.which("dockerd", path="/usr/sbin:/usr/bin:/usr/local/bin:/sbin:/bin"):
-        return
-    with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        path = os.path.join(folder, "daemon.json")
-        write_file(path, text_of(options), 0o600, os.getuid(), os.getgid())
-        status, printed = run("dockerd", *flags_of(run), "--validate", f"--config-file={path}")
-    # An engine before 23 has no such flag.
-    if status and "unknown flag: --validate" not in printed:
-        raise RefusedError(
-            f"the engine refuses its options: {printed[-1500:].replace(path, 'daemon.json')}\n"
-            "Nothing was changed. Correct host_engine_options; an option that the engine's unit sets as a flag cannot be set here, too: "
-            "remove the flag (systemctl cat docker), or the option"
-        )
-
-
-def stopped_for_good(engine: Engine) -> list[str]:
-    """Return the names of running containers that a restart without live-restore ends, and nothing starts again."""
-    found = []
-    for short in engine.containers():
-        inspected = engine.inspect(short["Id"])
-        if inspected and inspected["State"].get("Running"):
-            policy = (inspected["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
-            if policy not in STARTED_AGAIN:
-                found.append(f"{inspected['Name'].lstrip('/')} (restart policy {policy})")
-    return sorted(found)
 
 
 def answers(engine: Engine, seconds: float) -> bool:
@@ -147,35 +89,13 @@ def answers(engine: Engine, seconds: float) -> bool:
 
 def lets_live(engine: Engine, options: dict[str, t.Any], former: dict[str, t.Any], path: str, run: Run) -> bool:
     """Return whether containers live on while the engine restarts, and switch that on before where the options ask for it."""
-    info = engine.get("/info")
-    if info.get("LiveRestoreEnabled"):
-        return True
-    if not options.get("live-restore"):
+    if not can_live_on(engine, options):
         return False
-    if (info.get("Swarm") or {}).get("LocalNodeState") not in (None, "", "inactive"):
-        raise RefusedError(
-            "this host is a node of a swarm, and the engine does not start with live-restore there: leave the swarm (docker swarm leave), "
-            "or set host_engine_options without live-restore. Nothing was changed"
-        )
-    write_file(path, text_of({**former, "live-restore": True}), 0o644)
-    run("systemctl", "reload", UNIT)
-    time.sleep(1)
+    if not engine.get("/info").get("LiveRestoreEnabled"):
+        write_file(path, text_of({**former, "live-restore": True}), 0o644)
+        run("systemctl", "reload", UNIT)
+        time.sleep(1)
     return bool(engine.get("/info").get("LiveRestoreEnabled"))
-
-
-def refuse_restart(engine: Engine, changed: set[str], accept: bool) -> None:
-    """Refuse a restart that stops what nothing starts again.
-
-    Raises:
-        RefusedError: there is such a container, and the caller has not accepted that.
-    """
-    stopped = [] if accept else stopped_for_good(engine)
-    if stopped:
-        why = f"{', '.join(sorted(changed - RELOADABLE))} in daemon.json can only be changed by a restart of the engine"
-        raise RefusedError(
-            f"{why}. It stops containers that nothing starts again: {', '.join(stopped)}. Give them a restart policy "
-            "(docker update --restart unless-stopped …), or accept that with host_accept_engine_restart: true"
-        )
 
 
 def load(engine: Engine, how: str, run: Run) -> None:
@@ -198,11 +118,7 @@ def apply(options: dict[str, t.Any], path: str, accept: bool, engine: Engine, ru
     Raises:
         RefusedError: the engine refuses the options, or must not be restarted; it runs with the former ones.
     """
-    former_text = read_text(path)
-    try:
-        former = json.loads(former_text or "{}")
-    except ValueError as error:
-        raise RefusedError(f"{path} is not valid JSON: {error}. Correct it, or remove it; nothing was changed") from error
+    former_text, former = read_options(path)
     if former == options and former_text is not None:
         if answers(engine, 0):
             return "nothing"
@@ -210,14 +126,9 @@ def apply(options: dict[str, t.Any], path: str, accept: bool, engine: Engine, ru
         if not answers(engine, ANSWER_TIMEOUT):
             raise RefusedError(f"the engine does not start:\n{log_of(run)}")
         return "started"
-    check(options, run)
-    changed = {name for name in {*former, *options} if former.get(name) != options.get(name)}
     runs = answers(engine, 0)
-    if runs and changed & FOUNDATIONS and engine.containers():
-        raise RefusedError(
-            f"{', '.join(sorted(changed & FOUNDATIONS))} in host_engine_options differs from daemon.json, and the engine has containers, "
-            "which it would not find again. Nothing was changed: move the engine's data by hand, and change daemon.json then"
-        )
+    refuse_change(former, options, engine if runs else None, accept, run)
+    changed = changes(former, options)
     reload = runs and changed <= RELOADABLE
     try:
         if runs and not reload and not lets_live(engine, options, former, path, run):
@@ -260,7 +171,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "options": {"type": "dict", "required": True},
-            "path": {"type": "path", "default": "/etc/docker/daemon.json"},
+            "path": {"type": "path", "default": ENGINE_OPTIONS},
             "accept_restart": {"type": "bool", "default": False},
         }
     )

@@ -58,6 +58,14 @@ options:
     description: Whether to return the text of config files too, as a diff needs it.
     type: bool
     default: false
+  engine_options:
+    description: Options that the engine is to have in addition to those of its C(daemon.json); RV(engine) reports whether it can.
+    type: dict
+    default: {}
+  accept_engine_restart:
+    description: Whether a restart of the engine may stop containers of others that nothing starts again.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
 author:
@@ -76,12 +84,16 @@ RETURN = r"""
 host:
   description: >-
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
+    the interpreter C(python) that modules run with,
     C(addresses), C(routes) with C(network) and C(interface), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s),
-    and C(disks) with C(total_mb) and C(free_mb) by path.
+    the folder of the engine's images and volumes as C(data_root), and C(disks) with C(total_mb) and C(free_mb), of C(/) and of that
+    folder.
   returned: always
   type: dict
 engine:
-  description: Whether an engine answers (C(available)), its C(version), C(api_version), or the C(error).
+  description: >-
+    Whether an engine answers (C(available)), its C(version), C(api_version), or the C(error), and why it cannot have O(engine_options)
+    (C(options_refused)).
   returned: always
   type: dict
 containers:
@@ -162,6 +174,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import typing as t
@@ -169,6 +182,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
 from ansible_collections.slipway.stack.plugins.module_utils.control_groups import (
     PROCESSES,
     cpu_seconds,
@@ -180,6 +194,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     EngineError,
     normal_reference,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import ENGINE_OPTIONS, read_options, refused_change
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of, kernel_has_wireguard, read_interface
 
@@ -193,6 +208,8 @@ LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
 REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 # Of a foreign volume, at most this many files are checked.
 ENTRIES_LOOKED_AT = 2000
+#: Where an engine keeps its data unless an option says otherwise.
+DATA_ROOT = "/var/lib/docker"
 # What the name of a file in a volume begins with.
 IN_VOLUME = "volume:"
 # Where it lists the formats of programs that it hands to an emulator.
@@ -201,8 +218,17 @@ EMULATORS = "/proc/sys/fs/binfmt_misc"
 PLATFORMS = {"x86_64": ["linux/amd64", "linux/386"], "aarch64": ["linux/arm64", "linux/arm"], "armv7l": ["linux/arm"]}
 
 
-def describe_host() -> dict[str, t.Any]:
-    """Return the facts of the machine; memory and disk in MiB."""
+def data_root(engine: Engine | None) -> str:
+    """Return the folder in which the engine keeps images and volumes, or, where none answers, will keep them."""
+    with contextlib.suppress(EngineError, RefusedError):
+        if engine is not None:
+            return engine.get("/info").get("DockerRootDir") or DATA_ROOT
+        return str(read_options(ENGINE_OPTIONS)[1].get("data-root") or DATA_ROOT)
+    return DATA_ROOT
+
+
+def describe_host(root: str) -> dict[str, t.Any]:
+    """Return the facts of the machine, whose engine keeps its data in a folder; memory and disk in MiB."""
     release = {}
     for line in read_text("/etc/os-release").splitlines():
         key, equals, value = line.partition("=")
@@ -213,13 +239,13 @@ def describe_host() -> dict[str, t.Any]:
         key, _colon, value = line.partition(":")
         memory[key] = int(value.split()[0]) // 1024 if value.split() else 0
     disks = {}
-    for path in ("/", "/var/lib/docker"):
-        try:
-            usage = shutil.disk_usage(path)
-        except OSError:
-            continue
+    for path in ("/", root):
+        # Before the engine has made its folder, the disk that it will be on.
+        existing = os.path.join("/", path)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        usage = shutil.disk_usage(existing)
         disks[path] = {"total_mb": usage.total // 2**20, "free_mb": usage.free // 2**20}
-    disks.setdefault("/var/lib/docker", disks.get("/", {"total_mb": 0, "free_mb": 0}))
     # A container or slice that holds this host may allow less than the kernel has.
     limit = read_text("/sys/fs/cgroup/memory.max").strip()
     total = memory.get("MemTotal", 0)
@@ -232,6 +258,7 @@ def describe_host() -> dict[str, t.Any]:
         "architecture": platform.machine(),
         "platforms": platforms(),
         "kernel": platform.release(),
+        "python": sys.executable,
         "memory_mb": min(total, int(limit) // 2**20) if limit.isdigit() else total,
         "memory_available_mb": memory.get("MemAvailable", 0),
         "cores": len(os.sched_getaffinity(0)),
@@ -240,6 +267,7 @@ def describe_host() -> dict[str, t.Any]:
         "routes": own_routes(),
         # Addresses that another host may hand over can be bound before they are here.
         "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",
+        "data_root": root,
         "disks": disks,
         "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
         "time_s": int(time.time()),
@@ -619,6 +647,8 @@ def main() -> None:
             "reach_timeout": {"type": "float", "default": 3},
             "files": {"type": "list", "elements": "str", "default": []},
             "contents": {"type": "bool", "default": False},
+            "engine_options": {"type": "dict", "default": {}},
+            "accept_engine_restart": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -632,9 +662,10 @@ def main() -> None:
         state, engine = read_engine(options["stack"], folder)
     except EngineError as error:
         module.fail_json(msg=f"Reading the Docker Engine failed: {error}")
+    state["engine"]["options_refused"] = refused_change(options["engine_options"], engine, options["accept_engine_restart"])
     key = options["digest_key"].encode()
     state["schema"] = 1
-    state["host"] = describe_host()
+    state["host"] = describe_host(data_root(engine))
     of_volumes = [name for name in options["files"] if name.startswith(IN_VOLUME)]
     state["files"] = {
         **describe_files(folder, [name for name in options["files"] if name not in of_volumes], key, options["contents"]),

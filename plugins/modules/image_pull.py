@@ -92,7 +92,7 @@ def reason(error: str, source: str) -> str:
     if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
         return f"{error}: this host cannot reach {images.registry_of(source)}; check name, network and proxy"
     if "no space left" in lowered:
-        return f"{error}: free disk space below /var/lib/docker"
+        return f"{error}: free disk space where the engine keeps its data (docker info)"
     return error
 
 

@@ -372,6 +372,20 @@ def check_root(host: str, state: Mapping[str, Any]) -> list[Problem]:
     return [Problem(host, "Ansible does not run as root there: set ansible_become: true, and in ansible_user a user who may use sudo")]
 
 
+def check_python(host: str, state: Mapping[str, Any]) -> list[Problem]:
+    """Modules need the library requests, which the role host installs for the Python of the system alone."""
+    python = str((state.get("host") or {}).get("python") or "")
+    if (state.get("tools") or {}).get("requests", True) or not python or python.startswith("/usr/bin/"):
+        return []
+    return [
+        Problem(
+            host,
+            f"its Python {python} lacks the library requests: install it (`{python} -m pip install requests`), "
+            "or set ansible_python_interpreter to /usr/bin/python3, for which Slipway installs it",
+        )
+    ]
+
+
 def check_host(
     host: str,
     state: Mapping[str, Any],
@@ -420,6 +434,12 @@ def check_host(
                 )
             )
     return problems
+
+
+def check_engine_options(host: str, state: Mapping[str, Any]) -> list[Problem]:
+    """The engine must take its options; host_state has asked it."""
+    refused = (state.get("engine") or {}).get("options_refused") or ""
+    return [Problem(host, " ".join(refused.split()))] if refused else []
 
 
 def check_memory(host: str, state: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Problem]:

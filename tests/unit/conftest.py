@@ -186,7 +186,7 @@ def role_variables(role: str, inputs: dict[str, Any]) -> tuple[Templar, dict[str
         "inventory_dir": "/nonexistent",
         "inventory_hostname": "one",
         "groups": {"app": ["one"]},
-        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4}, "volumes": {}},
+        "container_service_host_state": {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/var/lib/docker"}, "volumes": {}},
     }
     for part in ("defaults", "vars"):
         variables |= role_file(role, part)

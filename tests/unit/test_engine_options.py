@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.utils.vars import merge_hash
 
+from ansible_collections.slipway.stack.plugins.module_utils import engine_options as known_before
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
 from ansible_collections.slipway.stack.plugins.modules import engine_options
+from ansible_collections.slipway.stack.plugins.plugin_utils import preflight
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="writes files as root")
 
@@ -58,7 +61,7 @@ class Machine:
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(engine_options, "ANSWER_TIMEOUT", 0)
     monkeypatch.setattr(engine_options.time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(engine_options.shutil, "which", lambda *_args, **_more: "/usr/bin/dockerd")
+    monkeypatch.setattr(known_before.shutil, "which", lambda *_args, **_more: "/usr/bin/dockerd")
     place = tmp_path / "daemon.json"
     place.write_text('{"labels": ["a=b"]}')
     return place
@@ -129,3 +132,53 @@ def test_an_engine_with_containers_does_not_lose_them_to_another_place(path: Pat
     with pytest.raises(RefusedError, match="data-root in host_engine_options differs"):
         change(machine, {"data-root": "/srv/docker", "live-restore": True})
     assert (machine.did, path.read_text()) == ([], before)
+
+
+@pytest.mark.parametrize(
+    ("options", "machine", "said"),
+    [
+        ({"nonsense": 1}, {}, "the engine refuses its options"),
+        ({"data-root": "/srv/docker"}, {}, "data-root in host_engine_options differs"),
+        ({"live-restore": True, "userland-proxy": False}, {"swarm": "active"}, "node of a swarm"),
+        ({"userland-proxy": False}, {}, "old-shop (restart policy no)"),
+        ({"userland-proxy": False}, {"policy": "always"}, ""),
+        ({"labels": ["c=d"]}, {}, ""),
+        ({"labels": ["a=b"]}, {"swarm": "active"}, ""),
+    ],
+)
+def test_what_is_refused_is_known_before_a_run_touches_anything(path: Path, options: dict[str, Any], machine: dict[str, Any], said: str):
+    """With the state of the host, so that no other host and no lock has been touched either."""
+    there, before = Machine(path, **machine), path.read_text()
+    refused = known_before.refused_change(options, there, False, str(path), there.run)
+    assert said in refused
+    assert bool(refused) == bool(said)
+    assert (there.did, path.read_text()) == ([], before)
+    problems = preflight.check_engine_options("one", {"engine": {"options_refused": refused}})
+    assert [(problem.host, said in problem.text, "\n" in problem.text) for problem in problems] == ([("one", True, False)] if said else [])
+
+
+def test_a_restart_that_is_accepted_is_refused_by_no_one(path: Path):
+    there = Machine(path)
+    assert known_before.refused_change({"userland-proxy": False}, there, True, str(path), there.run) == ""
+
+
+def test_a_host_without_an_engine_or_a_file_takes_what_its_program_takes(path: Path):
+    run = Machine(path).run
+    path.unlink()
+    assert known_before.refused_change({"userland-proxy": False}, None, False, str(path), run) == ""
+    assert "refuses its options" in known_before.refused_change({"nonsense": 1}, None, False, str(path), run)
+    path.write_text("[]")
+    assert "is not valid JSON" in known_before.refused_change({}, None, False, str(path), run)
+
+
+@pytest.mark.parametrize(
+    ("former", "options"),
+    [
+        ({}, {"a": 1}),
+        ({"log-opts": {"max-size": "1m", "tag": "x"}, "labels": ["a"]}, {"log-opts": {"max-size": "2m"}, "labels": ["b"]}),
+        ({"a": {"b": {"c": 1, "d": 2}}, "e": 1}, {"a": {"b": {"c": 3}}, "e": {"f": 1}}),
+        ({"a": {"b": 1}}, {"a": None}),
+    ],
+)
+def test_options_are_laid_over_those_of_the_file_as_role_host_does(former: dict[str, Any], options: dict[str, Any]):
+    assert known_before.merged(former, options) == merge_hash(former, options, recursive=True)

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,6 +36,39 @@ from ansible_collections.slipway.stack.plugins.modules import host_state
 def test_a_container_is_known_by_its_label_or_by_the_name_of_what_ran_here(tmp_path: Path, name: str, labels: dict[str, str], ours: bool):
     (tmp_path / "redis").mkdir()
     assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
+
+
+class Engine:
+    """One that keeps its data in a folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def get(self, path: str) -> dict[str, Any]:
+        assert path == "/info"
+        return {"DockerRootDir": self.folder}
+
+
+def test_the_disk_that_counts_is_the_one_of_the_engines_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The folder need not be there yet, and whoever moved it has most room elsewhere."""
+    sizes = {"/": (90, 80), str(tmp_path): (5000, 600)}
+    usage = {path: SimpleNamespace(total=total * 2**20, free=free * 2**20) for path, (total, free) in sizes.items()}
+    monkeypatch.setattr(host_state.shutil, "disk_usage", usage.get)
+    root = host_state.data_root(Engine(f"{tmp_path}/docker/data"))
+    found = host_state.describe_host(root)
+    assert found["data_root"] == f"{tmp_path}/docker/data"
+    assert found["disks"] == {"/": {"total_mb": 90, "free_mb": 80}, root: {"total_mb": 5000, "free_mb": 600}}
+
+
+def test_an_engine_that_is_not_there_will_keep_its_data_where_its_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "daemon.json"
+    monkeypatch.setattr(host_state, "ENGINE_OPTIONS", str(path))
+    assert host_state.data_root(None) == "/var/lib/docker"
+    path.write_text(json.dumps({"data-root": "/srv/docker"}))
+    assert host_state.data_root(None) == "/srv/docker"
+    path.write_text("{")
+    assert host_state.data_root(None) == "/var/lib/docker"
+    assert host_state.describe_host("docker")["disks"]["docker"]["total_mb"] == shutil.disk_usage("/").total // 2**20
 
 
 def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(tmp_path: Path):

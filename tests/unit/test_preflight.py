@@ -119,6 +119,23 @@ def test_a_port_is_published_on_an_address_of_the_host():
     assert not preflight.check_ports("one", GOOD, [{**wanted, "address": "10.0.0.4"}])
 
 
+@pytest.mark.parametrize(
+    ("python", "requests", "refused"),
+    [
+        ("/opt/tools/bin/python3", False, True),
+        ("/opt/tools/bin/python3", True, False),
+        ("/usr/local/bin/python3", False, True),
+        # For that one the role host installs it.
+        ("/usr/bin/python3", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_python_that_no_package_of_the_system_completes_is_refused(python: str, requests: bool, refused: bool):
+    said = texts(preflight.check_python("one", {"host": {"python": python}, "tools": {"requests": requests}}))
+    assert (f"its Python {python} lacks the library requests" in said) is refused
+    assert ("set ansible_python_interpreter to /usr/bin/python3" in said) is refused
+
+
 def test_a_limit_must_leave_a_host_on_which_the_playbook_works():
     targets = {"app": ["a1", "a2"], "balancers": ["lb"], "redis": []}
     assert not preflight.check_target("deploy", targets, {"a2", "db"}, "a2:db")
