@@ -158,7 +158,7 @@ def test_all_fields_of_a_message_are_documented(root: Path):
 def test_a_webhook_gets_the_message_as_json(receiver: HTTPServer):
     message = message_of(report(**RELEASED))
     host = receiver.url.removeprefix("http://")
-    assert notifications.send([f"{receiver.url}/a?token=x#part", f"http://ops:p%40ss@{host}/b"], message) == {}
+    assert notifications.send([f"{receiver.url}/a?token=x#part", f"http://ops:p%40ss@{host}/b"], message, seconds=60.0) == {}
     first, second = sorted(receiver.requests, key=lambda request: request["path"])
     assert json.loads(first["body"]) == json.loads(second["body"]) == message
     assert (first["path"], second["path"]) == ("/a?token=x", "/b")
@@ -197,7 +197,7 @@ def test_without_targets_no_process_is_started(monkeypatch: pytest.MonkeyPatch):
 def test_apprise_sends_title_and_text(receiver: HTTPServer):
     pytest.importorskip("apprise")
     host = receiver.url.removeprefix("http://")
-    assert notifications.send([f"json://{host}/own"], message_of(report(**RELEASED)), seconds=30.0) == {}
+    assert notifications.send([f"json://{host}/own"], message_of(report(**RELEASED)), seconds=120.0) == {}
     (request,) = receiver.requests
     body = json.loads(request["body"])
     assert (body["title"], body["type"]) == ("shop: release 1.1.0 released", "success")
@@ -208,7 +208,7 @@ def test_apprise_sends_title_and_text(receiver: HTTPServer):
 def test_a_target_of_apprise_that_refuses_says_how_to_try_it():
     pytest.importorskip("apprise")
     with bound_port(listens=False) as refuses:
-        (reason,) = notifications.send([f"json://{SECRET}@{refuses}"], message_of(report()), seconds=30.0).values()
+        (reason,) = notifications.send([f"json://{SECRET}@{refuses}"], message_of(report()), seconds=120.0).values()
     assert reason == "apprise could not deliver it; try `apprise --body=test <URL>` on the controller"
 
 
