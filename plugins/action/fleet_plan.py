@@ -24,7 +24,14 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     RoleFiles,
     role_folders,
 )
-from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
+    DeclarationError,
+    left_behind,
+    plan_services,
+    stale_reasons,
+    volumes_left,
+    volumes_to_fill,
+)
 
 RUNNER = "container_service"
 
@@ -53,6 +60,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._rows: list[outlook.Row] = []
         # Of each host, the containers that are to run there, with their roles.
         self._containers: dict[str, dict[str, str]] = {}
+        # Of each host, the volumes with data that it is to lose, and those that it is to get empty.
+        self._left: dict[str, dict[str, dict[str, str]]] = {}
+        self._to_fill: dict[str, dict[str, dict[str, str]]] = {}
         views = {
             (host, role): view
             for host in task_vars["ansible_play_hosts_all"]
@@ -82,6 +92,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for row in self._rows
             if row["holds_back"]
         ]
+        mistakes += left_behind(self._left, self._to_fill)
         write_compiled(ansible_home())
         result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers, services=self._rows)
         result["waiting"] = [f"{row['service']} on {row['host']} {outlook.waiting_text(row)}" for row in self._rows if row["waits"]]
@@ -128,19 +139,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         services = private(role, "services")
         if not view.known(services):
             return []
-        owner = private(role, "owner")
+        owner_name = private(role, "owner")
+        owner = self._value(host, view, owner_name) if view.known(owner_name) else role
+        declared, state = self._value(host, view, services), view.state() or {}
+        self._left.setdefault(host, {}).update(volumes_left(declared, state, owner))
+        self._to_fill.setdefault(host, {}).update(volumes_to_fill(declared, state))
         plan = plan_services(
-            self._value(host, view, services),
-            view.state() or {},
+            declared,
+            state,
             stack=self._value(host, view, f"{RUNNER}_stack"),
             root=self._value(host, view, f"{RUNNER}_root"),
-            owner=self._value(host, view, owner) if view.known(owner) else role,
+            owner=owner,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
             accept_restart=boolean(self._value(host, view, f"{RUNNER}_accept_restart"), strict=False),
         )
-        self._rows += outlook.rows(host, role, plan, (view.state() or {})["containers"])
+        self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)
         sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]

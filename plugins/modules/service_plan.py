@@ -90,6 +90,11 @@ stale:
   returned: success
   type: list
   elements: str
+stale_running:
+  description: Those of them that run, without what interrupted runs have left.
+  returned: success
+  type: list
+  elements: str
 stale_folders:
   description: Names of folders of the owner's services that have no container.
   returned: success

@@ -200,6 +200,7 @@ def secret_files(service: Service, secrets: Mapping[str, Any]) -> tuple[dict[str
 def common_declaration(service: Service, settings: Mapping[str, Any], containers: int) -> dict[str, Any]:
     """Return what all containers of a service have, its migration too."""
     host, exported = settings["host"], bool(service["secrets_in_environment"])
+    kept = [volume for volume in service.written_volumes if is_kept(volume)]
     config = {name: {"content": content, "on_change": "restart"} for name, content in service["files"].items()}
     if exported:
         config["entrypoint.sh"] = {"content": settings["start_script"], "on_change": "restart"}
@@ -209,7 +210,7 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
         "wrapper": ["/bin/sh", "/etc/slipway/current/entrypoint.sh"] if exported else [],
         "entrypoint": service["entrypoint"],
         "config": config,
-        "volumes": [{**volume, "variable": f"{service.path}.volumes"} for volume in service["volumes"]],
+        "volumes": [{**volume, "kept": volume in kept, "variable": f"{service.path}.volumes"} for volume in service["volumes"]],
         "tmpfs": service["tmpfs"],
         "networks": service["networks"],
         "memory_mb": service["memory_mb"] or memory_share(host["memory_mb"], MEMORY_SHARE / containers, LEAST_MEMORY_MB),

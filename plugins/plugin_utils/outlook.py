@@ -50,7 +50,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
     Returns:
         Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``away_s`` (the seconds that it may be away, at most), ``data``
         (whether its data is at risk, as another major version or another volume takes its place), ``waits`` (for ``accept=restart``), and
-        ``holds_back`` (what others need of it that waits too).
+        ``holds_back`` (what others need of it that waits too). Rows of containers that run and are removed have ``serves``.
     """
     found = []
     for item in plan["services"]:
@@ -75,7 +75,8 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
                 "holds_back": [what for what, held in HELD.items() if item in plan["waiting"] and held(item, wanted - published)],
             }
         )
-    return found + [simple_row(host, role, reason.partition(":")[0], REMOVE, [reason]) for reason in stale_reasons(plan)]
+    removed = [simple_row(host, role, reason.partition(":")[0], REMOVE, [reason]) for reason in stale_reasons(plan)]
+    return found + [{**row, "serves": True} if row["service"] in plan["stale_running"] else row for row in removed]
 
 
 def simple_row(host: str, role: str, service: str, action: str, reasons: list[str]) -> Row:
@@ -96,13 +97,13 @@ def outlook(
         product: The role that runs the product.
     """
     strategy = "rolling" if release["inputs"]["rolling"] else "blue_green"
-    recreated = any(row["role"] == product and row["action"] == RESTART for row in compared)
+    recreated = any(row["role"] == product and (row["action"] == RESTART or row.get("serves")) for row in compared)
     moves = bool(release["record"]) and (release["moves"] or recreated)
     versions = [f"version {release['record']['version']} becomes {release['version']}"] if release["moves"] and release["record"] else []
     found = [
         {**row, "action": strategy, "away_s": 0, "reasons": row["reasons"] or versions or ["it moves with the product's other services"]}
         if moves and row["role"] == product and row["action"] != REMOVE
-        else row
+        else {key: value for key, value in row.items() if key != "serves"}
         for row in compared
     ]
     known = {(row["host"], reason) for row in found for reason in _sentences(row)}

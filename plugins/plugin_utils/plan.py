@@ -539,6 +539,73 @@ def unintended_move(
     return [message]
 
 
+def volumes_left(declared: list[Declaration], state: State, owner: str) -> dict[str, dict[str, str]]:
+    """Return the volumes with data that running containers write to, and that no declaration of this host has any more.
+
+    Args:
+        declared: What is to run on the host, of one owner.
+        state: What was read from the host.
+        owner: Whose services these are. Both slots of the product count as one.
+
+    Returns:
+        By name of the volume, its ``path`` in the container, and the ``container``.
+    """
+    slots = any("slipway.slot" in item.get("labels", {}) for item in declared)
+    named = {volume["name"] for item in declared for volume in item.get("volumes", ())}
+    return {
+        name: {"path": mount["path"], "container": container}
+        for container, there in sorted(state["containers"].items())
+        if there.get("running") and (there["labels"].get("slipway.owner") == owner or (slots and "slipway.slot" in there["labels"]))
+        for name, mount in there.get("volumes", {}).items()
+        if mount["mode"] == "rw" and name not in named and state["volumes"].get(name, {}).get("empty") is False
+    }
+
+
+def volumes_to_fill(declared: list[Declaration], state: State) -> dict[str, dict[str, str]]:
+    """Return the declared volumes whose data is kept in recovery points, and that are empty or not there.
+
+    Returns:
+        By name of the volume, its ``path`` in the container, and the ``variable`` that names it.
+    """
+    return {
+        volume["name"]: {"path": volume["path"], "variable": volume.get("variable") or "the declaration"}
+        for item in declared
+        for volume in item.get("volumes", ())
+        if volume.get("kept") and state["volumes"].get(volume["name"], {"empty": True}).get("empty") is True
+    }
+
+
+def emptied(declared: list[Declaration], state: State, owner: str) -> list[str]:
+    """Return why the product may not be given an empty volume in place of one with its files, a sentence for each."""
+    left = volumes_left(declared, state, owner)
+    return [
+        f"{there['container']} runs on the volume {former}, and {wanted['variable']} names {name}, which is empty: the product would be "
+        f"without its files. Set it back to {former}, or copy them first. To begin without them on purpose, take the service out of the "
+        "inventory, run site.yml, and add it again"
+        for name, wanted in volumes_to_fill(declared, state).items()
+        for former, there in left.items()
+        if there["path"] == wanted["path"]
+    ]
+
+
+def left_behind(left: t.Mapping[str, t.Mapping[str, dict[str, str]]], to_fill: t.Mapping[str, t.Iterable[str]]) -> list[str]:
+    """Return why a service may not move to a host that has an empty volume of the name, a sentence for each, beginning with the host.
+
+    Args:
+        left: By host, what volumes_left says of it.
+        to_fill: By host, what volumes_to_fill says of it.
+    """
+    return [
+        f"{host}: the volume {volume} is empty here, and its files are on {other}, where {there[volume]['container']} would be removed: "
+        f"the product would be without them. Keep the service on {other}, or copy them first. To begin without them on purpose, take the "
+        "service out of the inventory, run site.yml, and add it again"
+        for host, volumes in to_fill.items()
+        for volume in volumes
+        for other, there in left.items()
+        if other != host and volume in there
+    ]
+
+
 def holds_data(service: Declaration) -> bool:
     """Return whether a service is a store, whose data others wait for while it is away."""
     return any(volume.get("data") for volume in service["volumes"])
@@ -749,6 +816,7 @@ def plan_services(
             plans.append(plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt))
         except DeclarationError as error:
             wrong.append(str(error))
+    wrong += emptied(declared, state, owner)
     if wrong:
         raise DeclarationError("\n".join(wrong))
     waiting = [plan for plan in plans if plan["interrupts"] and not accept_restart]
@@ -786,6 +854,7 @@ def plan_services(
         "needed": [plan for plan in plans if plan["needed"]],
         "waiting": waiting,
         "stale": stale,
+        "stale_running": [name for name in stale if state["containers"][name].get("running") and not name.endswith((NEXT, BEFORE, TRIAL))],
         "stale_folders": sorted(
             {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}
         ),

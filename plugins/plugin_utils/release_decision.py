@@ -199,10 +199,12 @@ def mode(hosts: Iterable[Host], plan: Record, inputs: Inputs) -> str:
 
     Returns:
         ``nothing``, ``in_place`` (the slot that serves is changed), or ``blue_green`` or ``rolling`` (the fleet moves to the other slot).
+        It moves if a container is replaced, or if one that runs is removed: balancers still send it requests, and it holds its port.
     """
     compared = [host.compared for host in hosts if host.compared]
     recreated = any(service["recreate"] and not service["by_hand"] for found in compared for service in found["services"])
-    if plan["record"] and (moves(plan) or recreated):
+    removed = any(found["stale_running"] for found in compared)
+    if plan["record"] and (moves(plan) or recreated or removed):
         return "rolling" if inputs.rolling else "blue_green"
     differs = any(found[part] for found in compared for part in ("needed", "stale", "stale_folders"))
     return "in_place" if differs else "nothing"

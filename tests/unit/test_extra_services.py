@@ -38,7 +38,12 @@ SETTINGS: dict[str, Any] = {"host": {"memory_mb": 8000, "cores": 4}, "start_scri
 def test_a_host_runs_the_services_of_its_groups_under_their_names():
     (search,) = extra_services.declarations(DESCRIBED, ["app"], [], SETTINGS)
     assert search["name"] == "search"
-    assert search["volumes"][0] == {"name": "search_data", "path": "/data", "variable": "slipway_extra_services.search.volumes"}
+    assert search["volumes"][0] == {
+        "name": "search_data",
+        "path": "/data",
+        "kept": True,
+        "variable": "slipway_extra_services.search.volumes",
+    }
     assert "slipway_extra_services.search.image" not in search["judged_inputs"]
     assert "slipway_extra_services.search.command" in search["judged_inputs"]
     assert search["labels"] == {}

@@ -193,6 +193,9 @@ def row(service: str, action: str, role: str = "app", **more: Any) -> outlook.Ro
         (False, False, [row("backend-blue-1", "restart", reasons=["x"], away_s=9), row("worker-blue-1", "nothing")], ["blue_green"] * 2),
         (True, False, [row("backend-blue-1", "nothing")], ["blue_green"]),
         (True, True, [row("backend-blue-1", "nothing")], ["rolling"]),
+        (False, False, [row("new-blue-1", "create"), row("old-blue-1", "remove", serves=True)], ["blue_green", "remove"]),
+        (False, False, [row("new-blue-1", "create"), row("old-blue-1", "remove")], ["create", "remove"]),
+        (False, False, [row("new-blue-1", "create"), row("old", "remove", "redis", serves=True)], ["create", "remove"]),
         (True, True, [row("redis", "restart", "redis", reasons=["x"])], ["restart"]),
         (True, False, [row("old", "remove", reasons=["old: is no longer declared"])], ["remove"]),
     ],
@@ -203,7 +206,7 @@ def test_the_product_moves_as_a_whole_where_one_of_its_containers_is_replaced(
     release = {"inputs": {"rolling": rolling}, "record": {"version": "1.0"}, "moves": moves, "version": "1.1" if moves else "1.0"}
     found = outlook.outlook(compared, {"release": {"app1": ["version 1.0 becomes 1.1"]}} if moves else {}, release)
     assert [item["action"] for item in found] == actions
-    assert all(item["away_s"] == 0 for item in found)
+    assert all(item["away_s"] == 0 and "serves" not in item for item in found)
     if moves and found[0]["action"] in ("rolling", "blue_green"):
         assert found[0]["reasons"] == ["version 1.0 becomes 1.1"]
 

@@ -519,6 +519,69 @@ def test_an_empty_volume_does_not_take_the_place_of_the_one_with_the_data(state:
     assert plan(state, moved)["needed"]
 
 
+PRODUCT_VOLUME = {"name": "uploads", "path": "/files", "kept": True, "variable": "app_services.files.volumes"}
+PRODUCT = {**DECLARED, "name": "files-blue-1", "labels": {"slipway.slot": "blue"}, "volumes": [PRODUCT_VOLUME]}
+
+
+def product_state(service: str = "files-blue-1", slot: str = "blue") -> dict[str, Any]:
+    """What a host reports on which a service of the product runs with uploads in its volume."""
+    found = agreeing_state({**PRODUCT, "name": service, "labels": {"slipway.slot": slot}})
+    found["containers"][f"slipway-{service}"]["volumes"] = {"uploads": {"path": "/files", "mode": "rw"}}
+    found["volumes"]["uploads"] = {"labels": {"slipway.stack": "slipway"}, "empty": False}
+    return found
+
+
+def renamed(**more: Any) -> dict[str, Any]:
+    return {**PRODUCT, "volumes": [{**PRODUCT_VOLUME, "name": "new", **more}]}
+
+
+# The slot that serves, the other one, which a release starts, and a service that was renamed with its volume.
+@pytest.mark.parametrize(("service", "slot"), [("files-blue-1", "blue"), ("files-green-1", "green"), ("old-blue-1", "blue")])
+@pytest.mark.parametrize("there", [None, {"labels": {"slipway.stack": "slipway"}, "empty": True}])
+def test_an_empty_volume_does_not_take_the_place_of_the_one_with_the_products_files(service: str, slot: str, there: Any) -> None:
+    found = product_state(service, slot)
+    if there:
+        found["volumes"]["new"] = there
+    message = f"slipway-{service} runs on the volume uploads, and app_services.files.volumes names new, which is empty.*Set it back"
+    with pytest.raises(DeclarationError, match=message):
+        plan(found, renamed())
+
+
+def test_another_volume_of_the_product_may_be_meant() -> None:
+    found = product_state()
+    # A cache, a second volume, one taken out, and one that an extra service has.
+    assert plan(found, renamed(kept=False))["needed"]
+    assert plan(found, {**PRODUCT, "volumes": [PRODUCT_VOLUME, {**PRODUCT_VOLUME, "name": "new", "path": "/more"}]})["needed"]
+    assert plan(found, {**PRODUCT, "volumes": []})["needed"]
+    assert plan(found, {**renamed(), "labels": {}}, owner="search")["needed"]
+    filled, unused, stopped = (copy.deepcopy(found) for _ in range(3))
+    filled["volumes"]["new"] = {"labels": {"slipway.stack": "slipway"}, "empty": False}
+    unused["volumes"]["uploads"]["empty"] = True
+    stopped["containers"]["slipway-files-blue-1"]["running"] = False
+    for state_of_host in (filled, unused, stopped):
+        assert plan(state_of_host, renamed())["needed"]
+
+
+def test_a_service_does_not_leave_its_files_behind_on_another_host() -> None:
+    left = {"one": plan_module.volumes_left([], product_state(), "redis"), "two": {}}
+    empty = plan_module.volumes_to_fill([PRODUCT], agreeing_state(DECLARED))
+    (said,) = plan_module.left_behind(left, {"two": empty})
+    assert said.startswith("two: the volume uploads is empty here, and its files are on one, where slipway-files-blue-1 would be removed")
+    # A further host begins with files of its own, and the host itself has them.
+    assert not plan_module.left_behind({"one": plan_module.volumes_left([PRODUCT], product_state(), "redis")}, {"two": empty})
+    assert not plan_module.volumes_to_fill([PRODUCT], product_state())
+    assert not plan_module.left_behind(left, {"one": empty})
+
+
+def test_containers_that_run_and_go_are_not_what_interrupted_runs_have_left() -> None:
+    found = product_state()
+    for name, running in {"old": True, "stopped": False, "files-blue-1-next": True, "files-blue-1-before": True}.items():
+        found["containers"][f"slipway-{name}"] = {**found["containers"]["slipway-files-blue-1"], "running": running}
+    compared = plan(found, PRODUCT)
+    assert {"slipway-old", "slipway-stopped"} <= set(compared["stale"])
+    assert compared["stale_running"] == ["slipway-old"]
+
+
 def test_all_clashes_come_at_once(state: dict[str, Any]) -> None:
     state["foreign_containers"]["old"] = {**foreign(), "volumes": {"redis_data": "rw", "more": "rw"}}
     state["volumes"]["redis_data"]["labels"] = {}

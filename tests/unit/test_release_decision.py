@@ -40,7 +40,7 @@ RECORD = {
     "previous": {"slot": "green", "version": "1.1"},
     "history": ["1.0"],
 }
-NOTHING: dict[str, Any] = {"services": [], "needed": [], "stale": [], "stale_folders": []}
+NOTHING: dict[str, Any] = {"services": [], "needed": [], "stale": [], "stale_running": [], "stale_folders": []}
 FOLDER = "/etc/slipway/s/release"
 
 
@@ -96,6 +96,10 @@ BY_HAND = {**NOTHING, "services": [{"recreate": True, "by_hand": True}], "needed
         (planned(version="1.0"), [{**NOTHING, "stale": ["x"]}, NOTHING], False, "in_place"),
         (planned(version="1.0"), [{**NOTHING, "stale_folders": ["x"]}, NOTHING], True, "in_place"),
         (planned(version="1.0"), [BY_HAND], False, "in_place"),
+        # What is removed while balancers send it requests.
+        (planned(version="1.0"), [NOTHING, {**NOTHING, "stale": ["x"], "stale_running": ["x"]}], False, "blue_green"),
+        (planned(version="1.0"), [{**NOTHING, "stale": ["x"], "stale_running": ["x"]}], True, "rolling"),
+        (planned(None), [{**NOTHING, "stale": ["x"], "stale_running": ["x"]}], False, "in_place"),
         # Other containers on any host, or another version whatever the hosts are like.
         (planned(version="1.0"), [NOTHING, RECREATED], False, "blue_green"),
         (planned(version="1.0"), [NOTHING, RECREATED], True, "rolling"),
