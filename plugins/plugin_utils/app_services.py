@@ -44,8 +44,6 @@ NOT_OF_JOBS = ("port", *WEB_KEYS, "healthcheck", "start_seconds", "retire", "mig
 BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
 #: What a service of the product may say in backup.
 QUIESCE_KEYS = ("before", "after", "seconds")
-#: Types of keys whose values are gone through.
-CONTAINERS: dict[str | None, type] = {"dict": Mapping, "list": Sequence}
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
 #: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
@@ -84,6 +82,20 @@ def is_kept(volume: Mapping[str, Any]) -> bool:
     return bool(boolean(str(volume.get("backup", True)), strict=False))
 
 
+def fits(value: Any, form: Mapping[str, Any]) -> bool:
+    """Return whether a value can be read as the type that a form asks for; a string may be a number."""
+    kind = form.get("type")
+    if kind == "int":
+        return isinstance(value, int) or str(value).strip().isdecimal()
+    if kind == "str":
+        return not isinstance(value, (list, Mapping))
+    if kind == "dict":
+        return isinstance(value, Mapping)
+    if kind != "list":
+        return True
+    return isinstance(value, list) and (form.get("elements") != "dict" or all(isinstance(item, Mapping) for item in value))
+
+
 class Service(Mapping[str, Any]):
     """A service with the values of all its keys. Each is read when it is asked for: another's template may not be resolvable here."""
 
@@ -98,8 +110,7 @@ class Service(Mapping[str, Any]):
         value = merged([part[key] for part in self._parts if key in part])
         form = known_keys()[key]
         # The check of all inputs refuses what is of another type; the topology is asked before it.
-        wrong = not isinstance(value, CONTAINERS.get(form.get("type"), object)) or (form.get("type") == "list" and isinstance(value, str))
-        return form.get("default") if value is None or wrong else value
+        return form.get("default") if value is None or not fits(value, form) else value
 
     def __iter__(self) -> Iterator[str]:
         """Yield all keys that a service may have."""
@@ -128,7 +139,7 @@ class Service(Mapping[str, Any]):
     def schedule(self) -> list[str]:
         """When a job runs; empty for any other service."""
         value = self["schedule"]
-        return [value] if isinstance(value, str) else list(value)
+        return [value] if isinstance(value, str) else list(value) if isinstance(value, list) else []
 
     @property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.manager import IGNORED
@@ -88,6 +89,35 @@ def unreadable(loader: Any, files: Iterable[Path]) -> list[str]:
             loader.load_from_file(str(path), cache="all", unsafe=True, trusted_as_template=True)
         except (AnsibleError, UnicodeDecodeError) as error:
             problems.append(file_problem(path, error))
+        else:
+            problems += repeated_keys(path)
+    return problems
+
+
+def repeated_keys(path: Path) -> list[str]:
+    """Return which keys a file of YAML has twice in one dictionary: Ansible warns at most, and takes the last one alone.
+
+    Args:
+        path: A file that Ansible can read. One that is encrypted as a whole was written by a program, and is left out.
+    """
+    data = path.read_bytes()
+    if data.startswith(b"$ANSIBLE_VAULT"):
+        return []
+    problems, seen = [], set()
+    ahead = [yaml.compose(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
+    while ahead:
+        node = ahead.pop()
+        # An alias is the node of its anchor.
+        if id(node) in seen or not isinstance(node, yaml.CollectionNode):
+            continue
+        seen.add(id(node))
+        ahead += reversed([part for item in node.value for part in (item if isinstance(item, tuple) else (item,))])
+        firsts: dict[str, Any] = {}
+        for key, _value in node.value if isinstance(node, yaml.MappingNode) else ():
+            first = firsts.setdefault(str(key.value), key)
+            if first is not key:
+                what = f"{key.value} is there a second time, after line {first.start_mark.line + 1}, so Ansible leaves out the first"
+                problems.append(f"{near(path)}:{key.start_mark.line + 1}: {what}; remove or rename one of them")
     return problems
 
 
@@ -183,7 +213,7 @@ def _left_out(loader: Any, path: Path) -> list[str]:
         return []
     if not isinstance(content, Mapping) or "plugin" in content:
         return []
-    problems = []
+    problems = repeated_keys(path)
     ahead = list(content.items())
     while ahead:
         name, group = ahead.pop(0)

@@ -44,6 +44,20 @@ def test_a_balancer_reaches_its_own_host_by_name_and_others_by_address() -> None
     }
 
 
+@pytest.mark.parametrize("key", sorted(app_services.known_keys()))
+@pytest.mark.parametrize("value", ["three", 3, -1, True, [3], ["a"], [None], {"a": [1]}, {}, ""], ids=str)
+def test_a_value_of_another_type_stops_nothing_before_the_inputs_are_checked(key: str, value: Any) -> None:
+    """Else the run ends with a traceback's last line, and not with the name of the variable and its place."""
+    product = {**PRODUCT, "app_services": {**PRODUCT["app_services"], "api": {**PRODUCT["app_services"]["api"], key: value}}}
+    hostvars = {name: {**host, **product} for name, host in HOSTVARS.items()}
+    app_services.published_ports(hostvars["app2"], "10.0.0.2", ["10.0.0.9"])
+    app_services.balanced(["app1", "app2"], hostvars, "lb1", {"live": "green"})
+    app_services.summary(product, "shop", "blue")
+    app_services.images(product)
+    app_services.jobs(product)
+    app_services.mistakes(product)
+
+
 def test_published_ports_follow_their_inputs() -> None:
     """What is asked for is where it is published, whatever the distance of the slots."""
     changed = {**HOSTVARS["app2"], "app_slot_port_offset": 200, "app_service_overrides": {"api": {"publish_port": 9000}}}

@@ -82,6 +82,32 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(file: Path, data: b
     assert "; correct it" in line or "restore it from version control" in line
 
 
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b"a: 1\nb: 2\na: 3\n", {3: 1}),
+        (b"services:\n  web: {port: 1}\n  api: {port: 2}\n  web: {port: 3}\n", {4: 2}),
+        (b"routes:\n- path: /\n  path: /api\n", {3: 2}),
+        (b"a: {b: 1, b: 2}\n", {1: 1}),
+        (b"a: 1\na: 2\na: 3\n", {2: 1, 3: 1}),
+        (b"a: &x {b: 1}\nc: {<<: *x, b: 2}\nd: *x\ne: {b: 3}\n", {}),
+        (b"- 1\n- 1\n", {}),
+        (b"a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\n", {}),
+        (b"", {}),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused_as_ansible_would_take_the_last_alone(file: Path, data: bytes, lines: dict[int, int]):
+    found = problems_of(file, data)
+    assert [re.match(r"FILE:(\d+): \S+ is there a second time, after line (\d+)", text).groups() for text in found] == [  # type: ignore[union-attr]
+        (str(second), str(first)) for second, first in lines.items()
+    ]
+
+
+def test_a_group_that_is_there_twice_is_refused(refused: Any):
+    found, _warnings = refused({"hosts.yml": "app:\n  hosts:\n    one:\nother: {}\napp:\n  hosts:\n    two:\n"})
+    assert found == ["hosts.yml:5: app is there a second time, after line 1, so Ansible leaves out the first; remove or rename one of them"]
+
+
 def test_a_wrong_password_is_distinguished_from_a_damaged_file(file: Path):
     (line,) = problems_of(file, VAULT, b"wrong")
     assert line.startswith("FILE cannot be decrypted with the vault password of this run; export SLIPWAY_VAULT_PASSWORD")
