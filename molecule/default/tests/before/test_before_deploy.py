@@ -195,11 +195,18 @@ def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost
         refused(lab, "lab1: a container named slipway-postgres exists that is not of the stack slipway: rename or remove it")
 
 
-def test_what_only_nginx_can_judge_is_refused_before_there_is_a_store(lab: Lab, host: LabHost):
-    routes = [{"path": "/x/", "extra_lines": ["gzzip on;"]}]
-    run = lab.playbook("site", variables={"app_service_overrides": {"backend": {"routes": routes}}})
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        ({"routes": [{"path": "/x/", "extra_lines": ["gzzip on;"]}]}, "gzzip on;  # extra_lines of the route /x/ of backend"),
+        ({"entrypoint": ["nosuchprogram"]}, "has no program 'nosuchprogram' that its user may run"),
+    ],
+    ids=["nginx", "image"],
+)
+def test_what_only_a_trial_shows_is_refused_before_there_is_a_store(lab: Lab, host: LabHost, backend: dict[str, Any], said: str):
+    run = lab.playbook("site", variables={"app_service_overrides": {"backend": backend}})
     assert run.returncode != 0
-    assert "gzzip on;  # extra_lines of the route /x/ of backend" in " ".join(run.output.split())
+    assert said in " ".join(run.output.split())
     assert host.run("docker ps --all --quiet; docker volume ls --quiet; docker network ls --quiet --filter name=slipway") == ""
 
 
