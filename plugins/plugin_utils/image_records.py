@@ -69,10 +69,15 @@ def unavailable_images(missing: dict[str, str], variables: Mapping[str, str], ve
         named = f"{image}{f' ({variable})' if variable else ''}"
         why = f"cannot be pulled: {' '.join(str(reason).split())}"
         if version and variable.startswith("app_") and version in image.rpartition(":")[2]:
-            known = ", ".join(sorted(recorded, key=version_key)) or "none"
+            built = sorted(map(str, recorded), key=version_key)
+            known = f"was never built (recorded versions: {', '.join(built) or 'none'})"
+            remedy = "correct app_version, build the version"
+            if version in built:
+                # The service was added or renamed after the build.
+                known, remedy = "is not in the record of this version", "build the version again"
             found.append(
-                f"version {version} is not available: image {named} is not on the host, was never built (recorded versions: {known}), "
-                f"and {why}; correct app_version, build the version (make image VERSION={version}), or load its images on the host"
+                f"version {version} is not available: image {named} is not on the host, {known}, and {why}; {remedy} "
+                f"(make image VERSION={version}), or load its images on the host"
             )
         else:
             found.append(f"image {named} is not on the host and {why}; correct {variable or 'its name'}, or load the image on the host")

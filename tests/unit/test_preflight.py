@@ -208,6 +208,10 @@ def test_a_version_that_is_not_available_is_named_with_all_places():
     )
     assert other.startswith("image nginx:1.9 (nginx_image) is not on the host and cannot be pulled: unknown; correct nginx_image")
     assert "(recorded versions: none)" in texts(preflight.check_images("one", missing, variables, "1.9"))
+    # A version that was built before the service was renamed.
+    (renamed, _other) = (problem.text for problem in preflight.check_images("one", missing, variables, "1.9", {"1.9": {"old": {}}}))
+    assert "is not in the record of this version, and cannot be pulled: pull access denied; build the version again (make image" in renamed
+    assert "never built" not in renamed
 
 
 @pytest.mark.parametrize(
