@@ -29,8 +29,6 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
     left_behind,
     plan_services,
     stale_reasons,
-    volumes_left,
-    volumes_to_fill,
 )
 
 RUNNER = "container_service"
@@ -139,22 +137,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         services = private(role, "services")
         if not view.known(services):
             return []
-        owner_name = private(role, "owner")
-        owner = self._value(host, view, owner_name) if view.known(owner_name) else role
-        declared, state = self._value(host, view, services), view.state() or {}
-        self._left.setdefault(host, {}).update(volumes_left(declared, state, owner))
-        self._to_fill.setdefault(host, {}).update(volumes_to_fill(declared, state))
+        owner = private(role, "owner")
+        state = view.state() or {}
         plan = plan_services(
-            declared,
+            self._value(host, view, services),
             state,
             stack=self._value(host, view, f"{RUNNER}_stack"),
             root=self._value(host, view, f"{RUNNER}_root"),
-            owner=owner,
+            owner=self._value(host, view, owner) if view.known(owner) else role,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
             accept_restart=boolean(self._value(host, view, f"{RUNNER}_accept_restart"), strict=False),
         )
+        self._left.setdefault(host, {}).update(plan["volumes_left"])
+        self._to_fill.setdefault(host, {}).update(plan["volumes_to_fill"])
         self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)

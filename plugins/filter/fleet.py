@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import release_decision
+from ansible_collections.slipway.stack.plugins.plugin_utils import plan, release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import images_that_run
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
 
@@ -90,6 +90,15 @@ def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: s
     return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, lasting)
 
 
+def left_behind(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any]) -> list[str]:
+    """Return what the function of that name in plan.py returns for hosts as they were compared last."""
+    plans = {host: hostvars[host]["container_service_plan"] for host in hosts if "container_service_plan" in hostvars[host]}
+    return plan.left_behind(
+        {host: found.get("volumes_left", {}) for host, found in plans.items()},
+        {host: found.get("volumes_to_fill", {}) for host, found in plans.items()},
+    )
+
+
 class FilterModule:
     """The filters of this file."""
 
@@ -101,6 +110,7 @@ class FilterModule:
             "fleet_batches": release_decision.batches,
             "images_of_versions": images_of_versions,
             "images_that_run": images_that_run,
+            "left_behind": left_behind,
             "moved_hosts": moved_hosts,
             "site_name": site_name,
             "slot_containers": release_decision.slot_containers,

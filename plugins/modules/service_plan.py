@@ -95,6 +95,14 @@ stale_running:
   returned: success
   type: list
   elements: str
+volumes_left:
+  description: Volumes with data that running containers write to and that are no longer declared, each with C(path) and C(container).
+  returned: success
+  type: dict
+volumes_to_fill:
+  description: Declared volumes with data of the product that are empty or not there, each with C(path) and C(variable).
+  returned: success
+  type: dict
 stale_folders:
   description: Names of folders of the owner's services that have no container.
   returned: success

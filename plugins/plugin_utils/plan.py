@@ -855,6 +855,8 @@ def plan_services(
         "waiting": waiting,
         "stale": stale,
         "stale_running": [name for name in stale if state["containers"][name].get("running") and not name.endswith((NEXT, BEFORE, TRIAL))],
+        "volumes_left": volumes_left(declared, state, owner),
+        "volumes_to_fill": volumes_to_fill(declared, state),
         "stale_folders": sorted(
             {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}
         ),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.filter.fleet import left_behind
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.plugin_utils import plan as plan_module
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
@@ -563,8 +564,11 @@ def test_another_volume_of_the_product_may_be_meant() -> None:
 
 
 def test_a_service_does_not_leave_its_files_behind_on_another_host() -> None:
-    left = {"one": plan_module.volumes_left([], product_state(), "redis"), "two": {}}
-    empty = plan_module.volumes_to_fill([PRODUCT], agreeing_state(DECLARED))
+    left = {"one": plan(product_state(), DECLARED)["volumes_left"], "two": {}}
+    empty = plan(agreeing_state(DECLARED), PRODUCT)["volumes_to_fill"]
+    hostvars = {host: {"container_service_plan": {"volumes_left": left[host]}} for host in left} | {"balancer": {}}
+    hostvars["two"]["container_service_plan"]["volumes_to_fill"] = empty
+    assert left_behind(hostvars, hostvars) == plan_module.left_behind(left, {"two": empty})
     (said,) = plan_module.left_behind(left, {"two": empty})
     assert said.startswith("two: the volume uploads is empty here, and its files are on one, where slipway-files-blue-1 would be removed")
     # A further host begins with files of its own, and the host itself has them.
