@@ -448,7 +448,8 @@ class Topology:
 
     def restricted_ports(self) -> list[dict[str, Any]]:
         """Return the ports of this host to which only some addresses may connect, as role host takes them."""
-        published = [{key: port[key] for key in port if key != "role"} for port in self.published_ports() if "peers" in port]
+        keys = ("address", "port", "peers", "variable")
+        published = [{key: port[key] for key in keys if key in port} for port in self.published_ports() if "peers" in port]
         # Where they were published until the mesh came, and are until the run that turns it on or off has moved all containers.
         outer = {self.service_address(host): self._outer_address(host) for host in self.members()} if self.meshed() else {}
         moving = [

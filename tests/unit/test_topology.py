@@ -346,6 +346,15 @@ def test_an_extra_service_is_published_for_hosts_of_the_product_that_do_not_run_
     assert extra_topology("app2").extra_ports() == []
 
 
+@pytest.mark.parametrize("here", ["app1", "other1"])
+def test_restricted_ports_of_extra_services_are_what_the_role_of_the_firewall_takes(root: Path, here: str):
+    specification = yaml.safe_load((root / "roles/host/meta/argument_specs.yml").read_bytes())["argument_specs"]["main"]
+    values = {"slipway_extra_services": EXTRA, "slipway_extra_ports": extra_topology(here).extra_ports()}
+    ports = topology(here, values, first=["app1"], extra=["other1"]).restricted_ports()
+    assert {port["port"] for port in values["slipway_extra_ports"]} <= {port["port"] for port in ports}
+    assert not ArgumentSpecValidator(specification["options"]).validate({"host_restricted_ports": ports}).error_messages
+
+
 def test_hosts_of_group_extra_run_the_services_of_that_group():
     roles = {(item["group"], item["role"]) for item in extra_topology("lb1").roles()}
     assert {("extra", "extra_services"), ("app", "extra_services"), ("extra", "host"), ("extra", "volume_server")} <= roles
