@@ -94,6 +94,8 @@ PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
 SHOWN_CHARACTERS = 1200
+#: Of a message with more lines than SHOWN_LIMIT, those at its end: a program's last words are why it ended.
+SHOWN_LAST = 6
 SHOWN_JOB_LINES = 3
 TOP_TASKS = 10
 CONTROLLER = ("localhost", "127.0.0.1", "::1")
@@ -196,7 +198,17 @@ def message_of(results: list[dict[str, Any]]) -> str:
     found = list(dict.fromkeys(text for text in texts if text))
     # Of a command that printed why, this says nothing.
     text = "\n".join([text for text in found if not text.rstrip(".").endswith("non-zero return code")] or found)
-    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+    return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2 - 1]}…{text[-MESSAGE_LIMIT // 2 :]}"
+
+
+def shown_lines(message: str) -> list[str]:
+    """Return the lines of a message that a summary shows: all of a short one, else its beginning and its end."""
+    lines, half = message.splitlines(), SHOWN_CHARACTERS // 2
+    if len(lines) > SHOWN_LIMIT:
+        message = "\n".join([*lines[: SHOWN_LIMIT - SHOWN_LAST], "…", *lines[-SHOWN_LAST:]])
+    if len(message) > SHOWN_CHARACTERS:
+        message = f"{message[:half]}\n…\n{message[-half:]}"
+    return message.splitlines()
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -584,6 +596,5 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         for entry in report["failed"][:SHOWN_LIMIT]:
             lines.append(f"  failed {entry['host']}: {entry['task']}")
             # All of it was printed where the task failed, which may be far above.
-            shown = entry["message"][:SHOWN_CHARACTERS].splitlines()[:SHOWN_LIMIT]
-            lines += [f"    {line}" for line in [*shown, *(["…"] if len("\n".join(shown)) < len(entry["message"]) else [])]]
+            lines += [f"    {line}" for line in shown_lines(entry["message"])]
         return lines

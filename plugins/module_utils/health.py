@@ -31,6 +31,17 @@ LOG_FOLDER = "/var/log/slipway"
 KEPT_LINES = 2000
 
 
+def without_frames(output: str) -> str:
+    """Return what a health check printed without the frames of Python's tracebacks: the exceptions, and all that is not Python's."""
+    kept, inside = [], False
+    for line in output.splitlines():
+        begins = line.startswith("Traceback (most recent call last)")
+        inside = begins or (inside and line[:1].isspace())
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept)
+
+
 def running_seconds(state: dict[str, t.Any]) -> float:
     """Return how long a container has run since its last start, by its state as the engine reports it."""
     # Nanoseconds are more than Python reads.
@@ -148,7 +159,8 @@ class Watch:
         if inspected is not None:
             checks = (inspected["State"].get("Health") or {}).get("Log") or []
             if checks:
-                parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {checks[-1]['Output'].strip()[-500:]}")
+                output = without_frames(checks[-1]["Output"]).strip()[-500:]
+                parts.append(f"Last health check (status {checks[-1]['ExitCode']}): {output}")
             log = self._engine.logs(self.name, lines).rstrip()
             parts.append(f"Last log lines:\n{log}")
             labels = inspected["Config"].get("Labels") or {}

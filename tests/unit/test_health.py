@@ -271,3 +271,32 @@ def test_a_backend_that_has_died_since_is_reported_at_once():
         engine.container["RestartCount"] = 1
         with pytest.raises(GoneError, match="a has died since it was ready"):
             gate(engine, port, healthy={}, restarts={"a": 0}).done()
+
+
+TRACEBACK = """\
+Traceback (most recent call last):
+  File "<string>", line 1, in <module>
+    import socket; c = socket.create_connection(("127.0.0.1", 3000), 4)
+                       ~~~~~~~~~~~~~~~~~~~~~~~~^^^^^^^^^^^^^^^^^^^^^^^^
+ConnectionRefusedError: [Errno 111] Connection refused
+http://127.0.0.1:3000/alive answered '', not 200 to 299
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (TRACEBACK, "ConnectionRefusedError: [Errno 111] Connection refused\nhttp://127.0.0.1:3000/alive answered '', not 200 to 299"),
+        ("  indented\nplain\n", "  indented\nplain"),
+        ("", ""),
+    ],
+)
+def test_a_health_check_is_reported_without_the_frames_of_a_traceback(monkeypatch: pytest.MonkeyPatch, output: str, expected: str):
+    assert health.without_frames(output) == expected
+    monkeypatch.setattr(health, "keep_log", lambda *_arguments: "")
+    engine = Engine("unhealthy")
+    engine.state["Health"]["Log"] = [{"ExitCode": 1, "Output": output}]
+    engine.container["Config"]["Labels"] = {}
+    assert Watch(engine, "api").explain("is unhealthy", 5) == (  # type: ignore[arg-type]
+        f"api is unhealthy.\nLast health check (status 1): {expected.strip()}\nLast log lines:\nthe last line"
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.callback.report import load_for_forks
+from ansible_collections.slipway.stack.plugins.callback.report import load_for_forks, message_of, shown_lines
 
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
 
@@ -276,8 +276,23 @@ def test_the_summary_shows_all_of_a_message_that_is_not_long(report, lines: int,
     message = "\n".join(f"- problem {number}" for number in range(lines))
     _, printed = report([{"name": "Refuse", "ansible.builtin.fail": {"msg": message}, "when": "inventory_hostname == 'one'"}])
     summary = printed.rpartition("  failed one: Refuse\n")[2]
-    assert [line.strip() for line in summary.splitlines() if "problem" in line] == message.splitlines()[:10]
+    expected = message.splitlines() if not cut else message.splitlines()[:4] + message.splitlines()[-6:]
+    assert [line.strip() for line in summary.splitlines() if "problem" in line] == expected
     assert ("    …\n" in summary) == cut
+
+
+@pytest.mark.parametrize(("lines", "width"), [(1, 5000), (9, 500), (10, 1), (11, 1), (400, 3), (20, 500), (1000, 100)])
+def test_a_long_message_keeps_its_end_with_the_last_words_of_a_program(lines: int, width: int):
+    words = [f"first {'x' * width}", *(["more " * (width // 5)] * (lines - 2)), f"{'y' * width} last"][:lines]
+    message = message_of([{"msg": "\n".join(words)}])
+    shown = shown_lines(message)
+    assert shown[0].startswith("first")
+    assert len(message) <= 4000
+    assert len(shown) <= 13
+    assert sum(map(len, shown)) <= 1202
+    assert ("…" in shown) == (lines > 10 or len(message) > 1200)
+    if lines > 1:
+        assert shown[-1].endswith("last")
 
 
 @pytest.mark.parametrize(
