@@ -49,6 +49,21 @@ def runs(file: str, name: str, **inputs: Any) -> bool:
     return all(templar.evaluate_conditional(condition) for condition in conditions)
 
 
+@pytest.mark.parametrize(
+    ("mode", "check", "shown"),
+    [
+        ("blue_green", True, True),
+        ("rolling", True, True),
+        ("blue_green", False, False),
+        ("in_place", True, False),
+        ("nothing", True, False),
+    ],
+)
+def test_a_dry_run_says_that_it_would_release(mode: str, check: bool, shown: bool) -> None:
+    name = "Show the release of version {{ release_plan.version }}"
+    assert runs("main.yml", name, release_decision={"mode": mode}, ansible_check_mode=check) is shown
+
+
 def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
     """Return what http_answers is given by a task, when two containers are to become healthy."""
     needed = [{"container": f"slipway-api-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
