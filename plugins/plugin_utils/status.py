@@ -414,7 +414,9 @@ def _releases(fleet: Fleet) -> list[Row]:
         return []
     holder = (lock or {}).get("holder") or {}
     who = f"{holder.get('user', '?')} on {holder.get('controller', '?')}"
-    held = [f"the release lock is held by {who}, at the step {lock.get('step', '?')}"] if lock else []
+    # Its step is the last one that was written down, which says what an interrupted release needs, and not how far it came.
+    purpose = f" for {lock['purpose']}" if lock and lock.get("purpose") else ""
+    held = [f"the release lock is held by {who}{purpose}; wait for that run, or repeat it if it was interrupted"] if lock else []
     return [
         {
             "host": "",

@@ -294,3 +294,15 @@ def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_
         inputs = {"container_service_host_state": state, "container_service_stack": "s", "container_service_root": "/etc/slipway"}
         given = role_task("container_service", "healthy.yml", name, "vars", inputs)
         assert given["__container_service_serving"] == asked
+
+
+def test_links_whose_targets_are_no_files_are_not_followed() -> None:
+    """Ansible warns of them in every run, and a warning that means nothing hides those that do."""
+    links = [
+        (path, task["ansible.builtin.file"])
+        for path in ROOT.glob("roles/*/tasks/**/*.yml")
+        for task in tasks_of(yaml.safe_load(path.read_text()) or [])
+        if isinstance(task.get("ansible.builtin.file"), dict) and task["ansible.builtin.file"].get("state") == "link"
+    ]
+    assert links
+    assert [path for path, options in links if options.get("force") and options.get("follow") is not False] == []

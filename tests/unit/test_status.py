@@ -348,7 +348,9 @@ def test_without_the_comparison_containers_that_the_engine_starts_are_judged():
 
 def test_a_lock_that_is_held_names_its_holder():
     lock = {"run": "r", "step": "switch", "holder": {"user": "ann", "controller": "desk"}}
-    assert reported_problems(judge(fleet(lock=lock))) == ["attention release the release lock is held by ann on desk, at the step switch"]
+    assert reported_problems(judge(fleet(lock=lock))) == [
+        "attention release the release lock is held by ann on desk; wait for that run, or repeat it if it was interrupted"
+    ]
 
 
 def test_the_text_says_first_what_needs_attention_and_colors_lines_by_their_state():
