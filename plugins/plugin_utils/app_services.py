@@ -44,6 +44,8 @@ NOT_OF_JOBS = ("port", *WEB_KEYS, "healthcheck", "start_seconds", "retire", "mig
 BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
 #: What a service of the product may say in backup.
 QUIESCE_KEYS = ("before", "after", "seconds")
+#: Folders of a container that hold what Slipway writes for it.
+MOUNTED = {"/etc/slipway": "its configuration", "/run/secrets": "its secrets"}
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
 #: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
@@ -745,6 +747,13 @@ def container_mistakes(service: Service) -> list[str]:
     double = sorted(set(service["environment"]) & set(service["secrets"]))
     if double:
         problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
+    volumes = [str(volume.get("path", "")).rstrip("/") for volume in service["volumes"]]
+    folders = [*volumes, *(str(path).rstrip("/") for path in service["tmpfs"])]
+    twice = sorted({path for path in folders if path and folders.count(path) > 1})
+    problems += [f"mounts {path} twice in volumes and tmpfs: give one of them another path" for path in twice]
+    problems += [f"mounts {path}, which holds {what}: choose another path" for path, what in MOUNTED.items() if path in folders]
+    if "/tmp" in volumes:  # noqa: S108 - a place inside the container
+        problems.append("has a volume at /tmp, which is in memory: choose another path, and name it in TMPDIR")
     return problems
 
 

@@ -239,6 +239,25 @@ def test_services_that_contradict_each_other_are_named(service: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
+    ("volumes", "tmpfs", "said"),
+    [
+        (["/a", "/a/"], {}, "mounts /a twice in volumes and tmpfs"),
+        (["/a"], {"/a": "size=1m"}, "mounts /a twice in volumes and tmpfs"),
+        (["/run/secrets"], {}, "mounts /run/secrets, which holds its secrets"),
+        ([], {"/etc/slipway/": ""}, "mounts /etc/slipway, which holds its configuration"),
+        (["/tmp"], {}, "has a volume at /tmp, which is in memory"),
+        (["/a", "/a/b", "/run"], {"/tmp": "size=9m", "/run/x": ""}, ""),
+    ],
+)
+def test_folders_that_the_engine_cannot_mount_are_refused(volumes: list[str], tmpfs: dict[str, str], said: str) -> None:
+    """Else a run ends when it creates the container."""
+    mounts = {"volumes": [{"name": f"v{number}", "path": path} for number, path in enumerate(volumes)], "tmpfs": tmpfs}
+    product = {"app_services": {**PRODUCT["app_services"], "mailer": {"image": "shop/api:1", **mounts}}}
+    texts = [text for _where, text in app_services.mistakes(product)]
+    assert [text.partition(":")[0] for text in texts] == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
     ("more", "said"),
     [
         ({"port": 8000}, "app_services.cleanup has a schedule and port, which a job cannot have"),
