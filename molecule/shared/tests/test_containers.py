@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from slipway_lab import STORES, Container, Lab
+from slipway_lab import STORES, Container, Lab, wait_until
 
 # On hosts that share the tiers these hold as on one that has all of them.
 pytestmark = pytest.mark.extended("cluster", scenario="cluster")
 # Capabilities that a service keeps, each with its reason. None does.
 CAPABILITIES: dict[str, int] = {}
+DRIFT = "/etc/slipway/slipway/watchdog/state/drift.prom"
 STATUS = r"""
 import os, subprocess
 pids = subprocess.run(["docker", "top", V["container"], "-o", "pid"], capture_output=True, text=True, check=True).stdout.split()[1:]
@@ -201,3 +202,12 @@ def test_volumes_are_labelled_and_named(lab: Lab):
             for volume in volumes:
                 label = host.run(f"docker volume inspect --format '{{{{index .Labels \"slipway.stack\"}}}}' {volume}").strip()
                 assert label == "slipway"
+
+
+def test_no_host_measures_drift(lab: Lab):
+    wait_until(lambda: all(host.succeeds(f"test -s {DRIFT}") for host in lab.hosts.values()), 60, "a pass of each watchdog")
+    for host in lab.hosts.values():
+        samples = [line for line in host.run(f"cat {DRIFT}").splitlines() if not line.startswith("#")]
+        assert any('what="configuration"' in line for line in samples)
+        assert any('what="container"' in line for line in samples)
+        assert [line for line in samples if not line.endswith(" 0")] == []
