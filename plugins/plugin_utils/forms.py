@@ -303,6 +303,28 @@ def is_postgres_name(text: str) -> bool | str:
     return len(text.encode(errors="replace")) <= POSTGRES_NAME_BYTES and re.fullmatch(r"\w[\w$.@-]*", text) is not None
 
 
+def is_postgres_database(text: str) -> bool | str:
+    """Return whether a database may have this name; those of templates are copied into each new one."""
+    return "another name: it is a template of PostgreSQL" if text in ("template0", "template1") else is_postgres_name(text)
+
+
+def is_postgres_setting(text: str) -> bool | str:
+    """Return whether a string names a setting of PostgreSQL that the inventory may choose."""
+    return _settable(text, POSTGRES_OWN_SETTINGS) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,62}", text) is not None
+
+
+def is_redis_setting(text: str) -> bool | str:
+    """Return whether a string names a setting of Redis that the inventory may choose."""
+    return _settable(text, REDIS_OWN_SETTINGS) or re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", text) is not None
+
+
+def _settable(name: str, own: Mapping[str, str]) -> str:
+    """Return what a setting must be instead, or "" where the stack does not need it for itself."""
+    if name.lower() not in own:
+        return ""
+    return "another setting: " + (f"set {own[name.lower()]}" if own[name.lower()] else "the stack needs its own value of this one")
+
+
 def is_redis_rule(text: str) -> bool | str:
     """Return whether a string is one rule of what a Redis user may do, and grants no password or further user."""
     if text in ("allkeys", "allchannels", "allcommands", "nocommands", "resetkeys", "resetchannels"):
@@ -473,6 +495,27 @@ def _text(sentence: str, test: Callable[[Any], bool | str], *, secret: bool = Fa
     return Kind(sentence, test, secret=secret)
 
 
+#: Settings by which the stack reaches its stores and keeps their data, each with the input that sets it, "" where none does.
+POSTGRES_OWN_SETTINGS = {
+    **dict.fromkeys(("config_file", "data_directory", "hba_file", "ident_file", "unix_socket_directories"), ""),
+    "listen_addresses": "postgres_publish_address",
+    "max_connections": "postgres_max_connections",
+    "port": "postgres_port",
+}
+REDIS_OWN_SETTINGS = {
+    **dict.fromkeys(("aclfile", "daemonize", "dir", "protected-mode", "requirepass", "user"), ""),
+    "appendfsync": "redis_appendfsync",
+    "bind": "redis_publish_address",
+    "maxmemory": "redis_maxmemory_mb",
+    "maxmemory-policy": "redis_maxmemory_policy",
+    "port": "redis_port",
+}
+#: As the engine knows them: https://github.com/moby/sys/blob/main/signal/signal_linux.go
+SIGNALS = (
+    "ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|"
+    r"USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(?:\+(?:[1-9]|1[0-5]))?|RTMAX(?:-(?:[1-9]|1[0-4]))?"
+)
+
 KINDS: dict[str, Kind] = {
     # Numbers
     "port": _count("a port", 1, HIGHEST_PORT),
@@ -495,12 +538,13 @@ KINDS: dict[str, Kind] = {
     ),
     "container_network": _text("the short name of a network, of small letters, digits, - and _", pattern(r"[a-z0-9][a-z0-9_-]{0,40}")),
     "postgres_name": _text("a name of at most 63 letters, digits, _, -, . and $", is_postgres_name),
+    "postgres_database": _text("a name of at most 63 letters, digits, _, -, . and $", is_postgres_database),
     "postgres_role": _text("a role of PostgreSQL, of letters, digits and _", pattern(r"[A-Za-z_][\w$.-]{0,62}")),
     "postgres_extension": _text("the name of an extension, of small letters, digits, _ and -", is_postgres_extension),
-    "postgres_setting": _text("the name of a setting, of letters, digits, _ and .", pattern(r"[A-Za-z_][A-Za-z0-9_.]{0,62}")),
+    "postgres_setting": _text("the name of a setting, of letters, digits, _ and .", is_postgres_setting),
     "redis_user": _text("the name of a user, of letters, digits, _, ., - and @", pattern(r"[A-Za-z0-9_.@-]{1,64}")),
     "redis_rule": _text("one rule of Redis' ACL such as ~key:*, &channel, +get, +@read or -@admin, without blanks", is_redis_rule),
-    "redis_setting": _text("the name of a setting, of letters, digits and -", pattern(r"[A-Za-z][A-Za-z0-9-]{0,63}")),
+    "redis_setting": _text("the name of a setting, of letters, digits and -", is_redis_setting),
     "setting_value": Kind("one line, a number or true or false", is_plain_value, text=False),
     "user": _text("a user by name or number, root excepted", is_user),
     "any_user": _text("a user by name or number", is_any_user),
@@ -517,7 +561,7 @@ KINDS: dict[str, Kind] = {
         "the name of a file, of letters, digits, _, . and -, and not entrypoint.sh",
         pattern(r"(?!entrypoint\.sh$)[A-Za-z0-9_][A-Za-z0-9_.-]*", 200),
     ),
-    "signal": _text("a signal as SIGTERM", pattern(r"SIG[A-Z0-9+-]{2,12}")),
+    "signal": _text("a signal as SIGTERM", pattern(f"SIG(?:{SIGNALS})")),
     "inventory_host": _text("a host of the inventory", lambda text: bool(text.strip()) and is_line(text)),
     # Addresses
     "address": _text("an IP address", is_address),

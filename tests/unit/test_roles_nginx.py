@@ -361,3 +361,9 @@ def test_nginx_takes_the_configuration(tmp_path: Path, inputs: dict[str, Any]) -
     command += ["--entrypoint", argv[0], image, *argv[1:]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_by_a_number_is_a_file_that_is_not_there():
+    pages = [{"codes": [502], "file": 5}]
+    assert render("__nginx_missing_pages", nginx_error_pages=pages) == ["5"]
+    assert render("__nginx_error_pages", nginx_error_pages=pages)["error-1.html"]["codes"] == [502]
