@@ -198,7 +198,7 @@ def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost
 @pytest.mark.parametrize(
     ("backend", "said"),
     [
-        ({"routes": [{"path": "/x/", "extra_lines": ["gzzip on;"]}]}, "gzzip on;  # extra_lines of the route /x/ of backend"),
+        ({"routes": [{"path": "/x/", "extra_lines": ["gzzip on;"]}]}, "gzzip on; # extra_lines of the route /x/ of backend"),
         ({"entrypoint": ["nosuchprogram"]}, "has no program 'nosuchprogram' that its user may run"),
     ],
     ids=["nginx", "image"],
