@@ -22,8 +22,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +38,8 @@ SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", 
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
 #: Of a no-op, as a multiple of a playbook that does nothing.
 NOOP_RATIO = {"one": 3.5, "cluster": 6.0}
+#: Few and many app hosts, how many times as long a no-op may take on the many, and the processor time of a further host in seconds.
+GROWTH = {"few": 5, "many": 20, "ratio": 3.0, "cpu_s": 0.5}
 #: What is asked for through the balancer, the same of an nginx without tuning, and the least share of its requests a second.
 EDGE = {"proxied": ("a page that is proxied", "proxied_untuned", 1.7), "file": ("a file", "file_bare", 0.8)}
 BACKUP_BARS = {"throughput": 2.0, "fewer_percent": 10.0, "restore": 2.0, "growth_percent": 2.0}
@@ -166,11 +168,10 @@ class OneHost:
         shown = "{{.Name}} {{.Id}} {{.State.StartedAt}} {{.RestartCount}}"
         lines = self.lab.read(self.host, f"docker inspect --format '{shown}' $(docker ps --all --quiet)").splitlines()
         found = {line.split()[0]: line for line in lines}
-        # Whatever a run does, it takes the fleet's lock.
-        find = (
-            f"find /etc/slipway /etc/docker/daemon.json /etc/logrotate.d -path '*/{self.stack}/nginx/*' -prune"
-            " -o -type f ! -name 'lock.json*' -printf '%p %i %T@ %C@\\n'"
-        )
+        # Whatever a run does, it takes the fleet's lock and leaves its line in the history; and the watchdog writes by itself.
+        pruned = " ".join(f"-path '*/{self.stack}/{part}' -prune -o" for part in ("nginx/*", "watchdog/state/*"))
+        files = "-type f ! -name 'lock.json*' ! -name 'history.jsonl*' -printf '%p %i %T@ %C@\\n'"
+        find = f"find /etc/slipway /etc/docker/daemon.json /etc/logrotate.d {pruned} {files}"
         return found | {line.split()[0]: line for line in self.lab.read(self.host, find).splitlines()}
 
     def edit(self, megabytes: int) -> dict[str, Any]:
@@ -282,6 +283,17 @@ def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, A
         measured |= measure_releases(lab, options.releases)
 
 
+def measure_growth(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Add the figures of runs with nothing to do on few and on many app hosts."""
+    for name in ("few", "many"):
+        count = int(GROWTH[name])
+        say(f"{count} app hosts: deploying, with images")
+        lab.up(count)
+        lab.playbook(SITE)
+        say(f"{count} app hosts: nothing to do")
+        measured[name] = playbook_figures([lab.playbook(SITE) for _ in range(max(1, options.rounds * options.noops))])
+
+
 def measure_backup(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
     """Add the figures of backups and restores."""
     backup.measure(lab, options.megabytes, options.backups, measured, say)
@@ -301,7 +313,13 @@ def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
         "requests": sum(prober["requests"] for prober in probers),
         "failed": sum(prober["failed"] for prober in probers),
         "longest_gap_ms": max(prober["longest_gap_ms"] for prober in probers),
+        "reasons": reasons(failure for prober in probers for failure in prober["failures"]),
     }
+
+
+def reasons(failures: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Return how many of the failures that were kept, the first 50 of a client, had which reason."""
+    return dict(Counter(f"{failure['kind']} {failure['request']}: {failure['reason']}".strip() for failure in failures))
 
 
 @contextlib.contextmanager
@@ -332,6 +350,7 @@ def measure_releases(lab: Lab, rounds: int) -> dict[str, Any]:
     with load(lab) as clients:
         under_load = release_series(lab, rounds, "under load")
     counted = {key: clients[key] for key in ("requests", "failed", "longest_gap_ms", "websockets_cut", "websockets_closed", "seconds")}
+    counted["reasons"] = reasons(clients["failures"])
     standby = release_series(lab, rounds, "the version before stands by", "-e", json.dumps({"app_standby": True}))
     return (
         measured
@@ -390,7 +409,23 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
     if "edit" in one:
         add("a changed nginx setting reaches clients", one["edit"]["median_s"], BARS["edit"], "s")
         add("other things touched by that", len(one["edit"]["touched"]), 0, "")
-    return bars + judge_backup(results.get("backup", {}))
+    return bars + judge_growth(results.get("growth", {})) + judge_backup(results.get("backup", {}))
+
+
+def judge_growth(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of many app hosts, where they were measured."""
+    if "many" not in measured:
+        return []
+    few, many = measured["few"], measured["many"]
+    hosts = f"{GROWTH['many']} app hosts"
+    further = (many["cpu_s"] - few["cpu_s"]) / (GROWTH["many"] - GROWTH["few"])
+    values = [
+        (f"no-op site.yml, {hosts}, as a multiple of {GROWTH['few']}", many["median_s"] / few["median_s"], GROWTH["ratio"], "x"),
+        ("processor time of a further app host", further, GROWTH["cpu_s"], "s"),
+        (f"remote calls a host, no-op, {hosts}", max(many["ssh_a_host"], many["remote_calls_a_host"]), BARS["calls"], ""),
+        (f"changes of a no-op, {hosts}", many["changed"], 0, ""),
+    ]
+    return [{"what": what, "value": round(value, 2), "bar": bar, "unit": unit, "met": value <= bar} for what, value, bar, unit in values]
 
 
 def judge_backup(measured: dict[str, Any]) -> list[dict[str, Any]]:
@@ -429,6 +464,13 @@ def ratios(results: dict[str, Any]) -> dict[str, float]:
     return {text: round(one[ours]["median_s"] / one[theirs]["median_s"], 2) for text, (ours, theirs) in pairs.items()}
 
 
+def row(name: str, found: dict[str, Any]) -> str:
+    """Return the figures of several runs as a line for a person."""
+    counts = f"{found['ssh_a_host']:>6}{found['remote_calls_a_host']:>7}" if "ssh_a_host" in found else ""
+    times = f"{found['median_s']:>9.2f}{found['min_s']:>9.2f}{found['max_s']:>9.2f}{found['cpu_s']:>8.2f}{found['load']:>7.1f}"
+    return f"  {name:52}{times}{counts}"
+
+
 def table(results: dict[str, Any]) -> list[str]:
     """Return all figures as lines for a person."""
     names = {
@@ -449,15 +491,15 @@ def table(results: dict[str, Any]) -> list[str]:
         lines += ["", title, head]
         for key, name in names.items():
             if key in results[topology]:
-                row = results[topology][key]
-                counts = f"{row['ssh_a_host']:>6}{row['remote_calls_a_host']:>7}" if "ssh_a_host" in row else ""
-                times = f"{row['median_s']:>9.2f}{row['min_s']:>9.2f}{row['max_s']:>9.2f}{row['cpu_s']:>8.2f}{row['load']:>7.1f}"
-                lines.append(f"  {name:52}{times}{counts}")
+                lines.append(row(name, results[topology][key]))
         if not (noop := results[topology].get("noop")):
             continue
         shares = ", ".join(f"{role} {seconds:.2f}" for role, seconds in list(noop["roles"].items())[:7])
         lines += [f"  Where a no-op's time goes, by role (s): {shares}"]
         lines += [f"    {entry['seconds']:6.2f}  {entry['role']}: {entry['task']}" for entry in noop["slowest_tasks"][:5]]
+    if growth := results.get("growth"):
+        lines += ["", "A balancer, a host of the stores, and app hosts", head]
+        lines += [row(f"no-op site.yml, {GROWTH[name]} app hosts", growth[name]) for name in ("few", "many") if name in growth]
     if measured := results.get("one", {}).get("edge"):
         lines += ["", "Requests/s through the balancer, and those of an nginx without tuning on the same host"]
         lines += [f"  {measured[ours]:8.1f} and {measured[theirs]:.1f}: {text}" for ours, (text, theirs, _bar) in EDGE.items()]
@@ -465,10 +507,20 @@ def table(results: dict[str, Any]) -> list[str]:
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
     if touched := results.get("one", {}).get("edit", {}).get("touched"):
         lines += ["", f"The changed setting touched: {', '.join(touched)}"]
+    lines += lost(results.get("cluster", {}))
     lines += ["", "Bars"]
     for bar in results["bars"]:
         lines.append(f"  {'met   ' if bar['met'] else 'MISSED'} {bar['value']:8.2f} of {bar['bar']:g} {bar['unit']:2} {bar['what']}")
     return lines
+
+
+def lost(measured: dict[str, Any]) -> list[str]:
+    """Return why requests failed while releases were measured, as lines for a person; none where none did."""
+    found: Counter[str] = Counter()
+    clients = [measured[name] for name in RELEASES if name in measured]
+    for counted in [*clients, measured.get("release_loaded", {}).get("clients", {})]:
+        found.update(counted.get("reasons", {}))
+    return ["", "Why requests failed", *(f"  {count:>8}  {reason}" for reason, count in found.most_common())] if found else []
 
 
 def backup_table(measured: dict[str, Any]) -> list[str]:
@@ -509,7 +561,12 @@ def write(results: dict[str, Any]) -> Path:
 
 
 #: What can be measured alone, the lab's topology for it and the end of the lab's name, and the function that does.
-PARTS = (("one", "one", "", measure_one), ("cluster", "cluster", "c", measure_cluster), ("backup", "one", "b", measure_backup))
+PARTS = (
+    ("one", "one", "", measure_one),
+    ("cluster", "cluster", "c", measure_cluster),
+    ("growth", "fleet", "g", measure_growth),
+    ("backup", "one", "b", measure_backup),
+)
 
 
 def main() -> int:
@@ -518,9 +575,7 @@ def main() -> int:
     parser.add_argument(
         "--part", choices=[name for name, *_ in PARTS], action="append", help="measure this alone, several if given again; all by default"
     )
-    parser.add_argument(
-        "--lab", default="bench", help="name of the lab of one host; that of six hosts has a c behind it, that of backups a b"
-    )
+    parser.add_argument("--lab", default="bench", help="name of the lab of one host; others have a letter behind it")
     parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
     parser.add_argument("--requests", type=int, default=3, help="rounds of requests through the balancer; 0 for none")

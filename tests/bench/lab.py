@@ -92,10 +92,11 @@ class Lab:
         command = ["docker", "ps", "--quiet", "--filter", f"label=slipway.lab.name={self.name}"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
-    def up(self) -> None:
-        """Bring the hosts up and write their secrets."""
-        ports = {} if self.existed else {"LAB_HTTPS_PORT": str(free_port()), "LAB_HTTP_PORT": str(free_port())}
-        run(["lab/up"], environment={"LAB": self.name, "TOPOLOGY": self.topology, "LAB_SSH_BASE": "2401", **ports})
+    def up(self, app_hosts: int = 2) -> None:
+        """Bring the hosts up and write their secrets; again, with more app hosts, it adds those."""
+        ports = {} if self._containers() else {"LAB_HTTPS_PORT": str(free_port()), "LAB_HTTP_PORT": str(free_port())}
+        sizes = {"TOPOLOGY": self.topology, "LAB_APP_HOSTS": str(app_hosts), "LAB_SSH_BASE": "2401"}
+        run(["lab/up"], environment={"LAB": self.name, **sizes, **ports})
         run([str(TOOLS / "ansible-playbook"), "-i", str(self.inventory), "playbooks/secrets.yml"], environment=self.environment)
         listed = subprocess.run(
             [str(TOOLS / "ansible-inventory"), "-i", str(self.inventory), "--list"], cwd=REPOSITORY, capture_output=True, check=True

@@ -21,7 +21,8 @@ STEPS = {"lock": 0.5, "preflight": 1.0, "gate": 2.0, "switch": 1.5, "probe": 4.0
 
 
 def sample(gap: float = 50.0, failed: int = 0, **steps: float) -> Sample:
-    prober = {"requests": 200, "failed": failed, "longest_gap_ms": gap}
+    failures = [{"kind": "request", "request": "GET /", "reason": "HTTP 502"}] * failed
+    prober = {"requests": 200, "failed": failed, "longest_gap_ms": gap, "failures": failures}
     return Sample(20.0, 3.0, 0.5, report={"steps": {**STEPS, **steps}, "prober": prober})
 
 
@@ -29,6 +30,8 @@ def test_a_release_is_measured_to_the_end_of_its_switch() -> None:
     made = bench.to_the_switch([sample(), sample(gate=5.0), sample(gap=90.0, failed=2)])
     assert (made["min_s"], made["median_s"], made["max_s"], made["run_s"]) == (5.0, 5.0, 8.0, 20.0)
     assert (made["requests"], made["failed"], made["longest_gap_ms"]) == (600, 2, 90.0)
+    assert bench.lost({"release": made}) == ["", "Why requests failed", "         2  request GET /: HTTP 502"]
+    assert bench.lost({"release": bench.to_the_switch([sample()])}) == []
 
 
 def results(**changes: Any) -> dict[str, Any]:
@@ -48,6 +51,10 @@ def results(**changes: Any) -> dict[str, Any]:
             "floor_playbook": {"median_s": 0.8},
             "release": dict(release),
             "rollback": {**release, "median_s": 4.0},
+        },
+        "growth": {
+            "few": {**noop, "cpu_s": 4.0},
+            "many": {**noop, "median_s": 5.9, "cpu_s": 11.0},
         },
         "backup": {
             "data": {"database_bytes": 10**9},
@@ -74,6 +81,10 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"one__edge__file_bare": 700.0}, ["requests/s for a file, untuned nginx: 1"]),
         ({"cluster__noop__ssh_a_host": 4}, ["remote calls a host, no-op, six hosts"]),
         ({"cluster__noop__changed": 1}, ["changes of a no-op, six hosts"]),
+        ({"growth__many__median_s": 6.1}, ["no-op site.yml, 20 app hosts, as a multiple of 5"]),
+        ({"growth__many__cpu_s": 11.6}, ["processor time of a further app host"]),
+        ({"growth__many__ssh_a_host": 4}, ["remote calls a host, no-op, 20 app hosts"]),
+        ({"growth__many__changed": 1}, ["changes of a no-op, 20 app hosts"]),
         ({"one__first__median_s": 61.0}, ["first deploy, images present, one host"]),
         ({"one__edit__touched": ["slipway-redis"]}, ["other things touched by that"]),
         ({"backup__throughput__point_s": 15.5}, ["throughput of a full backup, as a multiple of pg_dump | gzip"]),
@@ -89,7 +100,7 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_a_missed_bar_is_reported(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
-    assert len(bars) == 23
+    assert len(bars) == 27
 
 
 def test_what_the_load_lost_is_judged_too() -> None:

@@ -33,6 +33,7 @@ PROGRAMS = {"curl", "docker", "journalctl", "ls", "openssl", "python3", "source"
 SETTINGS = {
     "LAB",
     "TOPOLOGY",
+    "LAB_APP_HOSTS",
     "LAB_HTTPS_PORT",
     "LAB_HTTP_PORT",
     "LAB_SSH_BASE",
