@@ -17,7 +17,10 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar
 
+from forked_ansible import ForkedAnsible
+
 ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = "checkout"
 BIN = Path(sys.executable).parent
 
 # The collection's own folder in the checkout resolves ansible_collections.slipway.stack, as it does for ansible-playbook.
@@ -90,17 +93,22 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists() and not (ROOT / name).is_symlink()]
 
 
+forks = ForkedAnsible()
+
+
+def pytest_unconfigure() -> None:
+    forks.stop()
+
+
 def ansible(program: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one of Ansible's programs in a folder, with its ansible.cfg and nothing of the user's."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "SLIPWAY_"))}
+    variables = {**kept, "PATH": f"{BIN}:{kept['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", **environment}
+    configured_apart = any(name.startswith("ANSIBLE_") for name in environment)
+    if program == "ansible-playbook" and cwd.name == CHECKOUT and not configured_apart and forks.serves(cwd, variables):
+        return forks.run(list(arguments), cwd, variables, timeout=120)
     return subprocess.run(
-        [str(BIN / program), *arguments],
-        cwd=cwd,
-        env={**kept, "PATH": f"{BIN}:{kept['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [str(BIN / program), *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -115,9 +123,13 @@ needs_engine = pytest.mark.skipif(not has_engine(), reason="needs an engine with
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the checkout with the environment "test", whose hosts are the controller under two names."""
-    top = tmp_path / "checkout"
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with the environment "test", whose hosts are the controller under two names.
+
+    It has the same path in all tests of a process, as what Ansible reads of its configuration holds for one folder.
+    """
+    top = tmp_path_factory.getbasetemp() / CHECKOUT
+    shutil.rmtree(top, ignore_errors=True)
     top.mkdir()
     for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "packages", "playbooks", "plugins", "roles", "tools"):
         source = ROOT / name
