@@ -44,6 +44,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import (
     password_hash_problem,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.security_headers import HSTS, hsts_problem, policy_problem
 
 HIGHEST_PORT = 65535
 #: Longest name that PostgreSQL keeps, in bytes.
@@ -292,6 +293,12 @@ def is_header_value(text: str) -> bool | str:
     except QuotingError as error:
         return f"another value: {error}"
     return True
+
+
+def is_policy(text: str) -> bool | str:
+    """Return whether browsers understand a string as a Content-Security-Policy, and nginx sends it."""
+    found = is_header_value(text)
+    return (policy_problem(text) or True) if found is True else found
 
 
 def is_postgres_name(text: str) -> bool | str:
@@ -606,6 +613,8 @@ KINDS: dict[str, Kind] = {
         "one line of text in ASCII",
         is_header_value,
     ),
+    "hsts": _text(HSTS, lambda text: text.isascii() and is_line(text) and not hsts_problem(text)),
+    "content_security_policy": _text("one line of text in ASCII", is_policy),
     "curves": _text(
         "names of key exchange groups of OpenSSL joined by colons, as X25519:prime256v1", pattern(f"(?i){_GROUP}(?::{_GROUP})*")
     ),

@@ -14,6 +14,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import app_services,
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Changed, Form, is_ipv4, kinds, parsed, problems, unchanged
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem, shown
+from ansible_collections.slipway.stack.plugins.plugin_utils.security_headers import headers_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
     certificate_mistakes,
     redirect_mistakes,
@@ -327,6 +328,12 @@ def check_access(get: Get) -> list[tuple[str, str]]:
     ]
 
 
+def check_headers(get: Get) -> list[tuple[str, str]]:
+    """Return the problem of a security header that browsers would ignore, or that would be sent twice."""
+    wrong = headers_problem({str(name): str(value) for name, value in (get("nginx_security_headers") or {}).items()})
+    return [("nginx_security_headers", wrong)] if wrong else []
+
+
 def check_proxies(get: Get) -> list[tuple[str, str]]:
     """Return the problem that every client is taken for a proxy, and may so claim any address."""
     return [
@@ -378,6 +385,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
+    (check_headers, ("nginx_security_headers",)),
     (check_proxies, ("nginx_trusted_proxies",)),
     (
         check_access,

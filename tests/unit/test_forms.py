@@ -16,7 +16,7 @@ FORMS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())
 PLAYBOOKS = FORMS["playbooks"]
 SHARED = FORMS["shared"]
 # The version that an image's name may hold, where a product is released by versions.
-EMPTY_BY_DEFAULT = {"app_version", "nginx_hsts", "backup_offsite_known_hosts", "image_no_proxy", "nginx_server_extra"}
+EMPTY_BY_DEFAULT = {"app_version", "backup_offsite_known_hosts", "image_no_proxy", "nginx_server_extra"}
 
 
 @functools.cache
@@ -127,6 +127,42 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("path", ["/data", "/var/lib/x y"], ["", "/", "data", "/a:b", "/a/../b", "/a\n", "/a,b"]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
     ("header_value", ["default-src 'self'", "", "x" * 4094], [None, "a\nb", "ü", 1.5, True, "x" * 5000, " a"]),
+    (
+        "hsts or empty",
+        ["", "max-age=63072000; includeSubDomains", 'MAX-AGE="0";', "max-age=1; preload ;includesubdomains"],
+        [
+            *(
+                "max-age=soon",
+                "max-age",
+                "max-age=-1",
+                "includeSubDomains",
+                "63072000",
+                "max-age=1, preload",
+                "max-age=1; includeSubdomain",
+            ),
+            *("max-age=1; max-age=2", "max-age=1\nX: y", 'max-age="1', "max-age=1y", None, 31536000),
+        ],
+    ),
+    (
+        "content_security_policy or empty",
+        [
+            "",
+            "default-src 'self' data:; upgrade-insecure-requests;",
+            "Script-Src 'nonce-a' none.example",
+            "sandbox; new-thing x",
+            "report-to none",
+        ],
+        [
+            "default-scr 'self'",
+            "default-src self",
+            "img-src 'self'; IMG-SRC *",
+            "default-src: 'self'",
+            "script-src nonce-abc",
+            "a\nb",
+            "ü",
+            None,
+        ],
+    ),
     (
         "curves",
         ["X25519:prime256v1", "x448", "P-256:secp384r1", "X25519MLKEM768", "SecP256r1MLKEM768:brainpoolP256r1tls13:ffdhe2048"],

@@ -407,6 +407,38 @@ REFUSED: list[tuple[Any, str]] = [
     ({"nginx_security_headers": {"X Bad": "v"}}, "nginx_security_headers names 'X Bad', which must be the name of a header"),
     ({"nginx_security_headers": {"X-A: y\nZ": 1}}, "nginx_security_headers names"),
     ({"nginx_content_security_policy": "default-src 'self'\nadd_header X y"}, "must be one line of text in ASCII"),
+    # What browsers would ignore
+    (
+        {"nginx_hsts": "max-age=soon"},
+        "nginx_hsts is 'max-age=soon', must be max-age and a number of seconds, then perhaps includeSubDomains",
+    ),
+    ({"nginx_hsts": "includeSubDomains"}, "must be max-age and a number of seconds"),
+    ({"nginx_content_security_policy": "default-scr 'self'"}, "directives browsers know, not default-scr (did you mean default-src?)"),
+    ({"nginx_content_security_policy": "default-src self"}, "must be a policy with 'self' in single quotes in default-src"),
+    (
+        {"nginx_content_security_policy": "img-src a; img-src b"},
+        "must be a policy with each directive once: browsers ignore the second img-src",
+    ),
+    (
+        {"nginx_security_headers": {"X-Frame-Options": "allow"}},
+        "nginx_security_headers has X-Frame-Options: allow, which browsers ignore: it must be one of deny, sameorigin",
+    ),
+    ({"nginx_security_headers": {"X-Content-Type-Options": "none"}}, "which browsers ignore: it must be nosniff"),
+    ({"nginx_security_headers": {"Referrer-Policy": "never"}}, "which browsers ignore: it must be one of no-referrer,"),
+    (
+        {"nginx_security_headers": {"permissions-policy": "camera 'none'"}},
+        "it must be features with their lists, joined by commas, as camera=()",
+    ),
+    (
+        {"nginx_security_headers": {"Content-Security-Policy-Report-Only": "default-src self"}},
+        "it must be a policy with 'self' in single quotes",
+    ),
+    (
+        {"nginx_security_headers": {"Strict-Transport-Security": "max-age=1"}},
+        "nginx_security_headers has Strict-Transport-Security, which has an input of its own: remove it, and set nginx_hsts",
+    ),
+    ({"nginx_security_headers": {"content-security-policy": "x"}}, "set nginx_content_security_policy"),
+    ({"nginx_security_headers": {"X-A": "1", "x-a": "2"}}, "nginx_security_headers has X-A and x-a, which is the same header: remove one"),
     ({"nginx_tls_curves": "X25519; ssl_protocols TLSv1"}, "must be names of key exchange groups"),
     ({"nginx_maintenance_text": ["x"]}, "nginx_maintenance_text is ['x'], must be text"),
     # Off-site
@@ -487,6 +519,9 @@ TAKEN: list[Any] = [
     {"nginx_http_port": "8080", "nginx_https_port": "{{ 8443 }}"},
     {"backup_schedule": "never", "backup_drill_schedule": "after"},
     {"nginx_server_names": [".example.test", "localhost", "*.example.com", "10.0.0.1"]},
+    {"nginx_hsts": "max-age=63072000; includeSubDomains; preload", "nginx_content_security_policy": ""},
+    {"nginx_security_headers": {"X-Frame-Options": "SAMEORIGIN", "Referrer-Policy": "no-referrer, strict-origin", "X-Of-Mine": "x"}},
+    {"nginx_security_headers": {"Permissions-Policy": 'camera=*, usb=("https://a.example" self)', "Cross-Origin-Opener-Policy": ""}},
     {"postgres_settings": {"work_mem": "4MB", "autovacuum": False, "random_page_cost": 1.1, "app.x": "it's a \\ \"test\""}},
     {"redis_settings": {"appendonly": True, "hz": 20}, "redis_app_name": "default"},
     {"app_service_overrides": {"backend": {"stop_signal": "SIGRTMIN+3"}, "worker": {"stop_signal": "SIGUSR1"}}},
