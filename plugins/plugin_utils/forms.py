@@ -10,6 +10,7 @@ roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml 
     app_publish_address: address or empty
     backup_schedule: calendar or never
     schedule: {list: calendar, single: true}
+    slipway_secrets_command: {list: words, at_least: 1}
     registry_login: {fields: {username: words, password: secret_text}, required: [username]}
     nginx_security_headers: {map: {keys: header_name, values: header_value}}
 
@@ -658,7 +659,7 @@ class Form:
 
     Attributes:
         kind: What KINDS calls it, or one of list, map, fields, choice.
-        low: Least number.
+        low: Least number, or least number of members of a list.
         high: Highest number.
         words: Further texts that are right; "" for an empty string.
         members: Form of the members of a list, or of the values of a map.
@@ -705,10 +706,14 @@ def parsed(declared: Any) -> Form:
     """
     if isinstance(declared, str):
         return _parsed_text(declared)
-    if not isinstance(declared, Mapping) or not set(declared) <= {"list", "single", "map", "fields", "required"} or not declared:
+    if (
+        not isinstance(declared, Mapping)
+        or not set(declared) <= {"list", "at_least", "single", "map", "fields", "required"}
+        or not declared
+    ):
         raise ValueError(f"{declared!r} is not the form of an input")
     if "list" in declared:
-        return Form("list", members=parsed(declared["list"]), single=bool(declared.get("single")))
+        return Form("list", declared.get("at_least"), members=parsed(declared["list"]), single=bool(declared.get("single")))
     if "map" in declared:
         return Form("map", keys=parsed(declared["map"]["keys"]), members=parsed(declared["map"]["values"]))
     return Form(
@@ -760,6 +765,8 @@ def problems(form: Form, value: Any, changed: Changed = unchanged, path: str = "
             yield from problems(form.members, value, changed, path, key)  # type: ignore[arg-type]
         elif not isinstance(value, (list, tuple)):
             yield Wrong(path, value, "must be a list" + (" or a string" if form.single else ""), is_secret(form))
+        elif len(value) < (form.low or 0):
+            yield Wrong(path, value, f"must have {_number(form.low)} member or more", is_secret(form))
         else:
             for number, member in enumerate(value):
                 yield from problems(form.members, member, changed, f"{path}[{number}]")  # type: ignore[arg-type]

@@ -181,6 +181,32 @@ def check_logins(get: Get) -> list[tuple[str, str]]:
     )
 
 
+def rules_lack(rules: Sequence[str]) -> str:
+    """Return what a user of Redis with these rules may not use at all, or "". Each selector, in brackets, grants by itself."""
+    granted, selectors = {"command": False, "key or channel": False}, []
+    for rule in rules:
+        word = rule.lower()
+        if word.startswith("("):
+            selectors.append(rules_lack(word.strip("()").split()))
+        elif word in ("-@all", "nocommands"):
+            granted["command"] = False
+        elif word in ("resetkeys", "resetchannels"):
+            granted["key or channel"] = False
+        elif word.startswith(("~", "%", "&")) or word in ("allkeys", "allchannels"):
+            granted["key or channel"] = True
+        elif word.startswith("+") or word == "allcommands":
+            granted["command"] = True
+    return "" if "" in selectors else next((what for what, may in granted.items() if not may), "")
+
+
+def check_redis_rules(get: Get) -> list[tuple[str, str]]:
+    """Return the problem that the product could do nothing in Redis."""
+    rules = get("redis_app_rules")
+    lacking = rules_lack(rules) if rules is not None else ""
+    how = "add rules as ~*, &* and +@all, or remove the line for the role's own"
+    return [("redis_app_rules", f"gives the product no {lacking}, so that it can do nothing in Redis: {how}")] if lacking else []
+
+
 def _number(value: Any) -> float | None:
     try:
         return float(value)
@@ -381,6 +407,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
             "redis_app_name", "redis_backup_user",
         ),
     ),
+    (check_redis_rules, ("redis_app_rules",)),
     (check_transfers, ("restore_port", *app_services.VARIABLES)),
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
     (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),

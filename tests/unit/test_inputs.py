@@ -200,6 +200,17 @@ REFUSED: list[tuple[Any, str]] = [
     ({"redis_app_rules": ["~*", "+@all\nuser evil on nopass ~* +@all"]}, "redis_app_rules[1] is"),
     ({"redis_app_rules": ["+@bogus"]}, "must be a rule of a category that Redis knows"),
     ({"redis_app_rules": [">secret"]}, "must be one rule of Redis' ACL"),
+    (
+        {"redis_app_rules": []},
+        "redis_app_rules gives the product no command, so that it can do nothing in Redis: add rules as ~*, &* and +@all",
+    ),
+    ({"redis_app_rules": ["~*", "+@all", "-@all"]}, "redis_app_rules gives the product no command"),
+    ({"redis_app_rules": ["+@all", "~app:*", "resetkeys"]}, "redis_app_rules gives the product no key or channel"),
+    ({"redis_app_rules": ["(~app:* -@admin)"]}, "redis_app_rules gives the product no command"),
+    # Lists that must not be empty
+    ({"nginx_error_pages": [{"codes": [], "file": "/x.html"}]}, "nginx_error_pages[0].codes is [], must have 1 member or more"),
+    ({"nginx_certificates": [{"names": [], "certificate": "/a", "key": "/b"}]}, "nginx_certificates[0].names is [], must have 1 member"),
+    ({"backup_chroma_tenants": []}, "backup_chroma_tenants is [], must have 1 member or more"),
     ({"postgres_extensions": ["No Such"]}, "postgres_extensions[0] is 'No Such', must be the name of an extension"),
     ({"postgres_settings": {"work_mem = '4MB'\nfsync": "off"}}, "postgres_settings names"),
     ({"postgres_settings": {"log_line_prefix": "x'\nfsync = off\n#"}}, "postgres_settings.log_line_prefix is"),

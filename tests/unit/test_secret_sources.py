@@ -70,6 +70,7 @@ def test_a_command_that_gives_no_secrets_is_described_and_what_it_printed_is_not
             {"slipway_secrets_source": "command", "slipway_secrets_command": "op item get"},
             "slipway_secrets_command is 'op item get', must be a list",
         ),
+        ({"slipway_secrets_source": "command", "slipway_secrets_command": []}, "slipway_secrets_command is [], must have 1 member or more"),
         ({"slipway_secrets_source": "command", "slipway_secrets_command": ["cat", "{{ x }}"]}, "slipway_secrets_command is a template"),
         ({"slipway_secrets_source": "age", "slipway_secrets_age": {"file": "a"}}, "slipway_secrets_age"),
     ],
