@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.loader import become_loader, connection_loader, shell_loader
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import (
@@ -23,6 +24,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import (
     preflight,
     secret_sources,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.clear_text import secret_members, some_of, vault_name
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, is_dns_name, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
@@ -56,13 +58,30 @@ PRODUCT_ROLE = "app"
 NOT_OURS = ("ansible_", "vault_", "__")
 #: What playbooks/plays/check_inputs.yml is given begins so, after two underscores.
 OF_THIS_CHECK = "check"
-#: Ansible's own variables with values that would end a run in words of Ansible's.
+#: Ansible's own variables with values that would end a run in words of Ansible's, or that Ansible would take for false.
 CONNECTION = {
-    "ansible_port": parsed("port"),
-    "ansible_host": parsed("ssh_host"),
-    "ansible_user": parsed("words"),
-    "ansible_python_interpreter": parsed("words"),
+    **dict.fromkeys(("ansible_port", "ansible_ssh_port"), parsed("port")),
+    **dict.fromkeys(("ansible_host", "ansible_ssh_host"), parsed("ssh_host")),
+    **dict.fromkeys(("ansible_user", "ansible_ssh_user", "ansible_become_user", "ansible_python_interpreter"), parsed("words")),
+    **dict.fromkeys(("ansible_timeout", "ansible_ssh_timeout"), parsed("seconds 1..3600")),
+    "ansible_ssh_retries": parsed("count 0..100"),
+    "ansible_ssh_verbosity": parsed("count 0..9"),
+    "ansible_ssh_transfer_method": parsed("one of sftp scp piped smart"),
+    "ansible_ssh_password_mechanism": parsed("one of ssh_askpass sshpass disable"),
+    **dict.fromkeys(
+        (
+            "ansible_become", "ansible_host_key_checking", "ansible_pipelining", "ansible_sftp_batch_mode",
+            "ansible_shell_allow_world_readable_temp", "ansible_ssh_host_key_checking", "ansible_ssh_pipelining", "ansible_ssh_use_tty",
+        ),
+        parsed("boolean"),
+    ),
     **{name: parsed("any_path") for name in KEY_FILES},
+}  # fmt: skip
+#: Those that name a plugin of Ansible, with what has these, and the usual one.
+PLUGINS = {
+    "ansible_connection": (connection_loader, "ssh"),
+    "ansible_become_method": (become_loader, "sudo"),
+    "ansible_shell_type": (shell_loader, "sh"),
 }
 #: Values of these kinds are shown whatever their variable is called.
 OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
@@ -251,6 +270,12 @@ class Inputs:
                 if not wrong and name in KEY_FILES and value and kind != "local":
                     wrong = key_problem(str(value))
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
+            for name, (loader, usual) in PLUGINS.items():
+                value, error = view.value(name)
+                if name in view and not error and not (isinstance(value, str) and loader.find_plugin(value)):
+                    problems.append(
+                        Problem(host, f"{name} is {value!r}, must be a plugin of Ansible, as {usual}; {self._remedy(view, name)}")
+                    )
             if kind != "local":
                 address = view.value("ansible_host", host)[0] or host
                 port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
