@@ -223,6 +223,11 @@ _GROUP = (
     r"(?:x25519|x448|p-\d{3}|prime\d{3}v\d|sec[pt]\d{3}[kr]\d|brainpoolp\d{3}[rt]1(?:tls13)?|ffdhe\d{4}"
     r"|(?:x25519|secp\d{3}r1)?mlkem\d{3,4})"
 )
+#: Tags of images that name no version: what they stand for changes with each push, so a release of one cannot be rolled back to.
+MOVING_TAGS = (
+    *("latest", "stable", "edge", "nightly", "rolling", "current", "mainline", "lts", "head", "snapshot", "unstable", "testing"),
+    *("main", "master", "trunk", "develop", "development", "dev", "next", "canary", "beta", "alpha", "prod", "production", "staging"),
+)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?P<name>(?:(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*(?::\d+)?/)?"
@@ -241,7 +246,16 @@ def is_image(text: str) -> bool | str:
         return "an image whose digest is sha256: and 64 hexadecimal digits"
     if not found and _IMAGE.fullmatch(text.lower()):
         return "an image whose name is in small letters"
+    if found and not found["digest"] and (found["tag"] or "")[1:].lower() in MOVING_TAGS:
+        return f"an image whose tag names a version, which {found['tag'][1:]} does not: give one, or add its digest, as {text}@sha256:…"
     return found is not None
+
+
+def is_version(text: str) -> bool | str:
+    """Return whether a string can be a version of the product: the tag of an image, and always of the same one."""
+    if text.lower() in MOVING_TAGS:
+        return f"a version such as 1.4.2: {text} is another image with each push, and a release of it cannot be rolled back to"
+    return re.fullmatch(r"(?a:\w[\w.-]{0,127})", text) is not None
 
 
 def is_path(text: str) -> bool:
@@ -598,7 +612,7 @@ KINDS: dict[str, Kind] = {
     "tasks_file": _text("the path of a file of tasks", is_tasks_file),
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
-    "version": _text("a version of letters, digits, _, . and -, as the tag of an image", pattern(r"(?a:\w[\w.-]{0,127})")),
+    "version": _text("a version of letters, digits, _, . and -, as the tag of an image", is_version),
     "platform": _text("a platform such as linux/amd64 or linux/arm64", pattern(r"linux/[a-z0-9]+(/v[0-9])?")),
     "git_ref": _text("a branch, tag or commit", pattern(r"(?!-)[^\s\x00-\x1f\x7f~^:?*\[\\]+", 255)),
     "source": _text("a folder, or the address of a git repository", lambda text: is_line(text) and not text.startswith("-")),

@@ -258,6 +258,20 @@ REFUSED: list[tuple[Any, str]] = [
     ({"chroma_image": "ü🚀"}, "chroma_image is 'ü🚀', must be an image as repository:version"),
     ({"redis_image": "redis"}, "redis_image is 'redis', must be an image with its version"),
     ({"app_version": "a/b"}, "app_version is 'a/b', must be a version"),
+    (
+        {"app_version": "latest"},
+        "app_version is 'latest', must be a version such as 1.4.2: latest is another image with each push, and a release of it",
+    ),
+    ({"app_version": "Main"}, "Main is another image with each push"),
+    (
+        {"redis_image": "redis:latest"},
+        "redis_image is 'redis:latest', must be an image whose tag names a version, which latest does not: give one,",
+    ),
+    (
+        extra(image="r.example.com:5000/search:edge"),
+        "search.image is 'r.example.com:5000/search:edge', must be an image whose tag names a version",
+    ),
+    ({"app_service_overrides": {"worker": {"image": "shop:stable"}}}, "or add its digest, as shop:stable@sha256:…"),
     ({"app_version": "../1.0.0"}, "app_version is '../1.0.0', must be a version"),
     ({"app_version": None}, "app_version is None, must be a version"),
     ({"app_version": ""}, "app_version is '', must be a version"),
