@@ -266,6 +266,11 @@ class Lab:
         assert values, f"{path} holds no secret"
         return {name: str(value) for name, value in values.items()}
 
+    def encrypt(self, path: Path) -> None:
+        """Encrypt a file of an environment as its vault is."""
+        done = self._command("ansible-vault", "encrypt", str(path))
+        assert done.returncode == 0, done.stderr
+
     def _command(self, program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BIN / program), *arguments],

@@ -33,6 +33,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     inputs_of_playbooks,
     internal_variables,
     names_used,
+    near,
     place_of,
     playbook_forms,
     renamed_variables,
@@ -48,7 +49,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
-from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, places
+from ansible_collections.slipway.stack.plugins.plugin_utils.vault_file import VAULT_FILE
+from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, in_clear_text, places
 
 #: The role that all others call, whose few inputs for users hold everywhere.
 RUNNER = "container_service"
@@ -432,6 +434,37 @@ class Inputs:
             found += input_checks.check_hosts({**self._shared, **forms}, get, is_set, {*self._views, "localhost"})
             problems += [Problem(host, f"{name} {text}{_in(self._place_of_any(view, name, text))}") for name, text in found]
             problems += input_checks.check_alike(host, {name: view.value(name)[0] for name in self._secrets if name in view})
+        return problems or self._in_clear_text()
+
+    def _in_clear_text(self) -> list[Problem]:
+        """Return the secrets that files of the inventory hold without encryption; none for the playbook that encrypts the vault file."""
+        if self._given.playbook == "secrets":
+            return []
+        problems: list[Problem] = []
+        files: dict[Path, dict[str, None]] = {}
+        # An alias of YAML has the place of its anchor.
+        first: dict[tuple[Path, int | None, str], str] = {}
+        vault = f"{self._inventory}/{VAULT_FILE}"
+        for host, view in self._views.items():
+            forms = {name: form for role in self._roles[host] for name, form in self._forms[role].items()} | self._shared
+            for name, raw in view.raw.items():
+                if name in self._given.variables:
+                    continue
+                if name.startswith(secret_sources.PREFIX) and (place := in_clear_text(raw)):
+                    files.setdefault(place[0], {})[name] = None
+                elif name in forms and self.is_set(view, name):
+                    for path, value in secret_members(forms[name], raw, name):
+                        place = in_clear_text(value)
+                        if place and first.setdefault((*place, "" if place[1] else path), path) == path:
+                            new = vault_name(path)
+                            how = self._in_manager(host, f"add it as {new}") or f"add it as {new} with `ansible-vault edit {vault}`"
+                            where = f"{near(place[0])}:{place[1]}" if place[1] else str(near(place[0]))
+                            problems.append(Problem(host, f'{path} is in clear text in {where}; {how}, and set "{{{{ {new} }}}}" here'))
+        for file, names in files.items():
+            how = f"move such values to {vault} with `ansible-vault edit`"
+            if file.match(str(VAULT_FILE)):
+                how = f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which encrypts it"
+            problems.append(Problem("", f"{near(file)} holds {some_of(list(names))} in clear text; {how}"))
         return problems
 
     # Where

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import is_template
+
 try:
     # Says which file, line and column hold a value. Internal to Ansible, so checks do without it where it is not found.
     from ansible._internal._datatag._tags import Origin
@@ -28,6 +30,17 @@ def _lines(path: str) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError):
         return ()
     return () if lines and lines[0].startswith("$ANSIBLE_VAULT") else lines
+
+
+def in_clear_text(value: Any) -> tuple[Path, int | None] | None:
+    """Return the file that holds a string as it is, with the line where it is known (of JSON it is not).
+
+    None for a template, a string that is encrypted or empty, and one that no file holds.
+    """
+    origin = Origin.get_tag(value) if Origin and isinstance(value, str) else None
+    if origin is None or not origin.path or not value.strip() or is_template(value) or not _lines(str(origin.path)):
+        return None
+    return Path(origin.path), origin.line_num or None
 
 
 def _rest_of_line(value: Any) -> str | None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.constants import config
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, internal_variables
@@ -20,8 +22,9 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     distance,
     near_names,
 )
-from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import Given, Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, PLUGINS, Given, Inputs
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text
 from conftest import ROOT
 
 GROUPS = {
@@ -562,8 +565,13 @@ TAKEN: list[Any] = [
     {"postgres_settings": {"work_mem": "4MB", "autovacuum": False, "random_page_cost": 1.1, "app.x": "it's a \\ \"test\""}},
     {"redis_settings": {"appendonly": True, "hz": 20}, "redis_app_name": "default"},
     {"app_service_overrides": {"backend": {"stop_signal": "SIGRTMIN+3"}, "worker": {"stop_signal": "SIGUSR1"}}},
-    {"app_service_overrides": {"backend": {"secrets": {"KEY": "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"}}}},
-    {"postgres_users": [{"name": "reader", "password": "Yh5kQw8Zt1Lp9Xc3Vb7N", "access": "read"}]},
+    {"app_service_overrides": {"backend": {"secrets": {"KEY": "{{ '-----BEGIN KEY-----\nabc\n-----END KEY-----\n' }}", "NONE": ""}}}},
+    {"postgres_users": [{"name": "reader", "password": "{{ 'Yh5kQw8Zt1Lp9Xc3Vb7N' }}", "access": "read"}]},
+    {"app_version": "latest-2026", "redis_image": "redis:latest@sha256:" + "0" * 64},
+    {"redis_app_rules": ["~*", "nocommands", "+get"]},
+    {"redis_app_rules": ["&news:*", "+subscribe"]},
+    {"redis_app_rules": ["-@all", "(%R~app:* +get)"]},
+    {"ansible_become": "yes", "ansible_become_method": "ansible.builtin.su", "ansible_timeout": "30", "ansible_connection": "ssh"},
     {"my_own": "{{ unknown }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
     # Nearly an input's name, but the inventory reads it.
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
@@ -819,7 +827,101 @@ def test_ports_of_one_address_meet_and_of_two_do_not():
     assert input_checks.check_published(ports(("a", ""), ("a", ""))) == []
 
 
-MESH = {"slipway_mesh": True, "vault_mesh_preshared_secret": "t7Hq2Lw9Zx4Nv6Bk8Mr3"}
+def test_all_options_of_a_connection_that_ansible_converts_have_a_form():
+    """Of ssh, sudo and sh, as this version of Ansible describes them."""
+    described = {}
+    for kind, (loader, usual) in {"connection": PLUGINS["ansible_connection"], "become": PLUGINS["ansible_become_method"]}.items():
+        loader.get(usual, class_only=True)
+        described |= config.get_configuration_definitions(kind, usual)
+    converted = [
+        option for option in described.values() if option.get("type", "string") not in ("string", "str", "path") or "choices" in option
+    ]
+    names = {variable["name"] for option in converted for variable in option.get("vars", ())}
+    assert "ansible_pipelining" in names
+    assert names <= set(CONNECTION)
+
+
+SECRET = "Yh5kQw8Zt1Lp9Xc3Vb7N"
+
+
+@pytest.mark.parametrize(
+    ("own", "path", "new"),
+    [
+        (
+            {"app_service_overrides": {"backend": {"secrets": {"API_KEY": SECRET}}}},
+            "app_service_overrides.backend.secrets.API_KEY",
+            "api_key",
+        ),
+        ({"app_defaults": {"migrate": {"secrets": {"KEY": SECRET}}}}, "app_defaults.migrate.secrets.KEY", "key"),
+        (extra(secrets={"KEY": SECRET}), "slipway_extra_services.search.secrets.KEY", "key"),
+        ({"postgres_users": [{"name": "x", "password": SECRET}]}, "postgres_users[0].password", "password"),
+        ({"redis_app_password": SECRET}, "redis_app_password", "redis_app_password"),
+        ({"slipway_database_password": SECRET}, "slipway_database_password", "slipway_database_password"),
+        ({"nginx_probe_key": SECRET}, "nginx_probe_key", "nginx_probe_key"),
+        (
+            {"backup_offsite_environment": {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_DEFAULT_REGION": "eu", "AWS_SECRET_ACCESS_KEY": SECRET}},
+            "backup_offsite_environment.AWS_SECRET_ACCESS_KEY",
+            "aws_secret_access_key",
+        ),
+    ],
+)
+def test_a_secret_in_clear_text_is_refused_and_not_shown(judged: Judge, own: dict[str, Any], path: str, new: str):
+    (line,) = judged(own)
+    assert SECRET not in line
+    assert re.search(
+        rf"{re.escape(path)} is in clear text in \S*own.yml; add it as vault_{new} with `ansible-vault edit \S+vault.yml`", line
+    )
+    assert line.endswith(f'and set "{{{{ vault_{new} }}}}" here')
+
+
+def test_a_secret_is_in_clear_text_once_for_all_hosts_and_aliases(judged: Judge):
+    text = f"app_service_overrides: {{backend: {{secrets: &one {{KEY: {SECRET}}}}}, worker: {{secrets: *one}}}}"
+    (line,) = judged(text, hosts=2)
+    assert re.match(r"hosts h1, h2: app_service_overrides.backend.secrets.KEY is in clear text in \S+own.yml:1; ", line)
+
+
+def test_a_manager_is_named_for_a_secret_in_clear_text(judged: Judge):
+    own = {"slipway_secrets_source": "command", "slipway_secrets_command": ["x"], "redis_app_password": SECRET}
+    assert "add it as vault_redis_app_password to what slipway_secrets_command reads, and set" in judged(own)[0]
+
+
+def test_a_secret_after_e_or_encrypted_is_not_in_clear_text(judged: Judge, tmp_path: Path):
+    assert judged({}, given=Given("site", variables={"redis_app_password": SECRET, "vault_app_secret_key": SECRET})) == []
+    loader, password = DataLoader(), VaultSecret(b"x")
+    loader.set_vault_secrets([("default", password)])
+    path = tmp_path / "vault.yml"
+    path.write_bytes(VaultLib().encrypt(f"vault_a: {SECRET}", password))
+    assert in_clear_text(loader.load_from_file(str(path))["vault_a"]) is None
+    path = tmp_path / "mixed.yml"
+    inline = "\n  ".join(VaultLib().encrypt(SECRET, password).decode().splitlines())
+    path.write_text(f"vault_a: !vault |\n  {inline}\nvault_b: {SECRET}\n")
+    found = loader.load_from_file(str(path), cache="none")
+    assert (in_clear_text(found["vault_a"]), in_clear_text(found["vault_b"])) == (None, (path, path.read_text().count("\n")))
+
+
+def test_a_file_of_secrets_that_is_not_encrypted_is_refused(judged: Judge, tmp_path: Path):
+    own = {f"vault_{name}": f"{SECRET}{name}" for name in "abcde"}
+    (line,) = judged(own)
+    assert re.search(
+        r"own.yml holds vault_a, vault_b, vault_c and 2 more in clear text; move such values to \S+vault.yml with `ansible-vault edit`",
+        line,
+    )
+    assert SECRET not in line
+    path = tmp_path / "group_vars/all/vault.yml"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(own))
+    given = LOADER.load_from_file(str(path), cache="none", trusted_as_template=True)
+    views = {"h1": HostView({**SHARED, **PRODUCT, **GOOD, **given, "groups": {"all": ["h1"]}}, {}, {}, LOADER)}
+
+    def found(playbook: str) -> list[str]:
+        return [problem.text for problem in Inputs(FILES, {"h1": []}, views, "i", given=Given(playbook)).value_problems(())]
+
+    (line,) = found("site")
+    assert "vault.yml holds vault_a, vault_b, vault_c and 2 more in clear text; run `ansible-playbook playbooks/secrets.yml -i i`" in line
+    assert found("secrets") == []
+
+
+MESH = {"slipway_mesh": True, "vault_mesh_preshared_secret": "{{ 't7Hq2Lw9Zx4Nv6Bk8Mr3' }}"}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def recreated(lab: Lab, host: LabHost) -> Lab:
 def test_everything_comes_back_onto_a_new_host_from_what_is_off_site(lab: Lab, s3: Repository):
     (host,) = lab.groups["backup"]
     inputs = {"backup_offsite_volume": "", "backup_offsite_repository": s3.address, "backup_offsite_environment": s3.environment}
-    (lab.inventory / "group_vars/all/60_elsewhere.yml").write_text(yaml.safe_dump(inputs, explicit_start=True), encoding="utf-8")
+    settings = lab.inventory / "group_vars/all/60_elsewhere.yml"
+    settings.write_text(yaml.safe_dump(inputs, explicit_start=True), encoding="utf-8")
+    lab.encrypt(settings)
     # One point is enough to be carried there.
     host.run("docker exec slipway-backup sh -c 'rm -rf /backup/points/2*'")
     lab.site()
