@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TOP_LEVEL_KEY = re.compile(r"""^(?P<quote>["']?)(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P=quote)\s*:(?:\s|$)""", re.MULTILINE)
+TOP_LEVEL_KEY = re.compile(r"""^(?P<quote>["']?)(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P=quote)\s*:(?:\s|$)""", re.MULTILINE)
 
 
 def secret_problem(value: Any) -> str | None:
@@ -68,7 +68,7 @@ def new_secret() -> str:
 
 def names_in(text: str) -> set[str]:
     """Return the variables that the text of a YAML file sets at its top level, their values unread."""
-    return {match["name"] for match in _TOP_LEVEL_KEY.finditer(text)}
+    return {match["name"] for match in TOP_LEVEL_KEY.finditer(text)}
 
 
 def with_new_secrets(text: str, names: list[str]) -> str:
@@ -95,7 +95,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     written: set[str] = set()
     skipping = False
     for line in text.splitlines(keepends=True):
-        found = _TOP_LEVEL_KEY.match(line)
+        found = TOP_LEVEL_KEY.match(line)
         # A value may go on in lines that are indented.
         skipping = found["name"] in values if found else skipping and line[:1] in " \t\n"
         if found and skipping and values[found["name"]] and found["name"] not in written:

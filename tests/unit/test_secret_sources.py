@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.slipway.stack.plugins.plugin_utils import secret_sources
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_sources import SourceError, read_secrets, settings_in
 
 GOOD = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
@@ -52,12 +53,25 @@ def test_a_command_runs_in_the_folder_of_the_environment(tmp_path: Path):
         (printing(json.dumps([GOOD])), "slipway_secrets_command gives no dictionary"),
         (printing(json.dumps({"a": GOOD})), "slipway_secrets_command gives no secret: names begin with vault_"),
         (printing(json.dumps({"vault_a": GOOD, "VAULT_A": GOOD})), "gives vault_a twice"),
+        (printing(f'{{"vault_a": "{GOOD}", "vault_a": "x"}}'), "slipway_secrets_command: it gives vault_a twice: remove one"),
+        (
+            printing(json.dumps({"fields": [{"label": "vault_a", "value": GOOD}, {"label": "vault_a", "value": "x"}]})),
+            "slipway_secrets_command gives vault_a twice: remove one",
+        ),
+        (["sh", "-c", f"echo {GOOD}; kill $$"], "slipway_secrets_command: sh was ended by signal 15: run it by hand in "),
         (["/nonexistent/op"], "/nonexistent/op cannot be run: No such file or directory"),
     ],
 )
 def test_a_command_that_gives_no_secrets_is_described_and_what_it_printed_is_not(command: list[str], said: str, tmp_path: Path):
     with pytest.raises(SourceError, match=re.escape(said)) as caught:
         from_command(command, tmp_path)
+    assert GOOD not in str(caught.value)
+
+
+def test_a_command_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(secret_sources, "SECONDS", 0.5)
+    with pytest.raises(SourceError, match=r"sh did not end within 0\.5 seconds: unlock the manager first, or run it by hand in ") as caught:
+        from_command(["sh", "-c", f"echo {GOOD}; exec sleep 60"], tmp_path)
     assert GOOD not in str(caught.value)
 
 
@@ -135,10 +149,19 @@ def test_secrets_of_a_key_value_store_are_read(store: str, tmp_path: Path, monke
 
 
 def test_a_key_value_store_without_the_secret_or_without_an_answer_is_described(store: str, tmp_path: Path):
-    with pytest.raises(SourceError, match="there is no secret at other"):
+    with pytest.raises(SourceError, match="there is no secret at other of the key-value store secret: correct path, which has neither"):
         from_store(store, tmp_path, path="other")
     with pytest.raises(SourceError, match="gives no answer"):
         from_store("http://127.0.0.1:9", tmp_path)
+
+
+def test_the_environment_of_openbao_is_as_good_as_that_of_vault(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("VAULT_TOKEN")
+    monkeypatch.setenv("BAO_TOKEN", "right")
+    monkeypatch.setenv("BAO_ADDR", store)
+    monkeypatch.setenv("VAULT_ADDR", "")
+    settings = settings_in({"slipway_secrets_source": "hashicorp", "slipway_secrets_hashicorp": {"path": "slipway/prod"}})
+    assert read_secrets(settings, tmp_path) == {"vault_a": GOOD}
 
 
 @pytest.mark.parametrize("kind", ["null", "empty", "list", "page"])
@@ -157,8 +180,23 @@ def test_a_file_of_age_is_decrypted(tmp_path: Path):
     (tmp_path / "key.txt").write_text(f"# public key: {mine.to_public()}\n{mine}\n")
     assert read_secrets(settings, tmp_path) == {"vault_a": GOOD}
     (tmp_path / "key.txt").write_text(f"{other}\n")
-    with pytest.raises(SourceError, match="cannot be decrypted"):
+    with pytest.raises(SourceError, match=r"cannot be decrypted with \S+key.txt: name another identity, or encrypt it for this one"):
         read_secrets(settings, tmp_path)
+    (tmp_path / "key.txt").write_text("none\n")
+    with pytest.raises(SourceError, match=r"key.txt holds no identity of age"):
+        read_secrets(settings, tmp_path)
+    for plain, said in ((b"a: [", "neither YAML nor JSON"), (b"\xff", "neither YAML nor JSON"), (b"text", "gives no dictionary")):
+        (tmp_path / "key.txt").write_text(f"{mine}\n")
+        (tmp_path / "secrets.age").write_bytes(pyrage.encrypt(plain, [mine.to_public()]))
+        with pytest.raises(SourceError, match=said):
+            read_secrets(settings, tmp_path)
+    (tmp_path / "secrets.age").write_bytes(pyrage.encrypt(f"vault_a: {GOOD}\nvault_a: x\n".encode(), [mine.to_public()]))
+    with pytest.raises(SourceError, match=r"secrets\.age gives vault_a twice: remove one"):
+        read_secrets(settings, tmp_path)
+    (tmp_path / "secrets.age").write_text(f"vault_a: {GOOD}\n")
+    with pytest.raises(SourceError, match=r"secrets.age is not encrypted with age: encrypt it by") as caught:
+        read_secrets(settings, tmp_path)
+    assert GOOD not in str(caught.value)
     (tmp_path / "key.txt").unlink()
     with pytest.raises(SourceError, match=r"key\.txt cannot be read: No such file or directory"):
         read_secrets(settings, tmp_path)
@@ -206,8 +244,9 @@ def test_a_manager_that_fails_stops_the_run_before_anything_else(checkout: Path,
     (checkout / "manager").write_text(f"echo {GOOD}; echo {GOOD} >&2; exit 1\n")
     done = play("site")
     assert done.returncode != 0
-    assert "slipway_secrets_command: sh ended with status 1: run it by hand to see why. No host was changed" in " ".join(
-        (done.stdout + done.stderr).split()
+    assert (
+        "slipway_secrets_command: sh ended with status 1: run it by hand in inventories/test to see why. No host was changed"
+        in " ".join((done.stdout + done.stderr).split())
     )
     assert GOOD not in done.stdout + done.stderr
     # It is a refusal as any other, and not about notifications, which were not read either.
