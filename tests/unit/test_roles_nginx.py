@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from conftest import ansible, balanced, role_variable
+from conftest import ROOT, ansible, balanced, role_variable
 
 SERVERS = balanced()
 
@@ -367,3 +368,47 @@ def test_a_page_by_a_number_is_a_file_that_is_not_there():
     pages = [{"codes": [502], "file": 5}]
     assert render("__nginx_missing_pages", nginx_error_pages=pages) == ["5"]
     assert render("__nginx_error_pages", nginx_error_pages=pages)["error-1.html"]["codes"] == [502]
+
+
+#: https://github.com/OWASP/www-project-secure-headers/blob/main/ci/headers_add.json, last updated on 2026-07-19.
+OWASP = {
+    "Cache-Control": "no-store, max-age=0",
+    "Clear-Site-Data": '"cache","cookies","storage"',
+    "Content-Security-Policy": (
+        "default-src 'self'; form-action 'self'; base-uri 'self'; object-src 'none'; frame-ancestors 'none'; upgrade-insecure-requests"
+    ),
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": (
+        "accelerometer=(), autoplay=(), camera=(), cross-origin-isolated=(), display-capture=(), encrypted-media=(), fullscreen=(), "
+        "geolocation=(), gyroscope=(), keyboard-map=(), magnetometer=(), microphone=(), midi=(), payment=(), picture-in-picture=(), "
+        "publickey-credentials-get=(), screen-wake-lock=(), sync-xhr=(self), usb=(), web-share=(), xr-spatial-tracking=(), "
+        "clipboard-read=(), clipboard-write=(), gamepad=(), hid=(), idle-detection=(), interest-cohort=(), serial=(), unload=()"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "Strict-Transport-Security": "max-age=63072000; includeSubDomains",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "off",
+    "X-Frame-Options": "deny",
+    "X-Permitted-Cross-Domain-Policies": "none",
+}
+#: What the role leaves to the product, or to its user.
+LEFT = {"Cache-Control", "Clear-Site-Data", "Strict-Transport-Security"}
+#: What the site itself may do.
+OF_THE_SITE = {"clipboard-write", "fullscreen", "publickey-credentials-get", "web-share"}
+
+
+def features(policy: str) -> dict[str, str]:
+    return dict(feature.strip().split("=") for feature in policy.split(","))
+
+
+def test_the_headers_are_those_of_owasp():
+    defaults = yaml.safe_load((ROOT / "roles/nginx/defaults/main.yml").read_text())
+    headers = {**defaults["nginx_security_headers"], "Content-Security-Policy": defaults["nginx_content_security_policy"]}
+    policy = features(headers.pop("Permissions-Policy"))
+    expected = {name: value for name, value in OWASP.items() if name not in LEFT}
+    of_owasp = features(expected.pop("Permissions-Policy"))
+    assert headers == expected
+    del of_owasp["interest-cohort"]
+    assert policy == of_owasp | dict.fromkeys(OF_THE_SITE, "(self)")
