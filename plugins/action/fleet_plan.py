@@ -155,5 +155,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)
-        sentences = [f"{item['name']}: {reason}" for item in plan["needed"] for reason in item["reasons"]]
+        # A one-shot service follows from what others need.
+        needed = [item for item in plan["needed"] if not item["one_shot"]]
+        sentences = [f"{item['name']}: {reason}" for item in needed for reason in item["reasons"]]
         return sentences + stale_reasons(plan)

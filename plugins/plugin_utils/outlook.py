@@ -8,14 +8,20 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping, Sequence
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import same_major, stale_reasons
 
 #: What happens to a service. Of a release, the whole product moves by its strategy, and no request is lost.
 NOTHING, RELOAD, START, CREATE, RESTART, REMOVE = "nothing", "reload", "start", "create", "restart", "remove"
 COLORS = {RESTART: "yellow", REMOVE: "yellow", NOTHING: ""}
+MIGRATES = "a release runs it before its new containers start"
 COLUMNS = ("HOST", "SERVICE", "ACTION", "AWAY", "WHY")
 
 Row = dict[str, t.Any]
+PASSING = (NEXT, BEFORE, TRIAL)
+#: Fields of rows() that outlook() alone reads.
+PRIVATE = {"image", "image_id", "migrates", "moves", "sentences"}
 #: What others use of a store, by whether it waits with a service: a run that applied the rest would leave these without it.
 HELD: dict[str, t.Callable[[Row, set[str]], bool]] = {
     "a port for other hosts": lambda _item, missing: bool(missing),
@@ -31,11 +37,11 @@ def action_of(item: Mapping[str, t.Any]) -> str:
     """
     if item["wait_only"] or not item["reasons"]:
         return NOTHING
-    if not item["exists"] and item["starts"]:
+    if not item["exists"] and item["replaced"]:
         return CREATE
     if item["restart"] or item["keep"]:
         return RESTART
-    return START if item["starts"] and (item["replaced"] or item["resume"]) else RELOAD
+    return START if item["starts"] and (item["replaced"] or item["stopped"]) else RELOAD
 
 
 def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, Mapping[str, t.Any]]) -> list[Row]:
@@ -50,12 +56,12 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
     Returns:
         Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``away_s`` (the seconds that it may be away, at most), ``data``
         (whether its data is at risk, as another major version or another volume takes its place), ``waits`` (for ``accept=restart``), and
-        ``holds_back`` (what others need of it that waits too). Rows of containers that run and are removed have ``serves``.
+        ``holds_back`` (what others need of it that waits too). For outlook(): ``image`` and ``image_id`` of the container that is there,
+        ``migrates`` (whether a release runs it), ``moves`` (whether the product needs a release, as release_decision.mode() decides), and
+        of what is removed ``sentences``, why, as fleet_plan says it.
     """
     found = []
     for item in plan["services"]:
-        if item["one_shot"] and not item["needed"]:
-            continue
         action = action_of(item)
         there = containers.get(item["container"]) or {}
         moved = [name for name, mount in there.get("volumes", {}).items() if mount["mode"] == "rw" and name not in item["owned_volumes"]]
@@ -73,10 +79,26 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
                 "data": bool(item["interrupts"] and moved) or other,
                 "waits": item in plan["waiting"],
                 "holds_back": [what for what, held in HELD.items() if item in plan["waiting"] and held(item, wanted - published)],
+                "image": there.get("image", ""),
+                "image_id": there.get("image_id", ""),
+                "moves": item["recreate"] and not item["by_hand"] and not item["one_shot"],
+                "migrates": item["one_shot"],
             }
         )
-    removed = [simple_row(host, role, reason.partition(":")[0], REMOVE, [reason]) for reason in stale_reasons(plan)]
-    return found + [{**row, "serves": True} if row["service"] in plan["stale_running"] else row for row in removed]
+    return found + _removals(host, role, plan, containers)
+
+
+def _removals(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, Mapping[str, t.Any]]) -> list[Row]:
+    """Return the rows of what is no longer declared, a container with its folder in one."""
+    found: dict[str, Row] = {}
+    for name, sentence in zip([*plan["stale"], *plan["stale_folders"]], stale_reasons(plan), strict=True):
+        # What an interrupted run has left is of a service that is declared.
+        label = "" if name.endswith(PASSING) else containers.get(name, {}).get("labels", {}).get("slipway.service", "")
+        why = sentence.partition(": ")[2]
+        row = found.setdefault(label or name, {**simple_row(host, role, label or name, REMOVE, [why]), "moves": False, "sentences": []})
+        row["sentences"].append(sentence)
+        row["moves"] |= name in plan["stale_running"]
+    return list(found.values())
 
 
 def simple_row(host: str, role: str, service: str, action: str, reasons: list[str]) -> Row:
@@ -97,16 +119,20 @@ def outlook(
         product: The role that runs the product.
     """
     strategy = "rolling" if release["inputs"]["rolling"] else "blue_green"
-    recreated = any(row["role"] == product and (row["action"] == RESTART or row.get("serves")) for row in compared)
-    moves = bool(release["record"]) and (release["moves"] or recreated)
+    compared = [{**row, **_built_again(row, release)} if row["role"] == product else row for row in compared]
+    moves = bool(release["record"]) and (release["moves"] or any(row["role"] == product and row.get("moves") for row in compared))
     versions = [f"version {release['record']['version']} becomes {release['version']}"] if release["moves"] and release["record"] else []
-    found = [
-        {**row, "action": strategy, "away_s": 0, "reasons": row["reasons"] or versions or ["it moves with the product's other services"]}
-        if moves and row["role"] == product and row["action"] != REMOVE
-        else {key: value for key, value in row.items() if key != "serves"}
-        for row in compared
-    ]
-    known = {(row["host"], reason) for row in found for reason in _sentences(row)}
+    found = []
+    for row in compared:
+        released = moves and row["role"] == product and row["action"] != REMOVE
+        if row.get("migrates") and row["action"] == NOTHING and not released:
+            continue
+        why = [MIGRATES] if row.get("migrates") else row["reasons"] or versions or ["it moves with the product's other services"]
+        found.append(
+            {name: value for name, value in row.items() if name not in PRIVATE}
+            | ({"action": strategy, "away_s": 0, "reasons": why} if released else {})
+        )
+    known = {(row["host"], reason) for row in compared for reason in _sentences(row)}
     others = [
         simple_row(host, role, role, RELOAD, left)
         for role, hosts in reasons.items()
@@ -117,9 +143,21 @@ def outlook(
     return found + others
 
 
+def _built_again(row: Row, release: Mapping[str, t.Any]) -> Row:
+    """Return what a release knows in addition of a row: a run pulls the image that was built last, and then replaces the container."""
+    if release["moves"] or not row.get("image"):
+        return {}
+    names = [
+        item["name"]
+        for item in release["images"].get(row["host"], {}).get("recorded", ())
+        if normal_reference(item["name"]) == row["image"] and row["image_id"] not in {item["digest"], item["id"]}
+    ]
+    return {"moves": True, "reasons": [*row["reasons"], *(f"image {name} was built again" for name in names)]} if names else {}
+
+
 def _sentences(row: Row) -> list[str]:
     """Return a row's reasons as fleet_plan says them."""
-    return [reason if row["action"] == REMOVE else f"{row['service']}: {reason}" for reason in row["reasons"]]
+    return list(row.get("sentences", ())) or [f"{row['service']}: {reason}" for reason in row["reasons"]]
 
 
 def lines(found: Sequence[Row]) -> list[dict[str, str]]:

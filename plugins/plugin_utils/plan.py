@@ -744,6 +744,7 @@ def plan_service(
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
         "restart": restart,
+        "stopped": start,
         # Stopped and otherwise as declared, or to be created, changed or restarted.
         "resume": start and not update,
         "make": not service["one_shot"] and (replaced or restart or bool(update)),
@@ -839,7 +840,8 @@ def plan_services(
             kind = fingerprint({field: value for field, value in item.items() if field not in ("name", "ports")})
             plan["try"] |= kind not in kinds
             kinds.add(kind)
-    containers = {plan["container"] for plan in plans}
+    # What a run that was killed has left of a one-shot service goes where it is not to run again.
+    containers = {plan["container"] for plan in plans if plan["needed"] or not plan["one_shot"]}
     containers |= {name + BEFORE for name in containers if name not in state["containers"]}
     stale = sorted(
         name

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import outlook
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DESCRIBED, plan_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, mode
 from test_plan import DECLARED, KEY, NETWORKS, agreeing_state
 
 STORE: dict[str, Any] = {**DECLARED, "volumes": [{"name": "redis_data", "path": "/data", "data": True}], "ports": []}
@@ -186,35 +187,132 @@ def row(service: str, action: str, role: str = "app", **more: Any) -> outlook.Ro
     return {**outlook.simple_row("app1", role, service, action, []), **more}
 
 
+def release(moves: bool = False, rolling: bool = False, **more: Any) -> dict[str, Any]:
+    """Return what release_plan says of a fleet that serves 1.0."""
+    inputs = {"rolling": rolling}
+    return {"inputs": inputs, "record": {"version": "1.0"}, "moves": moves, "version": "1.1" if moves else "1.0", "images": {}, **more}
+
+
 @pytest.mark.parametrize(
     ("moves", "rolling", "compared", "actions"),
     [
         (False, False, [row("backend-blue-1", "reload", reasons=["x"])], ["reload"]),
-        (False, False, [row("backend-blue-1", "restart", reasons=["x"], away_s=9), row("worker-blue-1", "nothing")], ["blue_green"] * 2),
+        (
+            False,
+            False,
+            [row("api-blue-1", "restart", reasons=["x"], away_s=9, moves=True), row("job-blue-1", "nothing")],
+            ["blue_green"] * 2,
+        ),
+        (
+            False,
+            False,
+            [row("api-blue-1", "restart", reasons=["the container is unhealthy"]), row("job-blue-1", "nothing")],
+            ["restart", "nothing"],
+        ),
         (True, False, [row("backend-blue-1", "nothing")], ["blue_green"]),
         (True, True, [row("backend-blue-1", "nothing")], ["rolling"]),
-        (False, False, [row("new-blue-1", "create"), row("old-blue-1", "remove", serves=True)], ["blue_green", "remove"]),
+        (False, False, [row("new-blue-1", "create"), row("old-blue-1", "remove", moves=True)], ["blue_green", "remove"]),
         (False, False, [row("new-blue-1", "create"), row("old-blue-1", "remove")], ["create", "remove"]),
-        (False, False, [row("new-blue-1", "create"), row("old", "remove", "redis", serves=True)], ["create", "remove"]),
+        (False, False, [row("new-blue-1", "create"), row("old", "remove", "redis", moves=True)], ["create", "remove"]),
         (True, True, [row("redis", "restart", "redis", reasons=["x"])], ["restart"]),
-        (True, False, [row("old", "remove", reasons=["old: is no longer declared"])], ["remove"]),
+        (True, False, [row("old", "remove", reasons=["is no longer declared"])], ["remove"]),
     ],
 )
 def test_the_product_moves_as_a_whole_where_one_of_its_containers_is_replaced(
     moves: bool, rolling: bool, compared: Any, actions: list[str]
 ):
-    release = {"inputs": {"rolling": rolling}, "record": {"version": "1.0"}, "moves": moves, "version": "1.1" if moves else "1.0"}
-    found = outlook.outlook(compared, {"release": {"app1": ["version 1.0 becomes 1.1"]}} if moves else {}, release)
+    found = outlook.outlook(compared, {"release": {"app1": ["version 1.0 becomes 1.1"]}} if moves else {}, release(moves, rolling))
     assert [item["action"] for item in found] == actions
-    assert all(item["away_s"] == 0 and "serves" not in item for item in found)
+    assert all(outlook.PRIVATE.isdisjoint(item) for item in found)
+    assert all(item["away_s"] == 0 for item in found if item["action"] in ("rolling", "blue_green"))
     if moves and found[0]["action"] in ("rolling", "blue_green"):
         assert found[0]["reasons"] == ["version 1.0 becomes 1.1"]
 
 
+#: Services of the product.
+WEB: dict[str, Any] = {**DECLARED, "name": "web-blue-1", "volumes": [], "secrets": {}}
+MIGRATION: dict[str, Any] = {"name": "migrate-blue", "image": "redis:7-alpine", "memory_mb": 64, "cpus": 1, "one_shot": True}
+JOB: dict[str, Any] = {"name": "prune-blue", "image": "redis:7-alpine", "memory_mb": 128, "cpus": 1, "container": "created"}
+BY_HAND: dict[str, Any] = {"labels": {}}
+#: What is edited of WEB; what differs of its container, None where it is gone; and what is planned for web-blue-1 and for the migration.
+PRODUCTS: list[tuple[dict[str, Any], dict[str, Any] | None, str, str]] = [
+    ({}, {}, "nothing", ""),
+    ({}, None, "create", "create"),
+    ({"pids": 512}, None, "create", "create"),
+    ({"pids": 512}, {}, "blue_green", "blue_green"),
+    ({"pids": 512}, {"running": False, "status": "exited"}, "blue_green", "blue_green"),
+    ({"pids": 512}, {"health": "unhealthy"}, "blue_green", "blue_green"),
+    ({"memory_mb": 256}, {}, "reload", ""),
+    ({"memory_mb": 256}, {"running": False, "status": "exited"}, "start", ""),
+    ({}, {"running": False, "status": "exited"}, "start", ""),
+    ({}, {"health": "unhealthy"}, "restart", ""),
+    ({}, BY_HAND, "restart", "create"),
+]
+
+
+def host_with_web(change: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the state of a host that runs WEB, with what differs of its container."""
+    there = agreeing_state(WEB)
+    container = there["containers"].pop("slipway-web-blue-1")
+    if change is not None:
+        there["containers"]["slipway-web-blue-1"] = {**container, "ports": {}, "volumes": {}, **change}
+    return there
+
+
+def compare(declared: list[dict[str, Any]], there: dict[str, Any]) -> dict[str, Any]:
+    return plan_services(declared, there, stack="slipway", root="/etc/slipway", owner="redis", key=KEY, networks=NETWORKS, adopt=False)
+
+
+def product_rows(declared: list[dict[str, Any]], there: dict[str, Any], **more: Any) -> list[outlook.Row]:
+    """Return what is shown of the product's services on a host."""
+    return outlook.outlook(outlook.rows("app1", "app", compare(declared, there), there["containers"]), {}, release(**more))
+
+
+@pytest.mark.parametrize(("edit", "there", "action", "migration"), PRODUCTS)
+def test_the_product_is_planned_as_a_release_decides(edit: dict[str, Any], there: dict[str, Any] | None, action: str, migration: str):
+    web, state = {**WEB, **edit}, host_with_web(there)
+    found = {item["service"]: item["action"] for item in product_rows([MIGRATION, web], state)}
+    assert found == {"web-blue-1": action} | ({"migrate-blue": migration} if migration else {})
+    # A release compares without its migration.
+    decided = mode([Host(state, compared=compare([web], state))], release(), Inputs(app_hosts=["app1"]))
+    assert decided == {"blue_green": "blue_green", "nothing": "nothing"}.get(action, "in_place")
+
+
+def test_a_job_is_created_and_a_change_of_it_is_a_release():
+    state = host_with_web({})
+    assert [item["action"] for item in product_rows([WEB, JOB], state)] == ["nothing", "create"]
+    created = {"running": False, "status": "created", "health": "none", "restart_policy": "no"}
+    state["containers"]["slipway-prune-blue"] = {**state["containers"]["slipway-web-blue-1"], **created}
+    assert [item["action"] for item in product_rows([WEB, JOB], state)] == ["blue_green", "blue_green"]
+
+
+@pytest.mark.parametrize(("built", "action"), [("sha256:1", "nothing"), ("sha256:2", "blue_green")])
+def test_a_version_that_was_built_again_is_released(built: str, action: str):
+    pulled = {"name": "redis:7-alpine", "id": built, "digest": "sha256:d", "other": True}
+    (found,) = product_rows([WEB], host_with_web({}), images={"app1": {"recorded": [pulled]}, "app2": {}})
+    assert found["action"] == action
+    assert found["reasons"] == ([] if action == "nothing" else ["image redis:7-alpine was built again"])
+
+
+def test_a_service_that_is_removed_has_one_row():
+    state = host_with_web({})
+    plan = compare([], state)
+    assert (plan["stale"], plan["stale_folders"]) == (["slipway-web-blue-1"], ["web-blue-1"])
+    reasons = {"app": {"app1": ["slipway-web-blue-1: is no longer declared", "folder web-blue-1: its service has no container"]}}
+    (removed,) = outlook.outlook(outlook.rows("app1", "app", plan, state["containers"]), reasons, release(record=None))
+    assert (removed["service"], removed["action"], removed["reasons"]) == ("web-blue-1", "remove", ["is no longer declared"])
+
+
+def test_what_an_interrupted_run_has_left_is_not_taken_for_its_service():
+    state = host_with_web({})
+    state["containers"]["slipway-web-blue-1-next"] = state["containers"]["slipway-web-blue-1"]
+    found = {item["service"]: item["action"] for item in product_rows([WEB], state)}
+    assert found == {"web-blue-1": "nothing", "slipway-web-blue-1-next": "remove"}
+
+
 def test_what_else_differs_has_a_row_of_its_own():
-    release = {"inputs": {"rolling": False}, "record": {"version": "1.0"}, "moves": False, "version": "1.0"}
     compared = [row("redis", "reload", "redis", reasons=["memory limit 1 MiB becomes 2 MiB"])]
-    found = outlook.outlook(compared, {"redis": {"app1": ["redis: memory limit 1 MiB becomes 2 MiB", "the timer differs"]}}, release)
+    found = outlook.outlook(compared, {"redis": {"app1": ["redis: memory limit 1 MiB becomes 2 MiB", "the timer differs"]}}, release())
     assert [(item["service"], item["action"], item["reasons"]) for item in found] == [
         ("redis", "reload", ["memory limit 1 MiB becomes 2 MiB"]),
         ("redis", "reload", ["the timer differs"]),

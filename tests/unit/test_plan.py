@@ -292,6 +292,20 @@ def test_one_shot_runs_only_when_another_is_made(state: dict[str, Any]) -> None:
     assert [item["name"] for item in needed] == ["migrate", "redis"]
 
 
+@pytest.mark.parametrize("another_is_made", [False, True])
+def test_what_is_left_of_a_one_shot_goes_or_is_replaced(state: dict[str, Any], another_is_made: bool) -> None:
+    left = {**state["containers"]["slipway-redis"], "running": False, "status": "exited"}
+    state["containers"]["slipway-migrate"] = {**left, "labels": {**left["labels"], "slipway.owner": "redis"}}
+    if another_is_made:
+        del state["containers"]["slipway-redis"]
+    migrate = {"name": "migrate", "image": "redis:7-alpine", "memory_mb": 64, "cpus": 1, "one_shot": True}
+    found = plan_services(
+        [migrate, DECLARED], state, stack="slipway", root="/etc/slipway", owner="redis", key=KEY, networks=NETWORKS, adopt=False
+    )
+    assert found["stale"] == ([] if another_is_made else ["slipway-migrate"])
+    assert [item["name"] for item in found["needed"]] == (["migrate", "redis"] if another_is_made else [])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
