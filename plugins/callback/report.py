@@ -64,6 +64,7 @@ from ansible import context
 from ansible.errors import AnsibleError
 from ansible.plugins.callback import CallbackBase
 from ansible.plugins.loader import action_loader, connection_loader, filter_loader, lookup_loader, shell_loader, test_loader
+from ansible.utils.vars import load_extra_vars
 from ansible.vars.hostvars import HostVars
 
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
@@ -159,6 +160,11 @@ def refusals(loader: Any, arguments: Mapping[str, Any], inventory: Any) -> tuple
     problems += unreadable(loader, files)
     # Without its hosts, no file is known to be named after one.
     mistakes, warnings = ([], []) if problems else ignored_files(folders, names, files)
+    given = load_extra_vars(loader)
+    if any(name.startswith("ansible_") for name in given):
+        from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import given_problems
+
+        mistakes = mistakes + given_problems(given)
     return problems + mistakes, warnings
 
 

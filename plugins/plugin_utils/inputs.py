@@ -89,6 +89,14 @@ PLUGINS = {
 OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
 
 
+def given_problems(given: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with variables of a connection after -e, by which Ansible would refuse the task that checks all others."""
+    found = {
+        name: input_checks.form_problem(form, given[name]) for name, form in CONNECTION.items() if "{{" not in str(given.get(name, "{{"))
+    }
+    return [f"{name}{wrong}; correct it after -e" for name, wrong in found.items() if wrong]
+
+
 class Given(NamedTuple):
     """What a run was started with.
 

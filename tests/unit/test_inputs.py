@@ -22,7 +22,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     distance,
     near_names,
 )
-from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, PLUGINS, Given, Inputs
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, PLUGINS, Given, Inputs, given_problems
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text
 from conftest import ROOT
@@ -825,6 +825,12 @@ def test_ports_of_one_address_meet_and_of_two_do_not():
     assert input_checks.check_published(ports(("a", "10.0.0.1"), ("b", "10.0.0.2"))) == []
     assert input_checks.check_published(ports(("a", ""), ("b", "10.0.0.2")))[0][0] == "b"
     assert input_checks.check_published(ports(("a", ""), ("a", ""))) == []
+
+
+def test_variables_of_a_connection_after_e_are_refused_before_a_task():
+    """Ansible would refuse the task that checks all others."""
+    wrong = {"ansible_become": "perhaps", "ansible_pipelining": "{{ x }}", "ansible_user": "ops", "app_version": ""}
+    assert given_problems(wrong) == ["ansible_become is 'perhaps', must be true or false; correct it after -e"]
 
 
 def test_all_options_of_a_connection_that_ansible_converts_have_a_form():

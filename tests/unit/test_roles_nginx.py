@@ -412,3 +412,16 @@ def test_the_headers_are_those_of_owasp():
     assert headers == expected
     del of_owasp["interest-cohort"]
     assert policy == of_owasp | dict.fromkeys(OF_THE_SITE, "(self)")
+
+
+def test_protocols_and_ciphers_are_those_of_mozilla():
+    """Of its guideline 6.0, level intermediate, of 2026-04-29: https://ssl-config.mozilla.org/guidelines/6.0.json."""
+    variables = yaml.safe_load((ROOT / "roles/nginx/vars/main.yml").read_text())
+    of_mozilla = (
+        *("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        *("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
+    )
+    assert variables["__nginx_tls_ciphers"] == list(of_mozilla)
+    template = (ROOT / "roles/nginx/templates/nginx.conf.j2").read_text()
+    assert re.findall(r"ssl_protocols ([^;]+);", template) == ["TLSv1.2 TLSv1.3"]
+    assert "ssl_prefer_server_ciphers off;" in template
