@@ -63,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "optional_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                 "states": {"type": "bool", "default": False},
+                "brings_mesh": {"type": "bool", "default": False},
+                "mesh_only": {"type": "bool", "default": False},
                 "ports": {"type": "str", "default": ""},
                 "reach": {"type": "str", "default": ""},
                 "images": {"type": "str", "default": ""},
@@ -134,7 +136,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_states(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at what was read from the hosts."""
         states = {host: state for host, view in views.items() if (state := view.state())}
-        problems = preflight.check_identities(states) + preflight.check_restores(states)
+        meshed = self._hosts_of_mesh(views, states, arguments["ports"])
+        problems = mesh.unasked_problems(meshed) if arguments["brings_mesh"] else mesh.pending_problems(meshed)
+        if arguments["mesh_only"]:
+            return problems
+        problems += preflight.check_identities(states) + preflight.check_restores(states)
         tunnels = {host: str(view.value("slipway_service_address")[0]) for host, view in views.items() if self._roles[host]}
         tunnels = {host: address for host, address in tunnels.items() if address != str(views[host].value("slipway_address")[0])}
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
@@ -170,8 +176,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_users(host, state, images, self._user_inputs(host, view), of_version)
             problems += preflight.check_platforms(host, state, images, of_version)
             problems += preflight.check_nginx(host, state, images)
-            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read, list(tunnels.values()))
+            brought = list(tunnels.values()) if arguments["brings_mesh"] else []
+            problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read, brought)
         return problems
+
+    def _hosts_of_mesh(self, views: Mapping[str, HostView], states: Mapping[str, Mapping[str, Any]], ports: str) -> list[mesh.Found]:
+        """Return the stack's hosts that were read, with the mesh that they have and are to have."""
+        default = self._files.shared()["slipway_mesh"]
+        return [
+            mesh.Found(
+                host,
+                state,
+                stack=str(views[host].value("slipway_stack")[0]),
+                outer=str(views[host].value("slipway_address")[0]),
+                address=str(views[host].value("slipway_service_address")[0]),
+                ports=self._list(views[host], ports),
+                chosen=views[host].raw.get("slipway_mesh", default) != default,
+            )
+            for host, state in states.items()
+            if self._roles[host]
+        ]
 
     def _note_builds(self, host: str, state: Mapping[str, Any], needed: list[Any], builds: list[dict[str, str]]) -> set[str]:
         """Note which of the collection's own images must be built for a host, and return their names."""

@@ -55,6 +55,17 @@ options:
       - Hosts that were not read, as with C(--limit), are left out.
     type: bool
     default: false
+  brings_mesh:
+    description:
+      - Whether the run brings up the mesh of a host before services move there, or takes it down after them, with O(states).
+      - One that a stack has by default alone is refused where services serve other hosts without it. A run that brings none needs hosts
+        that have it, or have none, as the inventory says.
+    type: bool
+    default: false
+  mesh_only:
+    description: With O(states), whether to look at nothing but the mesh.
+    type: bool
+    default: false
   ports:
     description:
       - Name of the variable that lists the ports that a host will publish, with O(states). Each has C(port), C(variable) and possibly

@@ -48,7 +48,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import MESH_SECRET, services
 from ansible_collections.slipway.stack.plugins.plugin_utils.vault_file import VAULT_FILE
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, in_clear_text, places
 
@@ -329,12 +329,13 @@ class Inputs:
         view = self._views[host]
         elsewhere = {role: f"{role}_publish_address" for role in self._roles[host]}
         elsewhere = {role: name for role, name in elsewhere.items() if _value(view, name) not in (None, "", address)}
+        own = "slipway_address" if address == str(_value(view, "slipway_address")) else "slipway_mesh_address"
         for_peers = {port["role"] for port in (_value(view, "slipway_published_ports") or [])} if elsewhere else set()
         return [
             Problem(
                 host,
                 f"{name} is {_value(view, name)}, but other hosts connect to {address}, and the "
-                f"firewall protects that one: remove {name}{_in(self._place(view, name))}, or set slipway_address",
+                f"firewall protects that one: remove {name}{_in(self._place(view, name))}, or set {own}",
             )
             for role, name in sorted(elsewhere.items())
             if role in for_peers
@@ -345,7 +346,8 @@ class Inputs:
         how = self._in_manager(host, f"add a key {name}") or (
             f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
         )
-        return Problem(host, f"{name} {secret_problem(None)}; {how}")
+        without = "; or set slipway_mesh: false, if the network between the hosts is private (docs/mesh.md)" if name == MESH_SECRET else ""
+        return Problem(host, f"{name} {secret_problem(None)}; {how}{without}")
 
     def _in_manager(self, host: str, what: str) -> str:
         """Return what to do where the secrets of an environment are kept outside it, or "" where a vault file has them."""

@@ -12,10 +12,10 @@ import base64
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PRIVATE_KEY, PUBLIC_KEY, folder_of
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PRIVATE_KEY, PROGRAM, PUBLIC_KEY, folder_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
@@ -104,6 +104,75 @@ def support_problems(host: str, state: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(host, "has neither WireGuard in its kernel nor /dev/net/tun for wireguard-go: load one of them, or set slipway_mesh: false")
     ]
+
+
+class Found(NamedTuple):
+    """A host of the stack as a run found it.
+
+    Attributes:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        stack: The stack's name.
+        outer: Its address without the mesh.
+        address: That at which its services are to listen for other hosts; another one where it is to have the mesh.
+        ports: What it publishes, as the topology says.
+        chosen: Whether the inventory says that it is to have the mesh, or not.
+    """
+
+    host: str
+    state: Mapping[str, Any]
+    stack: str
+    outer: str
+    address: str
+    ports: Iterable[Mapping[str, Any]] = ()
+    chosen: bool = True
+
+    @property
+    def wanted(self) -> bool:
+        """Return whether it is to have the mesh."""
+        return self.address != self.outer
+
+    @property
+    def there(self) -> bool:
+        """Return whether it has the mesh, up or not."""
+        return f"{folder_of(self.stack)}/{PROGRAM}" in self.state["files"]
+
+    @property
+    def served_outside(self) -> list[str]:
+        """Return the containers that serve other hosts without the mesh, and that the mesh would move."""
+        moving = {f"{self.outer}:{port['port']}" for port in self.ports if port.get("address") == self.address}
+        containers = self.state.get("containers") or {}
+        return sorted(
+            name for name, container in containers.items() if any(moving.intersection(ends) for ends in container["ports"].values())
+        )
+
+
+def unasked_problems(found: Iterable[Found]) -> list[Problem]:
+    """Return the problem that site.yml would move services into a mesh that the stack has by default alone."""
+    moved = {end.host: names for end in found if end.wanted and not end.chosen and (names := end.served_outside)}
+    where = "; ".join(f"{', '.join(names)} on {host}" for host, names in moved.items())
+    return [_unasked(f" ({where} would move, which restarts stores)")] if moved else []
+
+
+def pending_problems(found: Iterable[Found]) -> list[Problem]:
+    """Return the problems that hosts have no mesh yet, or one still, for runs that leave that to site.yml."""
+    hosts = list(found)
+    if not any(end.state.get("containers") for end in hosts):
+        # Its first run is that of site.yml, whatever it is to have.
+        return []
+    if any(end.wanted and not end.chosen for end in hosts) and not any(end.there for end in hosts):
+        return [_unasked()]
+    yet = "has no mesh yet, which site.yml brings up: run site.yml first, or set slipway_mesh: false until then"
+    still = "still has the mesh, which site.yml takes down: run site.yml first, or set slipway_mesh: true until then"
+    return [Problem(end.host, yet if end.wanted else still) for end in hosts if end.wanted != end.there]
+
+
+def _unasked(moved: str = "") -> Problem:
+    return Problem(
+        "",
+        f"this stack runs without a mesh, which stacks of several hosts have by default{moved}: set slipway_mesh: false in group_vars/all "
+        "to keep it as it is, or true to turn the mesh on, which is a planned change (docs/mesh.md)",
+    )
 
 
 def pair_key(secret: str, one: str, other: str) -> str:

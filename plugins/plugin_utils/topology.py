@@ -386,10 +386,14 @@ class Topology:
 
     # Who reaches whom
 
+    def several_hosts(self) -> bool:
+        """Return whether more than one host runs a service of the stack."""
+        return len(self.members()) > 1
+
     def meshed(self, host: str = "") -> bool:
         """Return whether a host, by default this one, reaches the others through an encrypted network."""
-        here, members = host or self._here, self.members()
-        return len(members) > 1 and here in members and boolean(self._value(here, "slipway_mesh"), strict=False)
+        here = host or self._here
+        return self.several_hosts() and here in self.members() and boolean(self._value(here, "slipway_mesh"), strict=False)
 
     def service_address(self, host: str = "") -> str:
         """Return the address at which the other hosts reach a host's services, by default this host's: in the mesh, or its private one."""
@@ -552,6 +556,7 @@ class Topology:
         """Return the ways of a host's services, by default this host's, to the services that they reach over published ports.
 
         Each has the ``client``, the ``service``, its ``server``, and the ``addresses`` to try, of which one answers: none on the same host.
+        Those without the mesh are among them, as a service stays there until the run that brings the mesh.
         """
         here = host or self._here
         found = []
@@ -560,7 +565,8 @@ class Topology:
                 for server in self.hosts(service.role):
                     there = Topology(self._services.values(), self._groups, server, self._value)
                     ports = [] if server == here else there._published(service)
-                    addresses = [f"{port['address']}:{port['port']}" for port in ports]
+                    outer = self._outer_address(server)
+                    addresses = list(dict.fromkeys(f"{address}:{port['port']}" for port in ports for address in (port["address"], outer)))
                     if addresses or server == here:
                         found.append({"client": client, "service": service.role, "server": server, "addresses": addresses})
         return found

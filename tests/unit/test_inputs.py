@@ -664,11 +664,14 @@ def test_an_address_that_is_set_is_one_although_no_other_host_needs_it(judged: J
 @pytest.mark.parametrize("address", ["10.9.9.9", "0.0.0.0", "127.0.0.1"])
 @pytest.mark.parametrize(("role", "hosts"), [("app", 2), ("postgres", 2), ("postgres", 3)])
 def test_a_service_listens_where_other_hosts_look_for_it(judged: Judge, role: str, hosts: int, address: str):
-    lines = judged({f"{role}_publish_address": address}, hosts=hosts)
+    lines = judged({f"{role}_publish_address": address, "slipway_mesh": False}, hosts=hosts)
     said = f"{role}_publish_address is {address}, but other hosts connect to 10.0.0.1"
     assert said in lines[0]
     assert "own.yml" in lines[0]
     assert judged({f"{role}_publish_address": "10.0.0.1"}) == []
+    meshed = judged({f"{role}_publish_address": address}, hosts=hosts)[0]
+    assert f"{role}_publish_address is {address}, but other hosts connect to 10.210." in meshed
+    assert meshed.endswith("or set slipway_mesh_address")
 
 
 def test_without_other_hosts_a_service_listens_where_its_user_says(judged: Judge):

@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     INTERFACE_LENGTH,
     PEERS,
     PRIVATE_KEY,
+    PROGRAM,
     PUBLIC_KEY,
     folder_of,
     interface_of,
@@ -169,6 +170,66 @@ def test_a_host_that_can_have_no_interface_is_named():
     assert "/dev/net/tun" in problem.text
     assert not mesh.support_problems("app1", {"mesh": {"kernel": False, "tun": True}})
     assert not mesh.support_problems("app1", {"mesh": {"kernel": True, "tun": False}})
+
+
+# A stack that has the mesh by default alone, and one that does not have it yet
+
+OUTER, INNER = "10.0.0.2", DB1["address"]
+PORTS = [{"port": 5432, "address": INNER, "peers": []}, {"port": 443}]
+
+
+def found(
+    *served: str, host: str = "db1", address: str = INNER, there: bool = False, chosen: bool = False, container: str = "shop-postgres"
+) -> mesh.Found:
+    """Return a host with a container that is published at some addresses."""
+    containers = {container: {"ports": {"5432/tcp": list(served)}}} if container else {}
+    files = {f"{folder_of('shop')}/{PROGRAM}": {}} if there else {}
+    return mesh.Found(host, {"containers": containers, "files": files}, "shop", OUTER, address, PORTS, chosen)
+
+
+def test_services_that_serve_without_a_mesh_are_not_moved_unasked():
+    (problem,) = mesh.unasked_problems([found(f"{OUTER}:5432"), found(f"{INNER}:5432", host="app1")])
+    assert problem.text.startswith(
+        "this stack runs without a mesh, which stacks of several hosts have by default (shop-postgres on db1 would"
+    )
+    assert "slipway_mesh: false in group_vars/all to keep it" in problem.text
+    assert "or true to turn the mesh on, which is a planned change" in problem.text
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        found(f"{OUTER}:5432", chosen=True),
+        found(f"{OUTER}:5432", address=OUTER),
+        found(f"{INNER}:5432", there=True),
+        # A stack of one host that gets a second one, and one that does not exist yet.
+        found(),
+        found(container=""),
+        # What stays where it is.
+        found(f"{OUTER}:443", "0.0.0.0:5432"),
+    ],
+    ids=["asked for", "off", "moved", "not published", "new", "another port"],
+)
+def test_a_mesh_comes_where_it_was_asked_for_or_moves_nothing(end: mesh.Found):
+    assert mesh.unasked_problems([end]) == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([found()], "this stack runs without a mesh, which stacks of several hosts have by default: set slipway_mesh: false"),
+        ([found(chosen=True)], "db1: has no mesh yet, which site.yml brings up: run site.yml first, or set slipway_mesh: false until then"),
+        ([found(there=True, host="app1"), found()], "db1: has no mesh yet"),
+        ([found(there=True, address=OUTER)], "db1: still has the mesh, which site.yml takes down"),
+        ([found(there=True)], ""),
+        ([found(address=OUTER)], ""),
+        ([found(container="")], ""),
+    ],
+)
+def test_a_run_that_brings_no_mesh_needs_it_as_the_inventory_has_it(ends: list[mesh.Found], said: str):
+    lines = [f"{problem.host}: {problem.text}".removeprefix(": ") for problem in mesh.pending_problems(ends)]
+    assert len(lines) == bool(said)
+    assert all(line.startswith(said) for line in lines)
 
 
 # Keys and peers

@@ -556,6 +556,48 @@ def test_what_the_run_builds_itself_is_for_the_hosts_that_lack_it():
     assert list(action._to_build.values()) == [{**built, "platform": "linux/arm64", "hosts": ["one", "two"]}]
 
 
+@pytest.fixture
+def fleet(checkout: Path, says):
+    """Run preflight over what was read of a balancer and an app host, which serves it at its private address."""
+    hosts = {"balancers": "one", "app": "two"}
+    groups = {group: {"hosts": {host: {"ansible_connection": "local"}}} for group, host in hosts.items()}
+    (checkout / "inventories/test/hosts.yml").write_text(json.dumps({"all": {"children": groups}}))
+    product = {
+        "app_services": {"api": {"image": "api:1", "port": 8000, "routes": [{"path": "/"}]}},
+        "slipway_secrets": ["vault_mesh_preshared_secret"],
+    }
+
+    def run(variables: dict[str, Any], address: str = "", **arguments: Any) -> list[str]:
+        containers = {"slipway-api-blue": {"ports": {"8000/tcp": [f"{address}:8000"] if address else []}}}
+        facts = {**state(), "containers": containers, "files": {}}
+        return says(
+            {**product, **variables}, facts=facts, secrets=[], roles=[{"group": group, "role": "demo"} for group in hosts], **arguments
+        )
+
+    return run
+
+
+def test_a_fleet_without_a_mesh_is_asked_before_services_move(fleet):
+    asked = {"states": True, "mesh_only": True, "ports": "slipway_published_ports"}
+    outside = "10.0.0.11"
+    for brings in (True, False):
+        (line,) = fleet({}, outside, brings_mesh=brings, **asked)
+        assert "this stack runs without a mesh" in line
+        assert ("slipway-api-blue on two would move" in line) is brings
+        assert fleet({"slipway_mesh": False}, outside, brings_mesh=brings, **asked) == []
+    assert fleet({"slipway_mesh": True}, outside, brings_mesh=True, **asked) == []
+    assert fleet({}, brings_mesh=True, **asked) == []
+    (line,) = fleet({"slipway_mesh": True}, outside, **asked)
+    assert line.startswith("- hosts one, two: has no mesh yet")
+
+
+def test_the_secret_of_the_mesh_can_be_generated_or_done_without(says):
+    (line,) = says({}, secrets=["vault_owner", "vault_mesh_preshared_secret"])
+    assert "vault_mesh_preshared_secret is not set" in line
+    assert "run `ansible-playbook playbooks/secrets.yml -i inventories/test`, which generates it" in line
+    assert "or set slipway_mesh: false, if the network between the hosts is private" in line
+
+
 def test_a_missing_secret_is_reported_once_with_the_command_that_makes_it(says):
     lines = says({"demo_owner_password": "{{ vault_other }}"}, secrets=["vault_owner", "vault_other"])
     assert lines == [

@@ -100,7 +100,7 @@ def test_a_site_that_refuses_requests_needs_a_key_for_its_releases(site: dict[st
 def test_an_extra_service_on_another_host_is_open_to_the_product_alone_and_backed_up():
     search = {"image": "search:1", "port": 7700, "hosts": "search", "volumes": [{"name": "search_data", "path": "/data"}]}
     groups = {"balancers": ["lb"], "app": ["web"], "extra": ["s1"], "search": ["s1"], "backup": ["web"]}
-    described = {"slipway_extra_services": {"search": search}}
+    described = {"slipway_extra_services": {"search": search}, "slipway_mesh": False}
     shared = {"app_services": {}, "volume_server_port": 8873, **described}
     hosts = {
         host: {"slipway_address": f"10.0.0.{number}", "group_names": [group for group in groups if host in groups[group]], **shared}

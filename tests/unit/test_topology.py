@@ -152,6 +152,17 @@ def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none()
     assert "vault_mesh_preshared_secret" not in topology("db1").secrets()
 
 
+def test_hosts_of_other_groups_do_not_make_a_stack_of_several():
+    alone = {group: ["db1"] for group in GROUPS}
+    assert topology("db1").several_hosts()
+    assert not topology("db1", **{**alone, "registry": ["lb1"], "strangers": ["other1"]}).several_hosts()
+
+
+def test_ways_are_tried_with_and_without_the_mesh_that_a_run_is_to_bring():
+    (redis,) = [way for way in topology("app1", MESH).ways("backup1") if way["service"] == "redis"]
+    assert redis["addresses"] == [f"{topology('db1', MESH).service_address()}:6379", f"{ADDRESSES['db1']}:6379"]
+
+
 def test_what_is_built_where_no_registry_has_it_belongs_to_a_service_with_a_host():
     (build,) = topology("app1").builds()
     assert (build["name"], build["variable"]) == ("backup_image", "backup_image")
@@ -403,7 +414,7 @@ def added(checkout: Path, tmp_path: Path) -> Path:
     addresses = {"web": "10.0.0.1", "search1": "10.0.0.2"}
     inventory = {
         "all": {
-            "vars": {"ansible_connection": "local", "vault_app_secret_key": "t7Hq2Lw9Zx4Nv6Bk8Mr3"},
+            "vars": {"slipway_mesh": False, "ansible_connection": "local", "vault_app_secret_key": "t7Hq2Lw9Zx4Nv6Bk8Mr3"},
             "hosts": {host: {"slipway_address": address} for host, address in addresses.items()},
             "children": hosts,
         }
@@ -442,6 +453,26 @@ def test_a_service_of_ones_own_is_one_role(checkout: Path, added: Path):
     there = answers(checkout, added, "search1", firewall="{{ slipway_restricted_ports }}", images="{{ slipway_images }}")
     assert [(port["address"], port["port"], port["peers"]) for port in there["firewall"]] == [("10.0.0.2", 7700, ["10.0.0.1"])]
     assert there["images"] == ["search:1"]
+
+
+def test_a_stack_of_several_hosts_has_a_mesh_unless_it_says_otherwise(checkout: Path, added: Path):
+    asked = {"mesh": "{{ slipway_mesh }}", "secrets": "{{ slipway_secrets }}", "address": "{{ slipway_service_address }}"}
+    off = answers(checkout, added, "web", **asked)
+    assert (off["mesh"], off["address"]) == (False, "10.0.0.1")
+    assert "vault_mesh_preshared_secret" not in off["secrets"]
+    hosts = checkout / "inventories/test/hosts.yml"
+    inventory = yaml.safe_load(hosts.read_text())
+    del inventory["all"]["vars"]["slipway_mesh"]
+    hosts.write_text(yaml.safe_dump(inventory))
+    several = answers(checkout, added, "web", **asked)
+    assert several["mesh"] is True
+    assert several["address"].startswith("10.210.")
+    assert "vault_mesh_preshared_secret" in several["secrets"]
+    # The other host is none of the stack's any more.
+    inventory["all"]["children"]["strangers"] = inventory["all"]["children"].pop("search")
+    hosts.write_text(yaml.safe_dump(inventory))
+    alone = answers(checkout, added, "web", **asked)
+    assert (alone["mesh"], alone["address"]) == (False, "10.0.0.1")
 
 
 @pytest.mark.parametrize("playbook", ["site", "destroy"])

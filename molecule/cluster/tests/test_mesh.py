@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slipway_lab import Lab, LabHost, Stranger
+import slipway_marks as marks
+from slipway_lab import Lab, LabHost, Run, Stranger
 
 pytestmark = [pytest.mark.extended("mesh"), pytest.mark.usefixtures("mesh")]
 PORT = 51820
 #: What others than the mesh may be seen to use: SSH, and the balancer's ports.
 OPEN = {"22", "80", "443"}
 INTERFACE = "sw-slipway"
+#: The line of the lab's inventory that does without the mesh.
+OFF = "  vars: {slipway_mesh: false}\n"
 CAPTURE = "/var/tmp/slipway-capture"
 #: As many bytes as the balancer lets through, and a row of a database that spans many packets.
 BODY_BYTES = 10 * 2**20 - 100
@@ -46,13 +49,40 @@ def marker(lab: Lab) -> str:
 
 
 @pytest.fixture(scope="module")
-def mesh(lab: Lab, marker: str) -> Iterator[str]:
+def undecided(lab: Lab, marker: str) -> dict[str, Run]:
+    """What playbooks say of the lab, which runs without a mesh, while its inventory does not say whether it gets one."""
+    assert marker
+    hosts = Path(lab.inventory) / "hosts.yml"
+    text = hosts.read_text(encoding="utf-8")
+    before = [container.inspect["Id"] for container in lab.containers()]
+    hosts.write_text(text.replace(OFF, ""), encoding="utf-8")
+    try:
+        found = {"without a secret": lab.playbook("site")}
+        assert lab.playbook("secrets").returncode == 0
+        for playbook, variables in {
+            "site": {"accept": "restart"},
+            "plan": {},
+            "deploy": {"app_version": "1.0.0"},
+            "rollback": {},
+            "maintenance": {"state": "on"},
+            "restore": {"point": "latest", "restore_confirm": "slipway"},
+            "status": {},
+        }.items():
+            found[playbook] = lab.playbook(playbook, variables=variables)
+    finally:
+        hosts.write_text(text, encoding="utf-8")
+    assert hosts.read_text(encoding="utf-8").count(OFF) == 1
+    assert [container.inspect["Id"] for container in lab.containers()] == before
+    return found
+
+
+@pytest.fixture(scope="module")
+def mesh(lab: Lab, marker: str, undecided: dict[str, Run]) -> Iterator[str]:
     """The lab with a mesh, and with the marker that was acknowledged before; afterwards as it was."""
+    assert undecided
     settings = Path(lab.inventory) / "group_vars/all/40_mesh.yml"
     settings.write_text("---\nslipway_mesh: true\n", encoding="utf-8")
     try:
-        generated = lab.playbook("secrets")
-        assert generated.returncode == 0, generated.excerpt
         lab.site()
         lab.wait_until_healthy()
         yield marker
@@ -92,6 +122,34 @@ def ports_seen(lab: Lab, host: LabHost) -> set[str]:
     return found
 
 
+def nothing_plain(lab: Lab, *words: str) -> int:
+    """Check that hosts used nothing but the mesh among them, and that no word is in a capture; return how many bytes were captured."""
+    sent = 0
+    for host in lab.hosts.values():
+        for word in words:
+            assert not host.succeeds(f"grep --quiet --binary-files=text {word} {CAPTURE}"), f"{host} sent or got {word} as plain text"
+        seen = ports_seen(lab, host)
+        assert f"udp/{PORT}" in seen, f"{host} was not seen to use the mesh: {seen}"
+        assert {port.partition("/")[2] for port in seen} <= {*OPEN, str(PORT)}, host
+        sent += int(host.run(f"stat --format %s {CAPTURE}"))
+        host.run(f"rm {CAPTURE}")
+    return sent
+
+
+def test_a_stack_without_a_mesh_is_asked_and_not_moved(undecided: dict[str, Run]):
+    said = {playbook: " ".join(run.output.split()) for playbook, run in undecided.items()}
+    assert "vault_mesh_preshared_secret is not set" in said["without a secret"]
+    assert "or set slipway_mesh: false, if the network between the hosts is private" in said["without a secret"]
+    for playbook, run in undecided.items():
+        assert run.returncode != 0, playbook
+        assert run.changed == [], playbook
+    for playbook in set(undecided) - {"without a secret"}:
+        assert "this stack runs without a mesh, which stacks of several hosts have by default" in said[playbook], playbook
+    assert "slipway-postgres on db1" in said["site"]
+    # The product serves, and what it is asked to decide is all.
+    assert undecided["status"].report["status"]["state"] == "attention", undecided["status"].excerpt
+
+
 def test_nothing_between_hosts_is_plain_during_load_backup_and_release(lab: Lab, mesh: str):
     name = f"word{secrets.token_hex(12)}"
     with capture(lab):
@@ -104,17 +162,24 @@ def test_nothing_between_hosts_is_plain_during_load_backup_and_release(lab: Lab,
         assert backup.returncode == 0, backup.excerpt
         release = lab.playbook("deploy", variables={"app_version": "1.0.0", "app_release_strategy": "blue_green"})
         assert release.returncode == 0, release.excerpt
-    sent = 0
-    for host in lab.hosts.values():
-        for word in (name, mesh):
-            assert not host.succeeds(f"grep --quiet --binary-files=text {word} {CAPTURE}"), f"{host} sent or got {word} as plain text"
-        seen = ports_seen(lab, host)
-        assert f"udp/{PORT}" in seen, f"{host} was not seen to use the mesh: {seen}"
-        assert {port.partition("/")[2] for port in seen} <= {*OPEN, str(PORT)}, host
-        sent += int(host.run(f"stat --format %s {CAPTURE}"))
-        host.run(f"rm {CAPTURE}")
     # A base backup alone is larger: an empty capture would have no plain word either.
-    assert sent > 10_000_000
+    assert nothing_plain(lab, name, mesh) > 10_000_000
+
+
+def test_restored_data_travels_in_the_mesh_alone(lab: Lab, mesh: str):
+    """From the host of the backups to that of each store."""
+    marks.leave(lab, "before")
+    left = marks.found(lab)
+    done = lab.playbook("backup")
+    assert done.returncode == 0, done.excerpt
+    marks.leave(lab, "since")
+    with capture(lab):
+        restored = lab.playbook("restore", variables={"point": "latest", "restore_confirm": "slipway"})
+        assert restored.returncode == 0, restored.excerpt
+    assert marks.found(lab) == left
+    assert nothing_plain(lab, mesh) > 10_000_000
+    lab.wait_until_healthy()
+    assert lab.hosts["backup1"].wait_for_backups() == "inactive"
 
 
 def test_large_bodies_rows_and_backups_get_through(lab: Lab):
