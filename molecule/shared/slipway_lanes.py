@@ -41,6 +41,7 @@ SHARDS = (
     "images",
     "default",
     "monitoring",
+    "plan",
     "product",
 )
 MARK = "extended"

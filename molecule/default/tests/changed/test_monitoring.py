@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway_lab import Lab, LabHost, Run, Stranger, wait_until
+import yaml
+from slipway_lab import ROOT, Lab, LabHost, Run, Stranger, wait_until
 
 pytestmark = pytest.mark.extended("monitoring")
 Play = Callable[..., Run]
 RECEIVER_PORT = 9999
 RECEIVED = "/run/slipway-alerts.jsonl"
+#: Alerts that these tests do not wait for as long as people do: tests/alerts/slipway.yml has how long that is.
+AT_ONCE = ("BackupFailed",)
 RECEIVER = f"""
 import http.server
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -31,7 +35,18 @@ def host(lab: Lab) -> LabHost:
 
 
 @pytest.fixture(scope="module")
-def play(lab: Lab, host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the user's own rules: AT_ONCE as they are, but without a wait."""
+    shipped = yaml.safe_load((ROOT / "roles/monitoring/files/rules/slipway.yml").read_text(encoding="utf-8"))["groups"]
+    rules = [{**rule, "for": "0s"} for group in shipped for rule in group["rules"] if rule["alert"] in AT_ONCE]
+    assert [rule["alert"] for rule in rules] == list(AT_ONCE)
+    path = tmp_path_factory.mktemp("rules") / "at_once.yml"
+    path.write_text(json.dumps({"groups": [{"name": "at once", "interval": "5s", "rules": rules}]}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def play(lab: Lab, host: LabHost, at_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
     """Run site.yml with an inventory that has a host for monitoring; at the end the stack is as it was."""
     inventory = tmp_path_factory.mktemp("monitoring") / "hosts.yml"
     inventory.write_text(json.dumps({"all": {"children": {"monitoring": {"hosts": {host.name: {}}}}}}), encoding="utf-8")
@@ -42,6 +57,7 @@ def play(lab: Lab, host: LabHost, tmp_path_factory: pytest.TempPathFactory) -> I
         "vault_redis_monitoring_password": "Wx3nB8vTq5Hs2KdM7jRf",
         "monitoring_webhook_urls": [f"http://{host.address}:{RECEIVER_PORT}/people"],
         "monitoring_heartbeat_url": f"http://{host.address}:{RECEIVER_PORT}/heartbeat",
+        "monitoring_rules_files": [str(at_once)],
     }
 
     def run(*arguments: str, **variables: object) -> Run:
@@ -127,15 +143,43 @@ def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
     wait_until(lambda: bool(received(host, "AlertingWorks", "firing")), 90, "the heartbeat")
 
 
-def test_rules_that_promtool_refuses_replace_nothing(play: Play, host: LabHost, tmp_path_factory: pytest.TempPathFactory):
+def test_a_certificate_near_its_end_is_reported_until_a_run_renews_it(play: Play, lab: Lab, host: LabHost):
+    (lab.inventory / "pki/server.pem").unlink()
+    try:
+        run = play(nginx_tls_days=10, nginx_tls_renew_days=5)
+        assert run.returncode == 0, run.excerpt
+        wait_until(lambda: bool(received(host, "CertificateExpires", "firing")), 90, "the alert")
+    finally:
+        run = play()
+    assert run.returncode == 0, run.excerpt
+    (alert, *_more) = received(host, "CertificateExpires", "firing")
+    assert alert["labels"]["instance"] == host.name
+    assert "expires in 9d" in alert["annotations"]["summary"]
+    wait_until(lambda: bool(received(host, "CertificateExpires", "resolved")), 120, "the end of the alert")
+    assert not received(host, "CertificateExpiresSoon", "firing")
+
+
+def test_a_backup_that_fails_is_reported_until_one_succeeds(host: LabHost):
+    backup = "python3 /etc/slipway/slipway/backup/config/current/slipway_backup_host.py run"
+    host.run("docker stop slipway-chroma")
+    try:
+        assert not host.succeeds(backup)
+    finally:
+        host.run("docker start slipway-chroma")
+    wait_until(lambda: bool(received(host, "BackupFailed", "firing")), 90, "the alert")
+    host.run(backup)
+    wait_until(lambda: bool(received(host, "BackupFailed", "resolved")), 120, "the end of the alert")
+
+
+def test_rules_that_promtool_refuses_replace_nothing(play: Play, host: LabHost, at_once: Path, tmp_path_factory: pytest.TempPathFactory):
     rules = tmp_path_factory.mktemp("rules") / "own.yml"
     rules.write_text("groups:\n  - name: own\n    rules:\n      - {alert: Bad, expr: 'up ==('}\n", encoding="utf-8")
-    run = play(monitoring_rules_files=[str(rules)])
+    run = play(monitoring_rules_files=[str(at_once), str(rules)])
     assert run.returncode != 0
     assert "monitoring_rules_files" in run.output, run.excerpt
     assert not asked(host, "prometheus_config_last_reload_successful == 0")
     rules.write_text("groups:\n  - name: own\n    rules:\n      - {alert: Own, expr: vector(1)}\n", encoding="utf-8")
-    run = play(monitoring_rules_files=[str(rules)])
+    run = play(monitoring_rules_files=[str(at_once), str(rules)])
     assert run.returncode == 0, run.excerpt
     wait_until(lambda: bool(asked(host, 'ALERTS{alertname="Own"}')), 60, "the rule of the user's own")
 
