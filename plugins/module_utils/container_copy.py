@@ -206,7 +206,7 @@ def end_copy(engine: Engine, name: str, lines: int) -> list[str]:
         try:
             engine.stop(inspected)
             log = engine.logs(name, lines).splitlines()[-lines:]
-            engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1, "v": 1})
+            engine.remove(name, volumes=True)
         except EngineError:
             # Whoever removes the stack, or restores its data, removes it too.
             left = engine.inspect(name)

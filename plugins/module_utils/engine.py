@@ -15,6 +15,7 @@ import io
 import json
 import socket
 import tarfile
+import time
 import typing as t
 from urllib.parse import quote, urlencode
 
@@ -154,6 +155,28 @@ class Engine:
         timeout = inspected["Config"].get("StopTimeout") or 10
         self.request("POST", f"/containers/{inspected['Id']}/stop", timeout=timeout + STOP_GRACE)
 
+    def remove(self, container: str, *, volumes: bool = False, timeout: float = 30.0) -> None:
+        """Remove a container, running or not, and return once it is gone; one that is not there is gone.
+
+        Args:
+            container: its name or identity.
+            volumes: whether volumes without a name go with it.
+            timeout: seconds to wait for whoever removes it already, as the engine does with one that was started to be removed at its end.
+
+        Raises:
+            EngineError: it is still there.
+        """
+        try:
+            self.request("DELETE", f"/containers/{quote(container)}", {"force": 1, "v": int(volumes)})
+        except EngineError as error:
+            if error.status == 404:
+                return
+            deadline = time.monotonic() + timeout
+            while self.inspect(container) is not None:
+                if error.status != 409 or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
     def execute(self, container: str, argv: list[str], user: str = "", timeout: float = 30.0) -> tuple[int, str, str]:
         """Run a command in a running container; return its exit status, standard output and standard error."""
         created = json.loads(
@@ -221,7 +244,7 @@ class Engine:
             passwd = self._read_file(created["Id"], "/etc/passwd")
             groups = self._read_file(created["Id"], "/etc/group")
         finally:
-            self.request("DELETE", f"/containers/{created['Id']}", {"force": 1, "v": 1})
+            self.remove(created["Id"], volumes=True)
         entries = [line.split(":") for line in passwd.splitlines() if line.count(":") >= 6]
         entry = next((item for item in entries if name in (item[0], item[2])), None)
         if entry is None and not name.isdigit():

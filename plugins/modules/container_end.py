@@ -49,7 +49,6 @@ seconds:
 
 import os
 import time
-from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -78,8 +77,7 @@ def end(engine: Engine, name: str, timeout: float, log_lines: int) -> str:
     """Wait for a container's end and remove it; return why it did not end well and how to fix it, or an empty string."""
     failure = failure_of(engine, name, timeout)
     explained = Watch(engine, name).explain(failure, log_lines) if failure else ""
-    if engine.inspect(name) is not None:
-        engine.request("DELETE", f"/containers/{quote(name)}", {"force": 1})
+    engine.remove(name)
     return explained
 
 

@@ -103,7 +103,7 @@ def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
         return
     engine.stop(inspected)
     if state == "absent":
-        engine.request("DELETE", f"/containers/{identity}", {"force": 1})
+        engine.remove(identity)
 
 
 def journaled(options: dict[str, t.Any]) -> list[str] | None:

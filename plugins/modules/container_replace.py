@@ -74,7 +74,6 @@ seconds:
 
 import time
 import typing as t
-from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -91,15 +90,6 @@ class NotUpError(RefusedError):
 def rename(engine: Engine, identity: str, name: str) -> None:
     """Give a container another name."""
     engine.request("POST", f"/containers/{identity}/rename", {"name": name})
-
-
-def remove(engine: Engine, container: str) -> None:
-    """Remove a container that may not be there; its volumes stay."""
-    try:
-        engine.request("DELETE", f"/containers/{quote(container)}", {"force": 1})
-    except EngineError as error:
-        if error.status != 404:
-            raise
 
 
 def wait_until_up(engine: Engine, item: dict[str, t.Any], log_lines: int) -> str:
@@ -132,7 +122,7 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     if current is not None:
         if before is not None:
             # Of a call that was killed when the new one was up.
-            remove(engine, former)
+            engine.remove(former)
         engine.stop(current)
         rename(engine, current["Id"], former)
     elif before is None:
@@ -154,7 +144,7 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     if failure:
         put_back(engine, item, before or {})
         raise NotUpError(f"The new {failure}\n{runs_again(name)}")
-    remove(engine, former)
+    engine.remove(former)
     forget_files(item["folder"])
     return away
 
@@ -166,7 +156,7 @@ def runs_again(name: str) -> str:
 
 def put_back(engine: Engine, item: dict[str, t.Any], before: dict[str, t.Any]) -> None:
     """Remove a container that did not come up, and let the former one run again."""
-    remove(engine, item["name"])
+    engine.remove(item["name"])
     rename(engine, before["Id"], item["name"])
     restore_files(item["folder"])
     engine.request("POST", f"/containers/{before['Id']}/start")

@@ -92,7 +92,6 @@ import re
 import shutil
 import time
 import typing as t
-from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -229,7 +228,7 @@ def run_to_end(engine: Engine, container: str, what: str, timeout: float, log_li
 def remove(engine: Engine, container: str) -> None:
     """Remove a container that may not be there."""
     with contextlib.suppress(EngineError):
-        engine.request("DELETE", f"/containers/{quote(container)}", {"force": 1, "v": 1})
+        engine.remove(container, volumes=True)
 
 
 def programs(options: dict[str, t.Any], command: list[str]) -> list[tuple[list[str], list[str]]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.module_utils import health
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from ansible_collections.slipway.stack.plugins.modules.container_end import end, failure_of
 
 LABELS = {"slipway.uid": "999", "slipway.owner": "app-migrate", "slipway.service": "migrate-green", "slipway.migrates": "api"}
@@ -33,6 +34,8 @@ class FakeEngine:
 
     def request(self, method: str, path: str, _query: dict[str, Any]) -> None:
         self.requests.append(f"{method} {path}")
+
+    remove = Engine.remove
 
 
 RUNNING = {"Status": "running"}

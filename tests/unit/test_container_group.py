@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.modules.container_group import containers_to_change, journaled, write_journal
+from ansible_collections.slipway.stack.plugins.module_utils import engine as client
+from ansible_collections.slipway.stack.plugins.modules.container_group import act, containers_to_change, journaled, write_journal
 
 
 class Engine:
@@ -64,3 +65,32 @@ def test_containers_of_a_release_before_are_not_started_again(tmp_path: Path):
     assert journaled(later) is None
     write_journal(later, ["s-api-green-1"])
     assert journaled(later) == ["s-api-green-1"]
+
+
+class Removing(client.Engine):
+    """An engine that refuses to remove a container, which is gone after so many looks."""
+
+    def __init__(self, status: int, looks: int) -> None:
+        super().__init__()
+        self.status, self.looks = status, looks
+
+    def request(self, method: str, *_rest: Any, **_more: Any) -> bytes:
+        if method == "DELETE":
+            raise client.EngineError("removal of container 0 is already in progress", self.status)
+        return b""
+
+    def inspect(self, container: str) -> dict[str, Any] | None:
+        self.looks -= 1
+        return {"Id": container} if self.looks >= 0 else None
+
+
+@pytest.mark.parametrize(("status", "looks"), [(409, 3), (409, 0), (404, 0), (500, 0)])
+def test_a_container_that_the_engine_removes_already_is_removed(status: int, looks: int):
+    """A copy of a drill goes by itself when it is stopped."""
+    act(Removing(status, looks), {"Id": "0", "Config": {}}, "absent")
+
+
+@pytest.mark.parametrize(("status", "timeout"), [(500, 30.0), (409, 0.0)])
+def test_a_container_that_stays_is_an_error(status: int, timeout: float):
+    with pytest.raises(client.EngineError, match="already in progress"):
+        Removing(status, 10**6).remove("0", timeout=timeout)

@@ -78,6 +78,8 @@ class FakeEngine:
             found["State"] = {"Status": "running", "Health": {"Status": "healthy"}}
         return b""
 
+    remove = Engine.remove
+
     def logs(self, _name: str, _lines: int) -> str:
         return "what it wrote\n"
 
