@@ -16,7 +16,10 @@ Play = Callable[..., Run]
 RECEIVER_PORT = 9999
 RECEIVED = "/run/slipway-alerts.jsonl"
 #: Alerts that these tests do not wait for as long as people do: tests/alerts/slipway.yml has how long that is.
-AT_ONCE = ("BackupFailed",)
+AT_ONCE = ("DiskFull", "BackupFailed")
+#: The only folder of the host that the exporters see, as the host's own disks are the machine's.
+SMALL_DISK = "/etc/slipway/slipway/watchdog/state"
+SMALL_DISK_FREE = 'node_filesystem_avail_bytes{device=~"/dev/loop.*"} / node_filesystem_size_bytes'
 RECEIVER = f"""
 import http.server
 class Hook(http.server.BaseHTTPRequestHandler):
@@ -123,6 +126,26 @@ def test_a_stopped_container_is_reported_and_so_is_its_return(host: LabHost):
     wait_until(lambda: bool(received(host, "ContainerDown", "resolved")), 120, "the end of the alert")
 
 
+def test_a_container_that_was_removed_is_reported_until_a_run_makes_it_again(play: Play, host: LabHost):
+    name = next(container.name for container in host.containers() if container.kind == "frontend" and container.running)
+    file = "/etc/slipway/slipway/redis/config/current/redis.conf"
+    # Its first pass after a run notes the containers that the run has left.
+    host.run("systemctl start slipway-slipway-watchdog.service")
+    host.run(f"echo '# by hand' >>{file}; docker rm --force {name}")
+    try:
+        # A run that ended just before may have removed it, as far as the rule knows.
+        wait_until(lambda: bool(received(host, "ContainerRemoved", "firing")), 240, "the alert")
+        (alert, *_more) = received(host, "ContainerRemoved", "firing")
+        assert alert["labels"]["service"] == name.removeprefix("slipway-")
+        (drift,) = asked(host, 'slipway_drift{what="configuration"} == 1')
+        assert drift["metric"]["service"] == "redis"
+    finally:
+        run = play()
+    assert run.returncode == 0, run.excerpt
+    wait_until(lambda: not asked(host, "slipway_drift == 1"), 60, "nothing differs")
+    wait_until(lambda: bool(received(host, "ContainerRemoved", "resolved")), 120, "the end of the alert")
+
+
 def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(lab: Lab, host: LabHost):
     name = next(container.name for container in host.containers() if container.kind == "backend" and container.running)
 
@@ -141,6 +164,29 @@ def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(lab: Lab, 
 
 def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
     wait_until(lambda: bool(received(host, "AlertingWorks", "firing")), 90, "the heartbeat")
+
+
+@pytest.fixture
+def small_disk(host: LabHost) -> Iterator[str]:
+    """A disk of 16 MiB that the exporters see."""
+    host.need("e2fsprogs")
+    host.run("truncate --size 16M /run/small && mkfs.ext4 -q -m 0 /run/small")
+    host.run(f"mount -o loop /run/small {SMALL_DISK} && docker restart slipway-exporters")
+    try:
+        wait_until(lambda: bool(asked(host, f"{SMALL_DISK_FREE} > 0.5")), 60, "the exporters see the disk")
+        yield SMALL_DISK
+    finally:
+        host.run(f"docker stop slipway-exporters; umount --lazy {SMALL_DISK}; rm /run/small; docker start slipway-exporters")
+
+
+def test_a_disk_that_fills_is_reported_and_so_is_room_on_it(host: LabHost, small_disk: str):
+    # Not to its end, as the figures are on it.
+    host.run(f"fallocate --length $(($(df --output=avail --block-size=1 {small_disk} | tail -n 1) - 1048576)) {small_disk}/filler")
+    wait_until(lambda: bool(received(host, "DiskFull", "firing")), 90, "the alert")
+    (alert, *_more) = received(host, "DiskFull", "firing")
+    assert alert["labels"]["device"].startswith("/dev/loop")
+    host.run(f"rm {small_disk}/filler")
+    wait_until(lambda: bool(received(host, "DiskFull", "resolved")), 120, "the end of the alert")
 
 
 def test_a_certificate_near_its_end_is_reported_until_a_run_renews_it(play: Play, lab: Lab, host: LabHost):
