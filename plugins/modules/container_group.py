@@ -55,6 +55,12 @@ options:
     description: Value of the label C(slipway.version) of the containers; empty takes all.
     type: str
     default: ""
+  cpu_shares:
+    description:
+      - Weight of the containers while processors are busy, set before one starts, and on those that run. V(0) leaves it as it is.
+        The engine's default is V(1024).
+    type: int
+    default: 0
   state:
     description: What becomes of them. V(absent) stops running ones first.
     type: str
@@ -94,11 +100,29 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
+RUNNING = ("running", "restarting", "paused")
+#: The engine says 0 for its default.
+DEFAULT_CPU_SHARES = 1024
 
-def act(engine: Engine, inspected: dict[str, t.Any], state: str) -> None:
-    """Bring one container into a state."""
+
+def is_running(inspected: dict[str, t.Any]) -> bool:
+    """Return whether a container runs, as its engine describes it."""
+    return inspected["State"]["Status"] in RUNNING
+
+
+def cpu_shares(inspected: dict[str, t.Any]) -> int:
+    """Return the weight of a container, as its engine describes it."""
+    return int(inspected["HostConfig"].get("CpuShares") or DEFAULT_CPU_SHARES)
+
+
+def act(engine: Engine, inspected: dict[str, t.Any], state: str, shares: int = 0) -> None:
+    """Bring one container into a state, with a weight unless that is 0."""
     identity = inspected["Id"]
+    if shares and shares != cpu_shares(inspected):
+        engine.request("POST", f"/containers/{identity}/update", body={"CpuShares": shares})
     if state == "started":
+        if is_running(inspected):
+            return
         engine.request("POST", f"/containers/{identity}/start")
         return
     engine.stop(inspected)
@@ -125,7 +149,7 @@ def write_journal(options: dict[str, t.Any], names: list[str]) -> None:
 
 def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict[str, t.Any]]:
     """Return the descriptions of the group's containers that are not in the state asked for."""
-    found = []
+    found: list[dict[str, t.Any]] = []
     for short in engine.containers():
         labels = short.get("Labels") or {}
         if labels.get("slipway.stack") != options["stack"] or labels.get("slipway.owner") not in options["owner"]:
@@ -140,10 +164,10 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
             continue
         if options["names"] and short["Names"][0].lstrip("/") not in options["names"]:
             continue
-        running = short["State"] in ("running", "restarting", "paused")
-        if options["state"] == "absent" or running != (options["state"] == "started"):
-            found.append(engine.inspect(short["Id"]))
-    return [item for item in found if item is not None]
+        differs = options["state"] == "absent" or (short["State"] in RUNNING) != (options["state"] == "started")
+        if (differs or options["cpu_shares"]) and (inspected := engine.inspect(short["Id"])):
+            found += [inspected] if differs or cpu_shares(inspected) != options["cpu_shares"] else []
+    return found
 
 
 def main() -> None:
@@ -158,6 +182,7 @@ def main() -> None:
             "journal": {"type": "path", "default": ""},
             "journal_of": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
+            "cpu_shares": {"type": "int", "default": 0},
             "state": {"type": "str", "required": True, "choices": ["started", "stopped", "absent"]},
         },
         supports_check_mode=True,
@@ -179,7 +204,7 @@ def main() -> None:
 
     def run(item: dict[str, t.Any]) -> None:
         try:
-            act(engine, item, options["state"])
+            act(engine, item, options["state"], options["cpu_shares"])
         except EngineError as error:
             if error.status not in (304, 404):
                 errors.append(f"{item['Name'].lstrip('/')}: {error}")

@@ -246,8 +246,8 @@ def declarations(product: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
 
     Args:
         product: The values of VARIABLES.
-        settings: slot, version, publish_address, slot_port_offset, host_header, start_script, quiesce_script, migrate, and host, what was
-            read of it.
+        settings: slot, version, publish_address, slot_port_offset, host_header, start_script, quiesce_script, migrate, host, what was
+            read of it, and starting_cpu_shares, the weight of what starts next to the slot that serves, 0 for none of its own.
     """
     found = services(product)
     number_of_containers = sum(service.replicas for service in found.values() if service.kind != "job") or 1
@@ -320,6 +320,7 @@ def service_declaration(service: Service, settings: Mapping[str, Any]) -> dict[s
         return {**declared, "container": "created", "healthcheck": {"test": ["NONE"]}}
     return {
         **declared,
+        "starting_cpu_shares": settings.get("starting_cpu_shares", 0),
         "healthcheck": {
             "test": health_test(service, settings["host_header"]),
             "interval": HEALTH_SECONDS,
@@ -356,6 +357,7 @@ def migration_declarations(
                 "environment": {**service["environment"], **(migration.get("environment") or {}), **variables},
                 "secrets": secrets,
                 "one_shot": True,
+                **({"cpu_shares": settings["starting_cpu_shares"]} if settings.get("starting_cpu_shares") else {}),
                 "healthy_timeout": migration.get("seconds") or MIGRATION_SECONDS,
             }
         )

@@ -51,6 +51,7 @@ FIELDS: dict[str, t.Any] = {
     "memory_mb": None,
     "cpus": None,
     "cpu_shares": 1024,
+    "starting_cpu_shares": 0,
     "pids": 256,
     "shm_size_mb": 0,
     "stop_timeout": 10,
@@ -224,6 +225,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     options["memory_swap"] = options["memory"]
     options["cpus"] = round(float(service["cpus"]), 2)
     options["cpu_shares"] = int(service["cpu_shares"])
+    options["starting_cpu_shares"] = int(service["starting_cpu_shares"])
     options["restart_policy"] = "no" if service["one_shot"] or service["container"] == "created" else "unless-stopped"
     options["networks"] = [
         {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})} for network in service["networks"]
@@ -283,8 +285,8 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     wanted_memory = int(options["memory"][:-1]) * 2**20
     if actual["memory"] != wanted_memory:
         update.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
-    # The engine says 0 for its default.
-    if (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
+    # The engine says 0 for its default. Of one that starts, who waits for it sets them.
+    if not options["starting_cpu_shares"] and (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
         update.append(f"CPU shares {actual['cpu_shares'] or 1024} become {options['cpu_shares']}")
     if actual["restart_policy"] != options["restart_policy"]:
         update.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")

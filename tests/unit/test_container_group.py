@@ -45,7 +45,7 @@ class Engine:
 )
 def test_services_are_known_by_their_whole_name(options: dict[str, Any], changed: list[str]) -> None:
     """A service's name may begin as another's does."""
-    asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], **options}
+    asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], "cpu_shares": 0, **options}
     assert [item["Id"] for item in containers_to_change(Engine(), asked)] == changed  # type: ignore[arg-type]
 
 
@@ -65,6 +65,49 @@ def test_containers_of_a_release_before_are_not_started_again(tmp_path: Path):
     assert journaled(later) is None
     write_journal(later, ["s-api-green-1"])
     assert journaled(later) == ["s-api-green-1"]
+
+
+class Weighing(Engine):
+    """An engine whose containers of slot blue have been started with a smaller weight, but for the worker."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[Any, ...]] = []
+
+    def inspect(self, identity: str) -> dict[str, Any]:
+        shares = 128 if identity in {"api-blue", "api-v2-blue"} else 0
+        status = "running" if identity.endswith("blue") else "exited"
+        return {"Id": identity, "State": {"Status": status}, "HostConfig": {"CpuShares": shares}}
+
+    def request(self, method: str, path: str, **more: Any) -> bytes:
+        self.requests.append((method, path, more.get("body")))
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("slot", "cpu_shares", "requests"),
+    [
+        ("blue", 1024, [("POST", f"/containers/{name}-blue/update", {"CpuShares": 1024}) for name in ("api", "api-v2")]),
+        ("blue", 0, []),
+        (
+            "green",
+            128,
+            [
+                request
+                for name in ("api", "api-v2", "worker")
+                for request in (
+                    ("POST", f"/containers/{name}-green/update", {"CpuShares": 128}),
+                    ("POST", f"/containers/{name}-green/start", None),
+                )
+            ],
+        ),
+    ],
+)
+def test_a_container_has_its_weight_before_it_starts(slot: str, cpu_shares: int, requests: list[tuple[Any, ...]]):
+    engine = Weighing()
+    asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], "owner": [f"app-{slot}"]}
+    for item in containers_to_change(engine, {**asked, "state": "started", "cpu_shares": cpu_shares}):  # type: ignore[arg-type]
+        act(engine, item, "started", cpu_shares)  # type: ignore[arg-type]
+    assert engine.requests == requests
 
 
 class Removing(client.Engine):

@@ -155,6 +155,11 @@ def test_a_hand_on_the_container_is_found(state: dict[str, Any], change: dict[st
     assert {key: needed[key] for key in expected} == expected
 
 
+def test_who_waits_for_a_container_that_starts_sets_its_weight(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["cpu_shares"] = 128
+    assert plan(state, {**DECLARED, "starting_cpu_shares": 128})["needed"] == []
+
+
 @pytest.mark.parametrize(
     ("path", "change", "reason"),
     [

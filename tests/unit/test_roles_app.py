@@ -156,6 +156,16 @@ def test_declarations_pass_the_comparison_and_migrate_once() -> None:
     assert [item["name"] for item in third["needed"]] == ["migrate-blue", "backend-blue-1"]
 
 
+def test_a_slot_that_starts_next_to_another_is_made_with_its_own_weight() -> None:
+    """Its migration keeps it, and a job's runs are copies of a container that has the weight of others."""
+    listed = services({"migrate": {"command": ["migrate"]}}, app_starting_cpu_shares=128)
+    assert {name: (item.get("cpu_shares"), item.get("starting_cpu_shares")) for name, item in listed.items()} == {
+        "migrate-blue": (128, None),
+        "backend-blue-1": (None, 128),
+        "frontend-blue-1": (None, 128),
+    }
+
+
 def test_limits_share_the_host() -> None:
     """All containers of a slot have a fifth of the memory together, and each has time to finish before it is killed."""
     assert services()["backend-blue-1"]["memory_mb"] == 800
