@@ -17,6 +17,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel
 
 #: Variables that name the file of a private key.
 KEY_FILES = ("ansible_ssh_private_key_file", "ansible_private_key_file")
+#: Variables that hold a private key itself.
+KEYS = ("ansible_ssh_private_key", "ansible_private_key")
 _PLACE = "{address} port {port}"
 #: What ssh says, what it means, the variables that are at fault, and what else helps. The first that fits counts.
 _Cause = tuple[str, str, tuple[str, ...], str]
@@ -127,6 +129,12 @@ def key_problem(path: str) -> str | None:
     if mode.st_uid == os.getuid() and mode.st_mode & 0o077:
         return f" is {path}, which others may read, so that ssh does not use it; run chmod 600 {path}"
     return None
+
+
+def key_text_problem(name: str, value: object) -> str:
+    """Return what follows the name of a variable that holds no private key, mostly because it names the file of one; "" where it does."""
+    holds = not value or (isinstance(value, str) and value.lstrip().startswith("-----BEGIN "))
+    return "" if holds else f" holds no private key; set {name}_file where it is the name of a file"
 
 
 def connection_to(host: str, hostvars: t.Mapping[str, t.Any], play_context: t.Any) -> t.Any:

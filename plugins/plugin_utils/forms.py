@@ -21,11 +21,13 @@ are the argument specification's. No Ansible in here.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import ipaddress
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import urllib.parse
@@ -200,7 +202,8 @@ def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
     except ValueError:
         return False
     host = parts.hostname or ""
-    return parts.scheme in schemes and is_host(host) and (port is None or 0 < port <= HIGHEST_PORT)
+    # What follows # is never sent.
+    return parts.scheme in schemes and is_host(host) and (port is None or 0 < port <= HIGHEST_PORT) and "#" not in text
 
 
 def is_notification_url(text: str) -> bool | str:
@@ -267,6 +270,14 @@ def is_path(text: str) -> bool:
         and not {".", ".."}.intersection(text.split("/"))
         and is_line(text)
     )
+
+
+def is_shell_words(text: str) -> bool | str:
+    """Return whether a shell can divide a string into words."""
+    try:
+        return bool(shlex.split(text)) and is_line(text)
+    except ValueError as error:
+        return f"options as a shell reads them ({error})"
 
 
 def is_file_path(text: str) -> bool | str:
@@ -607,6 +618,8 @@ KINDS: dict[str, Kind] = {
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
     # Files and images
     "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
+    "program": _text("a program of the controller", lambda text: is_line(text) and shutil.which(os.path.expanduser(text)) is not None),
+    "shell_words": _text("options as a shell reads them, in one line", is_shell_words),
     "any_path": _text("a path", lambda text: bool(text.strip()) and is_line(text)),
     "file": _text("the path of a file", is_file_path),
     "tasks_file": _text("the path of a file of tasks", is_tasks_file),
@@ -903,6 +916,8 @@ def quote_it(value: Any) -> str:
         return "; it is null: remove the line, or give it a value"
     if isinstance(value, bool):
         return f"; YAML reads it as {str(value).lower()}: quote the value"
+    if isinstance(value, dt.date):
+        return "; YAML reads it as a date: quote the value"
     return "; it is a number: quote the value" if isinstance(value, (int, float)) else ", a string"
 
 

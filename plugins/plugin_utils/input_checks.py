@@ -72,11 +72,19 @@ def form_problem(
         elif hidden:
             listed.append(f"{member} {wrong.sentence}{place}")
         else:
-            listed.append(f"{member} is {shown(wrong.value, secrets)}, {wrong.sentence}{place}")
+            listed.append(f"{member} is {shown(wrong.value, secrets)}{_ends(wrong.value)}, {wrong.sentence}{place}")
     if not listed:
         return None
     more = f"; and {len(listed) - MOST_LISTED} more" if len(listed) > MOST_LISTED else ""
     return "; ".join(listed[:MOST_LISTED]) + more
+
+
+def _ends(value: Any) -> str:
+    """Return what a message does not show of a string: that it begins or ends with blanks, or ends with an end of line."""
+    if not isinstance(value, str) or value == value.strip() or not value.strip():
+        return ""
+    end = "ends with an end of line, which | and > keep and |- and >- do not" if value.endswith("\n") else "begins or ends with a blank"
+    return f" (it {end})"
 
 
 def members(form: Form, value: Any, kind: str) -> Iterator[Any]:

@@ -17,6 +17,14 @@ SHORT = 8
 #: Shorter ones are words of their own; not so after -e, where a playbook has a few arguments.
 SHORTEST = 5
 SHORTEST_ARGUMENT = 4
+#: What is given after -e for an option of Ansible, each with that: the run would do all the same what it must not.
+OPTIONS = {
+    **dict.fromkeys(("ansible_check_mode", "check", "check_mode", "dry_run", "dryrun"), "--check"),
+    **dict.fromkeys(("ansible_diff_mode", "diff"), "--diff"),
+    **dict.fromkeys(("ansible_limit", "limit"), "--limit <host>"),
+}
+_BLANK = "Ansible ends a value at a blank, and leaves out the rest"
+_NOTHING = "sets nothing: Ansible leaves out what is not name=value"
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -122,6 +130,9 @@ def argument_problems(
     own = KnownNames(playbooks.get(playbook, ()), SHORTEST_ARGUMENT)
     problems = []
     for name in sorted(set(given) - own.all - known.all):
+        if name in OPTIONS and not is_used(name):
+            problems.append(f"{name} after -e is not an option of Ansible, and has no effect; give {OPTIONS[name]} instead")
+            continue
         elsewhere = [other for other, names in playbooks.items() if name in names]
         meant = own.near(name) or _same_without_case(name, own.all) or known.near(name) or known.ending(name)
         if not meant and not elsewhere:
@@ -158,12 +169,19 @@ def command_line_problems(arguments: Iterable[str]) -> list[str]:
         except ValueError:
             words = text.split()
         wrong = [word for word in words if not _VARIABLE.fullmatch(word.partition("=")[0]) or "=" not in word]
-        if wrong and words[0] not in wrong:
-            name, value = text.split("=", 1)
-            problems.append(f"-e '{text}': Ansible ends a value at a blank, and leaves out the rest; write -e \"{name}='{value}'\"")
-        elif wrong:
+        if not wrong:
+            continue
+        name, _unused, value = text.partition("=")
+        in_yaml = re.fullmatch(r"([A-Za-z_]\w*): *(.+)", text, re.ASCII | re.DOTALL)
+        if words[0] not in wrong and value[:1] in "[{":
+            problems.append(f"-e '{text}': {_BLANK}; write -e '{{{name}: {value.replace(chr(39), chr(34))}}}'")
+        elif words[0] not in wrong:
+            problems.append(f"-e '{text}': {_BLANK}; write -e \"{name}='{value}'\"")
+        elif in_yaml:
+            problems.append(f"-e '{text}' {_NOTHING}; write -e '{{{text}}}', or -e {in_yaml[1]}={in_yaml[2]}")
+        else:
             name = next((word for word in words if _VARIABLE.fullmatch(word)), "")
             value = next((word for word in words if word not in (name, "=")), "").lstrip("=") if name else ""
             how = f"write -e {name}={value or '<value>'}, without blanks around =" if name else "write -e name=value"
-            problems.append(f"-e '{text}' sets nothing: Ansible leaves out what is not name=value; {how}")
+            problems.append(f"-e '{text}' {_NOTHING}; {how}")
     return problems

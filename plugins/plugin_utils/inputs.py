@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.loader import become_loader, connection_loader, shell_loader
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
 from ansible_collections.slipway.stack.plugins.plugin_utils import (
@@ -24,8 +23,17 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import (
     preflight,
     secret_sources,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import (
+    KEYWORDS,
+    OF_HOSTS,
+    PLUGINS,
+    PREFIX,
+    connection_variables,
+    misspelled,
+    plugin_problem,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.clear_text import secret_members, some_of, vault_name
-from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, key_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.connections import KEY_FILES, KEYS, key_problem, key_text_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, is_dns_name, kinds, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     HostView,
@@ -46,6 +54,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     command_line_problems,
     near_names,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import GIVE_PASSWORD
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import MESH_SECRET, services
@@ -57,7 +66,7 @@ RUNNER = "container_service"
 #: The role that runs the product's services.
 PRODUCT_ROLE = "app"
 #: What begins so is Ansible's, or a secret's own name.
-NOT_OURS = ("ansible_", "vault_", "__")
+NOT_OURS = (PREFIX, "vault_", "__")
 #: What playbooks/plays/check_inputs.yml is given begins so, after two underscores.
 OF_THIS_CHECK = "check"
 #: Ansible's own variables with values that would end a run in words of Ansible's, or that Ansible would take for false.
@@ -78,22 +87,36 @@ CONNECTION = {
         parsed("boolean"),
     ),
     **{name: parsed("any_path") for name in KEY_FILES},
+    **dict.fromkeys(
+        (
+            "ansible_scp_extra_args", "ansible_sftp_extra_args", "ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args",
+        ),
+        parsed("shell_words or empty"),
+    ),
+    **dict.fromkeys(("ansible_scp_executable", "ansible_sftp_executable", "ansible_ssh_executable"), parsed("program")),
 }  # fmt: skip
-#: Those that name a plugin of Ansible, with what has these, and the usual one.
-PLUGINS = {
-    "ansible_connection": (connection_loader, "ssh"),
-    "ansible_become_method": (become_loader, "sudo"),
-    "ansible_shell_type": (shell_loader, "sh"),
-}
+#: What Ansible says of a value that is encrypted with another password, and of facts that were not gathered.
+_UNDECRYPTABLE = re.compile("(?i)undecryptable|decryption failed")
+_FACT = re.compile(
+    r"'ansible_\w+' is undefined|'dict' has no attribute '(?:default_ipv[46]|hostname|fqdn|distribution\w*|mem\w+_mb|processor\w*)'"
+)
+#: Other words of Ansible that do not say what is wrong, and those that do.
+_WORDS = (
+    (r"^\W*hostvars\['([^']+)'\]\W*$", r"the inventory has no host \1"),
+    (r"Type 'Undefined' is unsupported", "one of its templates results in nothing, as an if without an else"),
+    (r"resolved to an Omit", "omit leaves out an argument of a task, not a variable; remove the line instead"),
+    (r"Recursive loop detected", "it is made of itself"),
+)
 #: Values of these kinds are shown whatever their variable is called.
 OPEN = {"list", "vault_name", "file", "any_path", "boolean"}
 
 
 def given_problems(given: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with variables of a connection after -e, by which Ansible would refuse the task that checks all others."""
-    found = {
-        name: input_checks.form_problem(form, given[name]) for name, form in CONNECTION.items() if "{{" not in str(given.get(name, "{{"))
-    }
+    # A template is the run's to resolve.
+    values = {name: value for name, value in given.items() if "{{" not in str(value)}
+    found = {name: input_checks.form_problem(form, values[name]) for name, form in CONNECTION.items() if name in values}
+    found |= {name: plugin_problem(name, values[name]) for name in PLUGINS if name in values}
     return [f"{name}{wrong}; correct it after -e" for name, wrong in found.items() if wrong]
 
 
@@ -198,6 +221,7 @@ class Inputs:
         problems += [Problem("", text) for text in wrong_arguments]
         reported = {text.partition(" ")[0] for text in wrong_arguments} | own
         seen: dict[str, str] = {}
+        problems += self._connection_name_problems()
         for host, view in self._views.items():
             facts = view.raw.get("ansible_facts") or {}
             names = [name for name in view.raw if name not in facts and name not in reported and not name.startswith(NOT_OURS)]
@@ -217,6 +241,33 @@ class Inputs:
                 if seen.get(name)
             ]
         return problems
+
+    def _connection_name_problems(self) -> list[Problem]:
+        """Return the variables whose names are nearly those by which Ansible reaches a host, so that it would reach it otherwise."""
+        names: dict[str, list[str]] = {}
+        known: set[str] = set()
+        for host, view in self._views.items():
+            facts = {f"{PREFIX}{name}" for name in view.raw.get("ansible_facts") or {}}
+            for name in view.raw:
+                if name.startswith(PREFIX) and name not in facts:
+                    names.setdefault(name, []).append(host)
+            known |= connection_variables({name: _value(view, name) for name in PLUGINS})
+        wrong = misspelled(names, known, self._is_used)
+        for host, view in self._views.items():
+            for name in (name for name in (*KEYWORDS, *OF_HOSTS) if name in view.raw):
+                place = self._place(view, name) or ""
+                in_hosts_file = place and not re.search(r"(group|host)_vars/|-e$", place)
+                if place and (name in KEYWORDS or in_hosts_file) and (name in wrong or not self._is_used(name)):
+                    names.setdefault(name, []).append(host)
+                    wrong[name] = f"{name} is not a variable that Ansible reads (did you mean {PREFIX}{name}?)"
+        return [
+            Problem(
+                host,
+                f"{text}; correct the name{_in(self._place(self._views[host], name))}, or give a variable of your own another one",
+            )
+            for name, text in wrong.items()
+            for host in names[name]
+        ]
 
     def _steering_problems(self, host: str, view: HostView, prefixes: Iterable[str]) -> list[Problem]:
         """Return the variables of a host that only Slipway sets: as its own, or as what it remembers while a run goes on.
@@ -280,12 +331,10 @@ class Inputs:
                 if not wrong and name in KEY_FILES and value and kind != "local":
                     wrong = key_problem(str(value))
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
-            for name, (loader, usual) in PLUGINS.items():
+            for name, problem_of in (*dict.fromkeys(PLUGINS, plugin_problem).items(), *dict.fromkeys(KEYS, key_text_problem).items()):
                 value, error = view.value(name)
-                if name in view and not error and not (isinstance(value, str) and loader.find_plugin(value)):
-                    problems.append(
-                        Problem(host, f"{name} is {value!r}, must be a plugin of Ansible, as {usual}; {self._remedy(view, name)}")
-                    )
+                wrong = problem_of(name, value) if name in view and not error else ""
+                problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
             if kind != "local":
                 address = view.value("ansible_host", host)[0] or host
                 port = view.value("ansible_port", "22" if kind == "ssh" else "")[0]
@@ -379,10 +428,15 @@ class Inputs:
 
         A secret that only some hosts know is for the roles there to ask for.
         """
-        found: dict[str, Problem] = {}
-        for name in (name for name in self._secrets if name in view):
+        # What is made of one of these cannot be evaluated either.
+        found = {
+            name: Problem(host, f"{name} {why_no_value(error)}{_in(self._place(view, name))}")
+            for name in view.raw
+            if name.startswith(secret_sources.PREFIX) and _UNDECRYPTABLE.search(error := view.value(name)[1])
+        }
+        for name in (name for name in self._secrets if name in view and name not in found):
             value, error = view.value(name)
-            wrong = f"cannot be evaluated: {error}" if error else secret_problem(value)
+            wrong = why_no_value(error) if error else secret_problem(value)
             if wrong and value is None and not error:
                 found[name] = self.missing_secret(host, name)
             elif wrong:
@@ -397,23 +451,25 @@ class Inputs:
                 if name not in found and self.is_set(view, name):
                     wrong = self._wrong_value(view, name, spec, self._forms[role].get(name))
                     if wrong:
-                        found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")
+                        found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name, wrong)}")
         for name, form in self._shared.items():
             if name in view and self.is_set(view, name):
                 wrong = self._wrong_value(view, name, {"type": "raw"}, form)
                 if wrong:
-                    found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")
+                    found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name, wrong)}")
         return found
 
     def is_set(self, view: HostView, name: str) -> bool:
         """Return whether the inventory sets a variable to something else than what all environments share."""
-        return name in view and not (name in self._defaults and view.raw[name] == self._defaults[name])
+        # For Python 6379.0 is 6379, and true is 1.
+        value, default = view.raw.get(name), self._defaults.get(name)
+        return name in view and not (name in self._defaults and value == default and repr(value) == repr(default))
 
     def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any], form: Form | None) -> str | None:
         """Compare an input that the inventory sets with its form and specification; return what follows its name in a sentence, or None."""
         value, error = view.value(name)
         if error:
-            return f" cannot be evaluated: {error}"
+            return f" {why_no_value(error)}"
         secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(kinds(form)))
         if form:
             found = input_checks.form_problem(
@@ -501,10 +557,11 @@ class Inputs:
     def _place_of(self, view: HostView) -> Any:
         return lambda name: self._place(view, name)
 
-    def _remedy(self, view: HostView, name: str) -> str:
-        """Say where to set a variable."""
+    def _remedy(self, view: HostView, name: str, wrong: str = "") -> str:
+        """Say where to set a variable, and how where what is wrong with it is that it is a string."""
         if name in self._given.variables:
-            return "correct it after -e"
+            is_string = isinstance(self._given.variables[name], str) and wrong.endswith((" must be a list", " must be a dictionary"))
+            return f"after -e, name=value is a string: write -e '{{\"{name}\": …}}' in JSON" if is_string else "correct it after -e"
         return preflight.remedy(self._place(view, name), self._inventory)
 
     def problems(self, groups: list[Problem], *, needs_shared: bool, target: Iterable[Problem] = ()) -> list[Problem]:
@@ -524,6 +581,17 @@ class Inputs:
         problems = [*groups, *self.connection_problems(), *self.name_problems(), *self.argument_problems()]
         problems += [self.missing_secret(host, name) for host in self._views for name in self._secrets if name in set_on_no_host]
         return problems + self.required_problems() + self.value_problems(reported)
+
+
+def why_no_value(error: str) -> str:
+    """Return what follows a variable's name where its value cannot be had, with what to do where Ansible's words do not say it."""
+    if _UNDECRYPTABLE.search(error):
+        return f"cannot be decrypted with the vault password of this run; {GIVE_PASSWORD}, or encrypt it again"
+    for pattern, words in _WORDS:
+        if found := re.search(pattern, error):
+            return f"cannot be evaluated: {found.expand(words)}"
+    hint = " (hosts are not asked for facts: give the value itself)" if _FACT.search(error) else ""
+    return f"cannot be evaluated: {error}{hint}"
 
 
 def _value(view: HostView, name: str) -> Any:

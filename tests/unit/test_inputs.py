@@ -14,6 +14,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
+from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import PLUGINS
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, internal_variables
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     KnownNames,
@@ -22,7 +23,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     distance,
     near_names,
 )
-from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, PLUGINS, Given, Inputs, given_problems
+from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, Given, Inputs, given_problems, why_no_value
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text
 from conftest import ROOT
@@ -178,6 +179,54 @@ REFUSED: list[tuple[Any, str]] = [
     ({"ansible_ssh_pipelining": "often"}, "ansible_ssh_pipelining is 'often', must be true or false"),
     ({"ansible_host_key_checking": "ask"}, "ansible_host_key_checking is 'ask', must be true or false"),
     ({"ansible_ssh_transfer_method": "rsync"}, "ansible_ssh_transfer_method is 'rsync', must be one of sftp, scp, piped, smart"),
+    ({"ansible_hosts": "10.0.0.9"}, "ansible_hosts is not a variable of Ansible (did you mean ansible_host?); correct the name in"),
+    ({"ansible_usr": "ops"}, "ansible_usr is not a variable of Ansible (did you mean ansible_user?)"),
+    ({"ansible_ports": 2222}, "ansible_ports is not a variable of Ansible (did you mean ansible_port?)"),
+    ({"ansible_becom": True}, "ansible_becom is not a variable of Ansible (did you mean ansible_become?)"),
+    (
+        {"ansible_ssh_private_key": "~/.ssh/id"},
+        "ansible_ssh_private_key holds no private key; set ansible_ssh_private_key_file where it is",
+    ),
+    ({"ansible_private_key": ["x"]}, "ansible_private_key holds no private key; set ansible_private_key_file"),
+    ({"ansible_ssh_common_args": "-o ProxyJump='a"}, "is '-o ProxyJump='a', must be options as a shell reads them (No closing quotation)"),
+    (
+        {"ansible_ssh_args": ["-o", "A=b"]},
+        "ansible_ssh_args is ['-o', 'A=b'], must be options as a shell reads them, in one line, or empty, a string",
+    ),
+    ({"ansible_ssh_executable": "/nonexistent/ssh"}, "ansible_ssh_executable is '/nonexistent/ssh', must be a program of the controller"),
+    ({"become": True}, "become is not a variable that Ansible reads (did you mean ansible_become?); correct the name in"),
+    ({"ssh_user": "ops"}, "ssh_user is not a variable that Ansible reads (did you mean ansible_ssh_user?)"),
+    ("host: 10.0.0.9\n", "host is not a variable that Ansible reads (did you mean ansible_host?); correct the name in"),
+    ("port: 2222\n", "port is not a variable that Ansible reads (did you mean ansible_port?)"),
+    # In no network: it could not be reached, and reach nothing
+    ({"app_service_overrides": {"backend": {"networks": []}}}, "app_service_overrides.backend.networks is [], must have 1 member or more"),
+    ({"app_defaults": {"networks": []}}, "app_defaults.networks is [], must have 1 member or more"),
+    (extra(networks=[]), "slipway_extra_services.search.networks is [], must have 1 member or more"),
+    ({"backup_networks": []}, "backup_networks is [], must have 1 member or more"),
+    # What YAML makes of a value, and what a message does not show of one
+    ("app_version: 2026-01-01\n", "the tag of an image; YAML reads it as a date: quote the value"),
+    ("redis_port: 6379.0\n", "redis_port is 6379.0, must be a port"),
+    ("slipway_mesh: 1.0\n", "slipway_mesh is 1.0, must be true or false"),
+    (
+        "slipway_public_url: |\n  https://a.example\n",
+        "slipway_public_url is 'https://a.example ' (it ends with an end of line, which | and",
+    ),
+    ({"slipway_public_url": " https://a.example"}, "' https://a.example' (it begins or ends with a blank), must be an URL"),
+    ({"slipway_public_url": "https://a.example#prod"}, "slipway_public_url is 'https://a.example#prod', must be an URL"),
+    # Templates of which Ansible does not say what is wrong
+    ({"redis_port": "{{ 6380 if false }}"}, "redis_port cannot be evaluated: one of its templates results in nothing, as an if"),
+    ({"redis_port": "{{ omit }}"}, "redis_port cannot be evaluated: "),
+    ({"redis_port": "{{ redis_port }}"}, "redis_port cannot be evaluated: it is made of itself; set it in"),
+    ({"redis_maxmemory_mb": "{{ ansible_facts.memtotal_mb // 4 }}"}, "(hosts are not asked for facts: give the value itself)"),
+    ({"redis_maxmemory_mb": "{{ ansible_memtotal_mb // 4 }}"}, "(hosts are not asked for facts: give the value itself)"),
+    (
+        "vault_x: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\napp_defaults:\n  environment: {A: '{{ vault_x }}'}\n",
+        "vault_x cannot be decrypted with the vault password of this run; export SLIPWAY_VAULT_PASSWORD",
+    ),
+    (
+        "app_host_header: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\n",
+        "app_host_header cannot be decrypted with the vault password of this run",
+    ),
     # Names
     ({"postgres_volume": ""}, "postgres_volume is '', must be the name of a volume"),
     ({"postgres_volume": "/srv/pgdata"}, "postgres_volume is '/srv/pgdata', must be the name of a volume"),
@@ -773,6 +822,10 @@ def test_short_names_and_names_in_use_are_the_users_own():
     }
     assert near_names(["stage", "App_version"], known, lambda _name: True) == {}
     assert argument_problems(["version"], "deploy", {"deploy": []}, known, lambda _name: True) == []
+    for name, option in {"check": "--check", "dry_run": "--check", "ansible_check_mode": "--check", "limit": "--limit <host>"}.items():
+        (problem,) = argument_problems([name], "deploy", {"deploy": []}, known, lambda _name: False)
+        assert problem == f"{name} after -e is not an option of Ansible, and has no effect; give {option} instead"
+        assert argument_problems([name], "deploy", {"deploy": [name]}, known, lambda _name: False) == []
     assert command_line_problems(["a=1 b=2", "@x.yml", "{}", ""]) == []
     # What a playbook takes after -e are a few names.
     (problem,) = argument_problems(["grap"], "logs", {"logs": ["grep"]}, known, lambda _name: False)
@@ -830,10 +883,41 @@ def test_ports_of_one_address_meet_and_of_two_do_not():
     assert input_checks.check_published(ports(("a", ""), ("a", ""))) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("hostvars['gone']", "cannot be evaluated: the inventory has no host gone"),
+        ("A template was resolved to an Omit scalar.", "cannot be evaluated: omit leaves out an argument of a task"),
+        ("'my_domain' is undefined", "cannot be evaluated: 'my_domain' is undefined"),
+        ("object of type 'dict' has no attribute 'mian'", "cannot be evaluated: object of type 'dict' has no attribute 'mian'"),
+        ("Attempt to use undecryptable variable", "cannot be decrypted with the vault password of this run; export"),
+    ],
+)
+def test_why_a_variable_cannot_be_evaluated(error: str, said: str):
+    assert why_no_value(error).startswith(said)
+
+
 def test_variables_of_a_connection_after_e_are_refused_before_a_task():
     """Ansible would refuse the task that checks all others."""
     wrong = {"ansible_become": "perhaps", "ansible_pipelining": "{{ x }}", "ansible_user": "ops", "app_version": ""}
     assert given_problems(wrong) == ["ansible_become is 'perhaps', must be true or false; correct it after -e"]
+    for name, (_loader, usual) in PLUGINS.items():
+        assert given_problems({name: "shh"}) == [f"{name} is 'shh', must be a plugin of Ansible, as {usual}; correct it after -e"]
+        assert given_problems({name: usual}) == given_problems({name: "{{ x }}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[localhost]", "must be a list; after -e, name=value is a string: write -e '{\"nginx_server_names\": …}' in JSON"),
+        ("localhost", "must be a list; after -e, name=value is a string"),
+        ({"a": 1}, "must be a list; correct it after -e"),
+        ([1], "nginx_server_names[0] is 1, "),
+    ],
+)
+def test_a_list_after_e_has_the_way_to_write_it(judged: Judge, value: Any, said: str):
+    (line,) = judged({}, given=Given(playbook="site", variables={"nginx_server_names": value}))
+    assert said in line
 
 
 def test_all_options_of_a_connection_that_ansible_converts_have_a_form():
