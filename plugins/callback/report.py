@@ -69,26 +69,27 @@ from ansible.vars.hostvars import HostVars
 
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, terminal
+from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import reserved_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, read_role_files
+from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import OPTIONS
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
     folders_of,
+    host_problems,
     hosts_problems,
     ignored_files,
+    repeated_arguments,
     unreadable,
     variable_files,
 )
+from ansible_collections.slipway.stack.plugins.plugin_utils.run_options import option_problems
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.status import GOOD_RESULTS, instant, job_results
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 SCHEMA_VERSION = 1
-START_AT_TASK = (
-    "--start-at-task leaves out the tasks that check the inputs and read the hosts, which all others need; "
-    "run the whole playbook: what is done already is left as it is"
-)
 #: Exit status of ansible-playbook where a host has failed.
 FAILED = 2
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
@@ -150,8 +151,8 @@ def refusals(loader: Any, arguments: Mapping[str, Any], inventory: Any) -> tuple
         arguments: What the run was started with.
         inventory: The inventory as Ansible has read it.
     """
-    if arguments.get("start_at_task"):
-        return [START_AT_TASK], []
+    if problems := option_problems(arguments, inventory):
+        return problems, []
     sources = [str(source) for source in arguments.get("inventory") or ()]
     problems = hosts_problems(loader, sources, inventory._inventory.processed_sources)  # noqa: SLF001 - Ansible has no public name for it
     names = {"group_vars": list(inventory.groups), "host_vars": [*inventory.hosts, *CONTROLLER[:1]]}
@@ -160,11 +161,14 @@ def refusals(loader: Any, arguments: Mapping[str, Any], inventory: Any) -> tuple
     problems += unreadable(loader, files)
     # Without its hosts, no file is known to be named after one.
     mistakes, warnings = ([], []) if problems else ignored_files(folders, names, files)
+    mistakes += [] if problems else host_problems(inventory)
+    mistakes += repeated_arguments(arguments.get("extra_vars") or ())
     given = load_extra_vars(loader)
+    mistakes += [f"{wrong}; correct the name after -e" for name in given if (wrong := reserved_problem(name)) and name not in OPTIONS]
     if any(name.startswith("ansible_") for name in given):
         from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import given_problems
 
-        mistakes = mistakes + given_problems(given)
+        mistakes += given_problems(given)
     return problems + mistakes, warnings
 
 
@@ -257,7 +261,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._tasks: dict[str, dict[str, Any]] = {}
         if self._playbook:
             inventory = playbook.get_plays()[0].get_variable_manager()._inventory  # noqa: SLF001 - Ansible has no public name for it
-            problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
+            try:
+                problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
+            except Exception as error:  # noqa: BLE001 - Ansible would warn that this plugin failed, and go on without the checks
+                problems, warnings = [f"The files of the inventory cannot be checked: {error!r}; report it with the file"], []
             for warning in warnings:
                 self._display.warning(warning)
             kept = str(self.get_option("reports_kept"))

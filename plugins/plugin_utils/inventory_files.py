@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -19,7 +20,8 @@ from ansible.inventory.manager import IGNORED
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import inventory_loader
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import near, place_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import reserved_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, near, place_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import MOST, SHORT, distance, nearest
 
 YAML = (".yml", ".yaml", ".json")
@@ -29,6 +31,18 @@ HOSTS = ("", ".ini", ".toml", *YAML)
 SECTIONS = ("hosts", "children", "vars")
 #: The folders of variables, and what their files are named after.
 FOLDERS = {"group_vars": "group", "host_vars": "host"}
+#: Files of settings of other programs, which Ansible does not read variables from.
+OTHER_SETTINGS = (".ini", ".toml", ".env", ".cfg", ".conf", ".properties")
+#: Files that belong into the folder of all hosts, by what those are called there: their names are no groups that may have gone.
+OF_ALL_HOSTS = re.compile(r"\d+_.*|vault|secrets|vars|variables|main")
+#: What a host may be called: a pattern of Ansible with another character selects something else, or nothing.
+HOST_NAME = re.compile(r"(?![.~-])[\w.:%-]+")
+BYTE_ORDER_MARK = "\ufeff"
+#: Characters that are seen as a blank, or not at all, and that YAML takes for letters.
+LIKE_BLANKS = {
+    BYTE_ORDER_MARK: "byte order mark", "\u00a0": "no-break space", "\u2003": "em space", "\u2007": "figure space",
+    "\u200b": "zero-width space", "\u202f": "narrow no-break space", "\u3000": "ideographic space",
+}  # fmt: skip
 HEADER = re.compile(rb"\$ANSIBLE_VAULT;1\.[12];AES256(?:;[^\r\n]*)?\r?\n")
 #: How the password of a vault is given.
 GIVE_PASSWORD = "export SLIPWAY_VAULT_PASSWORD, write the password into .vault-password, or give --vault-password-file"  # noqa: S105 - advice
@@ -45,16 +59,52 @@ def file_problem(path: Path, error: Exception) -> str:
     path = near(path)
     if data.startswith(b"$ANSIBLE_VAULT"):
         return _vault_problem(path, data)
-    if b"\x00" in data:
-        line = data[: data.index(b"\x00")].count(b"\n") + 1
-        return f"{path}:{line} holds a NUL byte, so it is not plain text; write it again, or restore it from version control"
+    if encoding := _encoding_problem(path, data):
+        return encoding
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__  # type: ignore[assignment]
     mark = getattr(cause, "problem_mark", None)
     place = f"{path}:{mark.line + 1}" if mark is not None else str(path)
     found = re.search(r"YAML parsing failed: (.*?)(?: Origin: .*)?$", message)
-    return f"{place} is not valid YAML: {(found[1] if found else message).rstrip('.')}; correct it"
+    # What YAML lacks on a line it may only miss on the next one.
+    hint = _like_blank(data.decode().splitlines()[max(mark.line - 1, 0) : mark.line + 1]) if mark is not None else ""
+    return f"{place} is not valid YAML: {(found[1] if found else message).rstrip('.')}{hint}; correct it"
+
+
+def _encoding_problem(path: Path, data: bytes) -> str:
+    """Return why a file is not text in UTF-8, or ""."""
+    if b"\x00" in data:
+        line = data[: data.index(b"\x00")].count(b"\n") + 1
+        return f"{path}:{line} holds a NUL byte, so it is not plain text; write it again, or restore it from version control"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        return f"{path}:{line} is not text in UTF-8 (byte 0x{data[error.start]:02x}); save the file in UTF-8"
+    return ""
+
+
+def _like_blank(lines: Iterable[str]) -> str:
+    """Return which character that looks like a blank is in some lines, for a message, or ""."""
+    found = next((name for line in lines for character, name in LIKE_BLANKS.items() if character in line), "")
+    return f" (there is a {found}: write a blank instead)" if found else ""
+
+
+def _not_variables(path: Path, content: Any) -> list[str]:
+    """Return why what a file holds is not a dictionary of variables; Ansible would end in words of its own."""
+    if not content or isinstance(content, Mapping):
+        return []
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip(f"{BYTE_ORDER_MARK} \t\r\n").startswith("$ANSIBLE_VAULT"):
+        what = "a byte order mark" if text.startswith(BYTE_ORDER_MARK) else "a blank or an empty line"
+        return [f"{near(path)} has {what} before $ANSIBLE_VAULT, so that Ansible does not decrypt it; remove it"]
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and not re.match(r"\s*#|---", line)]
+    number, line = lines[0] if lines else (1, "")
+    name, sign, value = re.match(r"[\s-]*([^\s=:]*)\s*([=:]?)\s*(.*)", line).groups()  # type: ignore[union-attr]
+    how = f"write `{name}: {value}`" if sign and name else "write each as `name: value`"
+    kind = "list" if isinstance(content, list) else "string" if isinstance(content, str) else "value"
+    return [f"{near(path)}:{number}: the file holds a {kind}, not variables{_like_blank([line])}; {how}"]
 
 
 def _vault_problem(path: Path, data: bytes) -> str:
@@ -86,21 +136,35 @@ def unreadable(loader: Any, files: Iterable[Path]) -> list[str]:
     problems = []
     for path in files:
         try:
-            loader.load_from_file(str(path), cache="all", unsafe=True, trusted_as_template=True)
+            content = loader.load_from_file(str(path), cache="all", unsafe=True, trusted_as_template=True)
         except (AnsibleError, UnicodeDecodeError) as error:
             problems.append(file_problem(path, error))
         else:
-            problems += repeated_keys(path)
-    return problems
+            problems += _not_variables(path, content) or _not_names(path, content) + repeated_keys(path.read_bytes(), str(near(path)))
+    return problems + _twins(files)
 
 
-def repeated_keys(path: Path) -> list[str]:
-    """Return which keys a file of YAML has twice in one dictionary: Ansible warns at most, and takes the last one alone.
+def _not_names(path: Path, content: Mapping[Any, Any] | None) -> list[str]:
+    """Return the keys of a file of variables that no variable can have as its name."""
+    no_string = "is not the name of a variable, as YAML reads no string; rename it"
+    problems = {name: reserved_problem(name) if isinstance(name, str) else f"{name} {no_string}" for name in content or ()}
+    return [f"{place_of(name) or near(path)}: {wrong}" for name, wrong in problems.items() if wrong]
+
+
+def _twins(files: Iterable[Path]) -> list[str]:
+    """Return which files differ in the ending of their names alone: Ansible reads both, in the order of their names."""
+    first: dict[Path, Path] = {}
+    pairs = [(near(other), near(path)) for path in files if (other := first.setdefault(path.with_suffix(""), path)) != path]
+    return [f"{one} and {other} are both read, and the latter holds where they differ; put both into one" for one, other in pairs]
+
+
+def repeated_keys(data: bytes, place: str) -> list[str]:
+    """Return which keys some YAML has twice in one dictionary: Ansible warns at most, and takes the last one alone.
 
     Args:
-        path: A file that Ansible can read. One that is encrypted as a whole was written by a program, and is left out.
+        data: What Ansible can read. What is encrypted as a whole was written by a program, and is left out.
+        place: Where it stands.
     """
-    data = path.read_bytes()
     if data.startswith(b"$ANSIBLE_VAULT"):
         return []
     problems, seen = [], set()
@@ -117,7 +181,19 @@ def repeated_keys(path: Path) -> list[str]:
             first = firsts.setdefault(str(key.value), key)
             if first is not key:
                 what = f"{key.value} is there a second time, after line {first.start_mark.line + 1}, so Ansible leaves out the first"
-                problems.append(f"{near(path)}:{key.start_mark.line + 1}: {what}; remove or rename one of them")
+                problems.append(f"{place}:{key.start_mark.line + 1}: {what}; remove or rename one of them")
+    return problems
+
+
+def repeated_arguments(texts: Iterable[str]) -> list[str]:
+    """Return which keys were given twice by one -e, in a file or as YAML; Ansible has read them all."""
+    problems = []
+    for text in map(str, texts):
+        if text.startswith("@"):
+            path = Path(text[1:]).expanduser()
+            problems += repeated_keys(path.read_bytes(), str(near(path))) if path.is_file() else []
+        elif text.startswith("{"):
+            problems += repeated_keys(text.encode(), "-e")
     return problems
 
 
@@ -149,17 +225,32 @@ def hosts_problems(loader: Any, sources: Iterable[str], parsed: Collection[str])
             how = "give the folder of an environment, as -i inventories/prod"
             problems.append(f"The inventory {near(source)} does not exist{nearest(source.name, others)}; {how}")
             continue
-        files = list(hosts_files(source))
+        # Of a folder of variables that is misspelled there is one message, not one for each file.
+        files = [path for path in hosts_files(source) if not _is_below_misspelled(path, source)]
         if not files:
-            problems.append(
-                f"The inventory {near(source)} has no file of hosts; write {near(source)}/hosts.yml, as inventories/prod has one"
-            )
+            problems.append(_no_hosts_file(source))
+        problems += _twins(path for path in files if path.suffix in HOSTS and str(path) in parsed)
         for path in files:
             if str(path) in parsed:
                 problems += _left_out(loader, path)
             elif path == source or path.suffix in HOSTS:
                 problems.append(_hosts_problem(loader, path))
     return problems
+
+
+def _is_below_misspelled(path: Path, source: Path) -> bool:
+    """Return whether a file is in a folder whose name was meant to be that of a folder of variables."""
+    return path != source and len(parts := path.relative_to(source).parts) > 1 and bool(_near_name(parts[0], FOLDERS))
+
+
+def _no_hosts_file(source: Path) -> str:
+    """Return that a folder has no file of hosts, and what to do."""
+    unread = [path.name for path in sorted(source.iterdir()) if path.is_file() and path.name.startswith(("host", "inventor"))]
+    if unread:
+        what = f"Ansible leaves out {near(source / unread[0])}, as it reads no hosts from files with such a name"
+        how = "rename it to hosts.yml, or to hosts where it is in the form of INI"
+        return f"The inventory {near(source)} has no file of hosts: {what}; {how}"
+    return f"The inventory {near(source)} has no file of hosts; write {near(source)}/hosts.yml, as inventories/prod has one"
 
 
 def _hosts_problem(loader: Any, path: Path) -> str:
@@ -178,8 +269,12 @@ def _hosts_problem(loader: Any, path: Path) -> str:
         except (AnsibleError, UnicodeDecodeError) as error:
             return file_problem(path, error)
         plugin = "auto" if isinstance(content, Mapping) and "plugin" in content else "yaml"
+        if plugin == "yaml" and (misplaced := _misplaced(content, path)):
+            return "; ".join(misplaced)
     else:
         plugin = "toml" if path.suffix == ".toml" else "ini"
+    if encoding := _encoding_problem(near(path), data) or _mark_problem(path, data):
+        return encoding
     reason = _parsing_error(plugin, path)
     # Ansible does not say in which line: the first with which the same is wrong.
     lines = data.splitlines(keepends=True) if plugin == "ini" else []
@@ -211,9 +306,13 @@ def _left_out(loader: Any, path: Path) -> list[str]:
     except AnsibleError:
         # Whatever it is, another plugin has parsed it.
         return []
+    data = path.read_bytes()
     if not isinstance(content, Mapping) or "plugin" in content:
-        return []
-    problems = repeated_keys(path)
+        return [problem] if not content and (problem := _mark_problem(path, data)) else []
+    if not any(_is_group(group) for group in content.values()) and any(map(_is_variable, content)):
+        what = f"{near(path)} holds variables, such as {next(filter(_is_variable, content))}, and Ansible reads it as a file of hosts"
+        return [f"{what}; move it to the folder group_vars/all next to the hosts file"]
+    problems = repeated_keys(data, str(near(path))) + _misplaced(content, path)
     ahead = list(content.items())
     while ahead:
         name, group = ahead.pop(0)
@@ -227,6 +326,92 @@ def _left_out(loader: Any, path: Path) -> list[str]:
             elif key == "children" and isinstance(value, Mapping):
                 ahead += value.items()
     return problems
+
+
+def _mark_problem(path: Path, data: bytes) -> str:
+    """Return that a file of hosts in the form of INI begins with a byte order mark, or ""."""
+    if not data.startswith(BYTE_ORDER_MARK.encode()) or path.suffix in YAML:
+        return ""
+    return f"{near(path)}:1 begins with a byte order mark, which Ansible takes for a letter; save the file in UTF-8 without one"
+
+
+def _is_group(value: Any) -> bool:
+    """Return whether what a file of hosts has under a name can be a group."""
+    return value is None or (isinstance(value, Mapping) and (not value or bool(set(value) & set(SECTIONS))))
+
+
+def _is_variable(name: Any) -> bool:
+    """Return whether a name is that of a variable, of Slipway or of Ansible, and not of a host or a group."""
+    return str(name).startswith(("ansible_", "vault_")) or name in _inputs()
+
+
+@functools.cache
+def _inputs() -> set[str]:
+    """Return all variables of Slipway that an inventory may set."""
+    return set().union(*RoleFiles().known_names().values())
+
+
+def _misplaced(content: Any, path: Path) -> list[str]:
+    """Return what is indented wrongly in a file of hosts: variables among hosts, and groups among variables."""
+    problems = []
+    ahead = [content] if isinstance(content, Mapping) else []
+    while ahead:
+        for group in ahead.pop(0).values():
+            parts = {name: value for name, value in group.items() if isinstance(value, Mapping)} if isinstance(group, Mapping) else {}
+            for name, value in parts.get("hosts", {}).items():
+                place = place_of(name) or near(path)
+                if _is_variable(name):
+                    problems.append(f"{place}: {name} is a variable among hosts; indent it below its host, or below vars")
+                elif not isinstance(name, str):
+                    problems.append(f"{near(path)}: the name of the host {name} is not a string; quote it")
+                elif value is not None and not isinstance(value, Mapping):
+                    problems.append(f"{place}: the host {name} has a value; write its variables below it, or none")
+            problems += [
+                f"{place_of(name) or near(path)}: {name} is a group among variables, so its hosts are left out; write it below children"
+                for name, value in parts.get("vars", {}).items()
+                if isinstance(value, Mapping) and isinstance(value.get("hosts"), Mapping) and not _is_variable(name)
+            ]
+            ahead += [parts["children"]] if "children" in parts else []
+    # A host of several groups is named in each of them.
+    return list(dict.fromkeys(problems))
+
+
+def host_problems(inventory: Any) -> list[str]:
+    """Return which hosts have a name by which Ansible cannot select them, and them alone, and reserved names of variables in hosts files.
+
+    Args:
+        inventory: The inventory as Ansible has read it.
+    """
+    problems = []
+    for entity in (*inventory.groups.values(), *inventory.hosts.values()):
+        file = entity.vars.get("inventory_file")
+        # Ansible itself notes these two.
+        places = {str(key): place_of(key) for key in entity.vars if key not in ("inventory_dir", "inventory_file")}
+        wrong = {key: text for key in places if (text := reserved_problem(key))}
+        problems += [f"{_line_of(key, file, places[key])}{text}" for key, text in wrong.items()]
+    for name, host in inventory.hosts.items():
+        place = _line_of(name, host.vars.get("inventory_file"))
+        namesake = inventory.groups.get(name)
+        # Another file in the folder may have been read as hosts of no group, such as a key.
+        in_a_group = any(group.name not in ("all", "ungrouped") for group in host.get_groups())
+        if in_a_group and not HOST_NAME.fullmatch(name):
+            what = f"{place}the host {name!r} has a name that is a pattern of Ansible, or none"
+            problems.append(f"{what}; name it with letters, digits, ., _ and -, and give its address by ansible_host")
+        elif namesake and [member.name for member in namesake.get_hosts()] != [name]:
+            problems.append(f"{place}{name} is a host and also a group, of other hosts: Ansible takes either for both; rename the host")
+    return problems
+
+
+def _line_of(name: str, file: str | None, known: str | None = None) -> str:
+    """Return "<file>:<line>: " of the first line that has a name, where no other place of it is known, or ""."""
+    if known:
+        return f"{known}: "
+    path = Path(file or "")
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    number = next((number for number, line in enumerate(lines, 1) if name in line), 0)
+    return f"{near(path)}:{number}: " if number else f"{near(path)}: "
 
 
 # Variables
@@ -272,6 +457,8 @@ def ignored_files(folders: Iterable[Path], names: Mapping[str, Collection[str]],
             if path.name not in FOLDERS and path.is_dir() and (meant := _near_name(path.name, FOLDERS))
         ]
         for kind in FOLDERS:
+            if (folder / kind).is_file():
+                mistakes.append(f"{near(folder / kind)} is not read: it is a file; make it a folder, and this file all.yml in it")
             for path in _files(folder / kind):
                 if path not in read:
                     why, is_mistake = _why_ignored(path, folder / kind, names)
@@ -300,6 +487,9 @@ def _why_ignored(path: Path, folder: Path, names: Mapping[str, Collection[str]])
         endings = [ending for ending in YAML if distance(path.suffix.lower(), ending, 1) <= 1]
         if endings:
             return f"its name must end in {', '.join(YAML[:-1])} or {YAML[-1]}; rename it", True
+        if path.suffix in OTHER_SETTINGS:
+            is_mistake = path.parent == folder and path.stem in names[folder.name]
+            return "Ansible reads variables from YAML and JSON alone; write it as a file that ends in .yml", is_mistake
         return ("its name does not end in .yml; move it away", False) if set(path.suffixes) & set(YAML) else ("", False)
     top = folder / path.relative_to(folder).parts[0]
     name = top.stem if top.suffix in YAML else top.name
@@ -308,6 +498,10 @@ def _why_ignored(path: Path, folder: Path, names: Mapping[str, Collection[str]])
             return f"Ansible reads no folder with a dot in its name; rename {near(path.parent)}", True
         instead = top.with_name(name) if top.with_name(name).exists() else top.with_suffix(YAML[0])
         return f"Ansible reads {near(instead)} instead; put both into one", True
+    if top.is_dir() and _near_name(name, FOLDERS):
+        return f"it is in a folder in {folder.name}; move {near(top)} next to the hosts file", True
+    if folder.name == "group_vars" and OF_ALL_HOSTS.fullmatch(name):
+        return f"it belongs to no group; move it to {near(folder / 'all')}, the folder for all hosts", True
     for other, its in FOLDERS.items():
         if other != folder.name and name in names[other]:
             return f"{name} is a {its}; move it to {other}", True
