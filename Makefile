@@ -72,7 +72,7 @@ molecule: ## Run the Molecule scenarios: SLIPWAY_LANE=main, all, or shards; SCEN
 e2e: ## Test the product of a lab that is up through a browser
 	@lab/test e2e
 
-bench: ## Measure no-ops, first deploys, releases and backups into reports/bench-latest.json
+bench: ## Measure no-ops, first deploys, releases, backups and the mesh into reports/bench-latest.json
 	@lab/step tools lab/tools
 	@tests/bench/run
 

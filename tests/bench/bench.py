@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure deploys, no-ops, releases and backups, compared with docker compose, pg_dump and cp on the same services and data.
+"""Measure deploys, no-ops, releases and backups, compared with docker compose, pg_dump and cp on the same services and data; and the mesh.
 
 Times are medians of several runs, taken in turns, so that what else the machine does weighs on all alike. The controller's CPU time
 (user and system, with that of its ssh processes) and the counts depend on it less: compare those on a busy machine. A bar that is
@@ -30,9 +30,10 @@ from urllib.parse import urlsplit
 
 import backup
 import edge
+import mesh
 import stack
 
-from lab import REPOSITORY, BenchError, Lab, Sample, run
+from lab import REPOSITORY, TOOLS, BenchError, Lab, Sample, run
 
 SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
@@ -299,6 +300,15 @@ def measure_backup(lab: Lab, options: argparse.Namespace, measured: dict[str, An
     backup.measure(lab, options.megabytes, options.backups, measured, say)
 
 
+def measure_mesh(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Add the figures of the encrypted network between hosts."""
+    (lab.inventory / "group_vars" / "all" / "bench.yml").write_text("---\nslipway_mesh: true\n", encoding="utf-8")
+    run([str(TOOLS / "ansible-playbook"), "-i", str(lab.inventory), "playbooks/secrets.yml"], environment=lab.environment)
+    say("mesh: deploying, with images")
+    lab.playbook(SITE)
+    mesh.measure(lab, options.transfers, 256, measured, say)
+
+
 def to_the_switch(samples: list[Sample]) -> dict[str, Any]:
     """Return what releases took from taking the lock until all balancers sent their requests to the new slot, and what clients lost."""
     made = []
@@ -504,6 +514,7 @@ def table(results: dict[str, Any]) -> list[str]:
         lines += ["", "Requests/s through the balancer, and those of an nginx without tuning on the same host"]
         lines += [f"  {measured[ours]:8.1f} and {measured[theirs]:.1f}: {text}" for ours, (text, theirs, _bar) in EDGE.items()]
     lines += backup_table(results.get("backup", {}))
+    lines += mesh_table(results.get("mesh", {}))
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
     if touched := results.get("one", {}).get("edit", {}).get("touched"):
         lines += ["", f"The changed setting touched: {', '.join(touched)}"]
@@ -550,6 +561,15 @@ def backup_table(measured: dict[str, Any]) -> list[str]:
     return lines
 
 
+def mesh_table(measured: dict[str, Any]) -> list[str]:
+    """Return the figures of the mesh as lines for a person."""
+    if "kernel" not in measured:
+        return []
+    names = {"mesh": f"through the mesh ({'WireGuard of the kernel' if measured['kernel'] else 'wireguard-go'})", "outside": "without it"}
+    lines = ["", "TCP from an app host to that of the database, throughput and round trip"]
+    return lines + [f"  {measured[way]['mb_s']:8.1f} MB/s {measured[way]['round_trip_ms']:8.3f} ms  {name}" for way, name in names.items()]
+
+
 def write(results: dict[str, Any]) -> Path:
     """Write the report; a reader sees the old or the new one."""
     path = REPOSITORY / "reports" / "bench-latest.json"
@@ -566,6 +586,7 @@ PARTS = (
     ("cluster", "cluster", "c", measure_cluster),
     ("growth", "fleet", "g", measure_growth),
     ("backup", "one", "b", measure_backup),
+    ("mesh", "fleet", "m", measure_mesh),
 )
 
 
@@ -583,6 +604,7 @@ def main() -> int:
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
     parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups while the database is busy")
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the table that is backed up")
+    parser.add_argument("--transfers", type=int, default=5, help="rounds of transfers between two hosts, through the mesh and outside")
     parser.add_argument("--keep", action="store_true", help="leave the labs running")
     options = parser.parse_args()
     results: dict[str, Any] = {

@@ -117,3 +117,12 @@ def test_what_the_load_lost_is_judged_too() -> None:
 def test_what_was_not_measured_has_no_bar() -> None:
     assert bench.judge({"one": {}, "cluster": {}}) == []
     assert bench.ratios({"one": {}}) == {}
+
+
+def test_the_cost_of_the_mesh_is_shown_with_the_network_below_it() -> None:
+    assert bench.mesh_table({}) == []
+    ways = {"mesh": {"mb_s": 90.5, "round_trip_ms": 0.4}, "outside": {"mb_s": 910.0, "round_trip_ms": 0.1}}
+    _blank, _head, inside, outside = bench.mesh_table({**ways, "kernel": False})
+    assert inside.split()[:4] == ["90.5", "MB/s", "0.400", "ms"]
+    assert inside.endswith("through the mesh (wireguard-go)")
+    assert outside.endswith("910.0 MB/s    0.100 ms  without it")
