@@ -43,6 +43,8 @@ NOOP_RATIO = {"one": 3.5, "cluster": 6.0}
 GROWTH = {"few": 5, "many": 20, "ratio": 3.0, "cpu_s": 0.5}
 #: What is asked for through the balancer, the same of an nginx without tuning, and the least share of its requests a second.
 EDGE = {"proxied": ("a page that is proxied", "proxied_untuned", 1.7), "file": ("a file", "file_bare", 0.8)}
+#: How many times as long honest clients may wait, by p99, while hostile requests come.
+HOSTILE_P99 = 2.0
 BACKUP_BARS = {"throughput": 2.0, "fewer_percent": 10.0, "restore": 2.0, "growth_percent": 2.0}
 #: What is measured of releases, from taking the lock until all balancers send their requests to the new slot.
 RELEASES = {
@@ -263,6 +265,9 @@ def measure_one(lab: Lab, options: argparse.Namespace, measured: dict[str, Any])
         bench.deploys(options.rounds, options.noops, measured)
     if options.requests:
         edge.measure(lab, options.requests, 5, measured, say)
+    if options.hostile:
+        say(f"one host: {options.hostile} hostile requests")
+        measured["hostile"] = edge.measure_hostile(lab, options.hostile)
     if options.edits:
         say("one host: editing a setting")
         measured["edit"] = bench.edits(options.edits)
@@ -409,17 +414,30 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"failed requests of {clients['requests']} of the load", clients["failed"], 0, "")
         add("its WebSockets that were cut", clients["websockets_cut"], 0, "")
         add("longest gap between two of its answers", clients["longest_gap_ms"], BARS["gap_ms"], "ms")
-    one = results.get("one", {})
-    if "first" in one:
-        add("first deploy, images present, one host", one["first"]["median_s"], BARS["first"], "s")
-    if "edge" in one:
+    return bars + judge_one(results.get("one", {})) + judge_growth(results.get("growth", {})) + judge_backup(results.get("backup", {}))
+
+
+def judge_one(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the bars of one host that were measured, but for those of a no-op."""
+    bars: list[dict[str, Any]] = []
+
+    def add(what: str, value: float, bar: float, unit: str) -> None:
+        bars.append({"what": what, "value": value, "bar": bar, "unit": unit, "met": value <= bar})
+
+    if "first" in measured:
+        add("first deploy, images present, one host", measured["first"]["median_s"], BARS["first"], "s")
+    if "edge" in measured:
         for ours, (text, theirs, bar) in EDGE.items():
-            ratio = round(one["edge"][ours] / one["edge"][theirs], 2)
+            ratio = round(measured["edge"][ours] / measured["edge"][theirs], 2)
             bars.append({"what": f"requests/s for {text}, untuned nginx: 1", "value": ratio, "bar": bar, "unit": "x", "met": ratio >= bar})
-    if "edit" in one:
-        add("a changed nginx setting reaches clients", one["edit"]["median_s"], BARS["edit"], "s")
-        add("other things touched by that", len(one["edit"]["touched"]), 0, "")
-    return bars + judge_growth(results.get("growth", {})) + judge_backup(results.get("backup", {}))
+    if "hostile" in measured:
+        honest = measured["hostile"]
+        add("p99 of honest clients while hostile requests come, as a multiple of that before", honest["p99_ratio"], HOSTILE_P99, "x")
+        add(f"failed requests of {honest['requests']} of theirs", honest["failed"], 0, "")
+    if "edit" in measured:
+        add("a changed nginx setting reaches clients", measured["edit"]["median_s"], BARS["edit"], "s")
+        add("other things touched by that", len(measured["edit"]["touched"]), 0, "")
+    return bars
 
 
 def judge_growth(measured: dict[str, Any]) -> list[dict[str, Any]]:
@@ -513,6 +531,8 @@ def table(results: dict[str, Any]) -> list[str]:
     if measured := results.get("one", {}).get("edge"):
         lines += ["", "Requests/s through the balancer, and those of an nginx without tuning on the same host"]
         lines += [f"  {measured[ours]:8.1f} and {measured[theirs]:.1f}: {text}" for ours, (text, theirs, _bar) in EDGE.items()]
+    if found := results.get("one", {}).get("hostile"):
+        lines += ["", f"Honest clients: p99 of {found['p99_before_ms']:.1f} ms, and {found['p99_ms']:.1f} ms while hostile requests come"]
     lines += backup_table(results.get("backup", {}))
     lines += mesh_table(results.get("mesh", {}))
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
@@ -600,6 +620,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="first deploys, each with as many no-ops as --noops says; 0 for none")
     parser.add_argument("--noops", type=int, default=3, help="runs with nothing to do in each round")
     parser.add_argument("--requests", type=int, default=3, help="rounds of requests through the balancer; 0 for none")
+    parser.add_argument("--hostile", type=int, default=10_000, help="hostile requests to the balancer; 0 for none")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
     parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups while the database is busy")

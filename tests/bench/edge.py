@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import ssl
 import statistics
 import subprocess
+import sys
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from lab import BenchError, Lab
+from lab import REPOSITORY, BenchError, Lab
 
 NAME = "bench-edge"
 FOLDER = "/var/lib/slipway-bench-edge"
@@ -101,3 +103,27 @@ def measure(lab: Lab, rounds: int, seconds: int, measured: dict[str, Any], say: 
         measured["edge"] = {what: round(statistics.median(values), 1) for what, values in rates.items()}
     finally:
         stop(lab, host)
+
+
+def measure_hostile(lab: Lab, count: int) -> dict[str, float]:
+    """Return the p99 in ms of honest clients before and while hostile requests come, their ratio, and what became of their requests.
+
+    Raises:
+        BenchError: A hostile request was served, or nothing of an honest client was answered.
+    """
+    program = [sys.executable, str(REPOSITORY / "tests/load/hostile.py"), "--path", "/api/version", "--websocket-path", "/ws"]
+    target = urlsplit(lab.url).netloc.replace("localhost", "127.0.0.1")
+    done = subprocess.run([*program, "--target", target, "--count", str(count)], capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise BenchError(f"hostile requests: {done.stderr}")
+    result = json.loads(done.stdout)
+    if result["served"]:
+        raise BenchError(f"hostile requests were served: {result['served']}")
+    before, meanwhile = result["honest"]["before"], result["honest"]["meanwhile"]
+    return {
+        "p99_before_ms": before["latency_ms"]["p99"],
+        "p99_ms": meanwhile["latency_ms"]["p99"],
+        "p99_ratio": result["honest"]["p99_ratio"],
+        "requests": meanwhile["requests"],
+        "failed": meanwhile["failed"],
+    }

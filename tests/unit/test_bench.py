@@ -44,6 +44,7 @@ def results(**changes: Any) -> dict[str, Any]:
             "floor_playbook": {"median_s": 0.6},
             "first": {"median_s": 50.0},
             "edit": {"median_s": 4.0, "touched": []},
+            "hostile": {"p99_ratio": 1.4, "requests": 900, "failed": 0},
             "edge": {"proxied": 4000.0, "proxied_untuned": 2000.0, "file": 500.0, "file_bare": 600.0},
         },
         "cluster": {
@@ -79,6 +80,8 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"cluster__floor_playbook__median_s": 0.3}, ["no-op site.yml, six hosts, as a multiple of an empty playbook"]),
         ({"one__edge__proxied": 3000.0}, ["requests/s for a page that is proxied, untuned nginx: 1"]),
         ({"one__edge__file_bare": 700.0}, ["requests/s for a file, untuned nginx: 1"]),
+        ({"one__hostile__p99_ratio": 2.1}, ["p99 of honest clients while hostile requests come, as a multiple of that before"]),
+        ({"one__hostile__failed": 1}, ["failed requests of 900 of theirs"]),
         ({"cluster__noop__ssh_a_host": 4}, ["remote calls a host, no-op, six hosts"]),
         ({"cluster__noop__changed": 1}, ["changes of a no-op, six hosts"]),
         ({"growth__many__median_s": 6.1}, ["no-op site.yml, 20 app hosts, as a multiple of 5"]),
@@ -100,7 +103,7 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_a_missed_bar_is_reported(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
-    assert len(bars) == 27
+    assert len(bars) == 29
 
 
 def test_what_the_load_lost_is_judged_too() -> None:
