@@ -43,6 +43,8 @@ LIKE_BLANKS = {
     BYTE_ORDER_MARK: "byte order mark", "\u00a0": "no-break space", "\u2003": "em space", "\u2007": "figure space",
     "\u200b": "zero-width space", "\u202f": "narrow no-break space", "\u3000": "ideographic space",
 }  # fmt: skip
+#: A host or group, a variable, and the value that it gets.
+_Assignment = tuple[Any, Any, Any]
 HEADER = re.compile(rb"\$ANSIBLE_VAULT;1\.[12];AES256(?:;[^\r\n]*)?\r?\n")
 #: How the password of a vault is given.
 GIVE_PASSWORD = "export SLIPWAY_VAULT_PASSWORD, write the password into .vault-password, or give --vault-password-file"  # noqa: S105 - advice
@@ -308,11 +310,16 @@ def _left_out(loader: Any, path: Path) -> list[str]:
         return []
     data = path.read_bytes()
     if not isinstance(content, Mapping) or "plugin" in content:
-        return [problem] if not content and (problem := _mark_problem(path, data)) else []
+        is_ini = not content and not data.startswith(b"#!") and path.suffix in ("", ".ini")
+        return (
+            [_mark_problem(path, data)]
+            if not content and _mark_problem(path, data)
+            else _contradictions(_of_ini(path) if is_ini else [], path)
+        )
     if not any(_is_group(group) for group in content.values()) and any(map(_is_variable, content)):
         what = f"{near(path)} holds variables, such as {next(filter(_is_variable, content))}, and Ansible reads it as a file of hosts"
         return [f"{what}; move it to the folder group_vars/all next to the hosts file"]
-    problems = repeated_keys(data, str(near(path))) + _misplaced(content, path)
+    problems = repeated_keys(data, str(near(path))) + _misplaced(content, path) + _contradictions(_of_yaml(content), path)
     ahead = list(content.items())
     while ahead:
         name, group = ahead.pop(0)
@@ -376,6 +383,53 @@ def _misplaced(content: Any, path: Path) -> list[str]:
     return list(dict.fromkeys(problems))
 
 
+class _Assignments(InventoryData):  # type: ignore[misc]
+    """An inventory that remembers what each file has set."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.made: list[_Assignment] = []
+
+    def set_variable(self, entity: str, varname: str, value: Any) -> None:
+        """Set a variable of a host or a group."""
+        self.made.append((entity, varname, value))
+        super().set_variable(entity, varname, value)
+
+
+def _of_ini(path: Path) -> list[_Assignment]:
+    """Return what a file in the form of INI sets; nothing where it is in another one."""
+    found = _Assignments()
+    try:
+        inventory_loader.get("ansible.builtin.ini").parse(found, DataLoader(), str(path))
+    except AnsibleError:
+        return []
+    return found.made
+
+
+def _of_yaml(content: Mapping[Any, Any]) -> Iterator[_Assignment]:
+    """Yield what the groups of a file of YAML set."""
+    for name, group in content.items():
+        parts = group if isinstance(group, Mapping) else {}
+        entities = [(name, parts.get("vars")), *(parts["hosts"].items() if isinstance(parts.get("hosts"), Mapping) else ())]
+        yield from ((entity, key, value) for entity, own in entities if isinstance(own, Mapping) for key, value in own.items())
+        if isinstance(parts.get("children"), Mapping):
+            yield from _of_yaml(parts["children"])
+
+
+def _contradictions(assignments: Iterable[_Assignment], path: Path) -> list[str]:
+    """Return which variables of a host or a group one file sets to two values, as where a host is in two groups: Ansible takes the last."""
+    first: dict[tuple[Any, Any], tuple[Any, Any]] = {}
+    problems = []
+    for entity, name, value in assignments:
+        known, key = first.setdefault((entity, name), (value, name))
+        if known != value:
+            other = f", after {place_of(key)}" if place_of(key) else ""
+            what = f"{entity} has {name} a second time{other}, with another value, and Ansible takes the last one"
+            problems.append(f"{place_of(name) or near(path)}: {what}; remove one of them")
+    return problems
+
+
 def host_problems(inventory: Any) -> list[str]:
     """Return which hosts have a name by which Ansible cannot select them, and them alone, and reserved names of variables in hosts files.
 
@@ -394,7 +448,9 @@ def host_problems(inventory: Any) -> list[str]:
         namesake = inventory.groups.get(name)
         # Another file in the folder may have been read as hosts of no group, such as a key.
         in_a_group = any(group.name not in ("all", "ungrouped") for group in host.get_groups())
-        if in_a_group and not HOST_NAME.fullmatch(name):
+        if in_a_group and "=" in name:
+            problems.append(f"{place}{name} is taken for a host; write a variable behind its host, or in a section such as [all:vars]")
+        elif in_a_group and not HOST_NAME.fullmatch(name):
             what = f"{place}the host {name!r} has a name that is a pattern of Ansible, or none"
             problems.append(f"{what}; name it with letters, digits, ., _ and -, and give its address by ansible_host")
         elif namesake and [member.name for member in namesake.get_hosts()] != [name]:

@@ -197,7 +197,7 @@ def test_a_wrong_password_is_distinguished_from_a_damaged_file(file: Path):
         ("hosts.yml", "app:\n  hosts:\n    web1: 10.0.0.1\n", "hosts.yml:3: the host web1 has a value; write its variables below it"),
         ("hosts.yml", "app:\n  hosts:\n    7:\n  children:\n    b: {hosts: {7: }}\n", "hosts.yml: the name of the host 7 is not a string"),
         ("hosts.yml", "all:\n  vars:\n    a: 1\n    app:\n      hosts:\n        web1:\n", "hosts.yml:4: app is a group among variables"),
-        ("hosts", "[app]\nweb1\nansible_user=ops\n", "hosts:3: the host 'ansible_user=ops' has a name that is a pattern"),
+        ("hosts", "[app]\nweb1\nansible_user=ops\n", "hosts:3: ansible_user=ops is taken for a host; write a variable behind its host"),
         ("hosts.yml", "app:\n  hosts:\n    web 1:\n", "hosts.yml:3: the host 'web 1' has a name that is a pattern"),
         ("hosts.yml", "app:\n  hosts:\n    web*:\n", "hosts.yml:3: the host 'web*' has a name that is a pattern"),
         ("hosts.yml", "app:\n  hosts:\n    ops@web1:\n", "hosts.yml:3: the host 'ops@web1' has a name"),
@@ -207,6 +207,18 @@ def test_a_wrong_password_is_distinguished_from_a_damaged_file(file: Path):
         ("hosts.yml", "app:\n  hosts:\n    web1: {namespace: b}\n", "hosts.yml:3: namespace is a function of templates"),
         ("hosts.yml", "app:\n  vars:\n    groups: b\n  hosts:\n    web1:\n", "hosts.yml:3: groups is set by Ansible itself"),
         ("hosts", "[app]\nweb1 hostvars=b\n", "hosts:2: hostvars is set by Ansible itself"),
+        (
+            "hosts.yml",
+            "app:\n  hosts:\n    web1: {ansible_host: 10.0.0.1}\nredis:\n  hosts:\n    web1: {ansible_host: 10.0.0.2}\n",
+            "hosts.yml:6: web1 has ansible_host a second time, after ",
+        ),
+        (
+            "hosts.yml",
+            "app:\n  hosts: {web1: }\n  vars: {a: 1}\nredis:\n  children:\n    app: {vars: {a: 2}}\n",
+            "hosts.yml:6: app has a a second time, after ",
+        ),
+        ("hosts", "[app]\nweb1 ansible_host=10.0.0.1\n[redis]\nweb1 ansible_host=10.0.0.2\n", "hosts:4: web1 has ansible_host a"),
+        ("hosts.ini", "[app]\nweb1\n[all:vars]\na=1\na=2\n", "hosts.ini:5: all has a a second time, after hosts.ini:4, with another"),
         ("vault.yml", "vault_a: x\nvault_b: y\n", "vault.yml holds variables, such as vault_a, and Ansible"),
         ("own.yml", "app_services:\n  web: {image: a}\nmine: 1\n", "own.yml holds variables, such as app_services, and Ansible"),
         ("nosuch", None, "The inventory nosuch does not exist; give the folder of an environment"),
@@ -228,6 +240,11 @@ def test_of_a_folder_of_hosts_one_file_that_cannot_be_read_is_enough(refused: An
 @pytest.mark.parametrize("name", ["web1", "Web-01.example.org", "wëb", "10.0.0.1", "2001:db8::1", "web_1", "web1:2222", "app2"])
 def test_names_that_hosts_have_are_accepted(refused: Any, name: str):
     assert refused({"hosts.yml": f"app:\n  hosts:\n    '{name}':\nredis:\n  hosts:\n    redis:\n"}) == ([], [])
+
+
+def test_a_host_that_is_given_the_same_twice_is_accepted(refused: Any):
+    assert refused({"hosts.yml": "app:\n  hosts:\n    web1: {a: 1}\nredis:\n  vars: {a: 2}\n  hosts:\n    web1: {a: 1}\n"}) == ([], [])
+    assert refused({"hosts.ini": "[app]\nweb1 a=1\nweb2 a=2\n[redis]\nweb1 a=1\n"}, "hosts.ini") == ([], [])
 
 
 def test_two_files_of_hosts_that_differ_in_their_ending_alone_are_refused(refused: Any):
