@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.inventory.manager import split_host_pattern
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
@@ -18,9 +18,9 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh, preflight
-from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import write_compiled
+from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once, write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near, plain
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUCT_ROLE, RUNNER, Given, Inputs
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
@@ -62,6 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "required_groups": {"type": "list", "elements": "str", "default": []},
                 "optional_groups": {"type": "list", "elements": "str", "default": []},
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+                "secrets_variable": {"type": "str", "default": "", "no_log": False},
                 "states": {"type": "bool", "default": False},
                 "brings_mesh": {"type": "bool", "default": False},
                 "mesh_only": {"type": "bool", "default": False},
@@ -82,6 +83,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         views = {host: self._view(host, task_vars) for host in groups["all"]}
 
+        listed, wrong_list = self._secrets(arguments["secrets_variable"], task_vars)
+        arguments["secrets"] += listed
+
         # Also those that no role asks for here: an input that is wrong may be made of one.
         self._hidden = [
             view.value(name)[0]
@@ -90,6 +94,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         self._to_build: dict[str, dict[str, Any]] = {}
         problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, arguments, task_vars)
+        # Mostly it is made of an input that cannot be evaluated either, which has a message with its place.
+        problems = problems or wrong_list
         write_compiled(ansible_home())
         result.update(changed=False, to_build=list(self._to_build.values()))
         if problems:
@@ -97,6 +103,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result
 
     # What there is to look at
+
+    def _secrets(self, variable: str, task_vars: Mapping[str, Any]) -> tuple[list[str], list[Problem]]:
+        """Return the secrets that a variable lists, and why it cannot be evaluated; Ansible would end with that alone."""
+        if variable not in task_vars:
+            return [], []
+        try:
+            with compiled_once():
+                return list(plain(self._templar.template(task_vars[variable]))), []
+        except (AnsibleError, TypeError) as error:
+            return [], [Problem("", f"{variable} cannot be evaluated: {' '.join(str(error).split())}; correct what it is made of")]
 
     def _view(self, host: str, task_vars: Mapping[str, Any]) -> HostView:
         """Return a host's variables over the defaults of its roles."""

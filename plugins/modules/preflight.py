@@ -49,6 +49,12 @@ options:
     type: list
     elements: str
     default: []
+  secrets_variable:
+    description:
+      - Variable that lists further secrets. It is evaluated here, so that an input that it is made of has a message of its own where that
+        cannot be evaluated.
+    type: str
+    default: ""
   states:
     description:
       - Look at what C(host_state) read instead of at the inputs.

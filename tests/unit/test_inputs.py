@@ -26,7 +26,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, Given, Inputs, given_problems, why_no_value
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text
-from conftest import ROOT
+from conftest import ROOT, Run
 
 GROUPS = {
     "balancers": "nginx release",
@@ -1034,3 +1034,27 @@ def test_a_mesh_that_cannot_work_is_refused(judged: Judge, own: dict[str, Any], 
 
 def test_a_mesh_of_two_hosts_needs_no_more_than_its_secret(judged: Judge):
     assert judged(MESH, hosts=2) == []
+
+
+@pytest.mark.parametrize("value", ["{{ 5 * }}", "{{ {} | nosuchfilter }}", "{{ app_services }}", "{{ nosuch }}"])
+def test_an_input_that_the_list_of_secrets_is_made_of_has_its_own_message(play: Run, checkout: Path, value: str):
+    """Ansible evaluates the arguments of the check itself, and would end with that."""
+    (checkout / "inventories/test/group_vars/app.yml").write_text(
+        json.dumps({"app_services": value, "slipway_secrets": "{{ lookup('slipway.stack.topology', 'secrets') }}"})
+    )
+    hosts = checkout / "inventories/test/hosts.yml"
+    hosts.write_text(hosts.read_text().replace("stores:", "app:"))
+    done = play("site")
+    assert done.returncode == 2
+    assert "app_services cannot be evaluated: " in done.stdout
+    assert "Finalization" not in done.stdout + done.stderr
+
+
+def test_a_list_of_secrets_that_cannot_be_evaluated_is_refused(play: Run, checkout: Path):
+    (checkout / "inventories/test/group_vars/all/own.yml").write_text('slipway_secrets: "{{ 5 * }}"\n')
+    hosts = checkout / "inventories/test/hosts.yml"
+    hosts.write_text(hosts.read_text().replace("stores:", "app:"))
+    done = play("site")
+    assert done.returncode == 2
+    assert "slipway_secrets cannot be evaluated: " in done.stdout
+    assert "Finalization" not in done.stdout + done.stderr
