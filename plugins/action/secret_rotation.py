@@ -17,6 +17,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import names_used
 from ansible_collections.slipway.stack.plugins.plugin_utils.rotation import (
     ENDS,
+    NAMES,
     SECRETS,
     STEADY,
     RotationError,
@@ -143,7 +144,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not kept.exists() or all(values.stage == STEADY for values in before.values()):
             file.copy(kept)
         file.write(text)
-        if all(values_in(after, name).stage == STEADY for name in SECRETS.values()):
+        if all(values_in(after, name).stage == STEADY for name in NAMES):
             kept.unlink(missing_ok=True)
 
     def _values_in(self, text: str) -> dict[str, Any]:

@@ -22,6 +22,10 @@ PEERS = "secrets/peers.conf"
 PUBLIC_KEY = "public_key"
 #: What its unit calls to bring it up.
 PROGRAM = "tunnel"
+#: Seconds between packets that keep a tunnel open through firewalls and NAT, and its handshake recent.
+KEEPALIVE_SECONDS = 25
+#: Where nothing listens: the way of a packet to it is all that matters.
+DISCARD_PORT = 9
 
 
 class MeshError(Exception):
@@ -116,3 +120,67 @@ def silent_peers(interface: str, seconds: float) -> list[str]:
     return sorted(
         address for peer in peers if peer["handshake_s"] is None or peer["handshake_s"] > seconds for address in peer["addresses"]
     )
+
+
+def latest_handshakes(interface: str) -> dict[str, int]:
+    """Return when each peer had its last handshake, in seconds since 1970 by public key; 0 if there was none.
+
+    Raises:
+        MeshError: The interface cannot be read.
+    """
+    rows = [line.split("\t") for line in call(["wg", "show", interface, "latest-handshakes"]).splitlines()]
+    return {key: int(seconds) for key, seconds in rows}
+
+
+def address_lines(address: str) -> list[str]:
+    """Return the lines of a configuration that let a peer have an address, and keep its session open."""
+    return [f"AllowedIPs = {address}/32", f"PersistentKeepalive = {KEEPALIVE_SECONDS}"]
+
+
+def peer_blocks(text: str) -> dict[str, list[str]]:
+    """Return the lines of each peer in a configuration, by public key."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.strip()]
+    return {line.partition(" = ")[2]: block for block in blocks for line in block if line.startswith("PublicKey = ")}
+
+
+def text_of(blocks: dict[str, list[str]]) -> str:
+    """Return a configuration of peers, as peer_blocks takes it apart."""
+    return "\n".join("\n".join(lines) + "\n" for lines in blocks.values())
+
+
+def peers_to_set(wanted: str, file: str, interface: dict[str, t.Any]) -> tuple[str, list[str]]:
+    """Return what differs between the peers that an interface is to have and those that it has.
+
+    Args:
+        wanted: The configuration that it is to have.
+        file: The one that it was given before.
+        interface: What read_interface returns.
+
+    Returns:
+        The configuration of peers to add or to change, and the public keys of those to remove. Peers that stay are in neither: even a
+        setting that is set to what it was costs them packets.
+    """
+    peers, before, after = interface["peers"], peer_blocks(file), peer_blocks(wanted)
+
+    def differs(key: str, lines: list[str]) -> bool:
+        if key not in peers or sorted(before.get(key, [])) != sorted(lines):
+            return True
+        return [f"AllowedIPs = {address}/32" for address in peers[key]["addresses"]] != [
+            line for line in lines if line.startswith("AllowedIPs")
+        ]
+
+    return text_of({key: lines for key, lines in after.items() if differs(key, lines)}), sorted(set(peers) - set(after))
+
+
+def with_address_moved(text: str, key: str, address: str) -> str:
+    """Return a configuration in which the peer with a public key has an address, and no other one has it."""
+    taken = address_lines(address)
+    blocks = peer_blocks(text)
+    if key not in blocks:
+        return text
+    for other, lines in blocks.items():
+        if other == key:
+            blocks[key] = [line for line in lines if line not in taken] + taken
+        elif taken[0] in lines:
+            blocks[other] = [line for line in lines if line not in taken]
+    return text_of(blocks)

@@ -54,13 +54,11 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import MeshError, interface_of, silent_peers
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import DISCARD_PORT, MeshError, interface_of, silent_peers
 
 #: A session ends so long after its handshake.
 SESSION_S = 180
 INTERVAL_S = 0.25
-#: Where nothing listens (discard): the packet's way is all that matters.
-PORT = 9
 
 
 def main() -> None:
@@ -86,7 +84,7 @@ def main() -> None:
                 for address in silent:
                     # Of a peer that is not known yet, the kernel says so.
                     with contextlib.suppress(OSError):
-                        sender.sendto(b"", (address, PORT))
+                        sender.sendto(b"", (address, DISCARD_PORT))
             time.sleep(INTERVAL_S)
     except MeshError as error:
         module.fail_json(msg=str(error))

@@ -18,7 +18,7 @@ extends_documentation_fragment:
 options:
   next:
     description: >-
-      Whether to generate a key that takes the place of the one in use once M(slipway.stack.mesh_peers) says so, and to return its public
+      Whether to generate a key that takes the place of the one in use once M(slipway.stack.mesh_switch) says so, and to return its public
       key. One that an interrupted run has left is used.
     type: bool
     default: false

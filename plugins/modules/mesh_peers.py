@@ -12,8 +12,8 @@ author: The Slipway authors (!UNKNOWN)
 version_added: 0.1.0
 short_description: Set the peers of a host in the encrypted network between hosts
 description:
-  - If the interface is up, C(wg syncconf) changes what differs, and leaves the sessions of other peers alone. What WireGuard accepts is
-    then written for the next boot.
+  - If the interface is up, peers that differ are set, and those that are gone are removed after that. Others keep their sessions, and lose
+    no packet. What WireGuard accepts is then written for the next boot.
 extends_documentation_fragment:
   - slipway.stack.options.stack_folder
 options:
@@ -21,14 +21,6 @@ options:
     description: The peers, as C(wg syncconf) reads them, with their pre-shared keys.
     type: str
     required: true
-  next_key:
-    description: Whether the host's next key, which M(slipway.stack.mesh_key) has made, takes the place of the one in use.
-    type: bool
-    default: false
-  at:
-    description: When to do so, in seconds since 1970 by the host's clock; all hosts at once, as a tunnel has two ends. At most 30 s ahead.
-    type: float
-    default: 0
 attributes:
   check_mode:
     description: Says whether the file differs, and changes nothing.
@@ -45,24 +37,20 @@ EXAMPLES = r"""
 RETURN = r""" # """
 
 import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
-    NEXT_KEY,
     PEERS,
     PRIVATE_KEY,
-    PUBLIC_KEY,
     MeshError,
     call,
     folder_of,
     interface_of,
+    peers_to_set,
     read_interface,
 )
-
-LONGEST_WAIT_S = 30
 
 
 def main() -> None:
@@ -72,37 +60,31 @@ def main() -> None:
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},
             "peers": {"type": "str", "required": True, "no_log": True},
-            "next_key": {"type": "bool", "default": False, "no_log": False},
-            "at": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
     options = module.params
     folder, interface = folder_of(options["stack"], options["root"]), interface_of(options["stack"])
-    private, following, peers = (os.path.join(folder, name) for name in (PRIVATE_KEY, NEXT_KEY, PEERS))
-    promoted = options["next_key"] and os.path.exists(following)
-    changed = promoted or read_text(peers) != options["peers"]
+    private, path = os.path.join(folder, PRIVATE_KEY), os.path.join(folder, PEERS)
+    before = read_text(path)
+    changed = before != options["peers"]
     if module.check_mode:
         module.exit_json(changed=changed)
     try:
-        key = (read_text(following if promoted else private) or "").strip()
-        public = call(["wg", "pubkey"], key).strip()
-        up = read_interface(interface)
-        time.sleep(max(0.0, min(LONGEST_WAIT_S, options["at"] - time.time())))
-        if up:
-            call(["wg", "syncconf", interface, "/dev/stdin"], settings(key, up["port"], options["peers"]))
-        if promoted:
-            os.replace(following, private)
-            write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)
-        write_file(peers, options["peers"], 0o600, 0, 0)
+        public = call(["wg", "pubkey"], read_text(private) or "").strip()
+        if up := read_interface(interface):
+            if up["public_key"] != public:
+                call(["wg", "set", interface, "private-key", private])
+            blocks, gone = peers_to_set(options["peers"], before or "", up)
+            # In this order an address goes from one peer to the other, and always has one.
+            if blocks:
+                call(["wg", "addconf", interface, "/dev/stdin"], blocks)
+            for key in gone:
+                call(["wg", "set", interface, "peer", key, "remove"])
+        write_file(path, options["peers"], 0o600, 0, 0)
     except (MeshError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed)
-
-
-def settings(key: str, port: int, peers: str) -> str:
-    """Return the configuration of an interface as ``wg syncconf`` reads it."""
-    return f"[Interface]\nPrivateKey = {key}\nListenPort = {port}\n\n{peers}"
 
 
 if __name__ == "__main__":

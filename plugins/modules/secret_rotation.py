@@ -19,7 +19,7 @@ options:
     description: What is rotated.
     type: str
     required: true
-    choices: [redis_app, secret_key, postgres_app, postgres_owner, all]
+    choices: [redis_app, secret_key, postgres_app, postgres_owner, backup, mesh, all]
   known:
     description: Secrets that the environment has; V(all) means those of them that can be rotated.
     type: list

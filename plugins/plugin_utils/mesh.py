@@ -15,12 +15,17 @@ import ipaddress
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import PEERS, PRIVATE_KEY, PROGRAM, PUBLIC_KEY, folder_of
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
+    PEERS,
+    PRIVATE_KEY,
+    PROGRAM,
+    PUBLIC_KEY,
+    address_lines,
+    folder_of,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
-#: Seconds between packets that keep a tunnel open through firewalls and NAT, and its handshake recent.
-KEEPALIVE_SECONDS = 25
 #: A tunnel that carries keepalives has a handshake every two minutes; one without is closed after three.
 HANDSHAKE_SECONDS = 190
 #: Clocks that differ by more are named where a handshake fails.
@@ -210,21 +215,30 @@ def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[
     return found
 
 
-def peers_text(tunnel: Mapping[str, Any], keys: Mapping[str, str], secret: str) -> str:
-    """Return the peers of a host as ``wg syncconf`` reads them; those whose key is not known yet are left out."""
+def peers_text(tunnel: Mapping[str, Any], keys: Mapping[str, str], secret: str, upcoming: Mapping[str, str] | None = None) -> str:
+    """Return the peers of a host as ``wg syncconf`` reads them; those whose key is not known yet are left out.
+
+    Args:
+        tunnel: What the topology says.
+        keys: Public keys by host, as public_keys returns them.
+        secret: What pre-shared keys are derived from.
+        upcoming: Public keys that hosts are about to use. Each is a second peer that may open a session, and has no address yet.
+    """
     blocks = []
     for peer in sorted(tunnel["peers"], key=lambda item: item["host"]):
-        if keys[peer["host"]]:
-            lines = (
-                f"# {peer['host']}",
-                "[Peer]",
-                f"PublicKey = {keys[peer['host']]}",
-                f"PresharedKey = {pair_key(secret, tunnel['host'], peer['host'])}",
-                f"AllowedIPs = {peer['address']}/32",
-                f"Endpoint = {peer['endpoint']}:{peer['port']}",
-                f"PersistentKeepalive = {KEEPALIVE_SECONDS}",
-            )
-            blocks.append("\n".join(lines) + "\n")
+        allowed, keepalive = address_lines(peer["address"])
+        for key, active in ((keys[peer["host"]], True), ((upcoming or {}).get(peer["host"], ""), False)):
+            if key:
+                lines = (
+                    f"# {peer['host']}",
+                    "[Peer]",
+                    f"PublicKey = {key}",
+                    f"PresharedKey = {pair_key(secret, tunnel['host'], peer['host'])}",
+                    *([allowed] if active else []),
+                    f"Endpoint = {peer['endpoint']}:{peer['port']}",
+                    *([keepalive] if active else []),
+                )
+                blocks.append("\n".join(lines) + "\n")
     return "\n".join(blocks)
 
 

@@ -12,6 +12,8 @@ The stage of a secret is what its variables say, so that any later run goes on f
     settling    new     new               old       the old one is refused; the second login goes (PostgreSQL alone)
     retired     new                       old       the old one is refused, which is tried at the end
     steady      new
+
+What has no second valid value, AT_ONCE, is the old one until it is used, and is replaced then on all hosts.
 """
 
 from __future__ import annotations
@@ -28,11 +30,15 @@ RETIRED = "retired"
 ENDS = ("", "_next", "_previous", "_retired")
 #: What is rotated, by the word that the command line has.
 SECRETS = {
-    "redis_app": "vault_redis_app_password",
-    "secret_key": "vault_app_secret_key",
-    "postgres_app": "vault_postgres_app_password",
-    "postgres_owner": "vault_postgres_owner_password",
+    "redis_app": ("vault_redis_app_password",),
+    "secret_key": ("vault_app_secret_key",),
+    "postgres_app": ("vault_postgres_app_password",),
+    "postgres_owner": ("vault_postgres_owner_password",),
+    "backup": ("vault_postgres_backup_password", "vault_redis_backup_password"),
+    "mesh": ("vault_mesh_preshared_secret",),
 }
+#: All of them.
+NAMES = tuple(name for names in SECRETS.values() for name in names)
 #: A role of PostgreSQL has one password: the other one is that of a second login.
 OF_SECOND_LOGINS = ("vault_postgres_app_password", "vault_postgres_owner_password")
 
@@ -78,12 +84,10 @@ def names_of(what: str, known: Iterable[str]) -> list[str]:
     Raises:
         RotationError: The environment does not have it.
     """
-    known = set(known)
-    if what == "all":
-        return [name for name in SECRETS.values() if name in known]
-    if SECRETS[what] not in known:
-        raise RotationError(f"this environment has no {SECRETS[what]}, so there is no {what} to rotate")
-    return [SECRETS[what]]
+    found = [name for name in (NAMES if what == "all" else SECRETS[what]) if name in set(known)]
+    if not found and what != "all":
+        raise RotationError(f"this environment has no {' or '.join(SECRETS[what])}, so there is no {what} to rotate")
+    return found
 
 
 def begun(values: Values, new: Callable[[], str]) -> Values:

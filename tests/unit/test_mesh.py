@@ -12,21 +12,29 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.module_utils import mesh as mesh_utils
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     INTERFACE_LENGTH,
+    NEXT_KEY,
     PEERS,
     PRIVATE_KEY,
     PROGRAM,
     PUBLIC_KEY,
+    MeshError,
     folder_of,
     interface_of,
     kernel_has_wireguard,
     parse_dump,
+    peer_blocks,
+    peers_to_set,
+    with_address_moved,
 )
+from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_peers, mesh_switch
 from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
 from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
@@ -347,6 +355,191 @@ def test_a_peer_without_a_key_is_waited_for_and_a_host_without_one_needs_all():
 def test_a_mesh_that_is_off_is_found_where_it_was_left():
     assert differences(state_of(APP1), {}) == ["the mesh is off"]
     assert differences({**state_of(APP1), "files": {}}, {}) == []
+
+
+# Rotation
+
+NEXT = {host: base64.b64encode(host.upper().encode() * 8).decode() for host in KEYS}
+DURING = mesh.peers_text(tunnel(APP1), KEYS, SECRET, NEXT)
+
+
+def interface_with(text: str) -> dict[str, Any]:
+    """Return what is read of an interface that was given a configuration."""
+    allowed = {
+        key: [line.removeprefix("AllowedIPs = ").removesuffix("/32") for line in lines if line.startswith("AllowedIPs")]
+        for key, lines in peer_blocks(text).items()
+    }
+    return {"public_key": "own", "peers": {key: {"addresses": addresses} for key, addresses in allowed.items()}}
+
+
+def test_a_next_key_is_a_peer_that_has_the_key_of_the_pair_and_no_address_and_sends_nothing():
+    blocks = peer_blocks(DURING)
+    assert set(blocks) == {KEYS["db1"], KEYS["lb1"], NEXT["db1"], NEXT["lb1"]}
+    assert blocks[NEXT["db1"]] == [
+        "# db1",
+        "[Peer]",
+        f"PublicKey = {NEXT['db1']}",
+        f"PresharedKey = {mesh.pair_key(SECRET, 'app1', 'db1')}",
+        "Endpoint = 10.0.0.2:51820",
+    ]
+
+
+def test_a_peer_that_has_switched_takes_the_address_from_its_former_key():
+    moved = with_address_moved(DURING, NEXT["db1"], DB1["address"])
+    assert interface_with(moved)["peers"] == {
+        KEYS["db1"]: {"addresses": []},
+        NEXT["db1"]: {"addresses": [DB1["address"]]},
+        KEYS["lb1"]: {"addresses": [LB1["address"]]},
+        NEXT["lb1"]: {"addresses": []},
+    }
+    assert with_address_moved(moved, NEXT["db1"], DB1["address"]) == moved
+    assert with_address_moved(DURING, "unknown", DB1["address"]) == DURING
+
+
+def test_a_rotation_adds_peers_and_removes_peers_and_never_sets_one_that_serves():
+    before = mesh.peers_text(tunnel(APP1), KEYS, SECRET)
+    blocks, gone = peers_to_set(DURING, before, interface_with(before))
+    assert set(peer_blocks(blocks)) == {NEXT["db1"], NEXT["lb1"]}
+    assert gone == []
+    moved = with_address_moved(with_address_moved(DURING, NEXT["db1"], DB1["address"]), NEXT["lb1"], LB1["address"])
+    after = mesh.peers_text(tunnel(APP1), NEXT, SECRET)
+    assert peers_to_set(after, moved, interface_with(moved)) == ("", sorted([KEYS["db1"], KEYS["lb1"]]))
+
+
+def test_a_run_after_an_interrupted_one_keeps_the_sessions_that_there_are():
+    moved = with_address_moved(DURING, NEXT["db1"], DB1["address"])
+    # db1 has switched, and lb1 has not.
+    wanted = mesh.peers_text(tunnel(APP1), {**KEYS, "db1": NEXT["db1"]}, SECRET)
+    assert peers_to_set(wanted, moved, interface_with(moved)) == ("", sorted([KEYS["db1"], NEXT["lb1"]]))
+    # The host has died before it followed.
+    blocks, gone = peers_to_set(wanted, DURING, interface_with(DURING))
+    assert set(peer_blocks(blocks)) == {NEXT["db1"]}
+    assert gone == sorted([KEYS["db1"], NEXT["lb1"]])
+
+
+@pytest.mark.parametrize(
+    ("file", "interface"),
+    [
+        (mesh.peers_text(tunnel(APP1), KEYS, "another secret"), mesh.peers_text(tunnel(APP1), KEYS, SECRET)),
+        (mesh.peers_text(tunnel(APP1), KEYS, SECRET), DURING.replace("AllowedIPs", "# AllowedIPs")),
+        (mesh.peers_text(tunnel(APP1), KEYS, SECRET), with_address_moved(DURING, NEXT["db1"], DB1["address"])),
+        ("", ""),
+    ],
+    ids=["another secret", "no address", "address of another key", "new"],
+)
+def test_peers_that_differ_in_the_file_or_in_the_kernel_are_set(file: str, interface: str):
+    blocks, _gone = peers_to_set(mesh.peers_text(tunnel(APP1), KEYS, SECRET), file, interface_with(interface))
+    assert KEYS["db1"] in peer_blocks(blocks)
+
+
+class Kernel:
+    """Takes the place of ``wg``: notes what is set, and says when peers had their last handshakes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *handshakes: dict[str, int], text: str = DURING) -> None:
+        self.answers, self.text = list(handshakes), text
+        self.calls: list[tuple[list[str], str]] = []
+        for module in (mesh_follow, mesh_switch, mesh_peers):
+            monkeypatch.setattr(module, "call", self.call)
+        monkeypatch.setattr(mesh_utils, "call", self.call)
+        monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+    def call(self, argv: list[str], stdin: str = "") -> str:
+        if argv[-1] == "latest-handshakes":
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            return "".join(f"{key}\t{seconds}\n" for key, seconds in answer.items())
+        if argv[-1] == "dump":
+            rows = [f"{key}\tpsk\tend\t{','.join(peer['addresses']) or '(none)'}\t0\t0\t0\t25" for key, peer in self.peers]
+            return "\n".join(["private\tpublic\t51820\toff", *rows, ""])
+        self.calls.append((argv, stdin))
+        return ""
+
+    @property
+    def peers(self) -> Any:
+        return interface_with(self.text)["peers"].items()
+
+
+def test_a_host_follows_a_peer_once_it_has_a_session_with_its_next_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    path = tmp_path / "peers.conf"
+    path.write_text(DURING)
+    monkeypatch.setattr(mesh_follow, "write_file", lambda path, text, *_rest: Path(path).write_text(text))
+    none = dict.fromkeys([*KEYS.values(), *NEXT.values()], 0)
+    kernel = Kernel(monkeypatch, none, {**none, NEXT["lb1"]: 7}, {**none, NEXT["lb1"]: 7, NEXT["db1"]: 8})
+    mesh_follow.follow("sw-shop", {DB1["address"]: NEXT["db1"], LB1["address"]: NEXT["lb1"]}, str(path), 60)
+    settings = ["persistent-keepalive", "25"]
+    assert [argv for argv, _stdin in kernel.calls] == [
+        ["wg", "set", "sw-shop", "peer", NEXT[end["host"]], "allowed-ips", f"{end['address']}/32", *settings] for end in (LB1, DB1)
+    ]
+    after = dict(interface_with(path.read_text())["peers"])
+    assert after[NEXT["lb1"]] == {"addresses": [LB1["address"]]}
+    assert after[KEYS["db1"]] == {"addresses": []}
+
+
+@pytest.mark.parametrize(
+    ("handshakes", "timeout", "said"),
+    [
+        ({NEXT["db1"]: 0}, 0, "not switched to their next keys within 0 s: "),
+        # A run that came later has removed them, and must not get them back.
+        ({KEYS["db1"]: 0}, 60, "is not a peer any more"),
+    ],
+)
+def test_a_host_that_cannot_follow_says_so_and_changes_nothing(
+    handshakes: dict[str, int], timeout: float, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    kernel = Kernel(monkeypatch, handshakes)
+    with pytest.raises(MeshError, match=said):
+        mesh_follow.follow("sw-shop", {DB1["address"]: NEXT["db1"]}, str(tmp_path / "peers.conf"), timeout)
+    assert kernel.calls == []
+
+
+def test_a_host_that_has_switched_waits_for_a_session_with_the_key_that_each_peer_has_now(monkeypatch: pytest.MonkeyPatch):
+    sent: list[tuple[str, int]] = []
+    monkeypatch.setattr("socket.socket.sendto", lambda _socket, _data, address: sent.append(address))
+    before = {**dict.fromkeys(KEYS.values(), 5), **dict.fromkeys(NEXT.values(), 0)}
+    # db1 has switched before, lb1 has not.
+    text = with_address_moved(DURING, NEXT["db1"], DB1["address"])
+    Kernel(monkeypatch, before, {**before, NEXT["db1"]: 9}, {**before, NEXT["db1"]: 9, KEYS["lb1"]: 9}, text=text)
+    mesh_switch.open_sessions("sw-shop", before, 60)
+    assert sent == [(end["address"], 9) for end in sorted((DB1, LB1), key=lambda end: end["address"])] + [(LB1["address"], 9)]
+    Kernel(monkeypatch, before, text=text)
+    with pytest.raises(MeshError, match=f"no handshake with .*{LB1['address']}.* within 0 s"):
+        mesh_switch.open_sessions("sw-shop", before, 0)
+
+
+def test_what_a_boot_reads_is_the_next_key_before_the_interface_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    private, following, public = (tmp_path / name for name in (PRIVATE_KEY, NEXT_KEY, PUBLIC_KEY))
+    private.parent.mkdir()
+    private.write_text("old\n")
+    following.write_text("new\n")
+    monkeypatch.setattr(mesh_switch, "write_file", lambda path, text, *_rest: Path(path).write_text(text))
+    found = []
+
+    def call(argv: list[str], stdin: str = "") -> str:
+        found.append((argv, stdin, private.read_text(), public.exists() and public.read_text()))
+        return "public\n"
+
+    monkeypatch.setattr(mesh_switch, "call", call)
+    mesh_switch.switch("sw-shop", str(tmp_path))
+    assert found == [
+        (["wg", "pubkey"], "new\n", "old\n", False),
+        (["wg", "set", "sw-shop", "private-key", str(private)], "", "new\n", "public\n"),
+    ]
+    assert not following.exists()
+
+
+def test_a_host_that_an_interrupted_rotation_has_left_differs():
+    state = state_of(APP1)
+    state["files"][f"{folder_of('shop')}/{PEERS}"]["digest"] = keyed_digest("key", DURING)
+    peers = state["mesh"]["interface"]["peers"]
+    peers.update({NEXT[host]: {"addresses": [], "handshake_s": None} for host in ("db1", "lb1")})
+    assert differences(state) == ["peers of the mesh differ", "the interface sw-shop has other peers"]
+
+
+def test_a_host_switches_in_a_second_in_which_no_handshake_was(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([7.5, 7.9, 8.0])
+    monkeypatch.setattr(mesh_switch, "time", SimpleNamespace(time=lambda: next(clock), sleep=lambda _seconds: None))
+    Kernel(monkeypatch, {"one": 6, "other": 7})
+    assert mesh_switch.handshakes_of_past_seconds("sw-shop") == {"one": 6, "other": 7}
+    assert next(clock, None) is None
 
 
 # Handshakes

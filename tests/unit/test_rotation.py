@@ -11,8 +11,8 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible.template import Templar
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.rotation import (
+    NAMES,
     OF_SECOND_LOGINS,
-    SECRETS,
     RotationError,
     Values,
     advanced,
@@ -26,7 +26,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import
 OLD, NEW = "t7Hq2Lw9Zx4Nv6Bk8Mr3", "9Zx4Nv6Bk8Mr3t7Hq2Lw"
 
 
-@pytest.mark.parametrize("name", SECRETS.values())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_rotation_goes_through_its_stages_and_ends(name: str):
     values, stages = begun(Values(OLD), lambda: NEW), []
     for _unused in range(4):
@@ -56,6 +56,10 @@ def test_what_an_environment_does_not_have_is_not_rotated():
     assert names_of("all", ["vault_app_secret_key", "vault_other"]) == ["vault_app_secret_key"]
     with pytest.raises(RotationError, match="no vault_redis_app_password"):
         names_of("redis_app", ["vault_app_secret_key"])
+    with pytest.raises(RotationError, match="no vault_mesh_preshared_secret, so there is no mesh to rotate"):
+        names_of("mesh", ["vault_app_secret_key"])
+    # A stack without Redis has backups too.
+    assert names_of("backup", ["vault_postgres_backup_password"]) == ["vault_postgres_backup_password"]
 
 
 @pytest.mark.parametrize(
@@ -188,7 +192,7 @@ def test_a_store_that_has_not_refused_the_old_password_fails_the_run_and_is_name
     docker.parent.mkdir()
     docker.write_text(f'#!/bin/sh\nread -r given\necho "$given" >>{tmp_path}/given\n{answer}\n')
     docker.chmod(0o755)
-    names = ["redis_app", "postgres_app", "postgres_owner"]
+    names = ["redis_app", "redis_backup", "postgres_app", "postgres_owner", "postgres_backup"]
     known = {
         "slipway_stack": "shop",
         "slipway_redis_hosts": ["one"],
@@ -199,12 +203,14 @@ def test_a_store_that_has_not_refused_the_old_password_fails_the_run_and_is_name
         "postgres_app_name": "app",
         "postgres_owner_name": "owner",
         "postgres_database": "app",
+        "redis_backup_user": {"name": "backup"},
+        "postgres_backup_user": {"name": "backup"},
         "__rotate_old": {f"vault_{name}_password": OLD for name in names},
     }
     tasks = [{"ansible.builtin.include_tasks": "tasks/refused.yml"}]
     (checkout / "playbooks/step.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars": known, "tasks": tasks}]))
     done = play("step", PATH=f"{docker.parent}:{os.environ['PATH']}")
-    assert (tmp_path / "given").read_text().split() == [OLD] * 3
+    assert (tmp_path / "given").read_text().split() == [OLD] * 5
     assert OLD not in done.stdout + done.stderr
     assert (done.returncode == 0) is (not said)
     printed = " ".join((done.stdout + done.stderr).split())

@@ -5,17 +5,21 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import slipway_marks as marks
 from slipway_lab import Lab, LabHost, Run, Stranger
+from slipway_release import Load, RunningPlaybook
 
 pytestmark = [pytest.mark.extended("mesh"), pytest.mark.usefixtures("mesh")]
 PORT = 51820
 #: What others than the mesh may be seen to use: SSH, and the balancer's ports.
 OPEN = {"22", "80", "443"}
+#: After which WireGuard forgets a session that was not renewed.
+SESSION_SECONDS = 180
 INTERFACE = "sw-slipway"
 #: The line of the lab's inventory that does without the mesh.
 OFF = "  vars: {slipway_mesh: false}\n"
@@ -180,6 +184,52 @@ def test_restored_data_travels_in_the_mesh_alone(lab: Lab, mesh: str):
     assert nothing_plain(lab, mesh) > 10_000_000
     lab.wait_until_healthy()
     assert lab.hosts["backup1"].wait_for_backups() == "inactive"
+
+
+def test_all_hosts_get_another_key_under_load_and_no_client_notices(lab: Lab, mesh: str, load: Callable[[], Load]):
+    def keys() -> dict[str, str]:
+        return {name: host.run("cat /etc/slipway/slipway/mesh/public_key").strip() for name, host in lab.hosts.items()}
+
+    def secret() -> str:
+        return lab.secrets_of(lab.inventory)["vault_mesh_preshared_secret"]
+
+    assert mesh
+    old, old_secret = keys(), secret()
+    clients = load()
+    run = lab.playbook("rotate", variables={"what": "mesh"})
+    assert run.returncode == 0, run.excerpt
+    # Longer than a session lasts, so that each pair has agreed on another one since.
+    time.sleep(SESSION_SECONDS)
+    numbers = clients.end()
+    assert numbers["failed"] == 0, numbers["failures"]
+    assert numbers["requests"] > 0
+    new = keys()
+    assert not set(new.values()) & set(old.values())
+    assert secret() != old_secret
+    for name, host in lab.hosts.items():
+        assert set(host.run(f"wg show {INTERFACE} peers").split()) == {key for other, key in new.items() if other != name}
+    assert lab.site().changed == []
+
+
+def test_a_rotation_that_is_killed_while_hosts_switch_is_ended_by_the_next_run(lab: Lab, load: Callable[[], Load]):
+    def switches() -> bool:
+        _before, task, after = run.output.partition("Switch one host after the other")
+        return bool(task) and "changed: [" in after
+
+    clients = load()
+    run = RunningPlaybook(lab, "rotate", what="mesh")
+    # Some hosts have switched then, and others have not.
+    while not switches():
+        assert run.process.poll() is None, run.output[-6000:]
+        time.sleep(0.05)
+    run.kill()
+    again = lab.playbook("rotate", variables={"what": "mesh"})
+    assert again.returncode == 0, again.excerpt
+    numbers = clients.end()
+    assert numbers["failed"] == 0, numbers["failures"]
+    assert numbers["requests"] > 0
+    assert not any(host.succeeds("ls /etc/slipway/slipway/mesh/secrets/private_key.next") for host in lab.hosts.values())
+    assert lab.site().changed == []
 
 
 def test_large_bodies_rows_and_backups_get_through(lab: Lab):

@@ -9,20 +9,20 @@ from slipway_release import PRODUCT, Fleet, Load
 
 OLD = {
     "redis": (
-        "read -r REDISCLI_AUTH; export REDISCLI_AUTH; redis-cli -h 127.0.0.1 --user app --no-auth-warning PING 2>&1",
+        "read -r REDISCLI_AUTH; export REDISCLI_AUTH; redis-cli -h 127.0.0.1 --user {user} --no-auth-warning PING 2>&1",
         "WRONGPASS",
     ),
     "postgres": (
-        'read -r PGPASSWORD; export PGPASSWORD; psql -X -w -h 127.0.0.1 -U app -d app -c "select 1" 2>&1',
+        'read -r PGPASSWORD; export PGPASSWORD; psql -X -w -h 127.0.0.1 -U {user} -d app -c "select 1" 2>&1',
         "password authentication failed",
     ),
 }
 
 
-def answer(fleet: Fleet, store: str, password: str) -> str:
-    """Return what a store answers to a login of the application."""
+def answer(fleet: Fleet, store: str, password: str, user: str = "app") -> str:
+    """Return what a store answers to a login."""
     container = fleet.lab.service(store)
-    return container.execute("sh", "-c", f"echo '{password}' | ({OLD[store][0]})", check=False)
+    return container.execute("sh", "-c", f"echo '{password}' | ({OLD[store][0].format(user=user)})", check=False)
 
 
 @pytest.mark.extended("release-load")
@@ -48,3 +48,23 @@ def test_a_rotation_loses_no_request_and_refuses_the_old_password(fleet: Fleet, 
     assert OLD[store][1] in answer(fleet, store, old)
     assert OLD[store][1] not in answer(fleet, store, new)
     assert fleet.version == before
+
+
+@pytest.mark.extended("release-load")
+def test_the_backups_get_other_passwords_while_they_receive_wal_and_no_client_notices(fleet: Fleet, load: Callable[[], Load]):
+    names = {store: f"vault_{store}_backup_password" for store in OLD}
+    old = {store: fleet.lab.secrets_of(fleet.lab.inventory)[name] for store, name in names.items()}
+    clients = load()
+    run = fleet.lab.playbook("rotate", variables={"what": "backup"})
+    assert run.returncode == 0, run.excerpt
+    numbers = clients.end()
+    assert numbers["failed"] == 0, numbers["failures"]
+    assert numbers["requests"] > 0
+    new = {store: fleet.lab.secrets_of(fleet.lab.inventory)[name] for store, name in names.items()}
+    for store, (_login, refused) in OLD.items():
+        assert new[store] != old[store]
+        assert refused in answer(fleet, store, old[store], "backup")
+        assert refused not in answer(fleet, store, new[store], "backup")
+    fleet.lab.wait_until_healthy()
+    made = fleet.lab.playbook("backup")
+    assert made.returncode == 0, made.excerpt

@@ -1,0 +1,152 @@
+#!/usr/bin/python
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Switch a host to its next key in the encrypted network between hosts."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: mesh_switch
+author: The Slipway authors (!UNKNOWN)
+version_added: 0.1.0
+short_description: Switch a host to its next key for the encrypted network between hosts
+description:
+  - Puts the key that M(slipway.stack.mesh_key) has made in the place of the one in use, and waits until each peer has opened a session
+    with it. All peers must know it already, and M(slipway.stack.mesh_follow) must run on them.
+  - Two hosts must not switch at the same time, as none would know the key that the other one has by then.
+extends_documentation_fragment:
+  - slipway.stack.options.stack_folder
+options:
+  timeout:
+    description: Seconds until all peers must have a session.
+    type: float
+    default: 20
+attributes:
+  check_mode:
+    description: Not called in check mode, as there is no next key.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Switch one host after the other
+  slipway.stack.mesh_switch:
+    stack: slipway
+  throttle: 1
+  register: __mesh_key
+"""
+
+RETURN = r"""
+public_key:
+  description: The public key that is in use now, in base64.
+  returned: success
+  type: str
+"""
+
+import contextlib
+import os
+import socket
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
+    DISCARD_PORT,
+    NEXT_KEY,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    MeshError,
+    call,
+    folder_of,
+    interface_of,
+    latest_handshakes,
+    parse_dump,
+)
+
+INTERVAL_S = 0.1
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "stack": {"type": "str", "required": True},
+            "root": {"type": "path", "default": "/etc/slipway"},
+            "timeout": {"type": "float", "default": 20},
+        },
+    )
+    options = module.params
+    folder, interface = folder_of(options["stack"], options["root"]), interface_of(options["stack"])
+    changed = os.path.exists(os.path.join(folder, NEXT_KEY))
+    try:
+        if changed:
+            before = handshakes_of_past_seconds(interface)
+            switch(interface, folder)
+            open_sessions(interface, before, options["timeout"])
+        public = call(["wg", "pubkey"], read_text(os.path.join(folder, PRIVATE_KEY)) or "").strip()
+    except (MeshError, OSError) as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=changed, public_key=public)
+
+
+def switch(interface: str, folder: str) -> None:
+    """Put the next key in the place of the one in use.
+
+    Args:
+        interface: Name of the interface.
+        folder: The folder of the mesh.
+
+    Raises:
+        MeshError: The key is none, or the interface does not take it.
+        OSError: A file cannot be written.
+    """
+    private, following = os.path.join(folder, PRIVATE_KEY), os.path.join(folder, NEXT_KEY)
+    public = call(["wg", "pubkey"], read_text(following) or "").strip()
+    # The private key after the public one, which can be computed again, and before the interface, which a boot sets by it.
+    write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)
+    os.replace(following, private)
+    call(["wg", "set", interface, "private-key", private])
+
+
+def handshakes_of_past_seconds(interface: str) -> dict[str, int]:
+    """Return what latest_handshakes does, once a later handshake of any peer has another time: WireGuard gives it in whole seconds.
+
+    Raises:
+        MeshError: The interface cannot be read.
+    """
+    while int(time.time()) in (found := latest_handshakes(interface)).values():
+        time.sleep(INTERVAL_S)
+    return found
+
+
+def open_sessions(interface: str, before: dict[str, int], timeout: float) -> None:
+    """Wait until each peer that has an address has had another handshake.
+
+    Args:
+        interface: Name of the interface.
+        before: What latest_handshakes returned before.
+        timeout: Seconds until all must have had one.
+
+    Raises:
+        MeshError: Not all have had one.
+    """
+    deadline = time.monotonic() + timeout
+    peers = parse_dump(call(["wg", "show", interface, "dump"]), time.time())["peers"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        while True:
+            found = latest_handshakes(interface)
+            silent = sorted(address for key, peer in peers.items() if found.get(key) == before.get(key) for address in peer["addresses"])
+            if not silent:
+                return
+            if time.monotonic() > deadline:
+                raise MeshError(f"no handshake with {', '.join(silent)} within {timeout:.0f} s after the key was switched")
+            for address in silent:
+                # A packet makes WireGuard open a session at once.
+                with contextlib.suppress(OSError):
+                    sender.sendto(b"", (address, DISCARD_PORT))
+            time.sleep(INTERVAL_S)
+
+
+if __name__ == "__main__":
+    main()
