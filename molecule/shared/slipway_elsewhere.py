@@ -10,7 +10,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
-from slipway_lab import NETWORK, ROOT, Lab, wait_until
+from slipway_lab import NETWORK, Lab, programs_of, wait_until
 
 REST_PORT = 8791
 SFTP_PORT = 8794
@@ -104,15 +103,7 @@ def sftp_server(lab: Lab) -> Iterator[Repository]:
 @pytest.fixture(scope="session")
 def moto_server() -> Path:
     """A program that speaks S3, in an environment of its own."""
-    made, lock = ROOT / ".lab/s3", ROOT / "requirements/s3.txt"
-    program = made / "bin/moto_server"
-    stamp = made / "slipway.lock"
-    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", made], check=True)
-        install = ["install", "--quiet", "--disable-pip-version-check", "--no-compile", "--require-hashes", "--requirement", lock]
-        subprocess.run([made / "bin/python", "-m", "pip", *install], check=True)
-        stamp.write_bytes(lock.read_bytes())
-    return program
+    return programs_of("s3") / "moto_server"
 
 
 @pytest.fixture

@@ -42,6 +42,18 @@ def operators_environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))} | {"ANSIBLE_NOCOLOR": "1"}
 
 
+def programs_of(name: str) -> Path:
+    """Return the folder of the programs of requirements/<name>.txt, which have an environment of their own."""
+    made, lock = ROOT / ".lab" / name, ROOT / f"requirements/{name}.txt"
+    stamp = made / "slipway.lock"
+    if not stamp.exists() or stamp.read_bytes() != lock.read_bytes():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", made], check=True)
+        install = ["install", "--quiet", "--disable-pip-version-check", "--no-compile", "--require-hashes", "--requirement", lock]
+        subprocess.run([made / "bin/python", "-m", "pip", *install], check=True)
+        stamp.write_bytes(lock.read_bytes())
+    return made / "bin"
+
+
 @dataclass
 class Run:
     """What a playbook's run ended with."""

@@ -42,6 +42,8 @@ SHARDS = (
     "default",
     "monitoring",
     "plan",
+    "managers",
+    "tls",
     "product",
 )
 MARK = "extended"
