@@ -13,6 +13,9 @@ BEFORE = "-before"
 TRIAL = "-trial"
 #: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
 JOB_LABEL = "slipway.job"
+#: Weights of containers while processors are busy: the engine's default, and that of one that gives way to what serves.
+CPU_SHARES = 1024
+YIELDING_CPU_SHARES = 128
 #: The owner of containers that belong to no version of the product, which is the role that runs them.
 EXTRA_SERVICES = "extra_services"
 

@@ -97,12 +97,10 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import make_folder, write_file
-from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import CPU_SHARES, JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 RUNNING = ("running", "restarting", "paused")
-#: The engine says 0 for its default.
-DEFAULT_CPU_SHARES = 1024
 
 
 def is_running(inspected: dict[str, t.Any]) -> bool:
@@ -111,8 +109,8 @@ def is_running(inspected: dict[str, t.Any]) -> bool:
 
 
 def cpu_shares(inspected: dict[str, t.Any]) -> int:
-    """Return the weight of a container, as its engine describes it."""
-    return int(inspected["HostConfig"].get("CpuShares") or DEFAULT_CPU_SHARES)
+    """Return the weight of a container, as its engine describes it, which says 0 for its default."""
+    return int(inspected["HostConfig"].get("CpuShares") or CPU_SHARES)
 
 
 def act(engine: Engine, inspected: dict[str, t.Any], state: str, shares: int = 0) -> None:

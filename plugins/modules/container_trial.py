@@ -105,11 +105,10 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     volume_to_give,
     write_file,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.containers import YIELDING_CPU_SHARES
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 INTERVAL = 0.1
-#: Weight while processors are busy, an eighth of what serves meanwhile.
-CPU_SHARES = 128
 #: By these a trial that was killed is found.
 KEPT_LABELS = ("slipway.stack", "slipway.owner", "slipway.version")
 #: What the engine says of an option, and how the names of the inputs end that it comes from.
@@ -180,7 +179,7 @@ def request_body(
             "Memory": megabytes(options["memory"]),
             "MemorySwap": megabytes(options["memory"]),
             "NanoCpus": round(float(options["cpus"]) * 1e9),
-            "CpuShares": CPU_SHARES,
+            "CpuShares": YIELDING_CPU_SHARES,
             "PidsLimit": int(options["pids_limit"]),
             "ShmSize": megabytes(options["shm_size"]) if options.get("shm_size") else 0,
             "CapDrop": options["cap_drop"],

@@ -16,7 +16,7 @@ import re
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import another_owner
-from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, CPU_SHARES, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 from ansible_collections.slipway.stack.plugins.module_utils.removal import folders_without_service
@@ -50,7 +50,7 @@ FIELDS: dict[str, t.Any] = {
     "healthy_timeout": 120,
     "memory_mb": None,
     "cpus": None,
-    "cpu_shares": 1024,
+    "cpu_shares": CPU_SHARES,
     "starting_cpu_shares": 0,
     "pids": 256,
     "shm_size_mb": 0,
@@ -286,8 +286,8 @@ def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], s
     if actual["memory"] != wanted_memory:
         update.append(f"memory limit {actual['memory'] // 2**20} MiB becomes {wanted_memory // 2**20} MiB")
     # The engine says 0 for its default. Of one that starts, who waits for it sets them.
-    if not options["starting_cpu_shares"] and (actual["cpu_shares"] or 1024) != options["cpu_shares"]:
-        update.append(f"CPU shares {actual['cpu_shares'] or 1024} become {options['cpu_shares']}")
+    if not options["starting_cpu_shares"] and (actual["cpu_shares"] or CPU_SHARES) != options["cpu_shares"]:
+        update.append(f"CPU shares {actual['cpu_shares'] or CPU_SHARES} become {options['cpu_shares']}")
     if actual["restart_policy"] != options["restart_policy"]:
         update.append(f"restart policy {actual['restart_policy']} becomes {options['restart_policy']}")
     wanted = {network["name"]: network["aliases"] for network in options["networks"]}

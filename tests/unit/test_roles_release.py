@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import CPU_SHARES, YIELDING_CPU_SHARES
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import public_paths, summary
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import names_used
 from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, missing_images
@@ -263,3 +264,8 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
     name = "pull | main | Refuse different images under one name"
     assert role_task("release", "pull/main.yml", name, "loop", inputs) == ["shop/api:1"]
     assert set(role_task("release", "pull/main.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+
+
+def test_weights_are_those_of_all_containers() -> None:
+    _templar, variables = role_variables("release", PRODUCT)
+    assert variables["__release_cpu_shares"] == {"starting": YIELDING_CPU_SHARES, "serving": CPU_SHARES}

@@ -15,7 +15,7 @@ SEVERE = ("MEDIUM", "HIGH", "CRITICAL", "FATAL")
 OF_THE_LAB = {
     "cert_revocation": "a private authority has neither a list of revoked certificates nor OCSP",
     "engine_problem": "the host's OpenSSL has no ciphers of GOST to ask with",
-    "sessionresumption_ticket": "it takes a server that gives no tickets, as ours, for one that does not answer",
+    "sessionresumption_ticket": "its client ends before a ticket of TLS 1.3 has come, where the machine is busy, and fails without it",
 }
 
 
