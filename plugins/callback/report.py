@@ -55,8 +55,9 @@ import os
 import re
 import socket
 import time
+import traceback
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,25 +152,53 @@ def refusals(loader: Any, arguments: Mapping[str, Any], inventory: Any) -> tuple
         arguments: What the run was started with.
         inventory: The inventory as Ansible has read it.
     """
-    if problems := option_problems(arguments, inventory):
-        return problems, []
+    warnings: list[str] = []
+    if problems := checked(warnings, option_problems, arguments, inventory):
+        return problems, warnings
     sources = [str(source) for source in arguments.get("inventory") or ()]
-    problems = hosts_problems(loader, sources, inventory._inventory.processed_sources)  # noqa: SLF001 - Ansible has no public name for it
+    processed = inventory._inventory.processed_sources  # noqa: SLF001 - Ansible has no public name for it
+    problems = [*checked(warnings, hosts_problems, loader, sources, processed)]
     names = {"group_vars": list(inventory.groups), "host_vars": [*inventory.hosts, *CONTROLLER[:1]]}
     folders = folders_of(sources)
-    files = variable_files(loader, folders, names)
-    problems += unreadable(loader, files)
+    files = checked(warnings, variable_files, loader, folders, names)
+    problems += checked(warnings, unreadable, loader, files)
     # Without its hosts, no file is known to be named after one.
-    mistakes, warnings = ([], []) if problems else ignored_files(folders, names, files)
-    mistakes += [] if problems else host_problems(inventory)
-    mistakes += repeated_arguments(arguments.get("extra_vars") or ())
-    given = load_extra_vars(loader)
-    mistakes += [f"{wrong}; correct the name after -e" for name in given if (wrong := reserved_problem(name)) and name not in OPTIONS]
-    if any(name.startswith("ansible_") for name in given):
+    if not problems:
+        mistakes, others = checked(warnings, ignored_files, folders, names, files) or ([], [])
+        problems = [*mistakes, *checked(warnings, host_problems, inventory)]
+        warnings += others
+    problems += checked(warnings, repeated_arguments, arguments.get("extra_vars") or ())
+    return problems + checked(warnings, names_given, load_extra_vars(loader)), warnings
+
+
+def names_given(given: Mapping[Any, Any]) -> list[str]:
+    """Return what is wrong with the names of variables after -e, and with the values of those by which hosts are reached."""
+    no_string = "is not the name of a variable, as YAML reads no string; correct it after -e"
+    problems = [f"{name} {no_string}" for name in given if not isinstance(name, str)]
+    names = [name for name in given if isinstance(name, str)]
+    problems += [f"{wrong}; correct the name after -e" for name in names if (wrong := reserved_problem(name)) and name not in OPTIONS]
+    if any(name.startswith("ansible_") for name in names):
         from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import given_problems
 
-        mistakes += given_problems(given)
-    return problems + mistakes, warnings
+        problems += given_problems(given)
+    return problems
+
+
+def checked(warnings: list[str], check: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a check of the inventory returns; where it fails itself, nothing, and a warning: the run is Ansible's to judge.
+
+    Args:
+        warnings: Gets the warning. What an exception says is not in it, as it may show a value.
+        check: The check.
+        arguments: What it is called with.
+    """
+    try:
+        return check(*arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a check does not know
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+        warnings.append(f"The check {check.__name__} of the inventory failed ({where}), and the run goes on without it; report it")
+        return []
 
 
 def needs_host(action: str) -> bool:
@@ -261,10 +290,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._tasks: dict[str, dict[str, Any]] = {}
         if self._playbook:
             inventory = playbook.get_plays()[0].get_variable_manager()._inventory  # noqa: SLF001 - Ansible has no public name for it
-            try:
-                problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
-            except Exception as error:  # noqa: BLE001 - Ansible would warn that this plugin failed, and go on without the checks
-                problems, warnings = [f"The files of the inventory cannot be checked: {error!r}; report it with the file"], []
+            problems, warnings = refusals(playbook._loader, context.CLIARGS, inventory)  # noqa: SLF001
             for warning in warnings:
                 self._display.warning(warning)
             kept = str(self.get_option("reports_kept"))

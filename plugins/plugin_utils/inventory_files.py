@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
+import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +22,13 @@ from ansible.errors import AnsibleError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.manager import IGNORED
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultHelper
 from ansible.plugins.loader import inventory_loader
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import reserved_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import connection_variables, reserved_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, near, place_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import MOST, SHORT, distance, nearest
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
 
 YAML = (".yml", ".yaml", ".json")
 #: What the name of a file of hosts ends in. The folder of an inventory may hold other files, such as certificates.
@@ -33,6 +39,8 @@ SECTIONS = ("hosts", "children", "vars")
 FOLDERS = {"group_vars": "group", "host_vars": "host"}
 #: Files of settings of other programs, which Ansible does not read variables from.
 OTHER_SETTINGS = (".ini", ".toml", ".env", ".cfg", ".conf", ".properties")
+#: Endings of other formats that are nearly one of these.
+LIKE_YAML = (".xml", ".eml", ".bson")
 #: Files that belong into the folder of all hosts, by what those are called there: their names are no groups that may have gone.
 OF_ALL_HOSTS = re.compile(r"\d+_.*|vault|secrets|vars|variables|main")
 #: What a host may be called: a pattern of Ansible with another character selects something else, or nothing.
@@ -43,6 +51,9 @@ LIKE_BLANKS = {
     BYTE_ORDER_MARK: "byte order mark", "\u00a0": "no-break space", "\u2003": "em space", "\u2007": "figure space",
     "\u200b": "zero-width space", "\u202f": "narrow no-break space", "\u3000": "ideographic space",
 }  # fmt: skip
+_MERGE = "tag:yaml.org,2002:merge"
+#: What YAML reads a key as that is the name of a variable, or that brings the keys of another dictionary.
+_TAGS_OF_NAMES = ("tag:yaml.org,2002:str", _MERGE)
 #: A host or group, a variable, and the value that it gets.
 _Assignment = tuple[Any, Any, Any]
 HEADER = re.compile(rb"\$ANSIBLE_VAULT;1\.[12];AES256(?:;[^\r\n]*)?\r?\n")
@@ -136,6 +147,7 @@ def unreadable(loader: Any, files: Iterable[Path]) -> list[str]:
         files: The files.
     """
     problems = []
+    names: dict[Path, set[Any]] = {}
     for path in files:
         try:
             content = loader.load_from_file(str(path), cache="all", unsafe=True, trusted_as_template=True)
@@ -143,21 +155,52 @@ def unreadable(loader: Any, files: Iterable[Path]) -> list[str]:
             problems.append(file_problem(path, error))
         else:
             problems += _not_variables(path, content) or _not_names(path, content) + repeated_keys(path.read_bytes(), str(near(path)))
-    return problems + _twins(files)
+            names[path] = set(content) if isinstance(content, Mapping) else set()
+    return problems + _twins(names, YAML, names.__getitem__)
 
 
 def _not_names(path: Path, content: Mapping[Any, Any] | None) -> list[str]:
     """Return the keys of a file of variables that no variable can have as its name."""
+    problems = [
+        f"{place_of(name) or near(path)}: {wrong}" for name in content or () if isinstance(name, str) and (wrong := reserved_problem(name))
+    ]
+    if all(isinstance(name, str) for name in content or ()):
+        return problems
     no_string = "is not the name of a variable, as YAML reads no string; rename it"
-    problems = {name: reserved_problem(name) if isinstance(name, str) else f"{name} {no_string}" for name in content or ()}
-    return [f"{place_of(name) or near(path)}: {wrong}" for name, wrong in problems.items() if wrong]
+    root = _node(path.read_bytes())
+    keys = [key for key, _value in root.value if key.tag not in _TAGS_OF_NAMES] if isinstance(root, yaml.MappingNode) else []
+    # Of a file that is encrypted as a whole the lines are not known.
+    return problems + (
+        [f"{near(path)}:{key.start_mark.line + 1}: {key.value} {no_string}" for key in keys] or [f"{near(path)}: a key {no_string}"]
+    )
 
 
-def _twins(files: Iterable[Path]) -> list[str]:
-    """Return which files differ in the ending of their names alone: Ansible reads both, in the order of their names."""
-    first: dict[Path, Path] = {}
-    pairs = [(near(other), near(path)) for path in files if (other := first.setdefault(path.with_suffix(""), path)) != path]
-    return [f"{one} and {other} are both read, and the latter holds where they differ; put both into one" for one, other in pairs]
+def _twins(files: Iterable[Path], endings: Collection[str], names_in: Callable[[Path], Collection[Any]]) -> list[str]:
+    """Return which files differ in the ending of their names alone and set the same: Ansible reads both, in the order of their names.
+
+    Args:
+        files: The files.
+        endings: The endings by which they may differ: of 10.0.0.1 the last number is none.
+        names_in: Returns what a file sets; asked only for files that have a twin.
+    """
+    alike: dict[Path, list[Path]] = {}
+    for path in files:
+        alike.setdefault(path.with_suffix("") if path.suffix in endings else path, []).append(path)
+    pairs = [pair for twins in alike.values() for pair in itertools.combinations(twins, 2)]
+    both = [(near(one), near(other), set(names_in(one)) & set(names_in(other))) for one, other in pairs]
+    return [
+        f"{one} and {other} are both read and both have {min(map(str, same))}, and the latter holds where they differ; put both into one"
+        for one, other, same in both
+        if same
+    ]
+
+
+def _node(data: bytes) -> Any:
+    """Return what some YAML is composed of; None of what is not YAML, as encrypted data and JSON that is none."""
+    try:
+        return yaml.compose(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
 
 
 def repeated_keys(data: bytes, place: str) -> list[str]:
@@ -170,7 +213,10 @@ def repeated_keys(data: bytes, place: str) -> list[str]:
     if data.startswith(b"$ANSIBLE_VAULT"):
         return []
     problems, seen = [], set()
-    ahead = [yaml.compose(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))]
+    root = _node(data)
+    # Ansible reads JSON first, which may have characters as YAML has not, such as \ud83d\ude00.
+    problems += _repeated_in_json(data, place) if root is None else []
+    ahead = [root]
     while ahead:
         node = ahead.pop()
         # An alias is the node of its anchor.
@@ -181,9 +227,26 @@ def repeated_keys(data: bytes, place: str) -> list[str]:
         firsts: dict[str, Any] = {}
         for key, _value in node.value if isinstance(node, yaml.MappingNode) else ():
             first = firsts.setdefault(str(key.value), key)
-            if first is not key:
+            if first is not key and key.tag != _MERGE:
                 what = f"{key.value} is there a second time, after line {first.start_mark.line + 1}, so Ansible leaves out the first"
                 problems.append(f"{place}:{key.start_mark.line + 1}: {what}; remove or rename one of them")
+    return problems
+
+
+def _repeated_in_json(data: bytes, place: str) -> list[str]:
+    """Return which keys some JSON has twice in one dictionary; nothing of what is not JSON."""
+    problems: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        counted = Counter(key for key, _value in pairs)
+        problems.extend(
+            f"{place}: {key} is there {number} times in one dictionary, so Ansible takes the last; remove or rename the others"
+            for key, number in counted.items()
+            if number > 1
+        )
+
+    with contextlib.suppress(ValueError):
+        json.loads(data, object_pairs_hook=look)
     return problems
 
 
@@ -231,13 +294,25 @@ def hosts_problems(loader: Any, sources: Iterable[str], parsed: Collection[str])
         files = [path for path in hosts_files(source) if not _is_below_misspelled(path, source)]
         if not files:
             problems.append(_no_hosts_file(source))
-        problems += _twins(path for path in files if path.suffix in HOSTS and str(path) in parsed)
+        static = [path for path in files if path.suffix in HOSTS and str(path) in parsed]
+        problems += _twins(static, [ending for ending in HOSTS if ending], functools.partial(_hosts_in, loader))
         for path in files:
             if str(path) in parsed:
                 problems += _left_out(loader, path)
             elif path == source or path.suffix in HOSTS:
                 problems.append(_hosts_problem(loader, path))
     return problems
+
+
+def _hosts_in(loader: Any, path: Path) -> list[str]:
+    """Return the hosts that a file names itself; none for a program, and for the settings of a plugin."""
+    plugin = {".toml": "toml", **dict.fromkeys(YAML, "yaml")}.get(path.suffix, "ini")
+    found = InventoryData()
+    try:
+        inventory_loader.get(f"ansible.builtin.{plugin}").parse(found, loader, str(path))
+    except AnsibleError:
+        return []
+    return list(found.hosts)
 
 
 def _is_below_misspelled(path: Path, source: Path) -> bool:
@@ -308,7 +383,11 @@ def _left_out(loader: Any, path: Path) -> list[str]:
     except AnsibleError:
         # Whatever it is, another plugin has parsed it.
         return []
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        # Such as a program that may be run and not read.
+        return []
     if not isinstance(content, Mapping) or "plugin" in content:
         is_ini = not content and not data.startswith(b"#!") and path.suffix in ("", ".ini")
         return (
@@ -362,12 +441,13 @@ def _misplaced(content: Any, path: Path) -> list[str]:
     """Return what is indented wrongly in a file of hosts: variables among hosts, and groups among variables."""
     problems = []
     ahead = [content] if isinstance(content, Mapping) else []
+    hosts = {str(name) for name, value in _hosts_of(content) if isinstance(value, Mapping)}
     while ahead:
         for group in ahead.pop(0).values():
             parts = {name: value for name, value in group.items() if isinstance(value, Mapping)} if isinstance(group, Mapping) else {}
             for name, value in parts.get("hosts", {}).items():
                 place = place_of(name) or near(path)
-                if _is_variable(name):
+                if _is_variable_among_hosts(name, value, hosts):
                     problems.append(f"{place}: {name} is a variable among hosts; indent it below its host, or below vars")
                 elif not isinstance(name, str):
                     problems.append(f"{near(path)}: the name of the host {name} is not a string; quote it")
@@ -376,11 +456,38 @@ def _misplaced(content: Any, path: Path) -> list[str]:
             problems += [
                 f"{place_of(name) or near(path)}: {name} is a group among variables, so its hosts are left out; write it below children"
                 for name, value in parts.get("vars", {}).items()
-                if isinstance(value, Mapping) and isinstance(value.get("hosts"), Mapping) and not _is_variable(name)
+                if _has_hosts(value) and not _is_variable(name)
             ]
             ahead += [parts["children"]] if "children" in parts else []
     # A host of several groups is named in each of them.
     return list(dict.fromkeys(problems))
+
+
+def _hosts_of(content: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the hosts that the groups of a file of YAML have, with what is below each."""
+    for group in content.values() if isinstance(content, Mapping) else ():
+        parts = group if isinstance(group, Mapping) else {}
+        yield from parts["hosts"].items() if isinstance(parts.get("hosts"), Mapping) else ()
+        yield from _hosts_of(parts.get("children"))
+
+
+def _is_variable_among_hosts(name: Any, value: Any, hosts: Collection[str]) -> bool:
+    """Return whether a name among hosts is that of a variable.
+
+    Args:
+        name: The name.
+        value: What is below it: a host has variables, or nothing.
+        hosts: Hosts that have variables elsewhere in the file.
+    """
+    if value is None:
+        return str(name) not in hosts and (name in _inputs() or name in connection_variables({}))
+    return _is_variable(name) if not isinstance(value, Mapping) else name in _inputs()
+
+
+def _has_hosts(value: Any) -> bool:
+    """Return whether a value is a group with hosts, and nothing else: variables may have a key of that name."""
+    hosts = value.get("hosts") if isinstance(value, Mapping) and set(value) <= set(SECTIONS) else None
+    return bool(hosts) and isinstance(hosts, Mapping) and all(own is None or isinstance(own, Mapping) for own in hosts.values())
 
 
 class _Assignments(InventoryData):  # type: ignore[misc]
@@ -423,11 +530,23 @@ def _contradictions(assignments: Iterable[_Assignment], path: Path) -> list[str]
     problems = []
     for entity, name, value in assignments:
         known, key = first.setdefault((entity, name), (value, name))
-        if known != value:
+        if not _is_same(known, value):
             other = f", after {place_of(key)}" if place_of(key) else ""
             what = f"{entity} has {name} a second time{other}, with another value, and Ansible takes the last one"
             problems.append(f"{place_of(name) or near(path)}: {what}; remove one of them")
     return problems
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; of those that are encrypted, whether they were written so."""
+    encrypted = [VaultHelper.get_ciphertext(value, with_tags=False) for value in (one, other)]
+    if all(encrypted):
+        return encrypted[0] == encrypted[1]
+    try:
+        return bool(one == other)
+    except AnsibleError:
+        # This run cannot decrypt one of them or of their members, so nothing says that they differ.
+        return True
 
 
 def host_problems(inventory: Any) -> list[str]:
@@ -443,18 +562,21 @@ def host_problems(inventory: Any) -> list[str]:
         places = {str(key): place_of(key) for key in entity.vars if key not in ("inventory_dir", "inventory_file")}
         wrong = {key: text for key in places if (text := reserved_problem(key))}
         problems += [f"{_line_of(key, file, places[key])}{text}" for key, text in wrong.items()]
+    ours = {group for service in services() for group in service.groups}
     for name, host in inventory.hosts.items():
-        place = _line_of(name, host.vars.get("inventory_file"))
         namesake = inventory.groups.get(name)
-        # Another file in the folder may have been read as hosts of no group, such as a key.
-        in_a_group = any(group.name not in ("all", "ungrouped") for group in host.get_groups())
-        if in_a_group and "=" in name:
-            problems.append(f"{place}{name} is taken for a host; write a variable behind its host, or in a section such as [all:vars]")
-        elif in_a_group and not HOST_NAME.fullmatch(name):
-            what = f"{place}the host {name!r} has a name that is a pattern of Ansible, or none"
-            problems.append(f"{what}; name it with letters, digits, ., _ and -, and give its address by ansible_host")
-        elif namesake and [member.name for member in namesake.get_hosts()] != [name]:
-            problems.append(f"{place}{name} is a host and also a group, of other hosts: Ansible takes either for both; rename the host")
+        # Others are of a plugin that knows more hosts than these, or of a file in the folder that holds other things, such as a key.
+        is_ours = any(group.name in ours for group in host.get_groups())
+        wrong_name = ""
+        if "=" in name and (is_ours or _is_variable(name.partition("=")[0])):
+            wrong_name = f"{name} is taken for a host; write a variable behind its host, or in a section such as [all:vars]"
+        elif is_ours and not HOST_NAME.fullmatch(name):
+            how = "name it with letters, digits, ., _ and -, and give its address by ansible_host"
+            wrong_name = f"the host {name!r} has a name that is a pattern of Ansible, or none; {how}"
+        elif namesake and (is_ours or name in ours) and [member.name for member in namesake.get_hosts()] != [name]:
+            wrong_name = f"{name} is a host and also a group, of other hosts: Ansible takes either for both; rename the host"
+        if wrong_name:
+            problems.append(f"{_line_of(name, host.vars.get('inventory_file'))}{wrong_name}")
     return problems
 
 
@@ -463,9 +585,10 @@ def _line_of(name: str, file: str | None, known: str | None = None) -> str:
     if known:
         return f"{known}: "
     path = Path(file or "")
-    if not path.is_file():
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return ""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     number = next((number for number, line in enumerate(lines, 1) if name in line), 0)
     return f"{near(path)}:{number}: " if number else f"{near(path)}: "
 
@@ -525,7 +648,7 @@ def ignored_files(folders: Iterable[Path], names: Mapping[str, Collection[str]],
 def _files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, without what Ansible takes for hidden or for an editor's copy."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if not path.name.startswith(".") and not path.name.endswith("~"):
+        if not path.name.startswith((".", "#")) and not path.name.endswith("~"):
             yield from _files(path) if path.is_dir() else (path,)
 
 
@@ -540,12 +663,11 @@ def _why_ignored(path: Path, folder: Path, names: Mapping[str, Collection[str]])
     if not path.exists():
         return f"it is a link to {path.readlink()}, which does not exist; correct it", True
     if path.suffix and path.suffix not in YAML and path.name not in names[folder.name]:
-        endings = [ending for ending in YAML if distance(path.suffix.lower(), ending, 1) <= 1]
-        if endings:
+        ending = path.suffix.lower()
+        if ending not in LIKE_YAML and any(distance(ending, other, 1) <= 1 for other in YAML):
             return f"its name must end in {', '.join(YAML[:-1])} or {YAML[-1]}; rename it", True
-        if path.suffix in OTHER_SETTINGS:
-            is_mistake = path.parent == folder and path.stem in names[folder.name]
-            return "Ansible reads variables from YAML and JSON alone; write it as a file that ends in .yml", is_mistake
+        if path.suffix in OTHER_SETTINGS and path.parent == folder and path.stem in names[folder.name]:
+            return "Ansible reads variables from YAML and JSON alone; write it as a file that ends in .yml", True
         return ("its name does not end in .yml; move it away", False) if set(path.suffixes) & set(YAML) else ("", False)
     top = folder / path.relative_to(folder).parts[0]
     name = top.stem if top.suffix in YAML else top.name
@@ -556,7 +678,9 @@ def _why_ignored(path: Path, folder: Path, names: Mapping[str, Collection[str]])
         return f"Ansible reads {near(instead)} instead; put both into one", True
     if top.is_dir() and _near_name(name, FOLDERS):
         return f"it is in a folder in {folder.name}; move {near(top)} next to the hosts file", True
-    if folder.name == "group_vars" and OF_ALL_HOSTS.fullmatch(name):
+    for_all = any(_files(folder / "all")) or any((folder / f"all{ending}").exists() for ending in YAML)
+    # Where all hosts have theirs, it may be of a group that another environment has.
+    if folder.name == "group_vars" and OF_ALL_HOSTS.fullmatch(name) and (name[0].isdigit() or not for_all):
         return f"it belongs to no group; move it to {near(folder / 'all')}, the folder for all hosts", True
     for other, its in FOLDERS.items():
         if other != folder.name and name in names[other]:

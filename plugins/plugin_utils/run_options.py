@@ -35,16 +35,25 @@ def option_problems(arguments: Mapping[str, Any], inventory: Any) -> list[str]:
 
 
 def _limit_problems(limit: str | None, inventory: Any) -> list[str]:
-    """Return which parts of a --limit select no host: Ansible warns of them, and goes on with the others."""
+    """Return which parts of a --limit select no host: Ansible warns of them, and goes on with the others.
+
+    A group without hosts may be excluded, as one for maintenance, which has some from time to time.
+    """
     if limit is None:
         return []
     if not limit.strip():
         return ["--limit is empty, so that all hosts would be selected; name hosts or groups in it, or leave it out"]
     known = ["localhost", *inventory.groups, *inventory.hosts]
     # A file of names, as Ansible writes one of hosts that failed, may have any.
-    parts = [part.lstrip("!&") for part in split_host_pattern(limit) if not part.startswith("@")]
-    return [
-        f"--limit has {part}, and the inventory has neither such a host nor such a group{nearest(part, known)}; correct it"
-        for part in parts
-        if part not in ("localhost", "127.0.0.1", "::1") and not inventory.get_hosts(part, ignore_limits=True)
-    ]
+    parts = [part for part in split_host_pattern(limit) if not part.startswith("@")]
+    problems = []
+    for part in parts:
+        name = part.lstrip("!&")
+        if name in ("localhost", "127.0.0.1", "::1") or inventory.get_hosts(name, ignore_limits=True):
+            continue
+        if name not in inventory.groups:
+            what = f"the inventory has neither such a host nor such a group{nearest(name, known)}"
+            problems.append(f"--limit has {name}, and {what}; correct it")
+        elif not part.startswith("!"):
+            problems.append(f"--limit has {name}, and this group has no host; add one to it, or leave it out")
+    return problems

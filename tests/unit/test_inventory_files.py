@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.parsing.vault import VaultLib, VaultSecret, VaultSecretsContext
 
-from ansible_collections.slipway.stack.plugins.callback.report import refusals
+from ansible_collections.slipway.stack.plugins.callback.report import checked, names_given, refusals
+from ansible_collections.slipway.stack.plugins.plugin_utils import inventory_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import repeated_arguments, unreadable
 from conftest import Run
 
@@ -34,8 +36,9 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def refused(file: Path) -> Callable[..., tuple[list[str], list[str]]]:
+def refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[list[str], list[str]]]:
     """Have files in an inventory, and return its problems and the warnings about it."""
+    monkeypatch.setattr(VaultSecretsContext, "_current", VaultSecretsContext([("default", VaultSecret(b"right"))]))
     inventory = file.parents[2]
 
     def ask(files: dict[str, str], source: str = ".") -> tuple[list[str], list[str]]:
@@ -94,7 +97,8 @@ def test_a_file_that_cannot_be_read_is_named_with_what_to_do(file: Path, data: b
         (b"\xef\xbb\xbf" + VAULT, "FILE has a byte order mark before $ANSIBLE_VAULT, so that Ansible does not decrypt it; remove it"),
         (b"\n" + VAULT, "FILE has a blank or an empty line before $ANSIBLE_VAULT, so that Ansible does not decrypt it; remove it"),
         (b"a: 1\n1: 2\n", "FILE:2: 1 is not the name of a variable, as YAML reads no string; rename it"),
-        (b"a: 1\non: 2\n", "FILE: True is not the name of a variable"),
+        (b"a: 1\non: 2\n", "FILE:2: on is not the name of a variable, as YAML reads no string; rename it"),
+        (b"a: {b: 1}\nc: x\n2026-01-01: 2\n", "FILE:3: 2026-01-01 is not the name of a variable"),
         (b"a: 1\ngroups: [b]\n", "FILE:2: groups is set by Ansible itself, so that this value is left out; remove or rename it"),
         (b"inventory_hostname: b\n", "FILE:1: inventory_hostname is set by Ansible itself"),
         (b"ansible_limit: b\n", "FILE:1: ansible_limit is set by Ansible itself"),
@@ -122,7 +126,7 @@ def test_two_files_that_differ_in_their_ending_alone_are_refused(file: Path):
     file.write_text("a: 1\n")
     other.write_text("a: 2\n")
     (line,) = unreadable(loader(), [other, file])
-    assert line == f"{other} and {file} are both read, and the latter holds where they differ; put both into one"
+    assert line == f"{other} and {file} are both read and both have a, and the latter holds where they differ; put both into one"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +253,7 @@ def test_a_host_that_is_given_the_same_twice_is_accepted(refused: Any):
 
 def test_two_files_of_hosts_that_differ_in_their_ending_alone_are_refused(refused: Any):
     ((line,), _warnings) = refused({"hosts": "[app]\nweb1 ansible_host=10.0.0.9\n"})
-    assert line == "hosts and hosts.yml are both read, and the latter holds where they differ; put both into one"
+    assert line == "hosts and hosts.yml are both read and both have web1, and the latter holds where they differ; put both into one"
 
 
 @pytest.mark.parametrize("name", ["hosts.txt", "hosts.cfg", "inventory.txt"])
@@ -302,7 +306,6 @@ def test_a_file_of_variables_that_ansible_leaves_out_is_refused(refused: Any, na
         ("group_vars/berlin.yml", "the inventory has no group berlin; rename it, or add the group berlin to the hosts file"),
         ("host_vars/db1.yml", "the inventory has no host db1; rename it, or add the host db1 to the hosts file"),
         ("group_vars/all/own.yml.bak", "its name does not end in .yml; move it away"),
-        ("group_vars/all/own.env", "Ansible reads variables from YAML and JSON alone; write it as a file that ends in .yml"),
     ],
 )
 def test_a_file_of_variables_that_may_rest_is_warned_of(refused: Any, name: str, text: str):
@@ -313,6 +316,13 @@ def test_variables_of_a_numbered_host_that_is_gone_are_no_mistake(refused: Any):
     problems, (warning,) = refused({"host_vars/web1.yml": "a: 1\n", "host_vars/web3.yml": "a: 3\n"})
     assert problems == []
     assert warning.startswith("host_vars/web3.yml is not read: the inventory has no host web3;")
+
+
+@pytest.mark.parametrize("others", [{}, {"group_vars/all/vault.yml": "b: 1\n"}, {"group_vars/all/10_environment.yml": "a: 1\n"}])
+def test_a_file_that_may_be_of_another_environments_group_is_accepted_where_all_hosts_have_theirs(refused: Any, others: dict[str, str]):
+    problems, warnings = refused({"group_vars/vault.yml": "a: 1\n", **others}, "hosts.yml")
+    assert (len(problems), len(warnings)) == ((0, 1) if others else (1, 0))
+    assert "move it to group_vars/all" in problems[0] if not others else "the inventory has no group vault; rename it" in warnings[0]
 
 
 def test_a_link_to_nothing_is_named(refused: Any, file: Path):
@@ -326,18 +336,163 @@ def test_other_files_and_those_that_ansible_reads_are_no_matter(refused: Any):
     assert refused({**files, "host_vars/web2.example.org": "", "host_vars/web1/a.yml": "", "host_vars/localhost.yml": ""}) == ([], [])
 
 
+ENCRYPTED = "!vault |\n          $ANSIBLE_VAULT;1.1;AES256\n          6161\n"
+MADE = "plugin: ansible.builtin.constructed\nstrict: false\ngroups: {big: inventory_hostname is match('web')}\n"
+ADDRESSES = ("10.0.0.1", "10.0.0.2", "web.prod.eu", "web.prod.us")
+PRINTED = {
+    "app": {"hosts": ["i-0a1b"], "vars": {"a": 1}},
+    "_meta": {"hostvars": {"i-0a1b": {"tags": {"Name": "web", "aws:ec2:x": "y"}, "ansible_host": "10.0.0.1"}}},
+}
+#: Inventories that a team has, by what is special about each.
+LEGITIMATE = {
+    "hosts named as addresses and domains, with files of theirs without an ending": {
+        "hosts.yml": "app:\n  hosts:\n" + "".join(f"    {host}:\n" for host in ADDRESSES),
+        **{f"host_vars/{host}": "a: 1\n" for host in ADDRESSES},
+    },
+    "files of one name that share no variable": {"group_vars/all/data.json": '{"a": 1}', "group_vars/all/data.yml": "b: 1\n"},
+    "hosts and the settings of a plugin with one name": {"prod.ini": "[app]\nweb7\n", "prod.yml": MADE},
+    "two static files of one name with other hosts": {"prod.ini": "[app]\nweb7\n", "prod.yml": "redis:\n  hosts:\n    db7:\n"},
+    "JSON as a program writes it": {"group_vars/all/a.json": r'{"title": "\ud83d\ude00", "path": "a\/b"}', "group_vars/app.json": "{}"},
+    "JSON with tabs": {"group_vars/all/a.json": '{\n\t"a": {\n\t\t"b": 1\n\t}\n}\n'},
+    "one encrypted value for a host in two groups": {
+        "hosts.yml": f"app:\n  hosts:\n    web1:\n      a: {ENCRYPTED}redis:\n  hosts:\n    web1:\n      a: {ENCRYPTED}"
+    },
+    "encrypted members of a host in two groups": {
+        "hosts.yml": f"app:\n  hosts:\n    web1:\n      a: {{c: 1}}\n      b:\n        - {ENCRYPTED}"
+        f"redis:\n  hosts:\n    web1:\n      b:\n        - {ENCRYPTED}"
+    },
+    "hosts named like variables": {
+        "hosts.yml": "app:\n  hosts:\n    vault_1: {ansible_host: 10.0.0.1}\n    vault_2:\n    ansible_controller: {a: 1}\n"
+        "redis:\n  hosts:\n    vault_1:\n    ansible_controller:\n"
+    },
+    "variables that look like a group": {
+        "hosts.yml": "app:\n  vars:\n    endpoints: {hosts: {a: 1}}\n    dns: {hosts: {a: }, ttl: 60}\n  hosts:\n    web1:\n"
+    },
+    "other names in groups that Slipway does not touch": {
+        "hosts.yml": "app:\n  hosts:\n    web1:\noffice:\n  hosts:\n    'Printer (2nd floor)':\n    office:\n    other:\n"
+    },
+    "copies of an editor and files of other formats": {
+        "group_vars/#all.yml#": "a: 1\n", "group_vars/app/#x.yml#": "", "group_vars/all/pom.xml": "<a/>", "host_vars/web1/nginx.conf": "a",
+        "host_vars/web1/app.env": "A=1\n",
+    },
+    "several merges into one dictionary": {"group_vars/all/a.yml": "a: &a {x: 1}\nb: &b {y: 1}\nc:\n  <<: *a\n  <<: *b\n"},
+    "ranges": {
+        "hosts.yml": "app:\n  hosts:\n    web[01:30].example.org:\n      ansible_user: ops\nredis:\n  hosts:\n    db-[a:c]:\n",
+        "host_vars/web07.example.org.yml": "a: 1\n",
+        "host_vars/db-b/own.yml": "a: 1\n",
+    },
+    "ranges in INI with children and variables": {
+        "hosts.yml": "",
+        "more": "[app]\nweb[01:30] ansible_port=2222\n[balancers]\nlb1 # the first\n[prod:children]\napp\nbalancers\n"
+        "[prod:vars]\nansible_ssh_common_args='-o ProxyJump=ops@bastion -o ServerAliveInterval=30'\n; a note\n",
+        "group_vars/prod.yml": "a: 1\n",
+    },
+    "a constructed inventory behind hosts": {"zz_constructed.yml": MADE, "group_vars/big.yml": "a: 1\n"},
+    "an inventory of a program": {
+        "inventory.py": "#!/bin/sh\necho '" + json.dumps(PRINTED) + "'\n",
+        "host_vars/i-0a1b.yml": "a: 1\n",
+    },
+    "tags and groups of a cloud": {
+        "hosts.yml": "tag_Name_web:\n  hosts:\n    ip-10-0-0-1.eu-west-1.compute.internal: {tags: {Name: web, 'k8s.io/role': a}}\n"
+        "app:\n  children:\n    tag_Name_web:\n",
+        "group_vars/tag_Name_web.yml": "a: 1\n",
+    },
+    "values of connections that are templates or secrets": {
+        "hosts.yml": "app:\n  hosts:\n    web1:\n      ansible_host: '{{ inventory_hostname }}.{{ domain }}'\n      "
+        f"ansible_python_interpreter: auto_silent\n      ansible_become_password: '{{{{ vault_sudo }}}}'\n"
+        f"      ansible_ssh_pass: {ENCRYPTED}",
+        "group_vars/all/own.yml": "domain: example.org\nansible_ssh_common_args: >\n  -o ProxyJump=bastion\n  -o ControlPersist=60s\n",
+        "group_vars/all/vault.yml": f"vault_sudo: {ENCRYPTED}",
+    },
+    "groups of groups, empty ones and a host in many": {
+        "hosts.yml": "all:\n  children:\n    eu:\n      children:\n        app:\n          hosts:\n            web1:\n        redis: {}\n"
+        "    maintenance:\n    app:\n    backup:\n      hosts:\n        web1:\n  vars:\n    a: {b: {hosts: [x]}}\n",
+        "group_vars/eu/a.yml": "a: 1\n", "group_vars/maintenance.yml": "a: 1\n",
+    },
+    "delegated variables": {
+        "hosts.yml": "app:\n  hosts:\n    web1: {bastion: \"{{ hostvars['bastion1'].ansible_host }}\"}\n"
+        "bastions:\n  hosts:\n    bastion1: {ansible_host: 10.0.0.1}\n    localhost: {ansible_connection: local}\n",
+        "host_vars/localhost.yml": "ansible_python_interpreter: '{{ ansible_playbook_python }}'\n",
+    },
+    "a file of hosts in JSON": {"hosts.yml": "", "a.json": '{"app": {"hosts": {"web1": null, "web2": {"a": 1}}, "vars": {"b": [1, 1]}}}'},
+    "a file of hosts in TOML": {"hosts.yml": "", "a.toml": "[app.hosts]\nweb1 = {}\n[app.hosts.web2]\nansible_host = '10.0.0.2'\n"},
+    "names of other roles in files of variables": {"group_vars/all/own.yml": "ssh_port: 2222\nssh_user: ops\nconnection: x\nport: 1\n"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEGITIMATE)
+def test_an_inventory_that_ansible_reads_as_it_is_meant_is_accepted(refused: Any, name: str):
+    if "TOML" in name:
+        pytest.importorskip("tomllib")
+    assert refused(LEGITIMATE[name]) == ([], [])
+
+
+def test_several_inventories_of_which_each_has_its_part_are_accepted(refused: Any, file: Path):
+    refused({"fleet/hosts.yml": "app:\n  hosts:\n    web1: {a: 1}\n", "fleet/group_vars/app.yml": "b: 1\n", "group_vars/app.yml": "b: 2\n"})
+    sources = [str(file.parents[2]), str(file.parents[2] / "fleet/hosts.yml"), "web8,web9"]
+    assert refusals(loader(), {"inventory": sources}, InventoryManager(loader(), sources)) == ([], [])
+
+
+def test_a_program_that_may_be_run_and_not_read_is_accepted(refused: Any, monkeypatch: pytest.MonkeyPatch):
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "inventory.sh":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert refused({"inventory.sh": '#!/bin/sh\necho \'{"app": {"hosts": ["web9"]}}\'\n'}) == ([], [])
+
+
+def test_files_of_hosts_are_searched_for_a_line_only_where_something_is_wrong(refused: Any, monkeypatch: pytest.MonkeyPatch):
+    searched: list[Path] = []
+    monkeypatch.setattr(inventory_files, "_line_of", lambda *_arguments: searched.append(Path()) or "")
+    assert refused({"hosts.yml": "app:\n  hosts:\n    web[1:99]:\n"}) == ([], [])
+    assert searched == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"title": "\\ud83d\\ude00"}', []),
+        ('{"title": "\\ud83d\\ude00", "a": {"b": 1, "b": 2}}', ["-e: b is there 2 times in one dictionary, so Ansible takes the last"]),
+        ("{1: 2}", ["1 is not the name of a variable, as YAML reads no string; correct it after -e"]),
+        ("{on: 2}", ["True is not the name of a variable, as YAML reads no string; correct it after -e"]),
+    ],
+)
+def test_json_after_e_is_read_as_ansible_reads_it(text: str, said: list[str]):
+    found, warnings = refusals(loader(), {"inventory": (), "extra_vars": (text,)}, InventoryManager(loader(), []))
+    found += names_given(loader().load(text))
+    assert [line[: len(start)] for line, start in zip(found, said, strict=True)] == said
+    assert warnings == []
+
+
+def test_a_check_that_fails_shows_no_value():
+    def check(value: str) -> None:
+        raise ValueError(value)
+
+    warnings: list[str] = []
+    assert checked(warnings, check, "secret") == []
+    (warning,) = warnings
+    assert warning.startswith("The check check of the inventory failed (ValueError in test_inventory_files.py, line ")
+    assert "secret" not in warning
+
+
 def test_a_misspelled_folder_in_a_source_that_is_a_folder_has_one_message(refused: Any):
     files = {"groups_vars/app.yml": "redis_port: 1\n", "groups_vars/redis.yml": "redis_port: 1\nredis_user: a\n"}
     assert refused(files) == (["groups_vars is not read (did you mean group_vars?); rename it"], [])
 
 
-def test_a_run_does_not_begin_where_its_files_cannot_be_checked(play: Run, checkout: Path):
-    """Ansible warns of a callback that fails, and goes on without what it would have found."""
+def test_a_check_that_fails_itself_is_named_and_ends_no_run(play: Run, checkout: Path):
+    """Ansible would warn that the callback failed, and leave out all checks and the report."""
     path = checkout / "plugins/plugin_utils/inventory_files.py"
     path.write_text(path.read_text().replace("def host_problems(inventory: Any)", "def host_problems()"))
     done = play("secrets")
-    assert done.returncode == 2
-    assert "Nothing was touched. The files of the inventory cannot be checked: TypeError" in done.stderr
+    assert done.returncode == 0
+    said = " ".join(done.stderr.split())
+    assert "The check host_problems of the inventory failed (TypeError in report.py, line " in said
+    assert "and the run goes on without it; report it" in said
 
 
 def test_a_run_that_would_leave_out_its_checks_does_not_begin():
@@ -351,6 +506,8 @@ def test_a_run_that_would_leave_out_its_checks_does_not_begin():
         ({"subset": "web1,wbe2"}, "--limit has wbe2, and the inventory has neither such a host nor such a group"),
         ({"subset": "wen1"}, "(did you mean web1?); correct it"),
         ({"subset": "app:!apps"}, "--limit has apps, and the inventory has neither such a host nor such a group (did you mean app?)"),
+        ({"subset": "idle"}, "--limit has idle, and this group has no host; add one to it, or leave it out"),
+        ({"subset": "app:&idle"}, "--limit has idle, and this group has no host"),
         ({"subset": ""}, "--limit is empty, so that all hosts would be selected; name hosts or groups in it, or leave it out"),
         ({"subset": " "}, "--limit is empty"),
         ({"skip_tags": ("always",)}, "--skip-tags always leaves out the tasks that check the inputs"),
@@ -359,6 +516,7 @@ def test_a_run_that_would_leave_out_its_checks_does_not_begin():
 )
 def test_options_that_leave_out_checks_or_hosts_are_refused(file: Path, options: dict[str, Any], said: str):
     inventory = InventoryManager(loader(), [str(file.parents[2])])
+    inventory.add_group("idle")
     ((line,), _warnings) = refusals(loader(), {"inventory": (), **options}, inventory)
     assert said in line
 
@@ -369,11 +527,12 @@ def test_options_that_leave_out_checks_or_hosts_are_refused(file: Path, options:
         {},
         {"subset": None},
         {"skip_tags": ("mine",)},
-        *({"subset": limit} for limit in ("web1", "app", "all", "web*", "app:!web1", "localhost,web1")),
+        *({"subset": limit} for limit in ("web1", "app", "all", "web*", "app:!web1", "localhost,web1", "all:!idle")),
     ],
 )
 def test_other_options_are_accepted(file: Path, options: dict[str, Any]):
     inventory = InventoryManager(loader(), [str(file.parents[2])])
+    inventory.add_group("idle")
     assert refusals(loader(), {"inventory": (), **options}, inventory) == ([], [])
 
 
