@@ -26,12 +26,12 @@ PLUGINS = {
 }
 #: Kinds of plugins whose options variables of a host set.
 KINDS = ("connection", "become", "shell", "cliconf", "httpapi", "netconf")
-#: Keywords of plays and options of ssh, which no variable of an inventory is.
+#: Keywords of plays and options of ssh, which are such a mistake next to a host in its hosts file and after -e. Other roles may read them.
 KEYWORDS = (
     "become", "become_method", "become_pass", "become_password", "become_user", "connection", "private_key_file", "python_interpreter",
     "ssh_common_args", "ssh_host", "ssh_pass", "ssh_port", "ssh_private_key_file", "ssh_user",
 )  # fmt: skip
-#: Further ones, which are such a mistake among the variables of a host in its hosts file.
+#: Further ones, which are such a mistake next to a host alone.
 OF_HOSTS = ("host", "password", "port", "timeout", "user")
 #: What Ansible sets for each task, so that another value is left out, or steers a run.
 MAGIC = {
@@ -99,24 +99,19 @@ def reserved_problem(name: str) -> str:
     return ""
 
 
-def misspelled(
-    names: Iterable[str],
-    connection: Collection[str],
-    is_used: Callable[[str], bool],
-    installed: Callable[[], Collection[str]] = installed_variables,
-) -> dict[str, str]:
+def misspelled(names: Iterable[str], connection: Collection[str], is_used: Callable[[str], bool]) -> dict[str, str]:
     """Return what is wrong with variables whose names are nearly those of Ansible's connections, by name.
 
     Args:
         names: Variables that an inventory sets.
         connection: Variables that say how its hosts are reached.
         is_used: Returns whether a template of the inventory reads a variable: then it is one of the user's own.
-        installed: Returns all variables that Ansible reads; asked only where a name is nearly another's, as it takes a while.
     """
     known = KnownNames(connection)
     meant = {name: near[0] for name in names if name.startswith(PREFIX) and (near := known.near(name)) and not _is_interpreter(name)}
     meant = {name: other for name, other in meant.items() if not is_used(name)}
-    real = installed() if meant else ()
+    # Reading the files of all plugins takes a while.
+    real = installed_variables() if meant else ()
     return {name: f"{name} is not a variable of Ansible (did you mean {other}?)" for name, other in meant.items() if name not in real}
 
 

@@ -273,11 +273,12 @@ def is_path(text: str) -> bool:
 
 
 def is_shell_words(text: str) -> bool | str:
-    """Return whether a shell can divide a string into words."""
+    """Return whether a string can be divided into words as by a shell, on one line or several, or into none."""
     try:
-        return bool(shlex.split(text)) and is_line(text)
+        shlex.split(text)
     except ValueError as error:
         return f"options as a shell reads them ({error})"
+    return "\0" not in text
 
 
 def is_file_path(text: str) -> bool | str:
@@ -619,7 +620,7 @@ KINDS: dict[str, Kind] = {
     # Files and images
     "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
     "program": _text("a program of the controller", lambda text: is_line(text) and shutil.which(os.path.expanduser(text)) is not None),
-    "shell_words": _text("options as a shell reads them, in one line", is_shell_words),
+    "shell_words": _text("options as a shell reads them", is_shell_words),
     "any_path": _text("a path", lambda text: bool(text.strip()) and is_line(text)),
     "file": _text("the path of a file", is_file_path),
     "tasks_file": _text("the path of a file of tasks", is_tasks_file),

@@ -246,7 +246,8 @@ class HostView:
         found: set[str] = set()
         ahead = [name]
         while ahead:
-            further = names_used(self._variables.get(ahead.pop())) - found
+            # Of other hosts, a template reads single variables, not all.
+            further = names_used(self._variables.get(other)) - found if (other := ahead.pop()) != "hostvars" else set()
             found |= further
             ahead += further
         return found

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+
+import yaml
 
 #: Letters by which a name may differ from one of Slipway's and still be taken for it.
 MOST = 2
@@ -152,6 +155,32 @@ def _same_without_case(name: str, names: Iterable[str]) -> list[str]:
     return [other for other in names if other.lower() == name.lower()]
 
 
+def _as_yaml(name: str, value: str) -> str:
+    """Return how a shell is given a variable in YAML, or "" where its value is not YAML, or has quotes that end the shell's."""
+    text = f"{{{name}: {value}}}"
+    try:
+        return f"-e '{text}'" if "'" not in text and set(yaml.safe_load(text)) == {name} else ""
+    except yaml.YAMLError:
+        return ""
+
+
+def _with_blanks(name: str, value: str) -> str:
+    """Return how a shell is given a variable whose value is a string."""
+    if not re.search(r"[\s\"'\\$`!]", value):
+        return f"-e {name}={value}"
+    return f"-e {shlex.quote(json.dumps({name: value}))}" if re.search(r"[\"'\\$`!]", value) else f"-e \"{name}='{value}'\""
+
+
+def _with_data(name: str, value: str) -> str:
+    """Return how a shell is given a variable whose value is a list or a dictionary, and others behind it; "" for another value."""
+    found = re.fullmatch(r"([\[{].*?[]}])(?:\s+([A-Za-z_]\w*=.*))?", value, re.ASCII | re.DOTALL)
+    how = _as_yaml(name, found[1].replace("'", '"')) if found else ""
+    rest = found[2] if found else ""
+    if not (how and rest):
+        return how
+    return f"{how} -e {shlex.quote(rest)}" if not command_line_problems([rest]) else ""
+
+
 def command_line_problems(arguments: Iterable[str]) -> list[str]:
     """Return what is wrong with the texts that were given with -e: Ansible leaves out what is not name=value.
 
@@ -173,12 +202,11 @@ def command_line_problems(arguments: Iterable[str]) -> list[str]:
             continue
         name, _unused, value = text.partition("=")
         in_yaml = re.fullmatch(r"([A-Za-z_]\w*): *(.+)", text, re.ASCII | re.DOTALL)
-        if words[0] not in wrong and value[:1] in "[{":
-            problems.append(f"-e '{text}': {_BLANK}; write -e '{{{name}: {value.replace(chr(39), chr(34))}}}'")
-        elif words[0] not in wrong:
-            problems.append(f"-e '{text}': {_BLANK}; write -e \"{name}='{value}'\"")
+        if words[0] not in wrong:
+            problems.append(f"-e '{text}': {_BLANK}; write {_with_data(name, value) or _with_blanks(name, value)}")
         elif in_yaml:
-            problems.append(f"-e '{text}' {_NOTHING}; write -e '{{{text}}}', or -e {in_yaml[1]}={in_yaml[2]}")
+            both = [_as_yaml(in_yaml[1], in_yaml[2]), _with_blanks(in_yaml[1], in_yaml[2])]
+            problems.append(f"-e '{text}' {_NOTHING}; write {', or '.join(how for how in both if how)}")
         else:
             name = next((word for word in words if _VARIABLE.fullmatch(word)), "")
             value = next((word for word in words if word not in (name, "=")), "").lstrip("=") if name else ""

@@ -59,7 +59,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Pro
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import MESH_SECRET, services
 from ansible_collections.slipway.stack.plugins.plugin_utils.vault_file import VAULT_FILE
-from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, in_clear_text, places
+from ansible_collections.slipway.stack.plugins.plugin_utils.written import changed_by_yaml, in_clear_text, is_of_a_group, places
 
 #: The role that all others call, whose few inputs for users hold everywhere.
 RUNNER = "container_service"
@@ -69,6 +69,10 @@ PRODUCT_ROLE = "app"
 NOT_OURS = (PREFIX, "vault_", "__")
 #: What playbooks/plays/check_inputs.yml is given begins so, after two underscores.
 OF_THIS_CHECK = "check"
+#: Further arguments of ssh and its like; Ansible takes null for none.
+ARGUMENTS = (
+    "ansible_scp_extra_args", "ansible_sftp_extra_args", "ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args",
+)  # fmt: skip
 #: Ansible's own variables with values that would end a run in words of Ansible's, or that Ansible would take for false.
 CONNECTION = {
     **dict.fromkeys(("ansible_port", "ansible_ssh_port"), parsed("port")),
@@ -88,10 +92,8 @@ CONNECTION = {
     ),
     **{name: parsed("any_path") for name in KEY_FILES},
     **dict.fromkeys(
-        (
-            "ansible_scp_extra_args", "ansible_sftp_extra_args", "ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args",
-        ),
-        parsed("shell_words or empty"),
+        ARGUMENTS,
+        parsed("shell_words"),
     ),
     **dict.fromkeys(("ansible_scp_executable", "ansible_sftp_executable", "ansible_ssh_executable"), parsed("program")),
 }  # fmt: skip
@@ -115,9 +117,14 @@ def given_problems(given: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with variables of a connection after -e, by which Ansible would refuse the task that checks all others."""
     # A template is the run's to resolve.
     values = {name: value for name, value in given.items() if "{{" not in str(value)}
-    found = {name: input_checks.form_problem(form, values[name]) for name, form in CONNECTION.items() if name in values}
+    found = {name: _connection_problem(name, values[name]) for name in CONNECTION if name in values}
     found |= {name: plugin_problem(name, values[name]) for name in PLUGINS if name in values}
     return [f"{name}{wrong}; correct it after -e" for name, wrong in found.items() if wrong]
+
+
+def _connection_problem(name: str, value: Any) -> str | None:
+    """Return what follows the name of a variable of a connection in a sentence about its value, or None."""
+    return None if value is None and name in ARGUMENTS else input_checks.form_problem(CONNECTION[name], value)
 
 
 class Given(NamedTuple):
@@ -256,8 +263,9 @@ class Inputs:
         for host, view in self._views.items():
             for name in (name for name in (*KEYWORDS, *OF_HOSTS) if name in view.raw):
                 place = self._place(view, name) or ""
-                in_hosts_file = place and not re.search(r"(group|host)_vars/|-e$", place)
-                if place and (name in KEYWORDS or in_hosts_file) and (name in wrong or not self._is_used(name)):
+                is_given = name in self._given.variables
+                next_to_host = not is_given and not re.search("(group|host)_vars/", place) and not is_of_a_group(place, name)
+                if (next_to_host or (is_given and name in KEYWORDS)) and (name in wrong or not self._is_used(name)):
                     names.setdefault(name, []).append(host)
                     wrong[name] = f"{name} is not a variable that Ansible reads (did you mean {PREFIX}{name}?)"
         return [
@@ -324,10 +332,10 @@ class Inputs:
         connections, addresses, problems = {}, {}, []
         for host, view in self._views.items():
             kind = str(view.value("ansible_connection", "ssh")[0]).removeprefix("ansible.builtin.")
-            for name, form in CONNECTION.items():
+            for name in CONNECTION:
                 value, error = view.value(name)
                 # What is not set here may be set in the play that connects, and Ansible says itself what is missing.
-                wrong = input_checks.form_problem(form, value) if name in view and not error else None
+                wrong = _connection_problem(name, value) if name in view and not error else None
                 if not wrong and name in KEY_FILES and value and kind != "local":
                     wrong = key_problem(str(value))
                 problems += [Problem(host, f"{name}{wrong}; {self._remedy(view, name)}")] if wrong else []
@@ -428,11 +436,9 @@ class Inputs:
 
         A secret that only some hosts know is for the roles there to ask for.
         """
-        # What is made of one of these cannot be evaluated either.
         found = {
             name: Problem(host, f"{name} {why_no_value(error)}{_in(self._place(view, name))}")
-            for name in view.raw
-            if name.startswith(secret_sources.PREFIX) and _UNDECRYPTABLE.search(error := view.value(name)[1])
+            for name, error in self._undecryptable(host, view).items()
         }
         for name in (name for name in self._secrets if name in view and name not in found):
             value, error = view.value(name)
@@ -458,6 +464,20 @@ class Inputs:
                 if wrong:
                     found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name, wrong)}")
         return found
+
+    def _undecryptable(self, host: str, view: HostView) -> dict[str, str]:
+        """Return why secrets cannot be decrypted: those that Slipway reads, as what is made of one cannot be evaluated either.
+
+        Others may be encrypted with another password, for other playbooks.
+        """
+        secrets = [name for name in view.raw if name.startswith(secret_sources.PREFIX)]
+        errors = {name: error for name in secrets if _UNDECRYPTABLE.search(error := view.value(name)[1])}
+        if not errors:
+            return {}
+        ours = {*self._secrets, *self._shared, *(name for role in (*self._roles[host], RUNNER) for name in self._specs[role])}
+        ours |= {name for name in view.raw if name.startswith(PREFIX) and name != "ansible_facts"}
+        read = ours.union(*(view.sources(name) for name in ours))
+        return {name: error for name, error in errors.items() if name in read}
 
     def is_set(self, view: HostView, name: str) -> bool:
         """Return whether the inventory sets a variable to something else than what all environments share."""

@@ -70,6 +70,27 @@ def places(folder: Path, name: str) -> list[str]:
     ]
 
 
+def is_of_a_group(place: str, name: str) -> bool:
+    """Return whether a line of a hosts file sets a variable of a group, and not of a host; so also where no line is known.
+
+    Args:
+        place: The file and line.
+        name: The variable.
+    """
+    path, _unused, number = place.rpartition(":")
+    lines = _lines(path) if path and number.isdigit() else ()
+    if not 0 < int(number if lines else 0) <= len(lines):
+        return True
+    line = lines[int(number) - 1]
+    if Path(path).suffix not in (".yml", ".yaml", ".json"):
+        # Behind a host, or in a section of variables.
+        return line.lstrip().startswith(name)
+    indent = len(line) - len(line.lstrip())
+    outer = (above for above in reversed(lines[: int(number) - 1]) if above.strip() and len(above) - len(above.lstrip()) < indent)
+    parent = next((above for above in outer if not above.lstrip().startswith("#")), "")
+    return bool(re.match(r"\s*[\"']?vars[\"']?\s*:", parent) or re.search(rf"\bvars[\"']?\s*:.*\b{re.escape(name)}\b", line))
+
+
 def changed_by_yaml(key: Any, value: Any) -> str | None:
     """Return how a number or boolean was written where that is another text than Ansible's; None where it is the same.
 

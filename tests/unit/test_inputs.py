@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.constants import config
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
@@ -25,7 +27,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, Given, Inputs, given_problems, why_no_value
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
-from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text
+from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text, is_of_a_group
 from conftest import ROOT, Run
 
 GROUPS = {
@@ -191,11 +193,11 @@ REFUSED: list[tuple[Any, str]] = [
     ({"ansible_ssh_common_args": "-o ProxyJump='a"}, "is '-o ProxyJump='a', must be options as a shell reads them (No closing quotation)"),
     (
         {"ansible_ssh_args": ["-o", "A=b"]},
-        "ansible_ssh_args is ['-o', 'A=b'], must be options as a shell reads them, in one line, or empty, a string",
+        "ansible_ssh_args is ['-o', 'A=b'], must be options as a shell reads them, a string",
     ),
     ({"ansible_ssh_executable": "/nonexistent/ssh"}, "ansible_ssh_executable is '/nonexistent/ssh', must be a program of the controller"),
     ({"become": True}, "become is not a variable that Ansible reads (did you mean ansible_become?); correct the name in"),
-    ({"ssh_user": "ops"}, "ssh_user is not a variable that Ansible reads (did you mean ansible_ssh_user?)"),
+    ("ssh_user: ops\n", "ssh_user is not a variable that Ansible reads (did you mean ansible_ssh_user?)"),
     ("host: 10.0.0.9\n", "host is not a variable that Ansible reads (did you mean ansible_host?); correct the name in"),
     ("port: 2222\n", "port is not a variable that Ansible reads (did you mean ansible_port?)"),
     # In no network: it could not be reached, and reach nothing
@@ -226,6 +228,10 @@ REFUSED: list[tuple[Any, str]] = [
     (
         "app_host_header: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\n",
         "app_host_header cannot be decrypted with the vault password of this run",
+    ),
+    (
+        "vault_x: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  6161\nmine: '{{ vault_x }}'\nansible_become_password: '{{ mine }}'\n",
+        "vault_x cannot be decrypted with the vault password of this run",
     ),
     # Names
     ({"postgres_volume": ""}, "postgres_volume is '', must be the name of a volume"),
@@ -621,6 +627,13 @@ TAKEN: list[Any] = [
     {"redis_app_rules": ["&news:*", "+subscribe"]},
     {"redis_app_rules": ["-@all", "(%R~app:* +get)"]},
     {"ansible_become": "yes", "ansible_become_method": "ansible.builtin.su", "ansible_timeout": "30", "ansible_connection": "ssh"},
+    "ansible_ssh_common_args: >\n  -o ProxyJump=bastion\n  -o ControlPersist=60s\n",
+    "ansible_ssh_common_args: |\n  -o ProxyJump=bastion\n\n  -o ControlPersist=60s\n\nansible_ssh_args:\nansible_ssh_extra_args: ''\n",
+    {"ansible_ssh_args": "-C\t-4 \n", "ansible_sftp_extra_args": "   ", "ansible_ssh_common_args": "-o ProxyCommand='ssh -W %h:%p b'"},
+    {"ansible_python_interpreter": "auto_silent", "domain": "example.org", "ansible_host": "{{ inventory_hostname }}.{{ domain }}"},
+    {"ansible_become_password": "{{ vault_sudo }}", "vault_sudo": "{{ 'x' }}", "tags": {"Name": "web", "aws:x": "y"}},
+    # Of another password, for another playbook.
+    "vault_x: !vault |\n  $ANSIBLE_VAULT;1.2;AES256;office\n  6161\noffice: {password: '{{ vault_x }}'}\n",
     {"my_own": "{{ unknown }}", "company_domain": "x", "product_name": 1.10, "deploy_user": None, "region": "eu"},
     # Nearly an input's name, but the inventory reads it.
     {"App_version": "3.0.0", "app_version": "{{ App_version }}"},
@@ -773,6 +786,70 @@ def test_the_command_line_is_looked_at(judged: Judge, given: Given, said: str):
     lines = judged({}, given=given)
     assert len(lines) == 1, lines
     assert said in lines[0]
+
+
+@pytest.mark.parametrize("name", ["ssh_port", "become", "connection", "user", "port"])
+@pytest.mark.parametrize(
+    ("place", "lines"),
+    [
+        ("inventories/x/group_vars/all/own.yml:3", 0),
+        ("inventories/x/host_vars/h1.yml:1", 0),
+        ("inventory.py", 0),
+        ("{}/own.yml:1", 1),
+    ],
+)
+def test_a_name_without_ansible_is_a_mistake_next_to_a_host(
+    judged: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str, lines: int
+):
+    monkeypatch.setattr(HostView, "place", lambda _view, _name: place.format(tmp_path))
+    assert len(judged(f"{name}: 1\n")) == lines
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "of_a_group"),
+    [
+        ("hosts.yml", "app:\n  hosts:\n    web1:\n      port: 1\n", False),
+        ("hosts.yml", "app:\n  hosts:\n    web1: {port: 1}\n", False),
+        ("hosts.yml", "app:\n  vars:\n    # Of another role.\n\n    port: 1\n", True),
+        ("hosts.yml", "app:\n  vars: {a: 1, port: 1}\n", True),
+        ("hosts", "[app]\nweb1 port=1\n", False),
+        ("hosts", "[app:vars]\nport=1\n", True),
+    ],
+)
+def test_a_variable_of_a_group_in_a_file_of_hosts_differs_from_one_of_a_host(tmp_path: Path, file: str, text: str, of_a_group: bool):
+    (tmp_path / file).write_text(text)
+    number = next(number for number, line in enumerate(text.splitlines(), 1) if "port" in line)
+    assert is_of_a_group(f"{tmp_path / file}:{number}", "port") == of_a_group
+    assert is_of_a_group(f"{tmp_path / file}:99", "port")
+    assert is_of_a_group(str(tmp_path / file), "port")
+
+
+@pytest.mark.parametrize(("name", "lines"), [("ssh_port", 1), ("become", 1), ("deploy_host", 0)])
+def test_a_keyword_after_e_is_a_mistake(judged: Judge, name: str, lines: int):
+    assert len(judged({}, given=Given("site", variables={name: "1"}))) == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("x: a b", "write -e '{x: a b}', or -e \"x='a b'\""),
+        ("x: it's b", 'write -e \'{"x": "it\'"\'"\'s b"}\''),
+        ("x: 1", "write -e '{x: 1}', or -e x=1"),
+        ("x: a: b", "write -e \"x='a: b'\""),
+        ("a=[1, 2] b=3", "write -e '{a: [1, 2]}' -e b=3"),
+        ("a=[1, 2", "write -e \"a='[1, 2'\""),
+        ("a=['x', 'y z']", 'write -e \'{a: ["x", "y z"]}\''),
+        ("a={b: 1, c: 2} d=x e", "write -e \"a='{b: 1, c: 2} d=x e'\""),
+        ('a=say "x" $HOME', 'write -e \'{"a": "say \\\\"x\\\\" $HOME"}\''),
+    ],
+)
+def test_the_advice_on_what_to_write_after_e_is_accepted_itself(text: str, advice: str):
+    (line,) = command_line_problems([text])
+    said = line.partition("; write ")[2]
+    assert f"write {said}" == advice.replace("\\\\", "\\")
+    texts = [word for way in said.split(", or ") for word in shlex.split(way) if word != "-e"]
+    assert command_line_problems(texts) == []
+    assert all(yaml.safe_load(word) for word in texts if word.startswith("{"))
 
 
 @pytest.mark.parametrize(
