@@ -64,6 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             before = {name: values_in(self._variables(task_vars), name) for name in names}
             if step == "begin":
                 self._refuse(names, before, arguments, task_vars)
+                self._require_new_values(before, arguments)
                 after = {name: self._begun(name, values, arguments) for name, values in before.items()}
             elif step == "advance":
                 after = {name: advanced(name, values, undo=undo) for name, values in before.items()}
@@ -112,14 +113,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "one, as docs/rotation.md shows, or accept that all sessions end with -e end_sessions=true"
                 )
 
+    def _require_new_values(self, before: Mapping[str, Values], arguments: Mapping[str, Any]) -> None:
+        """Raise which new values a manager does not have, all at once."""
+        missing = [f"{name}_next" for name, values in before.items() if values.stage == STEADY]
+        if missing and arguments["source"] != VAULT and not arguments["undo"]:
+            raise RotationError(
+                f"there is no new value: add {', '.join(missing)} to what slipway_secrets_{arguments['source']} reads, and run this again"
+            )
+
     def _begun(self, name: str, values: Values, arguments: Mapping[str, Any]) -> Values:
         """Return the values of a secret's first stage."""
         if arguments["undo"]:
             return undone(name, values)
-        if arguments["source"] != VAULT and values.stage == STEADY:
-            raise RotationError(
-                f"there is no new value: add {name}_next to what slipway_secrets_{arguments['source']} reads, and run this again"
-            )
         after = begun(values, new_secret)
         if wrong := secret_problem(after.following or after.current):
             raise RotationError(f"{name}_next {wrong}")

@@ -19,7 +19,7 @@ options:
   next:
     description: >-
       Whether to generate a key that takes the place of the one in use once M(slipway.stack.mesh_switch) says so, and to return its public
-      key. One that an interrupted run has left is used.
+      key. One that an interrupted run has left is replaced, as it may be old.
     type: bool
     default: false
 attributes:
@@ -40,14 +40,9 @@ public_key:
   description: The public key, in base64.
   returned: success
   type: str
-time_s:
-  description: The host's clock, in seconds since 1970.
-  returned: success
-  type: float
 """
 
 import os
-import time
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -71,7 +66,8 @@ def main() -> None:
         os.makedirs(folder, mode=0o755, exist_ok=True)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         os.chmod(os.path.dirname(path), 0o700)
-        private = (read_text(path) or "").strip() or call(["wg", "genkey"]).strip()
+        kept = "" if options["next"] else (read_text(path) or "").strip()
+        private = kept or call(["wg", "genkey"]).strip()
         # One that is there gets its mode and owner back.
         changed = write_file(path, f"{private}\n", 0o600, 0, 0)
         public = call(["wg", "pubkey"], private).strip()
@@ -80,7 +76,7 @@ def main() -> None:
             changed = True
     except (MeshError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, public_key=public, time_s=time.time())
+    module.exit_json(changed=changed, public_key=public)
 
 
 if __name__ == "__main__":

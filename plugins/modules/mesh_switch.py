@@ -132,9 +132,10 @@ def open_sessions(interface: str, before: dict[str, int], timeout: float) -> Non
         MeshError: Not all have had one.
     """
     deadline = time.monotonic() + timeout
-    peers = parse_dump(call(["wg", "show", interface, "dump"]), time.time())["peers"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         while True:
+            # Each time, as a peer that has switched before may be given its address only now.
+            peers = parse_dump(call(["wg", "show", interface, "dump"]), time.time())["peers"]
             found = latest_handshakes(interface)
             silent = sorted(address for key, peer in peers.items() if found.get(key) == before.get(key) for address in peer["addresses"])
             if not silent:

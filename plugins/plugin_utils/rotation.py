@@ -13,7 +13,7 @@ The stage of a secret is what its variables say, so that any later run goes on f
     retired     new                       old       the old one is refused, which is tried at the end
     steady      new
 
-What has no second valid value, AT_ONCE, is the old one until it is used, and is replaced then on all hosts.
+The passwords of backups and the secret of the mesh have no second valid value. Each is the old one until it is used, and is replaced then.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     peers_to_set,
     with_address_moved,
 )
-from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_peers, mesh_switch
+from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_key, mesh_peers, mesh_switch
 from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
 from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
@@ -503,6 +503,36 @@ def test_a_host_that_has_switched_waits_for_a_session_with_the_key_that_each_pee
     Kernel(monkeypatch, before, text=text)
     with pytest.raises(MeshError, match=f"no handshake with .*{LB1['address']}.* within 0 s"):
         mesh_switch.open_sessions("sw-shop", before, 0)
+
+
+def test_a_peer_that_is_given_its_address_meanwhile_counts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("socket.socket.sendto", lambda *_unused: None)
+    before = {**dict.fromkeys(KEYS.values(), 5), **dict.fromkeys(NEXT.values(), 0)}
+    kernel = Kernel(monkeypatch, before, {**before, NEXT["db1"]: 9, KEYS["lb1"]: 9})
+
+    def moved(_seconds: float) -> None:
+        kernel.text = with_address_moved(DURING, NEXT["db1"], DB1["address"])
+
+    monkeypatch.setattr("time.sleep", moved)
+    mesh_switch.open_sessions("sw-shop", before, 0.5)
+
+
+@pytest.mark.parametrize("following", [False, True])
+def test_a_next_key_is_always_another_one_and_the_one_in_use_stays(following: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    left = Path(folder_of("shop", str(tmp_path))) / (NEXT_KEY if following else PRIVATE_KEY)
+    left.parent.mkdir(parents=True)
+    left.write_text("left\n")
+    monkeypatch.setattr(mesh_key, "write_file", lambda path, text, *_rest: Path(path).write_text(text))
+    monkeypatch.setattr(mesh_key, "call", lambda argv, stdin="": "made\n" if argv[1] == "genkey" else f"public of {stdin}\n")
+    result: dict[str, Any] = {}
+    module = SimpleNamespace(
+        params={"stack": "shop", "root": str(tmp_path), "next": following}, exit_json=result.update, fail_json=pytest.fail
+    )
+    monkeypatch.setattr(mesh_key, "AnsibleModule", lambda **_unused: module)
+    mesh_key.main()
+    private = "made" if following else "left"
+    assert left.read_text() == f"{private}\n"
+    assert result["public_key"] == f"public of {private}"
 
 
 def test_what_a_boot_reads_is_the_next_key_before_the_interface_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -156,6 +156,16 @@ def test_what_cannot_be_rotated_is_refused_and_nothing_is_written(rotating: Path
     assert rotating.read_bytes() == before
 
 
+def test_all_new_values_that_a_manager_lacks_are_named_at_once(rotating: Path, play):
+    names = ["vault_postgres_backup_password", "vault_redis_backup_password"]
+    (rotating.parent / "names.yml").write_text(f"slipway_secrets: {names}\nslipway_fleet: {{roles: []}}\n")
+    (rotating.parents[4] / "manager.json").write_text(json.dumps(dict.fromkeys(names, OLD)))
+    (rotating.parent / "20_secrets.yml").write_text("slipway_secrets_source: command\nslipway_secrets_command: [cat, ../../manager.json]\n")
+    done = play("step", "-e", "step=begin", "-e", "what=backup", SLIPWAY_VAULT_PASSWORD="of the run")
+    assert done.returncode != 0
+    assert f"add {names[0]}_next, {names[1]}_next to what slipway_secrets_command reads" in " ".join((done.stdout + done.stderr).split())
+
+
 @pytest.mark.parametrize(
     ("more", "content", "said"),
     [
