@@ -10,7 +10,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import PROGRAM, PUBLIC_KEY, folder_of
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import PROGRAM, PUBLIC_KEY, SECRET_ID, folder_of
 from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
@@ -42,6 +42,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "/etc/slipway/*/firewall.rules",
                 f"{folder_of('*')}/{PROGRAM}",
                 f"{folder_of('*')}/{PUBLIC_KEY}",
+                f"{folder_of('*')}/{SECRET_ID}",
                 *(self._task.args.get("files") or []),
             ],
             "digest_key": digest_key(str(ansible_home())),

@@ -17,12 +17,12 @@ def differences(
     tunnel: Mapping[str, Any],
     state: Mapping[str, Any],
     keys: Mapping[str, str],
-    secret: str,
+    secrets: Mapping[str, str],
     files: Mapping[str, str],
     reached: Collection[str],
 ) -> list[str]:
     """Return what mesh.differences returns, with the controller's key of digests."""
-    return mesh.differences(tunnel, state, keys, secret, files, reached, digest_key(str(ansible_home())))
+    return mesh.differences(tunnel, state, keys, secrets, files, reached, digest_key(str(ansible_home())))
 
 
 def silences(tunnel: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]) -> list[str]:
@@ -40,5 +40,7 @@ class FilterModule:
             "mesh_keys": mesh.public_keys,
             "mesh_limit_problems": mesh.limit_problems,
             "mesh_peers": mesh.peers_text,
+            "mesh_secret_id": mesh.secret_id,
+            "mesh_secrets": mesh.secrets_in_use,
             "mesh_silences": silences,
         }

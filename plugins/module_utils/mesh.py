@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -20,6 +22,8 @@ PRIVATE_KEY = "secrets/private_key"
 NEXT_KEY = "secrets/private_key.next"
 PEERS = "secrets/peers.conf"
 PUBLIC_KEY = "public_key"
+#: Which pre-shared secret the host's own key belongs to.
+SECRET_ID = "secret_id"  # noqa: S105 - its name
 #: What its unit calls to bring it up.
 PROGRAM = "tunnel"
 #: Seconds between packets that keep a tunnel open through firewalls and NAT, and its handshake recent.
@@ -43,8 +47,24 @@ def folder_of(stack: str, root: str = "/etc/slipway") -> str:
     return f"{root}/{stack}/mesh"
 
 
-def call(argv: list[str], stdin: str = "") -> str:
+@contextlib.contextmanager
+def only_writer(path: str) -> t.Iterator[None]:
+    """Wait until no other module changes the file of the peers, and the interface with it."""
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def call(argv: list[str], stdin: str = "", descriptors: t.Sequence[int] = ()) -> str:
     """Return what a program prints.
+
+    Args:
+        argv: The program and its arguments.
+        stdin: What it reads.
+        descriptors: Those of open files that it gets, as ``/dev/fd/N``.
 
     Raises:
         MeshError: It failed, or is not installed.
@@ -53,7 +73,7 @@ def call(argv: list[str], stdin: str = "") -> str:
     try:
         # Without AnsibleModule, whose log and messages would show keys.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
-            argv, input=stdin, capture_output=True, text=True, check=False, env=environment
+            argv, input=stdin, capture_output=True, text=True, check=False, env=environment, pass_fds=descriptors
         )
     except OSError as error:
         raise MeshError(f"{argv[0]}: {error.strerror}") from error
@@ -146,6 +166,45 @@ def peer_blocks(text: str) -> dict[str, list[str]]:
 def text_of(blocks: dict[str, list[str]]) -> str:
     """Return a configuration of peers, as peer_blocks takes it apart."""
     return "\n".join("\n".join(lines) + "\n" for lines in blocks.values())
+
+
+def preshared_keys(text: str) -> dict[str, str]:
+    """Return the pre-shared keys in a configuration of peers, by public key."""
+    return {
+        key: line.partition(" = ")[2] for key, lines in peer_blocks(text).items() for line in lines if line.startswith("PresharedKey = ")
+    }
+
+
+def with_preshared_keys(text: str, keys: dict[str, str]) -> str:
+    """Return a configuration of peers with these pre-shared keys, by public key; other peers keep theirs."""
+    blocks = peer_blocks(text)
+    for key in set(blocks) & set(keys):
+        blocks[key] = [f"PresharedKey = {keys[key]}" if line.startswith("PresharedKey = ") else line for line in blocks[key]]
+    return text_of(blocks)
+
+
+def set_keys(interface: str, private: str, keys: dict[str, str]) -> None:
+    """Give an interface its private key, and its peers their pre-shared keys, in one call.
+
+    Args:
+        interface: Name of the interface.
+        private: The file of the private key.
+        keys: Pre-shared keys by public key.
+
+    Raises:
+        MeshError: The interface does not take them.
+    """
+    argv, descriptors = ["wg", "set", interface, "private-key", private], []
+    try:
+        for public, preshared in sorted(keys.items()):
+            # `wg set` reads keys from files. With `wg addconf`, a peer would be without its address for a moment.
+            descriptors.append(os.memfd_create("key"))
+            os.write(descriptors[-1], f"{preshared}\n".encode())
+            argv += ["peer", public, "preshared-key", f"/dev/fd/{descriptors[-1]}"]
+        call(argv, descriptors=descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def peers_to_set(wanted: str, file: str, interface: dict[str, t.Any]) -> tuple[str, list[str]]:

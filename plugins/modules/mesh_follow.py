@@ -59,6 +59,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     folder_of,
     interface_of,
     latest_handshakes,
+    only_writer,
     with_address_moved,
 )
 
@@ -107,8 +108,9 @@ def follow(interface: str, keys: dict[str, str], path: str, timeout: float) -> N
                 raise MeshError(f"the next key of {address} is not a peer any more: another run has changed the peers")
             if handshakes[key]:
                 values = ["allowed-ips", f"{address}/32", "persistent-keepalive", str(KEEPALIVE_SECONDS)]
-                call(["wg", "set", interface, "peer", key, *values])
-                write_file(path, with_address_moved(read_text(path) or "", key, address), 0o600, 0, 0)
+                with only_writer(path):
+                    call(["wg", "set", interface, "peer", key, *values])
+                    write_file(path, with_address_moved(read_text(path) or "", key, address), 0o600, 0, 0)
                 del waiting[address]
         if not waiting:
             return

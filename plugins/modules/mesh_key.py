@@ -22,6 +22,12 @@ options:
       key. One that an interrupted run has left is replaced, as it may be old.
     type: bool
     default: false
+  secret_id:
+    description: >-
+      Which pre-shared secret the key in use belongs to, as the filter P(slipway.stack.mesh_secret_id#filter) says. Written next to the
+      key.
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Not called in check mode, as the public key is not known before there is a private one.
@@ -40,6 +46,10 @@ public_key:
   description: The public key, in base64.
   returned: success
   type: str
+secret_id:
+  description: What was given.
+  returned: success
+  type: str
 """
 
 import os
@@ -47,7 +57,15 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
-from ansible_collections.slipway.stack.plugins.module_utils.mesh import NEXT_KEY, PRIVATE_KEY, PUBLIC_KEY, MeshError, call, folder_of
+from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
+    NEXT_KEY,
+    PRIVATE_KEY,
+    PUBLIC_KEY,
+    SECRET_ID,
+    MeshError,
+    call,
+    folder_of,
+)
 
 
 def main() -> None:
@@ -57,6 +75,7 @@ def main() -> None:
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},
             "next": {"type": "bool", "default": False},
+            "secret_id": {"type": "str", "default": "", "no_log": False},
         },
     )
     options = module.params
@@ -74,9 +93,11 @@ def main() -> None:
         if not options["next"] and (read_text(os.path.join(folder, PUBLIC_KEY)) or "").strip() != public:
             write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)
             changed = True
+        if options["secret_id"] and not options["next"]:
+            changed |= write_file(os.path.join(folder, SECRET_ID), f"{options['secret_id']}\n", 0o600, 0, 0)
     except (MeshError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, public_key=public)
+    module.exit_json(changed=changed, public_key=public, secret_id=options["secret_id"])
 
 
 if __name__ == "__main__":

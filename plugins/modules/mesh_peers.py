@@ -48,6 +48,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     call,
     folder_of,
     interface_of,
+    only_writer,
     peers_to_set,
     read_interface,
 )
@@ -66,22 +67,22 @@ def main() -> None:
     options = module.params
     folder, interface = folder_of(options["stack"], options["root"]), interface_of(options["stack"])
     private, path = os.path.join(folder, PRIVATE_KEY), os.path.join(folder, PEERS)
-    before = read_text(path)
-    changed = before != options["peers"]
+    changed = read_text(path) != options["peers"]
     if module.check_mode:
         module.exit_json(changed=changed)
     try:
-        public = call(["wg", "pubkey"], read_text(private) or "").strip()
-        if up := read_interface(interface):
-            if up["public_key"] != public:
-                call(["wg", "set", interface, "private-key", private])
-            blocks, gone = peers_to_set(options["peers"], before or "", up)
-            # In this order an address goes from one peer to the other, and always has one.
-            if blocks:
-                call(["wg", "addconf", interface, "/dev/stdin"], blocks)
-            for key in gone:
-                call(["wg", "set", interface, "peer", key, "remove"])
-        write_file(path, options["peers"], 0o600, 0, 0)
+        with only_writer(path):
+            public = call(["wg", "pubkey"], read_text(private) or "").strip()
+            if up := read_interface(interface):
+                if up["public_key"] != public:
+                    call(["wg", "set", interface, "private-key", private])
+                blocks, gone = peers_to_set(options["peers"], read_text(path) or "", up)
+                # In this order an address goes from one peer to the other, and always has one.
+                if blocks:
+                    call(["wg", "addconf", interface, "/dev/stdin"], blocks)
+                for key in gone:
+                    call(["wg", "set", interface, "peer", key, "remove"])
+            write_file(path, options["peers"], 0o600, 0, 0)
     except (MeshError, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=changed)

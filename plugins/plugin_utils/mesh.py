@@ -12,7 +12,7 @@ import base64
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     PRIVATE_KEY,
     PROGRAM,
     PUBLIC_KEY,
+    SECRET_ID,
     address_lines,
     folder_of,
 )
@@ -180,14 +181,53 @@ def _unasked(moved: str = "") -> Problem:
     )
 
 
-def pair_key(secret: str, one: str, other: str) -> str:
+def _derived(secret: str, *context: str) -> bytes:
+    """Return 32 bytes by HKDF with SHA-256 as RFC 5869 has it, without salt: they are its first block."""
+    extracted = hmac.new(bytes(hashlib.sha256().digest_size), secret.encode(), hashlib.sha256).digest()
+    return hmac.new(extracted, "\0".join(context).encode() + b"\x01", hashlib.sha256).digest()
+
+
+def pair_key(secrets: Mapping[str, str]) -> str:
     """Return the pre-shared key of two hosts in base64, the same for both.
 
-    HKDF with SHA-256 as RFC 5869 has it, without salt: 32 bytes are its first block. The names of the hosts are the context.
+    Args:
+        secrets: By the names of the two, the secret that the host's key belongs to. In a rotation these may be two.
     """
-    extracted = hmac.new(bytes(hashlib.sha256().digest_size), secret.encode(), hashlib.sha256).digest()
-    context = "\0".join(["slipway mesh pre-shared key", *sorted((one, other))]).encode()
-    return base64.b64encode(hmac.new(extracted, context + b"\x01", hashlib.sha256).digest()).decode()
+    names = sorted(secrets)
+    one, other = (secrets[name] for name in names)
+    return base64.b64encode(_derived(one if one == other else f"{one}\0{other}", "slipway mesh pre-shared key", *names)).decode()
+
+
+def secret_id(secret: str) -> str:
+    """Return a name of a secret, which does not disclose it."""
+    return _derived(secret, "slipway mesh secret id")[:8].hex()
+
+
+def secrets_in_use(
+    tunnel: Mapping[str, Any], hostvars: Mapping[str, Any], keys: Mapping[str, str], values: Sequence[str]
+) -> dict[str, str]:
+    """Return the secret that the key of a host and those of its peers belong to, by host.
+
+    Args:
+        tunnel: What the topology says, empty for a host without a mesh.
+        hostvars: The variables of all hosts.
+        keys: Public keys by host, as public_keys returns them.
+        values: The secret, and that of its ``_next``, ``_previous`` and ``_retired``; "" where there is none.
+    """
+    if not tunnel:
+        return {}
+    current, _following, previous, _retired = values
+    by_id = {secret_id(value): value for value in values if value}
+    found = {}
+    for end in (tunnel, *tunnel["peers"]):
+        host = hostvars[end["host"]]
+        made = (host.get("__mesh_key") or {}).get("secret_id")
+        files = (host.get("container_service_host_state") or {}).get("files") or {}
+        noted = made or (files.get(f"{folder_of(tunnel['stack'])}/{SECRET_ID}") or {}).get("content", "").strip()
+        # A key without a note is older than notes are, so no rotation has made it. One that is to be made belongs to the secret in use.
+        without = (previous or current) if keys[end["host"]] else current
+        found[end["host"]] = by_id.get(noted, current) if noted and keys[end["host"]] else without
+    return found
 
 
 def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[str, str]:
@@ -215,25 +255,39 @@ def public_keys(tunnel: Mapping[str, Any], hostvars: Mapping[str, Any]) -> dict[
     return found
 
 
-def peers_text(tunnel: Mapping[str, Any], keys: Mapping[str, str], secret: str, upcoming: Mapping[str, str] | None = None) -> str:
+def peers_text(
+    tunnel: Mapping[str, Any],
+    keys: Mapping[str, str],
+    secrets: Mapping[str, str],
+    upcoming: Mapping[str, str] | None = None,
+    upcoming_secret: str = "",
+    *,
+    switched: bool = False,
+) -> str:
     """Return the peers of a host as ``wg syncconf`` reads them; those whose key is not known yet are left out.
 
     Args:
         tunnel: What the topology says.
         keys: Public keys by host, as public_keys returns them.
-        secret: What pre-shared keys are derived from.
+        secrets: What pre-shared keys are derived from, by host, as secrets_in_use returns it.
         upcoming: Public keys that hosts are about to use. Each is a second peer that may open a session, and has no address yet.
+        upcoming_secret: The secret that these keys belong to.
+        switched: Whether the host itself uses its upcoming key.
     """
     blocks = []
+    own = upcoming_secret if switched else secrets.get(tunnel["host"], "")
     for peer in sorted(tunnel["peers"], key=lambda item: item["host"]):
         allowed, keepalive = address_lines(peer["address"])
-        for key, active in ((keys[peer["host"]], True), ((upcoming or {}).get(peer["host"], ""), False)):
+        for key, secret, active in (
+            (keys[peer["host"]], secrets[peer["host"]], True),
+            ((upcoming or {}).get(peer["host"], ""), upcoming_secret, False),
+        ):
             if key:
                 lines = (
                     f"# {peer['host']}",
                     "[Peer]",
                     f"PublicKey = {key}",
-                    f"PresharedKey = {pair_key(secret, tunnel['host'], peer['host'])}",
+                    f"PresharedKey = {pair_key({tunnel['host']: own, peer['host']: secret})}",
                     *([allowed] if active else []),
                     f"Endpoint = {peer['endpoint']}:{peer['port']}",
                     *([keepalive] if active else []),
@@ -242,9 +296,11 @@ def peers_text(tunnel: Mapping[str, Any], keys: Mapping[str, str], secret: str, 
     return "\n".join(blocks)
 
 
-def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: Collection[str]) -> list[str]:
+def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: Collection[str], *, rotating: bool = False) -> list[str]:
     """Return why a run that does not reach all hosts cannot bring the mesh to this one."""
     left = [peer["host"] for peer in tunnel["peers"] if peer["host"] not in reached] if tunnel else []
+    if left and rotating:
+        return [f"the secret of the mesh is being rotated, and the run leaves out {', '.join(left)}: run again without --limit"]
     unknown = [host for host in left if not keys[host]]
     if unknown:
         return [f"the key of {', '.join(unknown)} for the mesh is not known here, and the run leaves it out: run again without --limit"]
@@ -259,7 +315,7 @@ def differences(
     tunnel: Mapping[str, Any],
     state: Mapping[str, Any],
     keys: Mapping[str, str],
-    secret: str,
+    secrets: Mapping[str, str],
     files: Mapping[str, str],
     reached: Collection[str],
     key: str,
@@ -270,7 +326,7 @@ def differences(
         tunnel: What the topology says, empty for a host without one.
         state: What host_state read there.
         keys: Public keys by host, as public_keys returns them.
-        secret: What pre-shared keys are derived from.
+        secrets: What pre-shared keys are derived from, by host, as secrets_in_use returns it.
         files: The unit and its program: their text by path.
         reached: The hosts of the run: others may be down, which a change of this host does not repair.
         key: The key of digests of files.
@@ -285,11 +341,11 @@ def differences(
     unknown = sorted(peer["host"] for peer in tunnel["peers"] if not keys[peer["host"]])
     if unknown:
         reasons.append(f"keys of peers are not known yet: {', '.join(unknown)}")
-    elif peers.get("digest") != keyed_digest(key, peers_text(tunnel, keys, secret)):
+    elif peers.get("digest") != keyed_digest(key, peers_text(tunnel, keys, secrets)):
         reasons.append("peers of the mesh differ")
     reasons += [f"{path} differs" for path, text in files.items() if (found_files.get(path) or {}).get("content") != text]
-    secrets = [f"{folder_of(tunnel['stack'])}/{name}" for name in (PRIVATE_KEY, PEERS)]
-    modes = {path: (found_files[path]["mode"], found_files[path]["uid"]) for path in secrets if path in found_files}
+    private = [f"{folder_of(tunnel['stack'])}/{name}" for name in (PRIVATE_KEY, PEERS)]
+    modes = {path: (found_files[path]["mode"], found_files[path]["uid"]) for path in private if path in found_files}
     reasons += [f"{path} has mode {mode} and owner {uid}" for path, (mode, uid) in modes.items() if (mode, uid) != ("0600", 0)]
     return reasons + _interface_differences(tunnel, interface, keys, (state.get("host") or {}).get("addresses") or (), reached)
 

@@ -13,7 +13,8 @@ The stage of a secret is what its variables say, so that any later run goes on f
     retired     new                       old       the old one is refused, which is tried at the end
     steady      new
 
-The passwords of backups and the secret of the mesh have no second valid value. Each is the old one until it is used, and is replaced then.
+The passwords of backups have no second valid value: each is the old one until it is used, and is replaced then. A key of the mesh belongs
+to one secret, and to the new one once its host has switched in the stage used.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     PRIVATE_KEY,
     PROGRAM,
     PUBLIC_KEY,
+    SECRET_ID,
     MeshError,
     folder_of,
     interface_of,
@@ -32,7 +34,9 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     parse_dump,
     peer_blocks,
     peers_to_set,
+    preshared_keys,
     with_address_moved,
+    with_preshared_keys,
 )
 from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_key, mesh_peers, mesh_switch
 from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
@@ -43,6 +47,7 @@ from conftest import role_variable
 RANGE = "10.210.0.0/16"
 SECRET = "a secret of thirty-two characters"
 KEYS = {host: base64.b64encode(host.encode() * 8).decode() for host in ("app1", "db1", "lb1")}
+SECRETS = dict.fromkeys(KEYS, SECRET)
 UNIT = "/etc/systemd/system/slipway-shop-mesh.service"
 FILES = {UNIT: "unit", f"{folder_of('shop')}/tunnel": "program"}
 
@@ -60,11 +65,15 @@ def tunnel(here: dict[str, Any]) -> dict[str, Any]:
     return {"stack": "shop", "interface": "sw-shop", "prefix": 16, **here, "peers": peers}
 
 
+def pair(secret: str, one: str, other: str) -> str:
+    return mesh.pair_key({one: secret, other: secret})
+
+
 def state_of(here: dict[str, Any]) -> dict[str, Any]:
     """Return what is read of a host whose mesh is as it is to be."""
     own = tunnel(here)
     address = own["address"]
-    peers = mesh.peers_text(own, KEYS, SECRET)
+    peers = mesh.peers_text(own, KEYS, SECRETS)
     return {
         "host": {"addresses": [own["endpoint"], address]},
         "files": {
@@ -86,7 +95,9 @@ def state_of(here: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(state: dict[str, Any], own: dict[str, Any] | None = None, secret: str = SECRET, **keys: str) -> list[str]:
-    return mesh.differences(tunnel(APP1) if own is None else own, state, {**KEYS, **keys}, secret, FILES, list(KEYS), "key")
+    return mesh.differences(
+        tunnel(APP1) if own is None else own, state, {**KEYS, **keys}, dict.fromkeys(KEYS, secret), FILES, list(KEYS), "key"
+    )
 
 
 # Addresses
@@ -244,27 +255,27 @@ def test_a_run_that_brings_no_mesh_needs_it_as_the_inventory_has_it(ends: list[m
 
 
 def test_both_ends_derive_the_key_of_their_pair_and_no_other_pair_has_it():
-    keys = {mesh.pair_key(SECRET, one, other) for one, other in (("app1", "db1"), ("db1", "app1"))}
+    keys = {pair(SECRET, one, other) for one, other in (("app1", "db1"), ("db1", "app1"))}
     assert len(keys) == 1
     assert len(base64.b64decode(keys.pop())) == 32
-    others = {mesh.pair_key(SECRET, "app1", "db2"), mesh.pair_key(f"{SECRET}x", "app1", "db1"), mesh.pair_key(SECRET, "app1d", "b1")}
-    assert len(others | {mesh.pair_key(SECRET, "app1", "db1")}) == 4
+    others = {pair(SECRET, "app1", "db2"), pair(f"{SECRET}x", "app1", "db1"), pair(SECRET, "app1d", "b1")}
+    assert len(others | {pair(SECRET, "app1", "db1")}) == 4
 
 
 def test_a_pair_key_is_hkdf_as_the_standard_has_it():
     hkdf = pytest.importorskip("cryptography.hazmat.primitives.kdf.hkdf")
     hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes")
     derived = hkdf.HKDF(hashes.SHA256(), 32, salt=None, info=b"slipway mesh pre-shared key\0app1\0db1").derive(SECRET.encode())
-    assert mesh.pair_key(SECRET, "db1", "app1") == base64.b64encode(derived).decode()
+    assert pair(SECRET, "db1", "app1") == base64.b64encode(derived).decode()
 
 
 def test_peers_have_their_own_address_and_the_key_of_the_pair():
-    text = mesh.peers_text(tunnel(APP1), KEYS, SECRET)
+    text = mesh.peers_text(tunnel(APP1), KEYS, SECRETS)
     assert text.count("[Peer]") == 2
     assert f"AllowedIPs = {DB1['address']}/32\nEndpoint = 10.0.0.2:51820" in text
-    assert f"PresharedKey = {mesh.pair_key(SECRET, 'app1', 'db1')}" in text
-    assert mesh.peers_text({**tunnel(APP1), "peers": [LB1, DB1]}, KEYS, SECRET) == text
-    assert mesh.peers_text(tunnel(APP1), {**KEYS, "db1": ""}, SECRET).count("[Peer]") == 1
+    assert f"PresharedKey = {pair(SECRET, 'app1', 'db1')}" in text
+    assert mesh.peers_text({**tunnel(APP1), "peers": [LB1, DB1]}, KEYS, SECRETS) == text
+    assert mesh.peers_text(tunnel(APP1), {**KEYS, "db1": ""}, SECRETS).count("[Peer]") == 1
 
 
 def test_a_key_of_this_run_is_newer_than_one_that_was_read_and_a_host_knows_its_absent_peers():
@@ -294,6 +305,9 @@ def test_a_run_with_a_limit_changes_only_what_needs_no_other_host():
     assert "db1 must know" in new
     assert not mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": "", "db1": ""}, ["app1", "db1", "lb1"])
     assert not mesh.limit_problems({}, {}, ["app1"])
+    (rotating,) = mesh.limit_problems(tunnel(APP1), KEYS, ["app1", "lb1"], rotating=True)
+    assert "leaves out db1: run again without --limit" in rotating
+    assert not mesh.limit_problems(tunnel(APP1), KEYS, list(KEYS), rotating=True)
 
 
 @pytest.mark.parametrize("length", [1, 12, 13, 41])
@@ -340,7 +354,7 @@ def test_what_was_changed_on_a_host_is_found(where: tuple[str, ...], value: Any,
 def test_a_peer_that_the_run_leaves_out_may_be_down():
     state = copy.deepcopy(state_of(APP1))
     state["mesh"]["interface"]["peers"][KEYS["db1"]]["handshake_s"] = 9000
-    assert mesh.differences(tunnel(APP1), state, KEYS, SECRET, FILES, ["app1", "lb1"], "key") == []
+    assert mesh.differences(tunnel(APP1), state, KEYS, SECRETS, FILES, ["app1", "lb1"], "key") == []
 
 
 def test_another_secret_is_another_key_of_each_pair():
@@ -359,8 +373,9 @@ def test_a_mesh_that_is_off_is_found_where_it_was_left():
 
 # Rotation
 
+LATER = "another secret of many characters"
 NEXT = {host: base64.b64encode(host.upper().encode() * 8).decode() for host in KEYS}
-DURING = mesh.peers_text(tunnel(APP1), KEYS, SECRET, NEXT)
+DURING = mesh.peers_text(tunnel(APP1), KEYS, SECRETS, NEXT, SECRET)
 
 
 def interface_with(text: str) -> dict[str, Any]:
@@ -379,7 +394,7 @@ def test_a_next_key_is_a_peer_that_has_the_key_of_the_pair_and_no_address_and_se
         "# db1",
         "[Peer]",
         f"PublicKey = {NEXT['db1']}",
-        f"PresharedKey = {mesh.pair_key(SECRET, 'app1', 'db1')}",
+        f"PresharedKey = {pair(SECRET, 'app1', 'db1')}",
         "Endpoint = 10.0.0.2:51820",
     ]
 
@@ -397,19 +412,19 @@ def test_a_peer_that_has_switched_takes_the_address_from_its_former_key():
 
 
 def test_a_rotation_adds_peers_and_removes_peers_and_never_sets_one_that_serves():
-    before = mesh.peers_text(tunnel(APP1), KEYS, SECRET)
+    before = mesh.peers_text(tunnel(APP1), KEYS, SECRETS)
     blocks, gone = peers_to_set(DURING, before, interface_with(before))
     assert set(peer_blocks(blocks)) == {NEXT["db1"], NEXT["lb1"]}
     assert gone == []
     moved = with_address_moved(with_address_moved(DURING, NEXT["db1"], DB1["address"]), NEXT["lb1"], LB1["address"])
-    after = mesh.peers_text(tunnel(APP1), NEXT, SECRET)
+    after = mesh.peers_text(tunnel(APP1), NEXT, SECRETS)
     assert peers_to_set(after, moved, interface_with(moved)) == ("", sorted([KEYS["db1"], KEYS["lb1"]]))
 
 
 def test_a_run_after_an_interrupted_one_keeps_the_sessions_that_there_are():
     moved = with_address_moved(DURING, NEXT["db1"], DB1["address"])
     # db1 has switched, and lb1 has not.
-    wanted = mesh.peers_text(tunnel(APP1), {**KEYS, "db1": NEXT["db1"]}, SECRET)
+    wanted = mesh.peers_text(tunnel(APP1), {**KEYS, "db1": NEXT["db1"]}, SECRETS)
     assert peers_to_set(wanted, moved, interface_with(moved)) == ("", sorted([KEYS["db1"], NEXT["lb1"]]))
     # The host has died before it followed.
     blocks, gone = peers_to_set(wanted, DURING, interface_with(DURING))
@@ -420,15 +435,15 @@ def test_a_run_after_an_interrupted_one_keeps_the_sessions_that_there_are():
 @pytest.mark.parametrize(
     ("file", "interface"),
     [
-        (mesh.peers_text(tunnel(APP1), KEYS, "another secret"), mesh.peers_text(tunnel(APP1), KEYS, SECRET)),
-        (mesh.peers_text(tunnel(APP1), KEYS, SECRET), DURING.replace("AllowedIPs", "# AllowedIPs")),
-        (mesh.peers_text(tunnel(APP1), KEYS, SECRET), with_address_moved(DURING, NEXT["db1"], DB1["address"])),
+        (mesh.peers_text(tunnel(APP1), KEYS, dict.fromkeys(KEYS, "another secret")), mesh.peers_text(tunnel(APP1), KEYS, SECRETS)),
+        (mesh.peers_text(tunnel(APP1), KEYS, SECRETS), DURING.replace("AllowedIPs", "# AllowedIPs")),
+        (mesh.peers_text(tunnel(APP1), KEYS, SECRETS), with_address_moved(DURING, NEXT["db1"], DB1["address"])),
         ("", ""),
     ],
     ids=["another secret", "no address", "address of another key", "new"],
 )
 def test_peers_that_differ_in_the_file_or_in_the_kernel_are_set(file: str, interface: str):
-    blocks, _gone = peers_to_set(mesh.peers_text(tunnel(APP1), KEYS, SECRET), file, interface_with(interface))
+    blocks, _gone = peers_to_set(mesh.peers_text(tunnel(APP1), KEYS, SECRETS), file, interface_with(interface))
     assert KEYS["db1"] in peer_blocks(blocks)
 
 
@@ -526,34 +541,133 @@ def test_a_next_key_is_always_another_one_and_the_one_in_use_stays(following: bo
     monkeypatch.setattr(mesh_key, "call", lambda argv, stdin="": "made\n" if argv[1] == "genkey" else f"public of {stdin}\n")
     result: dict[str, Any] = {}
     module = SimpleNamespace(
-        params={"stack": "shop", "root": str(tmp_path), "next": following}, exit_json=result.update, fail_json=pytest.fail
+        params={"stack": "shop", "root": str(tmp_path), "next": following, "secret_id": "7"}, exit_json=result.update, fail_json=pytest.fail
     )
     monkeypatch.setattr(mesh_key, "AnsibleModule", lambda **_unused: module)
     mesh_key.main()
     private = "made" if following else "left"
     assert left.read_text() == f"{private}\n"
     assert result["public_key"] == f"public of {private}"
+    # The next one is noted when the host switches.
+    assert (Path(folder_of("shop", str(tmp_path))) / SECRET_ID).exists() is not following
 
 
 def test_what_a_boot_reads_is_the_next_key_before_the_interface_has_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    private, following, public = (tmp_path / name for name in (PRIVATE_KEY, NEXT_KEY, PUBLIC_KEY))
+    private, following, public, peers, noted = (tmp_path / name for name in (PRIVATE_KEY, NEXT_KEY, PUBLIC_KEY, PEERS, SECRET_ID))
     private.parent.mkdir()
     private.write_text("old\n")
     following.write_text("new\n")
+    during = mesh.peers_text(tunnel(APP1), KEYS, SECRETS, NEXT, LATER)
+    peers.write_text(during)
+    after = mesh.peers_text(tunnel(APP1), KEYS, SECRETS, NEXT, LATER, switched=True)
     monkeypatch.setattr(mesh_switch, "write_file", lambda path, text, *_rest: Path(path).write_text(text))
-    found = []
+    found: list[list[str]] = []
+    given: dict[str, str] = {}
 
-    def call(argv: list[str], stdin: str = "") -> str:
-        found.append((argv, stdin, private.read_text(), public.exists() and public.read_text()))
+    def call(argv: list[str], stdin: str = "", descriptors: Sequence[int] = ()) -> str:
+        found.append([*argv[:3], stdin, private.read_text(), public.read_text() if public.exists() else "", peers.read_text()])
+        assert len(descriptors) == len(argv[5:]) // 4
+        given.update({key: Path(path).read_text().strip() for key, path in zip(argv[6::4], argv[8::4], strict=True)})
         return "public\n"
 
     monkeypatch.setattr(mesh_switch, "call", call)
-    mesh_switch.switch("sw-shop", str(tmp_path))
+    monkeypatch.setattr(mesh_utils, "call", call)
+    mesh_switch.switch("sw-shop", str(tmp_path), after, "7")
     assert found == [
-        (["wg", "pubkey"], "new\n", "old\n", False),
-        (["wg", "set", "sw-shop", "private-key", str(private)], "", "new\n", "public\n"),
+        ["wg", "pubkey", "new\n", "old\n", "", during],
+        ["wg", "set", "sw-shop", "", "new\n", "public\n", after],
     ]
+    # In the call that sets the private key, so that no session is opened with one of them alone.
+    assert given == preshared_keys(after)
+    assert noted.read_text() == "7\n"
     assert not following.exists()
+
+
+class Fleet:
+    """The files of all hosts in a rotation, as tasks of the role write them, and what a run finds there."""
+
+    def __init__(self) -> None:
+        self.keys, self.secrets = dict(KEYS), dict(SECRETS)
+        self.files = {end["host"]: mesh.peers_text(tunnel(end), self.keys, self.secrets) for end in ENDS}
+
+    def begin(self, upcoming: dict[str, str], secret: str) -> Iterator[str]:
+        """Rotate, and stop after each step, as a run that is killed there."""
+        keys, secrets = dict(self.keys), dict(self.secrets)
+        for end in ENDS:
+            self.files[end["host"]] = mesh.peers_text(tunnel(end), keys, secrets, upcoming, secret)
+            yield f"{end['host']} knows the next keys"
+        for end in ENDS:
+            host = end["host"]
+            text = mesh.peers_text(tunnel(end), keys, secrets, upcoming, secret, switched=True)
+            self.files[host] = with_preshared_keys(self.files[host], preshared_keys(text))
+            self.keys[host], self.secrets[host] = upcoming[host], secret
+            for other in set(self.files) - {host}:
+                self.files[other] = with_address_moved(self.files[other], upcoming[host], end["address"])
+            yield f"{host} has switched"
+
+    def found_by(self, *values: str) -> dict[str, str]:
+        """Return the peers of each host as site.yml wants them, with these values of the secret."""
+        hostvars = {end["host"]: {"container_service_host_state": state_of(end)} for end in ENDS}
+        for host, values_of in hostvars.items():
+            note = {"content": f"{mesh.secret_id(self.secrets[host])}\n"}
+            values_of["container_service_host_state"]["files"][f"{folder_of('shop')}/{SECRET_ID}"] = note
+        secrets = mesh.secrets_in_use(tunnel(APP1), hostvars, self.keys, values)
+        return {end["host"]: mesh.peers_text(tunnel(end), self.keys, secrets) for end in ENDS}
+
+    def works(self) -> bool:
+        """Return whether the two of each pair have one pre-shared key for the keys that they use."""
+        found = {host: preshared_keys(text) for host, text in self.files.items()}
+        return all(found[one][self.keys[other]] == found[other][self.keys[one]] for one in found for other in found if one != other)
+
+    def keeps(self, *values: str) -> bool:
+        """Return whether site.yml sets none of the peers that the hosts use, so that it may die at any point."""
+        return all(
+            peers_to_set(text, self.files[host], interface_with(self.files[host]))[0] == "" for host, text in self.found_by(*values).items()
+        )
+
+
+def test_a_rotation_can_die_at_any_point_and_no_pair_has_two_pre_shared_keys():
+    fleet = Fleet()
+    for point in fleet.begin(NEXT, LATER):
+        assert fleet.works(), point
+        # Vault; a manager, which has the new one as the next one; undone, from the first stage on and after that.
+        for values in ((LATER, "", SECRET, ""), (SECRET, LATER, "", ""), (SECRET, "", "", LATER)):
+            assert fleet.keeps(*values), point
+    assert set(fleet.secrets.values()) == {LATER}
+    assert fleet.keeps(LATER, "", "", SECRET)
+    assert fleet.keeps(LATER, "", "", "")
+
+
+@pytest.mark.parametrize("killed_after", range(1, 7))
+@pytest.mark.parametrize("secret", [SECRET, LATER])
+def test_a_rotation_that_was_killed_is_ended_or_undone_by_another_one(killed_after: int, secret: str):
+    fleet = Fleet()
+    for _unused in zip(range(killed_after), fleet.begin(NEXT, LATER), strict=False):
+        pass
+    fleet.files = fleet.found_by(LATER, "", SECRET, "")
+    third = {host: base64.b64encode(f"{host}3".encode() * 6).decode() for host in KEYS}
+    for point in fleet.begin(third, secret):
+        assert fleet.works(), point
+        assert fleet.keeps(LATER, "", SECRET, ""), point
+    assert set(fleet.secrets.values()) == {secret}
+
+
+def test_the_secret_of_a_key_is_the_one_that_its_host_has_noted_or_the_one_before_notes():
+    hostvars: dict[str, dict[str, Any]] = {end["host"]: {"container_service_host_state": state_of(end)} for end in ENDS}
+
+    def secrets(*values: str, **keys: str) -> dict[str, str]:
+        return mesh.secrets_in_use(tunnel(APP1), hostvars, {**KEYS, **keys}, values)
+
+    # Of an older version.
+    assert secrets(SECRET, "", "", "") == SECRETS
+    assert secrets(LATER, "", SECRET, "") == SECRETS
+    # A host that joins takes the one in use, and keeps it.
+    assert secrets(LATER, "", SECRET, "", db1="") == {**SECRETS, "db1": LATER}
+    hostvars["db1"]["__mesh_key"] = {"secret_id": mesh.secret_id(LATER)}
+    assert secrets(LATER, "", SECRET, "") == {**SECRETS, "db1": LATER}
+    # One that was changed without a rotation.
+    assert secrets("a third secret", "", "", "") == dict.fromkeys(KEYS, "a third secret")
+    assert mesh.secrets_in_use({}, hostvars, {}, ["", "", "", ""]) == {}
 
 
 def test_a_host_that_an_interrupted_rotation_has_left_differs():
