@@ -13,6 +13,8 @@ BEFORE = "-before"
 TRIAL = "-trial"
 #: The label of a job's containers: of the one that is created in a slot, and of the copies that run.
 JOB_LABEL = "slipway.job"
+#: What the engine calls the state of a container that has a process, or is about to have one again.
+RUNNING = ("running", "restarting", "paused")
 #: Weights of containers while processors are busy: the engine's default, and that of one that gives way to what serves.
 CPU_SHARES = 1024
 YIELDING_CPU_SHARES = 128

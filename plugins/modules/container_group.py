@@ -97,10 +97,8 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import make_folder, write_file
-from ansible_collections.slipway.stack.plugins.module_utils.containers import CPU_SHARES, JOB_LABEL, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import CPU_SHARES, JOB_LABEL, RUNNING, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-
-RUNNING = ("running", "restarting", "paused")
 
 
 def is_running(inspected: dict[str, t.Any]) -> bool:

@@ -183,6 +183,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
+from ansible_collections.slipway.stack.plugins.module_utils.containers import RUNNING
 from ansible_collections.slipway.stack.plugins.module_utils.control_groups import (
     PROCESSES,
     cpu_seconds,
@@ -383,7 +384,7 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
                 "ports": ports,
                 "image": short.get("Image", ""),
                 "status": short.get("State", ""),
-                "running": short.get("State") in ("running", "restarting", "paused"),
+                "running": short.get("State") in RUNNING,
                 "mounts": short.get("Mounts") or [],
             }
             continue
