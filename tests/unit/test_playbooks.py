@@ -62,7 +62,7 @@ def test_what_a_trial_shows_is_refused_before_a_store_is_touched() -> None:
     called = [included(task) for task in tasks]
     stores = [number for number, task in enumerate(tasks) if "loop" in task]
     assert len(stores) == 2
-    assert max(called.index(("nginx", "prepare.yml")), called.index(("release", "start/first.yml"))) < min(stores)
+    assert max(called.index(("nginx", "prepare.yml")), called.index(("release", "start/before_stores.yml"))) < min(stores)
     prepare = [task["name"] for task in yaml.safe_load((ROOT / "roles/container_service/tasks/prepare.yml").read_text())]
     assert prepare.index("prepare | Try the new containers") < prepare.index("prepare | Write configuration and secrets")
 

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -82,6 +83,28 @@ def test_a_store_is_restarted_only_where_that_is_accepted(lab: Lab):
     assert {name for name, container in ids(lab).items() if container != before[name]} == {"postgres"}
     # The lab accepts restarts.
     assert lab.site().changed
+
+
+@pytest.fixture
+def other_version(host: LabHost) -> Iterator[str]:
+    """The same images under another version, on the host alone."""
+    names = [f"support-desk/{name}" for name in ("backend", "frontend")]
+    host.run(" && ".join(f"docker tag {name}:1.0.0 {name}:1.0.9" for name in names))
+    yield "1.0.9"
+    host.run(f"docker rmi {' '.join(f'{name}:1.0.9' for name in names)}")
+
+
+@pytest.mark.extended("default")
+@pytest.mark.parametrize("moves", [False, True], ids=["settings", "version"])
+def test_what_a_trial_of_the_product_shows_is_refused_before_a_store_changes(lab: Lab, host: LabHost, other_version: str, moves: bool):
+    files = "find /etc/slipway/slipway/redis -type f -exec sha256sum {} +"
+    before, written = ids(lab), host.run(files)
+    wanted: dict[str, Any] = {"redis_memory_mb": 210, "app_service_overrides": {"backend": {"entrypoint": ["nosuchprogram"]}}}
+    run = lab.playbook("site", variables={**wanted, "app_version": other_version} if moves else wanted)
+    assert run.returncode != 0
+    assert "has no program 'nosuchprogram' that its user may run" in " ".join(run.output.split())
+    assert (ids(lab), host.run(files)) == (before, written)
+    assert lab.site("--check").changed == []
 
 
 def test_changes_by_hand_are_named_and_reverted_and_nothing_else_is(lab: Lab, host: LabHost):
