@@ -35,6 +35,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if arguments["source"] != VAULT:
             return {**result, **self._look_up(arguments["names"], arguments["source"], task_vars)}
         path = Path(arguments["path"]) if arguments["path"] else vault_path_next_to(task_vars.get("ansible_inventory_sources") or [])
+        if arguments["path"] and not path.parent.is_dir():
+            raise AnsibleActionFail(f"there is no folder {path.parent} for {path}; correct slipway_secrets_file, or create the folder")
         file = VaultFile(path, self._loader)
         set_elsewhere = self._names_set(task_vars)
         kept = [name for name in arguments["names"] if name in names_in(file.text) or name in set_elsewhere]

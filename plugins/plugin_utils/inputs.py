@@ -146,6 +146,11 @@ class Given(NamedTuple):
     own_tags: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
+    def selects_tasks(self) -> bool:
+        """Return whether the tags select tasks without tags of their own, and not only those that always run, such as the check."""
+        imported = set(self.own_tags) - {"always"}
+        return bool({"all", *(imported | {"tagged"} if imported else {"untagged"})} & set(self.tags))
+
 
 class Inputs:
     """The inputs of all hosts."""
@@ -192,14 +197,9 @@ class Inputs:
         Args:
             needs_shared: Whether the run needs the variables that environments share.
         """
-        tags = [tag for tag in self._given.tags if tag not in ("all", "tagged", "untagged", "always", *self._given.own_tags)]
-        if tags and len(tags) == len(self._given.tags):
-            return [
-                Problem(
-                    "",
-                    f"--tags {','.join(tags)} selects no task: Slipway's tasks have no tags; leave it out, or use --limit for some hosts",
-                )
-            ]
+        if not self._given.selects_tasks():
+            selected = f"--tags {','.join(self._given.tags)} selects no task but this check"
+            return [Problem("", f"{selected}: Slipway's tasks have no tags; leave it out, or use --limit for some hosts")]
         if not self._views:
             sources = ", ".join(self._given.sources) or "none was given"
             return [Problem("", f"the inventory ({sources}) has no host; give the folder of an environment, as -i inventories/prod")]

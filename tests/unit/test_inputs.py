@@ -780,6 +780,9 @@ def test_without_other_hosts_a_service_listens_where_its_user_says(judged: Judge
             "nginx_http_port is '1e3', must be a port, an integer from 1 to 65535; correct it after -e",
         ),
         (Given("site", tags=("nosuch",)), "--tags nosuch selects no task"),
+        (Given("site", tags=("always",)), "--tags always selects no task but this check"),
+        (Given("site", tags=("tagged", "always"), own_tags=("always",)), "--tags tagged,always selects no task but this check"),
+        (Given("site", tags=("untagged",), own_tags=("always", "product")), "--tags untagged selects no task but this check"),
     ],
 )
 def test_the_command_line_is_looked_at(judged: Judge, given: Given, said: str):

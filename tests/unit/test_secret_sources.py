@@ -230,7 +230,7 @@ def test_a_manager_is_asked_once_a_run(checkout: Path, play):
 def test_keys_that_a_manager_lacks_are_named(managed: Path, play):
     done = play("secrets")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "slipway_secrets_command holds all 1 secrets" in done.stdout
+    assert "All 1 secrets are set, in slipway_secrets_command" in done.stdout
     settings = managed / "group_vars/all/secrets.yml"
     settings.write_text(settings.read_text().replace("[vault_a]", "[vault_a, vault_b, vault_c]"))
     done = play("secrets")

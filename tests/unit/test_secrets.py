@@ -160,6 +160,18 @@ def test_two_inventories_need_the_file_named(vault: Path, play, tmp_path: Path):
     assert not vault.exists()
 
 
+@pytest.mark.parametrize("has_all", [False, True])
+def test_a_file_in_a_folder_that_is_not_there_is_refused(vault: Path, play, tmp_path: Path, has_all: bool):
+    if has_all:
+        assert play("secrets", SLIPWAY_VAULT_PASSWORD="x").returncode == 0
+    before = vault.read_bytes() if has_all else b""
+    done = play("secrets", "-e", f"slipway_secrets_file={tmp_path}/nosuch/vault.yml", SLIPWAY_VAULT_PASSWORD="x")
+    assert done.returncode != 0
+    assert f"there is no folder {tmp_path}/nosuch" in " ".join(done.stdout.split())
+    assert not (tmp_path / "nosuch").exists()
+    assert (vault.read_bytes() if has_all else b"") == before
+
+
 def test_password_file_that_others_can_read_is_refused(checkout: Path):
     file = checkout / ".vault-password"
     file.write_text("secret\n")
