@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway_lab import BIN, ROOT, Lab, LabHost, Run, operators_environment, wait_until
+from slipway_lab import BIN, PLAYBOOK, ROOT, Lab, LabHost, Run, operators_environment, wait_until
 
 #: Versions of the support desk, and of a small product that starts at once.
 PRODUCT, SMALL = ("1.0.0", "2.0.0"), ("3.0.0", "4.0.0")
@@ -38,7 +38,7 @@ class RunningPlaybook:
         extra = [f"app_version={version}"] if version else []
         extra += [json.dumps(variables)] if variables else []
         self.process = subprocess.Popen(
-            [str(BIN / "ansible-playbook"), f"playbooks/{playbook}.yml"]
+            [*PLAYBOOK, f"playbooks/{playbook}.yml"]
             + [part for path in (lab.inventory, *inventories) for part in ("-i", str(path))]
             + [part for item in extra for part in ("--extra-vars", item)],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
