@@ -27,7 +27,7 @@ FOLDER = "/etc/slipway/slipway/release"
 #: What both products consist of, and whether it runs in the slot that serves: of a job's container, its runs are copies.
 SERVICES = {"backend": True, "worker": True, "prune": False, "frontend": True}
 #: The steps of a release, as it prints them, in their order; the canary is asked for.
-STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "switch", "probe", "retire", "record")
+STEPS = ("lock", "preflight", "pull", "migrate", "start", "gate", "canary", "switch", "probe", "record", "retire")
 
 
 class RunningPlaybook:

@@ -85,9 +85,9 @@ def images_of_versions(images: list[str], version: str, versions: list[str]) -> 
     return found
 
 
-def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: str, lasting: t.Collection[str]) -> list[str]:
+def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: str, others: t.Collection[str]) -> list[str]:
     """Return what the function of that name in release_decision.py returns for hosts as they were read last."""
-    return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, lasting)
+    return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, others)
 
 
 def left_behind(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any]) -> list[str]:

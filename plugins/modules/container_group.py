@@ -26,20 +26,18 @@ options:
     elements: str
     required: true
   services:
-    description: Services of the product whose containers are meant; empty takes all.
+    description: Services of the product whose containers are meant; by default all, and with an empty list none.
     type: list
     elements: str
-    default: []
   except_services:
     description: Services of the product whose containers are not meant.
     type: list
     elements: str
     default: []
   names:
-    description: Names of the containers that are meant; empty takes all of the owner's.
+    description: Names of the containers that are meant; by default all of the owner's, and with an empty list none.
     type: list
     elements: str
-    default: []
   journal:
     description:
       - File on the host with the names of the containers that V(stopped) stops. It is written before the first stops. A run that finds
@@ -156,9 +154,9 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
         if options["state"] == "started" and labels.get(JOB_LABEL):
             continue
         service = service_of({"labels": labels})
-        if service in options["except_services"] or (options["services"] and service not in options["services"]):
+        if service in options["except_services"] or (options["services"] is not None and service not in options["services"]):
             continue
-        if options["names"] and short["Names"][0].lstrip("/") not in options["names"]:
+        if options["names"] is not None and short["Names"][0].lstrip("/") not in options["names"]:
             continue
         differs = options["state"] == "absent" or (short["State"] in RUNNING) != (options["state"] == "started")
         if (differs or options["cpu_shares"]) and (inspected := engine.inspect(short["Id"])):
@@ -172,9 +170,9 @@ def main() -> None:
         argument_spec={
             "stack": {"type": "str", "required": True},
             "owner": {"type": "list", "elements": "str", "required": True},
-            "services": {"type": "list", "elements": "str", "default": []},
+            "services": {"type": "list", "elements": "str"},
             "except_services": {"type": "list", "elements": "str", "default": []},
-            "names": {"type": "list", "elements": "str", "default": []},
+            "names": {"type": "list", "elements": "str"},
             "journal": {"type": "path", "default": ""},
             "journal_of": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
@@ -186,9 +184,9 @@ def main() -> None:
     options, engine = module.params, Engine()
     returning = bool(options["journal"]) and options["state"] == "started"
     if returning:
-        options["names"] = journaled(options) or None
+        options["names"] = journaled(options) or []
     try:
-        changing = [] if options["names"] is None else containers_to_change(engine, options)
+        changing = containers_to_change(engine, options)
     except EngineError as error:
         module.fail_json(msg=str(error))
     names = sorted(item["Name"].lstrip("/") for item in changing)

@@ -83,7 +83,7 @@ def batches(hosts: Iterable[str], size: int) -> list[dict[str, list[str]]]:
 def slot_containers(
     containers: Mapping[str, dict[str, t.Any]],
     slot: str,
-    services: Collection[str] = (),
+    services: Collection[str] | None = None,
     except_services: Collection[str] = (),
     running: bool | None = None,
 ) -> list[str]:
@@ -92,7 +92,7 @@ def slot_containers(
     Args:
         containers: the stack's containers on the host, as ``host_state`` lists them.
         slot: the slot.
-        services: services that are meant; none for all.
+        services: services that are meant; None for all.
         except_services: services that are not meant.
         running: whether they run; None for either.
     """
@@ -102,7 +102,7 @@ def slot_containers(
         if container["owner"] == f"app-{slot}"
         and JOB_LABEL not in container["labels"]
         and service_of(container) not in except_services
-        and (not services or service_of(container) in services)
+        and (services is None or service_of(container) in services)
         and running in (None, container["running"])
     )
 
@@ -118,18 +118,18 @@ def slot_memory(containers: Mapping[str, Mapping[str, t.Any]], slot: str) -> int
     return max(LEAST_SLOT_MB, -(-used // 2**20))
 
 
-def moved_hosts(states: Mapping[str, Mapping[str, t.Any]], slot: str, lasting: Collection[str]) -> list[str]:
+def moved_hosts(states: Mapping[str, Mapping[str, t.Any]], slot: str, others: Collection[str]) -> list[str]:
     """Return the hosts that a rolling release has stopped or moved, the last one first: not all containers of the slot before run there.
 
     Args:
         states: what the app hosts have now, in the order in which they took their turns.
         slot: the slot before.
-        lasting: services that a release does not stop.
+        others: services that a host's turn does not stop: those that last, and workers that were stopped everywhere before the first turn.
     """
     return [
         host
         for host, state in reversed(list(states.items()))
-        if slot_containers(state["containers"], slot, except_services=lasting, running=False)
+        if slot_containers(state["containers"], slot, except_services=others, running=False)
     ]
 
 

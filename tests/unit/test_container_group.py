@@ -41,11 +41,14 @@ class Engine:
         ({"owner": ["app-blue"], "state": "stopped", "except_services": ["api"]}, ["api-v2-blue", "worker-blue"]),
         ({"owner": ["app-blue", "app-green"], "state": "started", "services": ["worker"]}, ["worker-green"]),
         ({"owner": ["app-green"], "state": "absent", "services": ["api-v2"]}, ["api-v2-green"]),
+        # As where a product has no service of the kind that is meant.
+        ({"owner": ["app-green"], "state": "started", "services": []}, []),
+        ({"owner": ["app-blue"], "state": "stopped", "names": []}, []),
     ],
 )
 def test_services_are_known_by_their_whole_name(options: dict[str, Any], changed: list[str]) -> None:
     """A service's name may begin as another's does."""
-    asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], "cpu_shares": 0, **options}
+    asked = {"stack": "s", "version": "", "names": None, "services": None, "except_services": [], "cpu_shares": 0, **options}
     assert [item["Id"] for item in containers_to_change(Engine(), asked)] == changed  # type: ignore[arg-type]
 
 
@@ -104,7 +107,7 @@ class Weighing(Engine):
 )
 def test_a_container_has_its_weight_before_it_starts(slot: str, cpu_shares: int, requests: list[tuple[Any, ...]]):
     engine = Weighing()
-    asked = {"stack": "s", "version": "", "names": [], "services": [], "except_services": [], "owner": [f"app-{slot}"]}
+    asked = {"stack": "s", "version": "", "names": None, "services": None, "except_services": [], "owner": [f"app-{slot}"]}
     for item in containers_to_change(engine, {**asked, "state": "started", "cpu_shares": cpu_shares}):  # type: ignore[arg-type]
         act(engine, item, "started", cpu_shares)  # type: ignore[arg-type]
     assert engine.requests == requests

@@ -277,6 +277,15 @@ def test_the_hosts_that_had_moved_go_back_the_last_one_first() -> None:
     assert moved_hosts(states, "blue", ["page"]) == ["b", "a"]
 
 
+def test_a_host_whose_worker_was_stopped_for_all_hosts_has_not_moved() -> None:
+    """Workers that must be alone stop before the first turn: a release that ends then leaves all hosts serving, and none goes back."""
+    web, worker = container("api", "blue", running=True), container("clock", "blue", running=False)
+    untouched = {"web": web, "worker": worker}
+    stopped = {"web": container("api", "blue", running=False), "worker": worker}
+    assert moved_hosts({"a": {"containers": untouched}, "b": {"containers": untouched}}, "blue", ["page", "clock"]) == []
+    assert moved_hosts({"a": {"containers": stopped}, "b": {"containers": untouched}}, "blue", ["page", "clock"]) == ["a"]
+
+
 def test_hosts_take_their_turn_in_batches() -> None:
     """Each batch knows who has moved before it and who has not yet; the last may be smaller."""
     turns = batches(["a", "b", "c"], 2)
@@ -291,6 +300,7 @@ def test_a_slots_containers_are_known_by_their_service():
     containers = {"a": container("api"), "b": container("api-v2"), "c": container("page", running=False), "d": container("api", "green")}
     assert slot_containers(containers, "blue") == ["a", "b", "c"]
     assert slot_containers(containers, "blue", ["api"]) == ["a"]
+    assert slot_containers(containers, "blue", []) == []
     assert slot_containers(containers, "blue", except_services=["api"]) == ["b", "c"]
     assert slot_containers(containers, "blue", running=False) == ["c"]
 

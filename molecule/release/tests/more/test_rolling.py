@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from slipway_lab import LabHost
 from slipway_release import QUICK, SMALL, Fleet
 
 # Long enough for the last requests of nginx's old workers: their backends end while the release goes on.
@@ -16,6 +17,12 @@ def moment(stamp: str) -> datetime:
     """Return a time of the engine's, whose fractions have up to nine digits."""
     seconds, _, fraction = stamp.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")
+
+
+def live_backend(host: LabHost, fleet: Fleet) -> str:
+    """Return when the backend that serves on a host has started."""
+    slot = fleet.records()[0]["slot"]
+    return next(item.inspect["State"]["StartedAt"] for item in host.containers() if item.kind == "backend" and item.slot == slot)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,13 +50,19 @@ def test_hosts_move_one_after_the_other(fleet: Fleet):
 
 
 @pytest.mark.extended("release-ways")
-def test_hosts_that_had_moved_go_back_when_a_later_one_fails(fleet: Fleet):
+@pytest.mark.parametrize("failing", [0, -1], ids=["first", "last"])
+@pytest.mark.parametrize("retire", ["drain", "before"])
+def test_only_hosts_that_had_moved_go_back_when_one_fails(fleet: Fleet, failing: int, retire: str):
     before, wanted = fleet.version, fleet.other()
-    ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[-1].name + "' else [] }}"
-    run = fleet.refused(wanted, **ROLLING, app_service_overrides={"backend": {"command": ends, "start_seconds": 15}})
+    ends = "{{ ['false'] if inventory_hostname == '" + fleet.app[failing].name + "' else [] }}"
+    started = {host.name: live_backend(host, fleet) for host in fleet.app}
+    overrides = {"backend": {"command": ends, "start_seconds": 15}, "worker": {"retire": retire}}
+    run = fleet.refused(wanted, **ROLLING, app_service_overrides=overrides)
     assert (run.report["outcome"], run.report["wanted"]) == ("rolled_back", wanted), run.excerpt
     fleet.check(before, run)
     assert run.report["prober"]["failed"] == 0, str(run.report["prober"])
+    stayed = {host.name for host in fleet.app if live_backend(host, fleet) == started[host.name]}
+    assert stayed == {host.name for host in fleet.app[1:] if not failing}
 
 
 @pytest.mark.extended("release-ways")
