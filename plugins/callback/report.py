@@ -250,6 +250,25 @@ def shown_lines(message: str) -> list[str]:
     return message.splitlines()
 
 
+def keep_copy(folder: Path, playbook: str, started: float, text: str, kept: int) -> None:
+    """Keep a copy of a run's report, and remove those of the oldest runs of the playbook.
+
+    Args:
+        folder: That of the reports.
+        playbook: Its name.
+        started: When the run began, in seconds since 1970.
+        text: The report.
+        kept: Number of copies of this playbook that may stay.
+    """
+    if kept:
+        # To the millisecond: two environments may share a folder.
+        name = f"{playbook}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(started))}.{int(started % 1 * 1000):03}Z.json"
+        write_atomically(folder / name, text.encode(), 0o644)
+    copies = sorted(path for path in folder.iterdir() if re.fullmatch(rf"{playbook}-\d{{8}}T\d{{6}}\.\d{{3}}Z\.json", path.name))
+    for path in copies[: max(0, len(copies) - kept)]:
+        path.unlink(missing_ok=True)
+
+
 class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Collects what happens in a run of one of our playbooks."""
 
@@ -542,7 +561,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         try:
             for name, text in files.items():
                 write_atomically(folder / name, text.encode(), 0o644)
-            self._keep(folder, report["playbook"], files[f"{report['playbook']}-latest.json"])
+            keep_copy(folder, report["playbook"], self._started, files[f"{report['playbook']}-latest.json"], self._reports_kept)
             where = f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
             where = f"No report: {folder} cannot be written ({error.strerror})"
@@ -553,16 +572,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._display.display(line["text"], color=line["color"] or None)
         for line in [*self._summary(report, interrupted=interrupted), where]:
             self._display.display(line)
-
-    def _keep(self, folder: Path, playbook: str, text: str) -> None:
-        """Keep a copy of the report, and remove those of the oldest runs of the playbook."""
-        if self._reports_kept:
-            # To the millisecond: two environments may share a folder.
-            name = f"{playbook}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(self._started))}.{int(self._started % 1 * 1000):03}Z.json"
-            write_atomically(folder / name, text.encode(), 0o644)
-        copies = sorted(path for path in folder.iterdir() if re.fullmatch(rf"{playbook}-\d{{8}}T\d{{6}}\.\d{{3}}Z\.json", path.name))
-        for path in copies[: len(copies) - self._reports_kept]:
-            path.unlink(missing_ok=True)
 
     def _write_history(self, report: dict[str, Any], row: history_file.Row) -> None:
         """Leave a line on each host that was changed."""

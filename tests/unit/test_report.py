@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.callback.report import load_for_forks, message_of, shown_lines
+from ansible_collections.slipway.stack.plugins.callback.report import keep_copy, load_for_forks, message_of, shown_lines
 
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
 
@@ -231,6 +231,15 @@ def test_reports_of_the_last_runs_of_a_playbook_are_kept(report, checkout: Path)
     assert {path.name for path in folder.iterdir()} == {*others, *kept}
     report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], SLIPWAY_REPORTS_KEPT="0")
     assert {path.name for path in folder.iterdir()} == set(others)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 5, 30])
+def test_the_number_of_reports_grows_to_those_that_are_kept(tmp_path: Path, kept: int):
+    names = []
+    for run in range(2 * kept + 3):
+        keep_copy(tmp_path, "site", 1_800_000_000.5 + run, "{}", kept)
+        names.append(f"site-20270115T08{run // 60:02}{run % 60:02}.500Z.json")
+        assert sorted(path.name for path in tmp_path.iterdir()) == names[max(0, len(names) - kept) :]
 
 
 def test_a_wrong_number_of_reports_to_keep_ends_the_run_before_its_first_task(play):
