@@ -714,7 +714,7 @@ class Topology:
         return {"address": self.service_address(host), "port": int(self._value(host, "volume_server_port"))}
 
     def _read_volumes(self, host: str) -> list[dict[str, Any]]:
-        """Return the volumes of a host that recovery points hold, as backup_volumes says."""
+        """Return the volumes of a host that recovery points hold, each once, as backup_volumes says."""
         groups = self._memberships(host)
         # Secrets of their environments may not exist yet.
         product = app_services.services({name: self._value(host, name, lazy=True) for name in app_services.VARIABLES})
@@ -724,12 +724,17 @@ class Topology:
         volumes = [volume for volume in described if isinstance(volume, Mapping) and "name" in volume]
         declined = {str(volume["name"]) for volume in volumes if not app_services.is_kept(volume)}
         written = dict.fromkeys(str(volume["name"]) for volume in volumes if volume.get("mode", "rw") == "rw")
-        return [{"name": name} for name in written if name not in declined] + [
+        kept = [{"name": name} for name in written if name not in declined] + [
             {**volume, "service": service.name}
             for service in extra.values()
             if app_services.runs(service, groups)
             for volume in extra_services.kept_volumes(service)
         ]
+        # A service may mount one at several paths, or keep its dump next to its data.
+        merged: dict[str, dict[str, Any]] = {}
+        for volume in kept:
+            merged[str(volume["name"])] = {**merged.get(str(volume["name"]), {}), **volume}
+        return list(merged.values())
 
     def _memberships(self, host: str) -> list[str]:
         return [name for name, hosts in self._groups.items() if host in hosts]

@@ -146,6 +146,7 @@ def extra(**keys: Any) -> dict[str, Any]:
     return {"slipway_extra_services": {"search": {"image": "search:1", "port": 7700, **keys}}}
 
 
+X1 = {"name": "x1", "path": "/x"}
 #: Variables that an inventory sets, and the message about them. Those of the first deployments, and relatives of each.
 REFUSED: list[tuple[Any, str]] = [
     # Addresses, calendars and networks
@@ -414,6 +415,10 @@ REFUSED: list[tuple[Any, str]] = [
     (
         {"slipway_extra_services": {name: {"image": "a:1", "volumes": [{"name": "x1", "path": "/x"}]} for name in ("search", "relay")}},
         "slipway_extra_services.relay has the volume x1, which search has too: two services on one volume destroy its data",
+    ),
+    (
+        {"app_services": {"api": {"image": "a:1", "volumes": [X1]}}, **extra(volumes=[X1])},
+        "slipway_extra_services is the volume x1, which app_services is too: two services on one volume destroy its data",
     ),
     (
         extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/y"]}),

@@ -313,6 +313,20 @@ def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service
     assert [of_data["port"], of_dump["port"]] == [8800, 8801]
 
 
+@pytest.mark.parametrize(
+    ("backup", "dumped"),
+    [({}, {}), ({"paths": ["/a", "/b"]}, {}), ({"command": ["dump"], "volume": "twice", "paths": ["/a"]}, {"seconds": 600})],
+)
+def test_a_volume_is_backed_up_once_however_often_it_is_mounted(backup: dict[str, Any], dumped: dict[str, Any]):
+    """The copy of it would find the folder of the first one, and the server of the volumes a mount of the same name."""
+    twice = [{"name": "twice", "path": "/a"}, {"name": "twice", "path": "/b"}]
+    values = {"app_services": {"api": {"volumes": [{**volume, "name": "uploads"} for volume in twice]}}, "volume_server_port": 9873}
+    described = {"search": {"hosts": "strangers", "volumes": twice, "backup": backup}}
+    found = topology("other1", {**values, "slipway_extra_services": described}, extra=["other1"]).backup_volumes()
+    assert [(item["host"], item["name"]) for item in found] == [("app1", "uploads"), ("app2", "uploads"), ("other1", "twice")]
+    assert found[-1] == {"host": "other1", "name": "twice", "service": "search", "address": "volume-server", "port": 8873, **dumped}
+
+
 def test_what_build_brings_is_removed_with_the_stack_and_no_part_of_it_otherwise():
     seen = topology("lb1")
     assert "lb1" in seen.hosts("registry")
