@@ -103,6 +103,25 @@ def test_a_stack_goes_and_its_neighbours_stay(etc: Path) -> None:
     assert stack_files(etc, "shop") == {**gone, "changed": False, "removed": [], "units": []}
 
 
+UNITS = sorted(path for kind in ("service", "timer") for path in ROOT.glob(f"roles/*/templates/*.{kind}.j2"))
+
+
+@pytest.mark.parametrize("template", UNITS, ids=lambda path: path.name)
+def test_each_unit_that_a_role_writes_goes_with_the_stack(template: Path, tmp_path: Path) -> None:
+    """A timer that is left would go on to call a program that is gone."""
+    kind, suffix, _j2 = template.name.split(".")
+    unit = f"slipway-shop-{kind}{'.mail-digest' if kind == 'job' else ''}.{suffix}"
+    (tmp_path / unit).touch()
+    assert removal.stack_units("shop", str(tmp_path)) == [unit]
+    assert removal.stack_units("sho", str(tmp_path)) == []
+
+
+def test_a_role_that_writes_units_names_their_templates_after_them() -> None:
+    """As the test above takes the names from there."""
+    written = {path.parts[-3] for path in ROOT.glob("roles/*/*/*") if path.is_file() and "/etc/systemd/system/" in path.read_text()}
+    assert written - {"container_service"} == {path.parts[-3] for path in UNITS}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_leads_elsewhere_deletes_nothing(etc: Path, name: Any) -> None:
     before = everything(etc)
