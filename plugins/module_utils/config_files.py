@@ -18,7 +18,7 @@ import tempfile
 import time
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, lines_of
 
 #: Options of the modules that write a service's files, or try them; the documentation is the fragment ``options.service_files``.
 SERVICE_FILES: dict[str, t.Any] = {
@@ -271,7 +271,7 @@ def lines_named(text: str, config: dict[str, str]) -> str:
     Of a line, at most 300 characters.
     """
     found = dict.fromkeys((os.path.basename(file), int(number)) for file, number in re.findall(r"([^\s:\"']+):(\d+)", text))
-    lines = {(file, number): config[file].splitlines()[number - 1 : number] for file, number in found if file in config and number > 0}
+    lines = {(file, number): lines_of(config[file])[number - 1 : number] for file, number in found if file in config and number > 0}
     return "".join(f"\nLine {number} of {file} is: {_start(line[0].strip())}" for (file, number), line in lines.items() if line)
 
 

@@ -18,7 +18,7 @@ import time
 import typing as t
 from urllib.parse import quote
 
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, lines_of
 
 JSON = dict[str, t.Any]
 
@@ -205,7 +205,7 @@ def end_copy(engine: Engine, name: str, lines: int) -> list[str]:
     if inspected is not None:
         try:
             engine.stop(inspected)
-            log = engine.logs(name, lines).splitlines()[-lines:]
+            log = lines_of(engine.logs(name, lines))[-lines:]
             engine.remove(name, volumes=True)
         except EngineError:
             # Whoever removes the stack, or restores its data, removes it too.

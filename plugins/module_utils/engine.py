@@ -80,6 +80,15 @@ def demultiplex(stream: bytes) -> tuple[str, str]:
     return out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a log or file, as programs count them: a line feed ends one, alone or after carriage returns.
+
+    For str.splitlines so do a carriage return, as of a progress bar, a form feed, and separators of Unicode that JSON may hold.
+    """
+    *lines, rest = text.split("\n")
+    return [line.rstrip("\r") for line in ([*lines, rest] if rest else lines)]
+
+
 class Engine:
     """One Docker Engine, reached over its unix socket."""
 
@@ -245,14 +254,14 @@ class Engine:
             groups = self._read_file(created["Id"], "/etc/group")
         finally:
             self.remove(created["Id"], volumes=True)
-        entries = [line.split(":") for line in passwd.splitlines() if line.count(":") >= 6]
+        entries = [line.split(":") for line in lines_of(passwd) if line.count(":") >= 6]
         entry = next((item for item in entries if name in (item[0], item[2])), None)
         if entry is None and not name.isdigit():
             raise EngineError(f"image {image} has no user {name!r} in its /etc/passwd", 404)
         uid = int(entry[2]) if entry else int(name)
         gid = int(entry[3]) if entry else 0
         if group:
-            rows = [line.split(":") for line in groups.splitlines() if line.count(":") >= 3]
+            rows = [line.split(":") for line in lines_of(groups) if line.count(":") >= 3]
             row = next((item for item in rows if group in (item[0], item[2])), None)
             if row is None and not group.isdigit():
                 raise EngineError(f"image {image} has no group {group!r} in its /etc/group", 404)

@@ -78,7 +78,7 @@ from datetime import datetime, timezone
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, lines_of
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A longer line is cut, also before it is searched.
@@ -101,7 +101,7 @@ def beginning(text: str, now: float) -> float:
 def entries_of(log: str, service: str, pattern: re.Pattern[str]) -> list[list[str]]:
     """Return the lines of a log with timestamps in which a pattern is found."""
     found = []
-    for line in log.splitlines():
+    for line in lines_of(log):
         stamp, _blank, text = line.partition(" ")
         if pattern.search(text[:LINE_LIMIT]):
             found.append([stamp, service, text[:LINE_LIMIT]])

@@ -23,7 +23,7 @@ TERMINAL = ("-tt", "-o", "LogLevel=ERROR")
 #: Options of ssh for a command that must not ask.
 BATCH = ("-o", "BatchMode=yes", "-o", "LogLevel=ERROR")
 #: Sequences that set colors or move the cursor, and other control characters.
-CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f]")
+CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_context: t.Any, *options: str) -> list[str]:
@@ -56,8 +56,12 @@ def interact(argv: Sequence[str]) -> int:
 
 
 def log_line(host: str, stamp: str, service: str, text: str) -> str:
-    """Return a line of a log as it is shown: the time to the millisecond, and nothing that would steer the terminal."""
-    return f"{stamp[:23]}Z {host} {service}: {CONTROL.sub('', text)}"
+    """Return a line of a log as it is shown: the time to the millisecond, and nothing that would steer the terminal.
+
+    The steps of a progress bar, which end with a carriage return, stay apart.
+    """
+    shown = CONTROL.sub("", text.replace("\r", " "))
+    return f"{stamp[:23]}Z {host} {service}: {shown}"
 
 
 def follow(commands: Mapping[str, Sequence[str]], grep: str, clean: Callable[[str, str], str]) -> int:
@@ -72,14 +76,14 @@ def follow(commands: Mapping[str, Sequence[str]], grep: str, clean: Callable[[st
         The exit status: 1 where a command has failed.
     """
     pattern = re.compile(grep)
+    # Read as bytes: as text, a carriage return ends a line too.
     running = {
-        host: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sys.stderr, text=True, errors="replace")
-        for host, argv in commands.items()
+        host: subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sys.stderr) for host, argv in commands.items()
     }
 
     def show(host: str) -> None:
         for line in running[host].stdout or ():
-            stamp, _blank, rest = line.rstrip("\r\n").partition(" ")
+            stamp, _blank, rest = line.decode(errors="replace").rstrip("\r\n").partition(" ")
             service, _blank, text = rest.partition(" ")
             if pattern.search(text):
                 sys.stdout.write(f"{clean(host, log_line(host, stamp, service, text))}\n")

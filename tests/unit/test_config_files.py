@@ -357,6 +357,7 @@ def test_a_refusal_shows_the_lines_that_it_names():
     said = 'nginx: [emerg] unknown directive "gzzip" in /etc/slipway/0123/servers.conf:2, servers.conf:99 and other.conf:1'
     assert lines_named(said, config) == "\nLine 2 of servers.conf is: gzzip on;  # of a route"
     assert lines_named("Error at 12:30:00", config) == ""
+    assert lines_named("app.conf:2", {"app.conf": "# a\x0cb\u2028c\nbad\n"}) == "\nLine 2 of app.conf is: bad", "as programs count lines"
     assert lines_named("servers.conf:1", {"servers.conf": "x" * 5000}) == f"\nLine 1 of servers.conf is: {'x' * 300} …"
 
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -237,6 +238,15 @@ def test_a_copy_has_the_options_of_its_container_and_nothing_that_outlives_it() 
     assert (host["RestartPolicy"]["Name"], host["PortBindings"], host["NetworkMode"]) == ("no", {}, "shop-backend")
     assert body["NetworkingConfig"] == {"EndpointsConfig": {"shop-backend": {}}}, "under no name of the service"
     assert container_copy.body_of(inspected, [], {})["Cmd"] == ["serve"]
+
+
+def test_a_progress_bar_of_a_copy_is_one_of_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_copy, "COPIES", str(tmp_path))
+    log = "first\nsecond\r\n1 %\r2 %\r3 %\nlast\n"
+    engine: Any = SimpleNamespace(
+        inspect=lambda _name: {}, stop=lambda _found: None, logs=lambda *_unused: log, remove=lambda *_unused, **_also: None
+    )
+    assert container_copy.end_copy(engine, "shop-prune-1", 3) == ["second", "1 %\r2 %\r3 %", "last"]
 
 
 def test_a_copy_reads_files_of_its_own(tmp_path: Path) -> None:

@@ -93,6 +93,31 @@ def test_a_followed_line_has_its_service_behind_the_time(tmp_path: Path):
     ]
 
 
+# A progress bar, a form feed, and characters of Unicode that str.splitlines takes for the end of a line.
+ONE_LINE = ["10 %\r20 %\r30 %", "a\x0cb", "a\x0bb\x1cc\x1dd\x1ee", '{"text": "a\u2028b\u2029c\x85d"}']
+
+
+@pytest.mark.parametrize("text", ONE_LINE)
+def test_only_a_line_feed_ends_a_line(text: str, capfd: pytest.CaptureFixture[str]):
+    """Else the rest of a line would have no time, and be sorted behind all others."""
+    log = f"2027-01-15T08:00:00Z first\n2027-01-15T08:00:01Z {text}\r\n2027-01-15T08:00:02Z last"
+    assert container_logs.entries_of(log, "api", re.compile("")) == [
+        ["2027-01-15T08:00:00Z", "api", "first"],
+        ["2027-01-15T08:00:01Z", "api", text],
+        ["2027-01-15T08:00:02Z", "api", "last"],
+    ]
+    terminal.follow({"one": ["printf", "%s\n", f"2027-01-15T08:00:00.000Z api {text}\r"]}, "^.*$", lambda _host, line: line)
+    assert capfd.readouterr().out == terminal.log_line("one", "2027-01-15T08:00:00.000Z", "api", text) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("10 %\r20 %", "10 % 20 %"), ("\x1b[2J\x9b2Ja\x85b\x07", "2Jab"), ("a\tb ä\u2028", "a\tb ä\u2028")],
+)
+def test_a_shown_line_does_not_steer_the_terminal(text: str, shown: str):
+    assert terminal.log_line("one", "2027-01-15T08:00:00.000000000Z", "api", text) == f"2027-01-15T08:00:00.000Z one api: {shown}"
+
+
 @pytest.mark.usefixtures("programs")
 def test_lines_are_followed_until_all_commands_end(capfd: pytest.CaptureFixture[str]):
     line = f"2027-01-15T08:00:00.123456789Z redis \x1b[31mfails\x1b[0m with {SECRET}"

@@ -123,6 +123,7 @@ def test_names_and_values_are_quoted() -> None:
 
 
 def test_answers_are_found_among_other_lines() -> None:
+    assert list(decide.answers('{"table": "public.a\u2028\x85b", "rows": 1}\n')) == ["public.a\u2028\x85b"]
     assert decide.answers('NOTICE\n{"table": "public.notes", "rows": 1}\n') == {"public.notes": {"table": "public.notes", "rows": 1}}
 
 

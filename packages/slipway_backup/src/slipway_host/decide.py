@@ -161,7 +161,7 @@ def literal(text: str) -> str:
 
 def answers(output: str) -> dict[str, JSON]:
     """Return the lines that count_query's SQL answered, by table."""
-    lines = (json.loads(line) for line in output.splitlines() if line.startswith("{"))
+    lines = (json.loads(line) for line in output.split("\n") if line.startswith("{"))
     return {line["table"]: line for line in lines}
 
 
