@@ -2,6 +2,7 @@
 """Malformed and hostile requests to a balancer, and what honest clients notice of them.
 
 Each request of the seed is refused: by a status of 4xx, by 501 or 505 where RFC 9110 has no other word for it, or by a closed connection.
+With --echo-path, others claim another name or address than theirs: the product may answer them, and has not seen the claim.
 Prints one JSON summary. Sends to this machine and to private addresses only.
 
     python tests/load/hostile.py --target 127.0.0.1:8443 --count 10000 --seed 1
@@ -32,9 +33,11 @@ from load import is_loopback_or_private
 AT_ONCE, SLOW, PATIENCE = 40, 500, 30.0
 #: RFC 9112, section 6.1, and RFC 9110, section 15.6.6.
 UNKNOWN_CODING, UNKNOWN_VERSION = 501, 505
-CLOSED = "closed"
+CLOSED, UNSEEN = "closed", "claim not passed on"
 #: RFC 6455, section 5.2: the first byte of a frame that closes, and the length that two more bytes hold.
 CLOSE_FRAME, LONG_FRAME = 0x88, 126
+#: A name and an address that no request is for or from, and a header that the product gets as it is.
+CLAIMED_NAME, CLAIMED_ADDRESS, PASSED = "claimed.example", "203.0.113.66", "X-Passed: as-it-is"
 #: Of honest clients: requests a second, seconds without any other, and the longest that they ask.
 HONEST_RATE, QUIET_SECONDS, LONGEST = 20.0, 10.0, 1800
 
@@ -67,7 +70,7 @@ def outside(chance: random.Random) -> bytes:
     up = chance.choice(["../", "%2e%2e/", "..%2f", "%2e%2e%2f", ".%2e/"])
     target = chance.choice(["etc/passwd", "proc/self/environ", "run/secrets/", "etc/slipway/current/nginx.conf"])
     paths = ["/" + up * chance.randint(1, 12) + target, f"/api/{up * chance.randint(3, 9)}{target}", f"/{target}%00.html", "/%zz", "/%"]
-    return request(chance.choice(paths))
+    return request(chance.choice(["", "https://localhost"]) + chance.choice(paths))
 
 
 def malformed(chance: random.Random) -> bytes:
@@ -88,9 +91,20 @@ def malformed(chance: random.Random) -> bytes:
 def spoofed(chance: random.Random) -> bytes:
     """Return a request for an invalid name, with claims about where it comes from."""
     claims = [f"{name}: 127.0.0.1" for name in ("X-Forwarded-For", "X-Real-IP", "True-Client-IP")] + ["Forwarded: for=127.0.0.1"]
-    host = chance.choice(["a/b", "a b", "a\tb", "loc\x01alhost", "[::1", "a..b", "localhost/../x", "a?b"])
+    invalid = ["a b", "a\tb", "loc\x01alhost", "[::1", "a..b"]
+    if chance.random() < 0.3:
+        return request(f"https://{chance.choice([*invalid, '', ':443'])}/", *claims)
+    host = chance.choice([*invalid, "a/b", "localhost/../x", "a?b"])
     twice = chance.random() < 0.3
     return request("/", *claims, *(["Host: other.example"] if twice else []), host="localhost" if twice else host)
+
+
+def claimed(chance: random.Random, path: str) -> bytes:
+    """Return a request for a path of localhost whose headers claim another name or address."""
+    line, host = chance.choice([("", "localhost"), ("https://localhost", f"{CLAIMED_NAME}:{chance.randint(1, 65535)}")])
+    return request(
+        line + path, PASSED, "Connection: close", f"X-Forwarded-Host: {CLAIMED_NAME}", f"X-Real-IP: {CLAIMED_ADDRESS}", host=host
+    )
 
 
 def flooded(chance: random.Random) -> bytes:
@@ -118,18 +132,26 @@ KINDS: dict[str, Callable[[random.Random], bytes]] = {
 
 
 def is_refused(answer: str) -> bool:
-    """Return whether an answer, a status or CLOSED, is what a hostile request should get."""
-    return answer == CLOSED or 400 <= int(answer) < 500 or int(answer) in (UNKNOWN_CODING, UNKNOWN_VERSION)
+    """Return whether an answer, a status, CLOSED or UNSEEN, is what a hostile request should get."""
+    if not answer.isdigit():
+        return answer in (CLOSED, UNSEEN)
+    return 400 <= int(answer) < 500 or int(answer) in (UNKNOWN_CODING, UNKNOWN_VERSION)
+
+
+def believed(answer: bytes) -> str:
+    """Return which claims are in an answer that shows the headers that the product got, UNSEEN where none is."""
+    seen = [claim for claim in (CLAIMED_NAME, CLAIMED_ADDRESS) if claim.encode() in answer]
+    return f"passed on {' and '.join(seen)}" if seen else UNSEEN if PASSED.encode() in answer else "does not show the headers"
 
 
 class Hostile:
     """A run against one balancer."""
 
-    def __init__(self, address: str, port: int, websocket_path: str, seed: int) -> None:
-        """Take the target, a path of WebSockets there, and the seed of all requests."""
-        self.address, self.port, self.websocket_path = address, port, websocket_path
+    def __init__(self, address: str, port: int, websocket_path: str, echo_path: str, seed: int) -> None:
+        """Take the target, a path of WebSockets there, one whose answers show the request's headers, and the seed of all requests."""
+        self.address, self.port, self.websocket_path, self.echo_path = address, port, websocket_path, echo_path
         self.chance = random.Random(seed)
-        self.answers: dict[str, Counter[str]] = {name: Counter() for name in (*KINDS, "slow", "websocket")}
+        self.answers: dict[str, Counter[str]] = {name: Counter() for name in (*KINDS, "slow", "websocket", "claimed")}
         self.served: list[str] = []
         self.context = ssl.create_default_context()
         self.context.check_hostname = False
@@ -156,6 +178,20 @@ class Hostile:
         self.answers[kind][answer] += 1
         if not is_refused(answer) and len(self.served) < 20:
             self.served.append(f"{kind}: {answer}: {data[:200]!r}")
+
+    async def _claim(self, data: bytes) -> None:
+        """Send a request that is served, and note whether the product has seen what it claims."""
+        reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
+        answer = "0"
+        try:
+            writer.write(data)
+            async with asyncio.timeout(PATIENCE):
+                answer = believed(await reader.read(-1))
+        except (ConnectionError, TimeoutError):
+            pass
+        finally:
+            writer.transport.abort()
+        self._note("claimed", answer, data)
 
     async def _slow(self, after: float) -> None:
         """Send the header of a request a byte at a time, from so many seconds on, until the connection is closed."""
@@ -222,9 +258,11 @@ class Hostile:
 
         names = [self.chance.choice(list(KINDS)) for _unused in range(count)]
         frames = self._frames(count // 100) if self.websocket_path else []
+        claims = [claimed(self.chance, self.echo_path) for _unused in range(count // 10)] if self.echo_path else []
         await asyncio.gather(
             *(in_turn(number, self._send(name, KINDS[name](self.chance))) for number, name in enumerate(names)),
             *(in_turn(100 * number, self._websocket(frame)) for number, frame in enumerate(frames)),
+            *(in_turn(10 * number, self._claim(claim)) for number, claim in enumerate(claims)),
             *(self._slow(number / rate) for number in range(slow)),
         )
 
@@ -260,7 +298,7 @@ async def measured(options: argparse.Namespace) -> dict[str, Any]:
     if not is_loopback_or_private(address):
         raise SystemExit(f"{address} is not a loopback or private address; hostile requests go to those alone")
     before = await honest(options, lambda: asyncio.sleep(options.quiet_seconds))
-    hostile = Hostile(address, int(port), options.websocket_path, options.seed)
+    hostile = Hostile(address, int(port), options.websocket_path, options.echo_path, options.seed)
     meanwhile = await honest(options, lambda: hostile.run(options.count, options.rate, options.slow))
     ratio = round(meanwhile["latency_ms"]["p99"] / before["latency_ms"]["p99"], 2)
     return {
@@ -278,6 +316,7 @@ def main() -> int:
     parser.add_argument("--server-name", default="localhost")
     parser.add_argument("--path", default="/", help="what honest clients ask for")
     parser.add_argument("--websocket-path", default="", help="path of WebSockets, or empty for none")
+    parser.add_argument("--echo-path", default="", help="path that the product answers with the header of the request, or empty for none")
     parser.add_argument("--count", type=int, default=10_000, help="hostile requests")
     parser.add_argument(
         "--rate", type=float, default=100, help="of these a second; more would measure how fast this program takes the cores"

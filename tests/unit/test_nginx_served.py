@@ -90,6 +90,12 @@ def docker(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def sent(answer: bytes, header: bytes) -> list[bytes]:
+    """Return the values of a header that the product got, which answered with all of them."""
+    fields = [line.partition(b":") for line in answer.split(b"\r\n\r\n", 1)[1].splitlines()]
+    return [value.strip() for name, _colon, value in fields if name.lower() == header]
+
+
 def hashed(*arguments: str) -> str:
     """Return a password as a command hashes it."""
     return subprocess.run(["openssl", "passwd", *arguments], capture_output=True, text=True, check=True).stdout.strip()
@@ -113,6 +119,13 @@ class Site:
             connection.request("GET" if body is None else "POST", path, body, headers)
             answer = connection.getresponse()
             return answer.status, dict(answer.headers), answer.read()
+
+    def raw(self, request: str) -> bytes:
+        """Return all that comes for a request as it is until the connection ends."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        with self.context.wrap_socket(plain, server_hostname="localhost") as secure:
+            secure.sendall(request.encode("latin-1"))
+            return b"".join(iter(lambda: secure.recv(65536), b""))
 
     def certificate(self, name: str) -> str:
         """Return the certificate that a client gets that asks for a name."""
@@ -195,7 +208,8 @@ def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any
             with contextlib.suppress(OSError, http.client.HTTPException):
                 # Where unknown names are refused, the address is one, and during maintenance all are.
                 refusing = inputs.get("nginx_refuse_unknown_names") or inputs.get("nginx_maintenance")
-                if (running.plain("/health", "localhost") if refusing else running.get("/api/up"))[0] == 200:
+                up = running.plain("/health", "localhost") if refusing else running.get("/api/up")
+                if up[0] == 200 and docker("logs", f"{name}-product"):
                     break
             assert time.monotonic() < deadline, running.log()
             time.sleep(0.2)
@@ -346,6 +360,57 @@ def test_a_proxy_says_who_its_client_is_before_tls_begins(tmp_path: Path, truste
         assert running.proxied("/api/head", b"") == b"", "whoever connects there is a proxy"
 
 
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site with two names, of which one is for some clients alone, and none else."""
+    folder = tmp_path_factory.mktemp("named")
+    self_signed(folder / "k", folder / "c")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(folder / "c"),
+        "nginx_tls_key_file": str(folder / "k"),
+        "nginx_server_names": ["localhost", "Admin.example", "::1"],
+        "nginx_refuse_unknown_names": True,
+        "nginx_probe_key": PROBE_KEY,
+    }
+    routes = [{"path": path, "host": "admin.example", "allow": ["192.0.2.1"]} for path in ("/", "/api/", "/ws")]
+    with serving(folder, inputs, routes) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", ["/head", "/api/head", "/ws/head", "/tokens/head"])
+@pytest.mark.parametrize(
+    ("line", "header", "seen"),
+    [
+        ("", "localhost", b"localhost"),
+        ("", "LOCALHOST.:8443", b"localhost:8443"),
+        ("", "[::1]", b"[::1]"),
+        ("", "[::1]:8443", b"[::1]:8443"),
+        ("https://localhost", "admin.example", b"localhost"),
+        ("https://localhost:1", "admin.example:8443", b"localhost:8443"),
+        ("http://LocalHost", "other.example", b"localhost"),
+        ("https://other.example", "localhost", None),
+        ("", "other.example", None),
+    ],
+)
+def test_the_product_gets_the_name_whose_routes_hold(named: Site, path: str, line: str, header: str, seen: bytes | None):
+    """The name of the request line takes precedence over the header Host, for nginx as for the product."""
+    answer = named.raw(f"GET {line}{path} HTTP/1.1\r\nHost: {header}\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 " if seen else b"HTTP/1.1 404 "), answer
+    assert not seen or sent(answer, b"host") == sent(answer, b"x-forwarded-host") == [seen]
+
+
+@pytest.mark.parametrize("line", ["", "https://admin.example"])
+@pytest.mark.parametrize("header", ["admin.example", "ADMIN.example.", "Admin.Example:8443", "localhost"])
+def test_a_name_with_routes_of_its_own_is_restricted_however_it_is_written(named: Site, line: str, header: str):
+    expected = b"200" if (line, header) == ("", "localhost") else b"403"
+    assert named.raw(f"GET {line}/api/x HTTP/1.1\r\nHost: {header}\r\nConnection: close\r\n\r\n").split()[1] == expected
+
+
+def test_a_request_without_a_name_gets_that_of_its_server(site: Site):
+    """Of HTTP/1.0, where names may be missing."""
+    assert sent(site.raw("GET /api/head HTTP/1.0\r\n\r\n"), b"host") == [b"_"]
+
+
 def statuses(site: Site, path: str, count: int, **headers: str) -> list[int]:
     """Return the statuses of requests that are sent one after another."""
     return [site.get(path, None, **headers)[0] for _ in range(count)]
@@ -459,13 +524,15 @@ def test_the_checks_of_a_release_pass_by_their_key(guarded: Site):
 def test_hostile_requests_are_refused_and_honest_ones_answered(guarded: Site):
     """Of the program that a scenario runs with 10,000: each kind, and connections that never end their header."""
     program = [sys.executable, str(ROOT / "tests/load/hostile.py"), "--target", f"127.0.0.1:{guarded.port}", "--path", "/api/x"]
+    program += ["--echo-path", "/api/head"]
     run = subprocess.run(
         [*program, "--count", "400", "--slow", "20", "--quiet-seconds", "1", "--seed", "7"], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr
     result = json.loads(run.stdout)
-    assert sum(map(sum, (answers.values() for answers in result["answers"].values()))) == 420
+    assert sum(map(sum, (answers.values() for answers in result["answers"].values()))) == 460
     assert all(result["answers"][kind] for kind in ("smuggled", "outside", "malformed", "spoofed", "flooded", "slow"))
+    assert result["answers"]["claimed"] == {"claim not passed on": 40}
     assert result["honest"]["meanwhile"]["requests"] > 0
 
 
