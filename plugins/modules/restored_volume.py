@@ -33,12 +33,13 @@ options:
     type: str
     required: true
   staged:
-    description: Volume with the restored data, which is removed when that is in place. Needed for O(state=placed).
+    description:
+      - Volume with the restored data, which is removed when that is in place. Needed for O(state=fetched) and O(state=placed).
     type: str
     default: ""
   source:
     description:
-      - Address to fetch the restored data from, as a tar file, where it was put together on another host. It goes into O(staged).
+      - Address from which O(state=fetched) gets the restored data, as a tar file, where it was put together on another host.
       - Behind a C(#) stands the SHA-256 of the certificate that the other host has to show.
     type: str
     default: ""
@@ -56,13 +57,14 @@ options:
     default: ""
   state:
     description:
+      - V(fetched) creates the volume O(staged) on this host and fetches the restored data into it, while the store still runs.
       - V(placed) puts the restored data into place and the old aside.
       - V(finished) forgets the journal, once the store is healthy.
       - V(returned) takes the data that was set aside last back into its place, and sets aside what has been live since.
       - V(discarded) removes all data that was set aside.
     type: str
     required: true
-    choices: [placed, finished, returned, discarded]
+    choices: [fetched, placed, finished, returned, discarded]
 attributes:
   check_mode:
     description: Says what it would move.
@@ -378,8 +380,6 @@ def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
 
 def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
     """Put the restored data into place."""
-    if options["source"]:
-        fetch(engine, options)
     live, staged = place_of_live(engine, options), place_of(engine, options["staged"])
     if staged is None:
         raise RestoreError(f"there is no volume {options['staged']} on this host: stage the point first")
@@ -472,9 +472,9 @@ def main() -> None:
             "last": {"type": "str", "default": ""},
             "keep_owners": {"type": "bool", "default": False},
             "point": {"type": "str", "default": ""},
-            "state": {"type": "str", "required": True, "choices": ["placed", "finished", "returned", "discarded"]},
+            "state": {"type": "str", "required": True, "choices": ["fetched", "placed", "finished", "returned", "discarded"]},
         },
-        required_if=[("state", "placed", ["staged"])],
+        required_if=[("state", "fetched", ["staged", "source"]), ("state", "placed", ["staged"])],
         supports_check_mode=True,
     )
     options, engine = module.params, Engine(timeout=600)
@@ -486,13 +486,15 @@ def main() -> None:
     try:
         names = set_aside(engine, options["stack"], options["volume"])
         removed = names if state == "discarded" else []
-        changed = {"placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
+        changed = {"fetched": True, "placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
         if state in {"placed", "returned"}:
             place_of_live(engine, options)
         if state == "returned" and not journal_path.exists():
             refuse_nothing(options, returnable(engine, options))
         if changed and not module.check_mode:
-            if state == "placed":
+            if state == "fetched":
+                fetch(engine, options)
+            elif state == "placed":
                 place(engine, options, journal_path)
             elif state == "returned":
                 take_back(engine, options, journal_path)

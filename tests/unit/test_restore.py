@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +161,9 @@ STOP: dict[str, Any] = {
     ("failing", "said"),
     [
         (
-            "restore/offer",
+            "restore/mark",
             "one: no port. No data was exchanged, and the product is out of service: run the same command again, or site.yml",
         ),
-        ("restore/mark", "one: no port. No data was exchanged"),
         # The product goes on serving.
         ("release/hold", "msg: no port"),
     ],
@@ -175,7 +175,6 @@ def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checko
         "container_service/read": NO_TASKS,
         "release/plan": NO_TASKS,
         "release/hold": {"ansible.builtin.file": {"path": str(lock), "state": "touch"}, "run_once": True},
-        "restore/offer": NO_TASKS,
         "restore/mark": NO_TASKS,
         "release/let_go": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
     }
@@ -194,3 +193,40 @@ def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checko
     assert said in shown
     assert ("out of service" in shown) == (failing != "release/hold")
     assert not lock.exists()
+
+
+@pytest.mark.parametrize("failing", ["", "redis"])
+def test_data_of_other_hosts_arrives_before_the_product_stops(play: Run, checkout: Path, failing: str):
+    """However long a transfer takes, no other one waits for it with the product out of service, and one that fails costs nothing."""
+    log, programs = checkout / "log", checkout / "programs"
+    log.touch()
+    programs.mkdir()
+    (programs / "docker").write_text(f'#!/bin/sh\necho "docker $*" >>{log}\n')
+    (programs / "docker").chmod(0o755)
+
+    def note(text: str) -> dict[str, Any]:
+        return {"ansible.builtin.shell": f"echo {text} >>{log}"}
+
+    fault = {"ansible.builtin.fail": {"msg": "no room"}, "when": "__restore_item.key == failing"}
+    exchanges = [{"key": key, "role": key} for key in ("postgres", "redis")]
+    steps: dict[str, list[dict[str, Any]]] = {step: [NO_TASKS] for step in ("choose", "mesh", "stage", "exchange", "complete")}
+    steps["check"] = [{"ansible.builtin.set_fact": {"__restore_host": {"exchanges": exchanges}}}]
+    steps["transfer"] = [note("transfer {{ __restore_item.key }}"), fault]
+    steps["stop"] = [{**note("stop"), "run_once": True}]
+    for step, tasks in steps.items():
+        (checkout / f"roles/restore/tasks/{step}.yml").write_text(json.dumps(tasks))
+    staged = {"point": "p", "stores": ["postgres", "redis"], "volumes": {"postgres": "s-restore-postgres", "redis": "s-restore-redis"}}
+    variables = {**STOP, "failing": failing, "__restore_stage": {"rc": 0, "stdout_lines": [json.dumps(staged)]}}
+    tasks = [{"name": "Restore", "ansible.builtin.import_role": {"name": "slipway.stack.restore", "rolespec_validate": False}}]
+    (checkout / "playbooks/all.yml").write_text(
+        json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": variables, "tasks": tasks}])
+    )
+    run = play("all", PATH=f"{programs}:{os.environ['PATH']}")
+    done = log.read_text().splitlines()
+    assert done[:2] == ["transfer postgres", "transfer redis"], run.stdout
+    if failing:
+        assert "Nothing was touched. one: no room" in " ".join(run.stdout.split())
+        assert done[2:] == ["docker volume rm --force s-restore-postgres s-restore-redis"]
+    else:
+        assert run.returncode == 0, run.stdout
+        assert done[2:] == ["stop"]

@@ -18,8 +18,8 @@ from pathlib import Path
 from slipway_backup.common import StepError, execute
 
 PIECE = 2**20
-#: How long to wait for the client.
-PATIENCE_SECONDS = 900
+#: How long to wait for the client, which may have to wait for transfers to other hosts. What is left behind ends with the next restore.
+PATIENCE_SECONDS = 24 * 3600
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, str]:
