@@ -123,6 +123,10 @@ OWNER = "restore-aside"
 BEFORE = "-before-"
 INTERRUPTED = "-interrupted-"
 FETCH_TIMEOUT = 300
+#: What the backup host says of the data that it sends.
+BYTES_HEADER = "Slipway-Bytes"
+#: What must stay free on the disk for the stores that run during a transfer.
+RESERVE_BYTES = 2**30
 
 
 class RestoreError(Exception):
@@ -349,6 +353,58 @@ def opened(source: str) -> t.Iterator[http.client.HTTPResponse]:
         yield answer
 
 
+def refuse_full_disk(folder: Path, needed: int) -> None:
+    """Refuse data for which there is no room: a store that runs must not find its disk full.
+
+    Args:
+        folder: where the data goes.
+        needed: its bytes on disk.
+
+    Raises:
+        RestoreError: there is not enough free space.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed + RESERVE_BYTES:
+        has, needs, reserve = (f"{count / 2**20:.0f} MB" for count in (free, needed, RESERVE_BYTES))
+        raise RestoreError(
+            f"the disk of {folder} has {has} free; the data needs {needs}, and {reserve} must stay free: "
+            "remove old data with -e restore_discard_old=true, or give it a larger disk"
+        )
+
+
+def unpack(archive: t.IO[bytes] | http.client.HTTPResponse, folder: Path) -> str | None:
+    """Unpack a tar file as it arrives.
+
+    Args:
+        archive: the tar file.
+        folder: where its content goes.
+
+    Returns:
+        What tar reported if it failed; None if all was unpacked.
+
+    Raises:
+        OSError: the archive cannot be read.
+    """
+    # In memory, as the disk may be full. Not a pipe: it would stop tar once it is full, as it is read at the end only.
+    with (
+        open(os.memfd_create("tar"), "w+b") as output,
+        # Its input is gigabytes, written as they come.
+        subprocess.Popen(  # pylint: disable=ansible-bad-function
+            # Of a host whose clock is behind, each file is in the future.
+            ["tar", "-C", str(folder), "--numeric-owner", "--warning=no-timestamp", "-xpf", "-"],
+            stdin=subprocess.PIPE,
+            stderr=output,
+        ) as unpacker,
+    ):
+        # Tar ended early, and reports why.
+        with contextlib.suppress(BrokenPipeError), t.cast("t.IO[bytes]", unpacker.stdin) as stream:
+            shutil.copyfileobj(archive, stream, 2**20)
+        if unpacker.wait() == 0:
+            return None
+        output.seek(0)
+        return output.read().decode(errors="replace").strip()[-500:]
+
+
 def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
     """Fetch the restored data from the host that put it together.
 
@@ -362,18 +418,11 @@ def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
     engine.request("POST", "/volumes/create", body={"Name": options["staged"], "Labels": labels})
     folder = t.cast("Path", place_of(engine, options["staged"]))
     try:
-        with (
-            opened(options["source"]) as answer,
-            # Its input is gigabytes, written as they come.
-            subprocess.Popen(  # pylint: disable=ansible-bad-function
-                ["tar", "-C", str(folder), "--numeric-owner", "-xpf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-            ) as unpacker,
-        ):
-            with t.cast("t.IO[bytes]", unpacker.stdin) as stream:
-                shutil.copyfileobj(answer, stream, 2**20)
-            message = t.cast("t.IO[bytes]", unpacker.stderr).read().decode(errors="replace")
-        if unpacker.returncode:
-            raise RestoreError(f"the data of {options['store']} cannot be unpacked: {message.strip()[-500:]}")
+        with opened(options["source"]) as answer:
+            refuse_full_disk(folder, int(answer.headers.get(BYTES_HEADER, 0)))
+            complaint = unpack(answer, folder)
+        if complaint is not None:
+            raise RestoreError(f"the data of {options['store']} cannot be unpacked: {complaint}")
     except (OSError, http.client.HTTPException) as error:
         raise RestoreError(f"the data of {options['store']} from {options['source'].rpartition('/')[0]} is incomplete: {error}") from error
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
+import subprocess
 import tarfile
 import threading
 import time
@@ -287,7 +289,7 @@ def test_a_volume_whose_data_cannot_be_exchanged_is_refused_in_check_mode(volume
 @pytest.fixture
 def offered(programs, tmp_path, capsys):  # noqa: ARG001
     """The address of a folder that is offered as the backup host does."""
-    folder = tmp_path / "data"
+    folder = tmp_path / "offered"
     (folder / "base").mkdir(parents=True)
     (folder / "base/1").write_bytes(b"row" * 10**6)
     with socket.socket() as probe:
@@ -322,3 +324,52 @@ def test_who_does_not_know_the_word_gets_nothing(offered):
     # It is offered to the right one still.
     with module.opened(offered) as answer:
         assert len(answer.read()) > 10**6
+
+
+def test_restored_data_arrives_in_a_volume_of_this_host(offered, volumes):
+    module.fetch(volumes, {**OPTIONS, "source": offered})
+    # What an earlier run has left is replaced.
+    assert [path.name for path in (volumes.top / "staged").iterdir()] == ["base"]
+    assert (volumes.top / "staged/base/1").stat().st_size == 3 * 10**6
+
+
+def test_data_for_which_there_is_no_room_is_refused_before_it_arrives(offered, volumes, monkeypatch):
+    free = module.RESERVE_BYTES + 2 * 10**6
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: type("Usage", (), {"free": free}))
+    with pytest.raises(
+        module.RestoreError, match=r"the disk of \S+staged has 1026 MB free; the data needs 3 MB, and 1024 MB must stay free"
+    ):
+        module.fetch(volumes, {**OPTIONS, "source": offered})
+    assert read(volumes.top / "staged") == {}
+
+
+def archive_of(folder: Path, *options: str) -> io.BytesIO:
+    return io.BytesIO(subprocess.run(["tar", "-C", str(folder), *options, "-cf", "-", "."], check=True, capture_output=True).stdout)
+
+
+def test_data_from_a_host_whose_clock_is_ahead_arrives(tmp_path):
+    """Of each file, tar would report that it is from the future: more than a pipe holds."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    for number in range(1500):
+        (source / f"{number:060}").touch()
+    assert module.unpack(archive_of(source, "--mtime=2100-01-01"), target) is None
+    assert len(list(target.iterdir())) == 1500
+
+
+@pytest.mark.parametrize("files", [1, 1500])
+def test_what_tar_reports_is_the_reason(tmp_path, files):
+    """As of a disk that is full, however much there is to report."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    (source / "folder").mkdir(parents=True)
+    for number in range(files):
+        (source / "folder" / f"{number:060}").touch()
+    target.mkdir()
+    archive = archive_of(source, "--no-recursion", *(f"--add-file=folder/{number:060}" for number in range(files)))
+    (target / "folder").touch()
+    assert "Cannot open: Not a directory" in str(module.unpack(archive, target))
+
+
+def test_an_archive_that_tar_does_not_read_to_its_end_names_the_reason(tmp_path):
+    assert "This does not look like a tar archive" in str(module.unpack(io.BytesIO(b"x" * 2**24), tmp_path))

@@ -18,6 +18,8 @@ from pathlib import Path
 from slipway_backup.common import StepError, execute
 
 PIECE = 2**20
+#: Bytes that the folder takes on a disk.
+BYTES_HEADER = "Slipway-Bytes"
 #: How long to wait for the client, which may have to wait for transfers to other hosts. What is left behind ends with the next restore.
 PATIENCE_SECONDS = 24 * 3600
 
@@ -45,6 +47,7 @@ def send(folder: Path, port: int) -> None:
         StepError: no client fetched it in time.
     """
     word = secrets.token_urlsafe(32)
+    needed = execute(["du", "--summarize", "--block-size=1", str(folder)], f"measure {folder}").stdout.split()[0]
     done: list[bool] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -60,6 +63,7 @@ def send(folder: Path, port: int) -> None:
                 return
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
+            self.send_header(BYTES_HEADER, needed)
             self.send_header("Connection", "close")
             self.end_headers()
             with subprocess.Popen(
