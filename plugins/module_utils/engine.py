@@ -19,6 +19,8 @@ import time
 import typing as t
 from urllib.parse import quote, urlencode
 
+from ansible_collections.slipway.stack.plugins.module_utils import stops
+
 DEFAULT_SOCKET = "/var/run/docker.sock"
 #: Seconds that an engine may take over a stop beyond the container's own stop timeout.
 STOP_GRACE = 30
@@ -156,13 +158,14 @@ class Engine:
             raise
 
     def stop(self, inspected: dict[str, t.Any]) -> None:
-        """End a container as its service wants it, within its own stop timeout.
+        """End a container as its service wants it, within its own stop timeout; the watchdog does not restart it meanwhile.
 
         Raises:
             EngineError: it does not end in time, or there is no such container.
         """
         timeout = inspected["Config"].get("StopTimeout") or 10
-        self.request("POST", f"/containers/{inspected['Id']}/stop", timeout=timeout + STOP_GRACE)
+        with stops.stopping(inspected["Id"], timeout + STOP_GRACE):
+            self.request("POST", f"/containers/{inspected['Id']}/stop", timeout=timeout + STOP_GRACE)
 
     def remove(self, container: str, *, volumes: bool = False, timeout: float = 30.0) -> None:
         """Remove a container, running or not, and return once it is gone; one that is not there is gone.

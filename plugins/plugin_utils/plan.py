@@ -746,6 +746,8 @@ def plan_service(
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
         "restart": restart,
+        # Only what container_group stops is safe from the watchdog, which restarts what is unhealthy.
+        "stop": not service["one_shot"] and failing and (bool(recreate) or restart),
         "stopped": start,
         # Stopped and otherwise as declared, or to be created, changed or restarted.
         "resume": start and not update,

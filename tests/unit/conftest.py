@@ -73,6 +73,15 @@ def compiled_templates() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def stops_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder in which stops of containers are noted, which is not the machine's own."""
+    from ansible_collections.slipway.stack.plugins.module_utils import stops  # noqa: PLC0415 - as above
+
+    stops.FOLDER = str(tmp_path_factory.mktemp("stops"))
+    return stops.FOLDER
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

@@ -406,6 +406,27 @@ def test_a_container_that_runs_is_kept_until_its_successor_is_known_to_run(state
     assert not plan({**state, "containers": {}})["needed"][0]["keep"]
 
 
+@pytest.mark.parametrize(
+    ("change", "declared", "stop"),
+    [
+        ({"health": "unhealthy"}, {}, True),
+        ({"health": "unhealthy"}, {"pids": 300}, True),
+        ({"health": "unhealthy", "memory": 2**20}, {}, True),
+        ({"status": "restarting"}, {"pids": 300}, True),
+        # container_replace stops it.
+        ({}, {"pids": 300}, False),
+        ({"memory": 2**20}, {}, False),
+        ({"running": False, "status": "exited"}, {"pids": 300}, False),
+    ],
+)
+def test_a_container_that_fails_is_stopped_before_another_one_is_made(
+    state: dict[str, Any], change: dict[str, Any], declared: dict[str, Any], stop: bool
+) -> None:
+    state["containers"]["slipway-redis"] |= change
+    (needed,) = plan(state, {**DECLARED, **declared})["needed"]
+    assert needed["stop"] is stop
+
+
 def test_a_replacement_that_was_killed_between_its_renames_goes_on(state: dict[str, Any]) -> None:
     state["containers"]["slipway-redis-before"] = {**state["containers"].pop("slipway-redis"), "running": False, "status": "exited"}
     found = plan(state)

@@ -10,10 +10,12 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,12 +25,12 @@ import drift
 import host_metrics
 import restarts
 import slipway_watchdog
-from ansible_collections.slipway.stack.plugins.module_utils import history_file
+from ansible_collections.slipway.stack.plugins.module_utils import history_file, stops
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import switch, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import revision_of
-from conftest import needs_engine, role_variable
+from conftest import needs_engine, role_task, role_variable
 
 LIMITS = restarts.Limits(60, 3)
 
@@ -278,8 +280,8 @@ def memory(tmp_path: Path) -> restarts.Memory:
     return restarts.Memory(tmp_path / "restarts.json")
 
 
-def named(found: dict[str, Any] | None) -> str:
-    return restarts.name_of(found) if found else ""
+def named(found: Iterator[dict[str, Any]]) -> str:
+    return " ".join(map(restarts.name_of, found))
 
 
 VOLUME = {"Mounts": [{"Type": "volume", "RW": True}]}
@@ -323,9 +325,9 @@ def test_a_container_is_restarted_once_it_has_been_unhealthy_for_long_enough(mem
     item["State"]["Health"]["Status"] = "unhealthy"
     for now in (1070, 1129, 900, 959):
         memory.see([item], now)
-        assert restarts.due([item], memory, LIMITS, "blue", now) is None
+        assert not named(restarts.due([item], memory, LIMITS, "blue", now))
     memory.see([item], 960)
-    assert restarts.due([item], memory, LIMITS, "blue", 960) is item
+    assert named(restarts.due([item], memory, LIMITS, "blue", 960)) == "shop-api-blue-1"
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ def test_what_does_not_run_is_not_restarted(memory: restarts.Memory, status: str
     item["State"]["Status"] = status
     memory.see([item], 0)
     memory.see([item], 1000)
-    assert restarts.due([item], memory, LIMITS, "blue", 1000) is None
+    assert not named(restarts.due([item], memory, LIMITS, "blue", 1000))
 
 
 def test_restarts_within_an_hour_are_limited_and_counted(memory: restarts.Memory) -> None:
@@ -361,7 +363,7 @@ def test_restarts_within_an_hour_are_limited_and_counted(memory: restarts.Memory
     made = []
     for now in range(0, 7200, 10):
         memory.see([item], now)
-        if restarts.due([item], memory, LIMITS, "blue", now):
+        if named(restarts.due([item], memory, LIMITS, "blue", now)):
             memory.add(item, now)
             made.append(now)
         figures = restarts.figures(item, memory, LIMITS, "blue")
@@ -369,7 +371,7 @@ def test_restarts_within_an_hour_are_limited_and_counted(memory: restarts.Memory
         assert figures == {"watchdog_restarts_total": len(made), "watchdog_gave_up": within == 3}
         assert within <= 3
     assert made == [60, 130, 200, 3660, 3730, 3800]
-    assert restarts.due([item], memory, restarts.Limits(60, 0), "blue", 100_000) is None
+    assert not named(restarts.due([item], memory, restarts.Limits(60, 0), "blue", 100_000))
     assert restarts.figures(item, memory, restarts.Limits(60, 0), "blue") == {}
 
 
@@ -378,7 +380,7 @@ def test_replicas_of_a_service_are_restarted_one_after_the_other(memory: restart
     made = []
     for now in range(0, 200, 10):
         memory.see(items, now)
-        if found := restarts.due(items, memory, LIMITS, "blue", now):
+        if found := next(restarts.due(items, memory, LIMITS, "blue", now), None):
             memory.add(found, now)
             found["State"]["Health"]["Status"] = "starting"
             made.append((now, restarts.name_of(found)))
@@ -446,6 +448,91 @@ def test_a_container_that_hangs_is_restarted_and_its_history_says_so(
     # For status.yml.
     memory = json.loads((tmp_path / stack / "watchdog/state/restarts.json").read_text())
     assert ([restart[1] for restart in memory["restarts"]], memory["gave_up"]) == ([name], [name])
+
+
+class Hung:
+    """An engine whose containers stay unhealthy; it notes which it restarts."""
+
+    def __init__(self, *names: str) -> None:
+        self.found = {name: ill(name, owner="nginx") for name in names}
+        for item in self.found.values():
+            item["State"]["StartedAt"] = "2027-01-15T08:00:00Z"
+        self.restarted: list[str] = []
+
+    def get(self, _path: str, **_query: str) -> list[dict[str, Any]]:
+        return list(self.found.values())
+
+    def inspect(self, identity: str) -> dict[str, Any]:
+        return self.found[identity]
+
+    def request(self, _method: str, path: str, *_rest: Any, **_more: Any) -> bytes:
+        self.restarted.append(path.split("/")[2])
+        return b""
+
+
+@pytest.fixture
+def hung(stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hung:
+    """An engine with two services that hang, of which a pass restarts one."""
+    engine = Hung("one", "two")
+    config = {"stack": stack, "metrics_files": [], "restarts": restarts.Limits(0, 3)._asdict()}
+    (tmp_path / "watchdog.json").write_text(json.dumps(config))
+    monkeypatch.setattr(slipway_watchdog, "Engine", lambda **_more: engine)
+    monkeypatch.setattr(restarts, "subprocess", SimpleNamespace(run=lambda *_argv, **_more: None))
+    return engine
+
+
+def test_a_pass_leaves_what_is_being_stopped_alone_and_restarts_another(hung: Hung, tmp_path: Path, stack: str) -> None:
+    with stops.stopping("one", 600):
+        assert slipway_watchdog.main() == 0
+    assert hung.restarted == ["two"]
+    memory = restarts.Memory(tmp_path / stack / "watchdog/state/restarts.json")
+    assert memory.totals == {"shop-two": 1}
+    assert slipway_watchdog.main() == 0
+    assert hung.restarted == ["two", "one"]
+
+
+def test_nothing_is_restarted_while_a_restore_exchanges_data(hung: Hung, tmp_path: Path, stack: str) -> None:
+    inputs = {"restore_stack": stack, "restore_plan": {"mode": "replace", "point": "20270115T080000Z", "target_time": ""}}
+    made = role_task("restore", "mark.yml", "mark | Record that data is being exchanged", "ansible.builtin.copy", inputs)
+    mark = tmp_path / Path(made["dest"]).relative_to("/etc/slipway")
+    mark.parent.mkdir()
+    mark.write_text(made["content"])
+    assert slipway_watchdog.main() == 0
+    assert hung.restarted == []
+    mark.unlink()
+    assert slipway_watchdog.main() == 0
+    assert hung.restarted == ["one"]
+
+
+@needs_engine
+@pytest.mark.parametrize("first", ["stop", "restart"])
+def test_a_container_that_a_run_stops_stays_stopped(stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
+    """Whichever of the two comes first: the engine would start the container again after the stop has returned."""
+    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": stack, "metrics_files": [], "restarts": restarts.Limits(0, 1)._asdict()}))
+    monkeypatch.setattr(restarts, "subprocess", SimpleNamespace(run=lambda *_argv, **_more: None))
+    # Without --init, a shell without a trap ignores SIGTERM.
+    name = run(stack, "nginx", "--health-cmd=false", "--health-interval=1s", "--health-retries=1", "--restart=always", "--stop-timeout=3")
+    engine, deadline = Engine(), time.monotonic() + 30
+
+    def state() -> dict[str, Any]:
+        found = engine.inspect(name)
+        assert found
+        return dict(found["State"])
+
+    while state()["Health"]["Status"] != "unhealthy":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    inspected, started = engine.inspect(name), state()["StartedAt"]
+    assert inspected
+    steps: list[Callable[[], Any]] = [lambda: engine.stop(inspected), slipway_watchdog.main]
+    threads = [threading.Thread(target=step) for step in (steps if first == "stop" else reversed(steps))]
+    for thread in threads:
+        thread.start()
+        time.sleep(1)
+    for thread in threads:
+        thread.join()
+    time.sleep(1)
+    assert (state()["Status"], state()["StartedAt"] == started) == ("exited", first == "stop")
 
 
 # The role

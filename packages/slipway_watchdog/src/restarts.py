@@ -17,7 +17,7 @@ import typing as t
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ansible_collections.slipway.stack.plugins.module_utils import history_file
+from ansible_collections.slipway.stack.plugins.module_utils import history_file, stops
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import STOP_GRACE, Engine, EngineError
 from container_metrics import is_expected
@@ -143,8 +143,8 @@ def may_restart(inspected: JSON, slot: str, stores: t.Container[str]) -> bool:
     return owner != "extra_services" or not any(mount["Type"] != "tmpfs" and mount["RW"] for mount in inspected.get("Mounts") or [])
 
 
-def due(found: t.Iterable[JSON], memory: Memory, limits: Limits, slot: str, now: float) -> JSON | None:
-    """Return the container to restart now, or None.
+def due(found: t.Iterable[JSON], memory: Memory, limits: Limits, slot: str, now: float) -> t.Iterator[JSON]:
+    """Yield the containers that are due for a restart; a pass restarts the first of them that is not being stopped.
 
     Of the replicas of a service on this host one is restarted at a time, and the next one no sooner than `limits.seconds` later.
     """
@@ -155,8 +155,7 @@ def due(found: t.Iterable[JSON], memory: Memory, limits: Limits, slot: str, now:
         service = service_of(inspected)
         recent = any(of == service and now - when < limits.seconds for when, _container, of in memory.restarts)
         if not recent and memory.count(inspected) < limits.per_hour:
-            return inspected
-    return None
+            yield inspected
 
 
 def figures(inspected: JSON, memory: Memory, limits: Limits, slot: str) -> dict[str, float]:
@@ -168,22 +167,23 @@ def figures(inspected: JSON, memory: Memory, limits: Limits, slot: str) -> dict[
 
 
 def restart(engine: Engine, stack: str, inspected: JSON, memory: Memory, now: float) -> str:
-    """Restart a container that is still unhealthy; return what came of it, "" for nothing.
+    """Restart a container that is still unhealthy, unless it is being stopped; return what came of it, "" for nothing.
 
     It is noted before it is done: a host that goes down meanwhile must not try for ever.
     """
-    current = engine.inspect(inspected["Id"])
-    if not current or not is_unhealthy(current) or current["State"]["StartedAt"] != inspected["State"]["StartedAt"]:
-        return ""
-    seconds = now - memory.unhealthy[inspected["Id"]]
-    memory.add(inspected, now)
-    memory.write()
-    seconds_to_end = min(current["Config"].get("StopTimeout") or STOP_SECONDS, STOP_SECONDS)
-    try:
-        engine.request("POST", f"/containers/{inspected['Id']}/restart", {"t": seconds_to_end}, timeout=seconds_to_end + STOP_GRACE)
-        result, said = "restarted", ""
-    except EngineError as error:
-        result, said = "failed", f": {error}"
+    with stops.restarting(inspected["Id"]) as allowed:
+        current = engine.inspect(inspected["Id"]) if allowed else None
+        if not current or not is_unhealthy(current) or current["State"]["StartedAt"] != inspected["State"]["StartedAt"]:
+            return ""
+        seconds = now - memory.unhealthy[inspected["Id"]]
+        memory.add(inspected, now)
+        memory.write()
+        seconds_to_end = min(current["Config"].get("StopTimeout") or STOP_SECONDS, STOP_SECONDS)
+        try:
+            engine.request("POST", f"/containers/{inspected['Id']}/restart", {"t": seconds_to_end}, timeout=seconds_to_end + STOP_GRACE)
+            result, said = "restarted", ""
+        except EngineError as error:
+            result, said = "failed", f": {error}"
     row = history_row(name_of(inspected), result, now)
     subprocess.run(history_file.argv(stack, row), check=False)
     return f"{name_of(inspected)} failed its health checks for {seconds:.0f} s: {result}{said}"

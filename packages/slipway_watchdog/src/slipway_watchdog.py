@@ -29,6 +29,8 @@ JSON = dict[str, t.Any]
 
 STACKS = Path("/etc/slipway")
 CONFIG = HERE / "watchdog.json"
+#: Of a stack, while a restore exchanges data: it starts and stops the product and the stores itself.
+RESTORE = "restore/under_way.json"
 #: An engine that takes longer is not waited for: the timer starts the next pass.
 SECONDS = 20.0
 
@@ -86,8 +88,9 @@ def main() -> int:
             if left.name not in texts:
                 left.unlink()
         memory.write()
-        # Last, as it may take as long as the container takes to end.
-        if (ill := restarts.due(found, memory, limits, slot, now)) and (said := restarts.restart(engine, stack, ill, memory, now)):
+        # Last, as it may take as long as the container takes to end, and one in a pass.
+        ill = () if (STACKS / stack / RESTORE).exists() else restarts.due(found, memory, limits, slot, now)
+        if said := next(filter(None, (restarts.restart(engine, stack, inspected, memory, now) for inspected in ill)), ""):
             print(said, file=sys.stderr)
     return 0
 
