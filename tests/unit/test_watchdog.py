@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.parsing.dataloader import DataLoader
 
 import container_metrics
 import drift
@@ -30,7 +31,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import revision_of
-from conftest import needs_engine, role_task, role_variable
+from ansible_collections.slipway.stack.plugins.plugin_utils.topology import services
+from conftest import ROOT, needs_engine, role_task, role_variable
 
 LIMITS = restarts.Limits(60, 3)
 
@@ -132,11 +134,11 @@ def run(stack: str, service: str, *options: str) -> str:
 
 @needs_engine
 def test_figures_of_a_container_are_the_kernels_own(stack: str, tmp_path: Path) -> None:
-    name = run(stack, "cache", "--restart=unless-stopped", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
+    name = run(stack, "nginx", "--restart=unless-stopped", "--memory=64m", "--pids-limit=50", "--cpus=0.5")
     subprocess.run(["docker", "run", "--detach", "--name", f"{stack}-foreign", "redis:7-alpine"], capture_output=True, check=True)
     assert slipway_watchdog.main() == 0
     text = (tmp_path / stack / "watchdog/state/containers.prom").read_text()
-    found = values(text, container=name, service="cache")
+    found = values(text, container=name, service="nginx")
     assert f"{stack}-foreign" not in text
     assert (found["memory_limit_bytes"], found["pids_limit"], found["cpu_limit_cores"]) == (64 * 2**20, 50, 0.5)
     assert 0 < found["memory_bytes"] < found["memory_limit_bytes"]
@@ -295,10 +297,18 @@ VOLUME = {"Mounts": [{"Type": "volume", "RW": True}]}
         # It belongs to a release, or to the version before.
         (ill("api-green-1", owner="app-green"), (), False),
         (ill("nginx", owner="nginx", **VOLUME), (), True),
-        (ill("postgres", owner="postgres"), (), False),
-        (ill("redis", owner="redis"), ("chroma",), False),
-        (ill("chroma", owner="chroma"), ("chroma",), True),
-        (ill("backup", owner="backup"), ("chroma", "postgres", "redis"), False),
+        (ill("volume-server", owner="volume_server", **VOLUME), (), True),
+        (ill("exporters", owner="exporters", Mounts=[{"Type": "bind", "RW": False}]), (), True),
+        (ill("postgres", owner="postgres", **VOLUME), (), False),
+        (ill("redis", owner="redis", **VOLUME), ("chroma",), False),
+        (ill("chroma", owner="chroma", **VOLUME), ("chroma",), True),
+        (ill("backup", owner="backup", **VOLUME), ("chroma", "postgres", "redis"), False),
+        # It reads its log before it is ready, too.
+        (ill("prometheus", owner="monitoring", **VOLUME), (), False),
+        # Of a role of the user's own.
+        (ill("mysql", owner="mysql", **VOLUME), (), False),
+        (ill("mysql", owner="mysql", Mounts=[{"Type": "bind", "RW": True}]), (), False),
+        (ill("gateway", owner="gateway", Mounts=[{"Type": "volume", "RW": False}]), (), True),
         (ill("mailer", owner="extra_services", Mounts=[{"Type": "bind", "RW": False}, {"Type": "tmpfs", "RW": True}]), (), True),
         (ill("search", owner="extra_services", **VOLUME), (), False),
         # What ends by itself, such as a migration.
@@ -307,6 +317,15 @@ VOLUME = {"Mounts": [{"Type": "volume", "RW": True}]}
 )
 def test_what_may_be_restarted_is_what_keeps_nothing_that_a_restart_takes(item: dict[str, Any], stores: tuple[str, ...], may: bool) -> None:
     assert restarts.may_restart(item, "blue", stores) is may
+
+
+def test_every_store_has_a_volume_by_which_it_is_known() -> None:
+    described = {service.role: service for service in services()}
+    for role in (service.role for service in described.values() if service.store):
+        assert role not in restarts.STATELESS
+        (declared,) = DataLoader().load_from_file(str(ROOT / f"roles/{role}/vars/main.yml"))[f"__{role}_services"]
+        assert [volume for volume in declared["volumes"] if volume.get("data") and volume.get("mode", "rw") == "rw"]
+    assert set(restarts.STATELESS) <= set(described)
 
 
 def test_a_first_release_waits_for_its_containers_by_itself() -> None:
@@ -415,7 +434,8 @@ def test_a_container_that_hangs_is_restarted_and_its_history_says_so(
     (tmp_path / "watchdog.json").write_text(json.dumps({"stack": stack, "metrics_files": [], "restarts": restarts.Limits(1, 1)._asdict()}))
     monkeypatch.setattr(restarts.history_file, "SCRIPT", restarts.history_file.SCRIPT.replace("/etc/slipway", str(tmp_path)))
     healthy = ["--health-cmd=test -e /tmp/well", "--health-interval=1s", "--health-retries=1", "--restart=unless-stopped", "--init"]
-    name, other = run(stack, "page", *healthy), run(stack, "redis", *healthy)
+    # The volume of the image counts as well.
+    name, other = run(stack, "nginx", *healthy), run(stack, "mysql", *healthy)
 
     def started(container: str) -> str:
         shown = ["docker", "inspect", "--format", "{{.State.StartedAt}} {{.State.Health.Status}}", container]

@@ -26,11 +26,8 @@ JSON = dict[str, t.Any]
 HOUR = 3600
 #: What hangs does not end by itself, and its clients wait.
 STOP_SECONDS = 10
-#: Owners of containers that are left alone: PostgreSQL that replays its log and Redis that reads its data are unhealthy while they
-#: work on it, and begin again after a restart.
-STORES = ("postgres", "redis", "chroma")
-#: A restart would end a backup that runs.
-NEVER = ("backup",)
+#: Owners of containers that write to volumes and are restarted, as they need nothing of what they wrote before they are healthy.
+STATELESS = ("nginx", "registry", "volume_server")
 
 
 class Limits(t.NamedTuple):
@@ -39,7 +36,7 @@ class Limits(t.NamedTuple):
     Attributes:
         seconds: how long the health checks of a container may fail.
         per_hour: restarts of a container within an hour; 0 for none.
-        stores: owners of STORES that are restarted too.
+        stores: owners that are restarted although they keep data.
     """
 
     seconds: int
@@ -126,21 +123,23 @@ def moment(text: str) -> float:
 
 
 def may_restart(inspected: JSON, slot: str, stores: t.Container[str]) -> bool:
-    """Return whether a restart of a container is safe: it is to run, and nothing is lost with what it holds in memory.
+    """Return whether a restart of a container is safe: it is to run, and keeps no data.
+
+    A database that replays its log is unhealthy meanwhile, and begins again after a restart, which also ends a backup that runs. Whatever
+    role it is of, such a service writes to a volume.
 
     Args:
         inspected: the container, as the engine describes it.
         slot: the slot that serves, or "". Containers of another one belong to a release, which waits for them.
-        stores: owners of STORES that are restarted too.
+        stores: owners that are restarted although they keep data.
     """
     labels = inspected["Config"].get("Labels") or {}
     owner = labels.get("slipway.owner", "")
     if not is_expected(inspected, slot) or labels.get("slipway.slot", "") not in ("", slot):
         return False
-    if owner in NEVER or (owner in STORES and owner not in stores):
-        return False
-    # A service of the user's own that keeps data may be a database.
-    return owner != "extra_services" or not any(mount["Type"] != "tmpfs" and mount["RW"] for mount in inspected.get("Mounts") or [])
+    if owner in STATELESS or owner in stores or owner.startswith("app-"):
+        return True
+    return not any(mount["Type"] != "tmpfs" and mount["RW"] for mount in inspected.get("Mounts") or [])
 
 
 def due(found: t.Iterable[JSON], memory: Memory, limits: Limits, slot: str, now: float) -> t.Iterator[JSON]:
