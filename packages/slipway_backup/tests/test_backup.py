@@ -629,6 +629,46 @@ def test_a_full_disk_is_not_reported_as_damage(archive: Any):
         restore.decompress(archive(archived(3), "whole 3"), full)
 
 
+def test_room_is_what_a_restore_writes(config: common.Config, archive: Any):
+    """Of an incremental backup the size of the databases, and not that of the changes; with the WAL up to the target."""
+    for number in (3, 4, 5):
+        archive(archived(number), f"whole {number}")
+    for name, parent, size in (("a", "None", 1000), ("b", "a", 10)):
+        archive(f"base/{name}/data/x", "x" * size)
+        archive(f"meta/{name}{postgres.INFO}", f"status=DONE\nparent_backup_id={parent}\nbegin_wal={segment(4)}\nxlog_segment_size=100\n")
+    stores = {
+        "postgres": {"chain": ["a", "b"], "bytes": 10, "timeline": 1, "wal": segment(4), "database_bytes": 5000},
+        "redis": {"bytes": 7},
+        "chroma": {"bytes": 3},
+        "volumes": {"sets": {}, "bytes": 20000},
+    }
+    point = make_point(config, NOON)
+    common.write_json(point.folder / points.MANIFEST, point.manifest | {"stores": stores})
+    every = ["postgres", "redis", "chroma", "volumes"]
+    assert restore.room(config, point.name, every) == 5000 + 100 + 2 * 7 + 4 * 3 + 20000
+    assert restore.room(config, point.name, ["postgres"], restore.END) == 5000 + 200
+    assert restore.room(config, point.name, ["redis"]) == 14
+    # A point of before, which does not say how large the databases were.
+    del stores["postgres"]["database_bytes"]
+    common.write_json(point.folder / points.MANIFEST, point.manifest | {"stores": stores})
+    assert restore.room(config, point.name, ["postgres"]) == 1010 + 100
+    shutil.rmtree(config.barman / postgres.SERVER)
+    assert restore.room(config, point.name, ["postgres"]) == 0
+
+
+def test_a_copy_of_redis_says_how_much_memory_its_keys_took(config: common.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    told = {"INFO server": "redis_version:7.2.4\r\n", "INFO memory": "used_memory:4096\r\nused_memory_rss:9999\r\n"}
+
+    def ask(_: common.Config, *arguments: str, **_unused: Any) -> str:
+        if arguments[0] == "--rdb":
+            Path(arguments[1]).write_text("data")
+        return told.get(" ".join(arguments), "")
+
+    monkeypatch.setattr(redis, "ask", ask)
+    monkeypatch.setattr(redis, "check", lambda _unused: 3)
+    assert redis.capture(config, tmp_path / "point").items() >= {"keys": 3, "bytes": 4, "used_memory": 4096}.items()
+
+
 def test_a_segment_that_has_just_begun_to_arrive_is_none(archive: Any, laid: Any):
     archive(archived(3), "whole 3")
     archive(f"streaming/{segment(4)}.partial", "")

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import fcntl
+import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slipway_host import decide, engine
+from slipway_host import decide, engine, restore, stores
 
 TABLE = {"rows": 100, "newest": "2026-11-23 02:15:00+00", "column": "created_at"}
 FOUND = {"table": "public.notes", "rows": 100, "newest": "2026-11-23 02:15:00+00", "same": True, "age_s": 30.5}
@@ -81,8 +83,8 @@ def test_what_is_offered_instead_can_be_typed_as_it_stands() -> None:
 
 def test_a_point_that_lacks_volumes_is_offered_for_other_stores_only() -> None:
     points = [a_point(1), {**a_point(2), "missing": {"app1/uploads": "away"}}, a_point(3, "failed", "gone")]
-    for stores, name in {(): "20261123T010000Z", ("volumes",): "20261123T010000Z", ("redis",): "20261123T020000Z"}.items():
-        assert f"-e point={name}" in decide.offer(points, "20261123T030000Z", "", stores)
+    for wanted, name in {(): "20261123T010000Z", ("volumes",): "20261123T010000Z", ("redis",): "20261123T020000Z"}.items():
+        assert f"-e point={name}" in decide.offer(points, "20261123T030000Z", "", wanted)
 
 
 def test_an_unknown_point_is_refused_with_those_there_are() -> None:
@@ -152,6 +154,8 @@ def test_a_users_query_is_one_value_as_text() -> None:
     [
         (1, "slipway-backup: redis/dump.rdb is damaged", engine.PointError),
         (1, "cp: No space left on device", engine.HostError),
+        (1, "slipway-backup: verify the base backup a: pg_verifybackup ended with -9: no output", engine.HostError),
+        (1, "slipway-backup: copy volumes/app1/uploads: rsync ended with -90", engine.PointError),
         (3, "the backups are locked by run", engine.BusyError),
         (125, "docker: no such image", engine.HostError),
     ],
@@ -160,6 +164,158 @@ def test_only_a_points_own_fault_counts_against_it(code: int, message: str, kind
     error = engine.judge("verify", code, message)
     assert type(error) is kind
     assert message.removeprefix("slipway-backup: ") in str(error)
+
+
+class Engine:
+    """Stands for the command docker: what it answers about a container, and by a program in it."""
+
+    def __init__(self, *, running: bool = False, killed: bool = False, log: str = "", code: int = 0, error: str = "") -> None:
+        self.state = {"{{.State.Running}}": running, "{{.State.OOMKilled}}": killed}
+        self.log, self.code, self.error = log, code, error
+        self.begun: list[str] = []
+
+    def __call__(self, *arguments: str, what: str, given: str | None = None, codes: Any = (0,)) -> subprocess.CompletedProcess[str]:
+        del what, given, codes
+        if arguments[0] == "inspect":
+            return subprocess.CompletedProcess(arguments, 0, str(self.state[arguments[2]]).lower() + "\n", "")
+        if arguments[0] == "logs":
+            return subprocess.CompletedProcess(arguments, 0, "", self.log)
+        self.begun.append(arguments[0])
+        return subprocess.CompletedProcess(arguments, self.code, "", self.error)
+
+
+CONFIG = {"stack": "shop", "user": "10002", "minimum_free_percent": 10, "settings": {}, "container": "shop-backup", "postgres": {}}
+NO_ROOM = """\
+2026-11-23 02:20:01 UTC [1] LOG:  redo starts at 0/5000028
+2026-11-23 02:20:09 UTC [27] PANIC:  could not write to file "pg_wal/xlogtemp.27": No space left on device
+2026-11-23 02:20:09 UTC [1] LOG:  startup process (PID 27) was terminated by signal 6: Aborted
+2026-11-23 02:20:09 UTC [1] FATAL:  one
+2026-11-23 02:20:09 UTC [1] FATAL:  two
+2026-11-23 02:20:09 UTC [1] FATAL:  three
+2026-11-23 02:20:09 UTC [1] FATAL:  four
+"""
+#: What the host lacked, or nothing, and the error that any trouble amounts to then.
+SHORTAGES: list[tuple[dict[str, Any], type[Exception]]] = [
+    ({"killed": True}, engine.HostError),
+    ({"log": NO_ROOM}, engine.HostError),
+    ({"log": "sqlite3.OperationalError: database or disk is full"}, engine.HostError),
+    ({"log": "ERROR:  out of memory"}, engine.HostError),
+    ({"log": "PANIC:  could not locate a valid checkpoint record"}, engine.PointError),
+    ({}, engine.PointError),
+]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., engine.Bench]:
+    """A function that returns a bench on an engine that answers as given."""
+
+    def make(**told: Any) -> engine.Bench:
+        docker = Engine(**told)
+        for module in (engine, stores, restore):
+            monkeypatch.setattr(module, "docker", docker)
+        return engine.Bench(CONFIG, "drill")
+
+    return make
+
+
+@pytest.mark.parametrize(("told", "kind"), SHORTAGES)
+def test_a_shortage_of_the_host_does_not_count_against_a_point(
+    bench: Callable[..., engine.Bench], told: dict[str, Any], kind: type[Exception]
+):
+    """A point that is marked failed for it would be refused by restores."""
+
+    def refuse(*_unused: Any, **_also: Any) -> Any:
+        raise engine.PointError("load Chroma: it answered 500")
+
+    ways: list[tuple[bool, Callable[[engine.Bench], Any]]] = [
+        (False, lambda made: stores.wait_for(made, "shop-drill-redis", lambda: False, 60)),
+        (True, lambda made: stores.wait_for(made, "shop-drill-redis", lambda: False, -1)),
+        (True, lambda made: stores.Postgres(made, "v", "postgres:17").sql("app", "select 1")),
+    ]
+    for running, way in ways:
+        with pytest.raises(engine.HostError) as caught:
+            way(bench(running=running, code=2, error="server closed the connection unexpectedly", **told))
+        assert type(caught.value) is kind
+
+    made = bench(running=True, code=2, **told)
+    made.tools = refuse  # type: ignore[method-assign,assignment]
+    with pytest.raises(engine.HostError) as caught:
+        stores.Chroma(made, "v", "chroma:1").load("latest")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(("told", "kind"), SHORTAGES)
+def test_a_check_that_lacked_memory_or_space_finds_nothing(bench: Callable[..., engine.Bench], told: dict[str, Any], kind: type[Exception]):
+    server = stores.Postgres(bench(running=True, code=2, error="no connection", **told), "v", "postgres:17")
+    if kind is engine.PointError:
+        assert server.amcheck() == "no connection"
+        assert server.sql("app", "select 1", fatal=False) == ""
+        return
+    for check in (server.amcheck, lambda: server.sql("app", "select 1", fatal=False)):
+        with pytest.raises(engine.HostError, match="says nothing about the point"):
+            check()
+
+
+def test_what_a_query_lacked_is_seen_where_psql_goes_on(bench: Callable[..., engine.Bench]):
+    error = 'psql:<stdin>:1: ERROR:  could not write to file "base/pgsql_tmp/pgsql_tmp1.0": No space left on device'
+    with pytest.raises(engine.HostError, match="lacked disk space"):
+        stores.Postgres(bench(running=True, error=error), "v", "postgres:17").sql("app", "select 1", fatal=False)
+
+
+@pytest.mark.parametrize(("needed", "enough"), [(800, True), (901, False), (5000, False)])
+@pytest.mark.parametrize("kind", ["drill", "restore", "inspect"])
+def test_a_disk_is_not_filled(
+    bench: Callable[..., engine.Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, needed: int, enough: bool
+):
+    """The stack writes there too, and the receiver of WAL."""
+    name = a_point(1)["name"]
+    asked: list[tuple[str, ...]] = []
+    parts = {"redis": {"bytes": 1}, "postgres": {"bytes": 1, "major": 17}, "volumes": {"sets": {}, "missing": {}}}
+    answers = {"list": [a_point(1)], "show": {"stores": parts, "settings": {}}, "room": {"bytes": needed * 2**20}}
+
+    def program(_config: Any, *arguments: str, **_unused: Any) -> Any:
+        asked.append(arguments)
+        return answers[arguments[0]]
+
+    def stop(*_unused: Any) -> None:
+        raise InterruptedError
+
+    made = bench()
+    monkeypatch.setattr(engine, "LOCKS", tmp_path)
+    monkeypatch.setattr(restore, "slipway_backup", program)
+    monkeypatch.setattr(engine.Bench, "clean", lambda *_unused, **_also: [])
+    monkeypatch.setattr(engine.Bench, "disk", lambda _unused: (1000 * 2**20, 1000 * 2**20))
+    monkeypatch.setattr(restore.Restored, "refuse_major", stop)
+    act = restore.drill if kind == "drill" else lambda config, point: restore.stage(config, kind, point, ["redis", "postgres"], "")
+    with pytest.raises(InterruptedError if enough else engine.HostError) as caught:
+        act(made.config, name)
+    if not enough:
+        assert "1000 MB free" in str(caught.value)
+        assert f"{needed} MB there, and 10 % must stay free (backup_minimum_free_percent)" in str(caught.value)
+    assert asked[-1][:3] == ("room", name, "--stores")
+    assert set(asked[-1][3].split(",")) >= {"postgres", "redis"}
+
+
+def test_the_disk_is_the_one_of_the_engines_volumes(bench: Callable[..., engine.Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    told = lambda *arguments, **_unused: subprocess.CompletedProcess(arguments, 0, f"{tmp_path}\n", "")  # noqa: E731
+    made = bench()
+    monkeypatch.setattr(engine, "docker", told)
+    with pytest.raises(engine.HostError, match="cannot be read: No such file"):
+        made.disk()
+    (tmp_path / "volumes").mkdir()
+    total, free = made.disk()
+    assert total >= free > 0
+
+
+def test_redis_gets_the_memory_that_its_keys_took():
+    """Its file is compressed: JSON takes eight times as much memory."""
+    small, large = {"bytes": 2**20, "used_memory": 8 * 2**20}, {"bytes": 200 * 2**20, "used_memory": 1700 * 2**20}
+    assert decide.redis_memory_mb(small, 0) == 1024
+    assert decide.redis_memory_mb(large, 0) == 3400
+    # Of a point that does not say it.
+    assert decide.redis_memory_mb({"bytes": 200 * 2**20}, 8000) == 6000
+    assert decide.redis_memory_mb({"bytes": 200 * 2**20}, 0) == 1024
+    assert engine.available_mb() > 0
 
 
 def test_a_log_is_cut_down_to_its_cause() -> None:

@@ -171,6 +171,11 @@ def do_extract(config: Config, arguments: argparse.Namespace) -> t.Any:
         return restore.extract(config, arguments.store, arguments.point, Path(arguments.folder), arguments.target_time, arguments.owner)
 
 
+def do_room(config: Config, arguments: argparse.Namespace) -> t.Any:
+    """Print how many bytes a restore may write."""
+    return {"bytes": restore.room(config, arguments.point, arguments.stores.split(","), arguments.target_time)}
+
+
 def do_load_chroma(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Write a point's collections into a Chroma server."""
     with locked(config, shared=True, wait=arguments.wait):
@@ -246,8 +251,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("point", help="name, or latest")
     made.add_argument("--target-time", default="", help="with latest: the newest point from which this moment can be reached")
     made.add_argument("--set-aside", action="store_true", help="move the local points aside if the point is of another database cluster")
-    add("verify", do_verify).add_argument("point", help="name, or latest")
-    add("show", do_show).add_argument("point", help="name, or latest")
+    for made in (add("verify", do_verify), add("show", do_show), add("room", do_room)):
+        made.add_argument("point", help="name, or latest")
+    made.add_argument("--stores", required=True, help="stores, with commas between them")
+    made.add_argument("--target-time", default="", help="PostgreSQL: as in extract")
     made = add("extract", do_extract)
     made.add_argument("store", help=f"{', '.join(restore.STORES)}, or volumes/HOST/VOLUME")
     made.add_argument("point", help="name, or latest")

@@ -274,11 +274,17 @@ def refuse_other_cluster(config: Config, connection: t.Any) -> None:
         raise StepError(trouble)
 
 
+def database_bytes(connection: t.Any) -> int:
+    """Return the size of all databases."""
+    (size,) = ask(connection, "select sum(pg_database_size(oid))::bigint from pg_database where datallowconn")[0]
+    return int(size)
+
+
 def take_base_backup(config: Config, full: bool) -> JSON:
     """Take a base backup, block-incremental where the server offers it.
 
     Returns:
-        ``backup_id``, ``chain``, ``bytes``, ``seconds``, ``system_identifier``.
+        ``backup_id``, ``chain``, ``bytes``, ``database_bytes``, ``seconds``, ``system_identifier``.
 
     Raises:
         StepError: it failed; nothing of it is left.
@@ -287,6 +293,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
     try:
         refuse_other_cluster(config, connection)
         system_id = identity_of(connection)
+        size = database_bytes(connection)
         (summaries,) = ask(connection, "select coalesce(current_setting('summarize_wal', true), 'off')")[0]
     finally:
         connection.close()
@@ -327,6 +334,7 @@ def take_base_backup(config: Config, full: bool) -> JSON:
         "backup_id": new[-1]["id"],
         "chain": chain_of(new[-1]["id"], after),
         "bytes": new[-1]["bytes"],
+        "database_bytes": size,
         "seconds": round(time.monotonic() - began, 1),
         "system_identifier": system_id,
     }

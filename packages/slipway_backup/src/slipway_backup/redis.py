@@ -63,7 +63,15 @@ def capture(config: Config, folder: Path) -> JSON:
     if not version:
         raise StepError("Redis does not say which version it is")
     ask(config, "--rdb", str(target), what="copy Redis", timeout=TRANSFER_SECONDS)
+    # The file is compressed: it does not say how much memory a server needs to read it.
+    used = re.search(r"used_memory:(\d+)", ask(config, "INFO", "memory", what="ask Redis for the memory that it uses"))
     keys = check(target)
     # Passwords are hashes in there.
     write_atomically(target.with_name("users.acl"), ask(config, "ACL", "LIST", what="read the users of Redis"), mode=0o600)
-    return {"version": version[1], "keys": keys, "bytes": target.stat().st_size, "seconds": round(time.monotonic() - began, 1)}
+    return {
+        "version": version[1],
+        "keys": keys,
+        "bytes": target.stat().st_size,
+        "used_memory": int(used[1]) if used else 0,
+        "seconds": round(time.monotonic() - began, 1),
+    }

@@ -27,6 +27,8 @@ SEGMENT = re.compile(r"[0-9A-F]{24}")
 #: In the data folder, while it recovers.
 WAL = "recovery_wal"
 ARCHIVE_TRIES = 5
+#: Bytes that a restore writes for each one in a point: Redis its append-only file too, Chroma what is compressed here, and its indexes.
+WRITTEN = {"redis": 2, "chroma": 4, "volumes": 1}
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -109,6 +111,36 @@ def extract(config: Config, store: str, name: str, folder: Path, target_time: st
     return told
 
 
+def room(config: Config, name: str, stores: t.Container[str], target_time: str = "") -> int:
+    """Return how many bytes a restore of a point may write.
+
+    Args:
+        config: names the data.
+        name: of the point.
+        stores: those that are restored.
+        target_time: PostgreSQL only, as in extract.
+    """
+    point = find_point(config, name)
+    parts = {store: part for store, part in point.manifest["stores"].items() if store in stores}
+    needed = sum(factor * int(parts.get(store, {}).get("bytes", 0)) for store, factor in WRITTEN.items())
+    if "postgres" in parts:
+        part, known = parts["postgres"], {backup["id"]: backup for backup in postgres.backups(config)}
+        # One that is missing is found by the comparison of all files.
+        chain = [known[backup] for backup in point.chain if backup in known]
+        needed += int(part.get("database_bytes") or sum(backup["bytes"] for backup in chain))
+        if chain:
+            first, last = chain[-1]["begin_wal"], last_wal(config, part, target_time)
+            needed += len(wanted_segments(config, int(part["timeline"]), first, last)) * int(chain[-1]["segment_bytes"])
+    return needed
+
+
+def last_wal(config: Config, manifest: JSON, target_time: str) -> str:
+    """Return the last segment that a restore of PostgreSQL may need; empty for all that has arrived."""
+    if not target_time:
+        return str(manifest["wal"])
+    return "" if target_time == END else last_segment(read_points(config), int(manifest["timeline"]), parse_time(target_time))
+
+
 def extract_postgres(config: Config, point: Point, folder: Path, target_time: str) -> JSON:
     """Write a data folder that recovers to its target when a server starts on it; return ``target`` in words and ``newest_wal``."""
     manifest = point.manifest["stores"]["postgres"]
@@ -118,14 +150,14 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
     # Barman would copy, and decompress, all WAL since the base backup, and stumble over a segment that the target does not need.
     arguments += ["--get-wal", "--restore-command", f"cp {WAL}/%f %p"]
     if target_time == END:
-        target, last = "all that has arrived", ""
+        target = "all that has arrived"
     elif target_time:
         moment = parse_time(target_time)
         arguments += ["--target-time", moment.isoformat(sep=" "), "--target-action", "promote"]
-        target, last = moment.isoformat(), last_segment(read_points(config), timeline, moment)
+        target = moment.isoformat()
     else:
         arguments += ["--target-name", manifest["restore_point"], "--target-action", "promote"]
-        target, last = manifest["restore_point"], manifest["wal"]
+        target = manifest["restore_point"]
     say(f"postgres: restoring {point.name}, up to {target}")
     postgres.barman(config, "restore", *arguments, postgres.SERVER, manifest["backup_id"], str(folder), what=f"restore {point.name}")
     with (folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
@@ -133,7 +165,7 @@ def extract_postgres(config: Config, point: Point, folder: Path, target_time: st
     wal = folder / WAL
     wal.mkdir()
     base = next(backup for backup in postgres.backups(config) if backup["id"] == manifest["backup_id"])
-    newest = lay_wal(config, wal, timeline, base, last, strict=not target_time)
+    newest = lay_wal(config, wal, timeline, base, last_wal(config, manifest, target_time), strict=not target_time)
     copy_histories(config.barman / postgres.SERVER / "wals", wal)
     folder.chmod(0o700)
     return {"target": target, **({"newest_wal": newest} if target_time == END else {})}
@@ -171,6 +203,12 @@ def known_segments(config: Config, timeline: int) -> dict[str, Path]:
     return found
 
 
+def wanted_segments(config: Config, timeline: int, first: str, last: str) -> dict[str, Path]:
+    """Return where the segments are that a server needs, from the first to the last; without a last, all that have arrived."""
+    known = known_segments(config, timeline)
+    return {name: path for name, path in known.items() if name >= first and (not last or name[8:] <= last[8:])}
+
+
 def lay_wal(config: Config, folder: Path, timeline: int, base: JSON, last: str, strict: bool) -> str:
     """Give a server the WAL that it recovers from.
 
@@ -192,9 +230,7 @@ def lay_wal(config: Config, folder: Path, timeline: int, base: JSON, last: str, 
     known: dict[str, Path] = {}
     faults: dict[str, str] = {}
     for _unused in range(ARCHIVE_TRIES):
-        known = {
-            name: path for name, path in known_segments(config, timeline).items() if name >= first and (not last or name[8:] <= last[8:])
-        }
+        known = wanted_segments(config, timeline, first, last)
         missing = {name: path for name, path in sorted(known.items()) if not (folder / name).exists()}
         with ThreadPoolExecutor(processors()) as pool:
             told = dict(zip(missing, pool.map(copy_segment, missing.values(), [folder] * len(missing)), strict=True))

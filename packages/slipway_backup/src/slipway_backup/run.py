@@ -70,7 +70,7 @@ def room_needed(config: Config) -> int:
     if config.postgres:
         connection = postgres.connect(config)
         try:
-            (size,) = postgres.ask(connection, "select sum(pg_database_size(oid))::bigint from pg_database where datallowconn")[0]
+            size = postgres.database_bytes(connection)
         finally:
             connection.close()
         needed += int(size * ROOM_FACTOR)

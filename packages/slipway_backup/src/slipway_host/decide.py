@@ -205,6 +205,40 @@ def chroma_memory_mb(collections: t.Iterable[JSON]) -> int:
     return 1024 + 3 * vectors // 2**20
 
 
+def redis_memory_mb(part: JSON, available_mb: int) -> int:
+    """Return the memory in MB for a Redis that reads the file of a point.
+
+    It is twice what the keys took when the point was made, as the server may copy pages while it writes its append-only file. Points that
+    do not say it have the size of the file alone, which is compressed: they get most of what the host can spare.
+
+    Args:
+        part: of the manifest.
+        available_mb: memory that the host can spare.
+    """
+    used = int(part.get("used_memory") or 0)
+    return max(1024, 2 * used // 2**20 if used else available_mb * 3 // 4)
+
+
+def refuse_full_disk(point: str, needed: int, disk: tuple[int, int], minimum_free_percent: float) -> None:
+    """Refuse a restore that would fill the disk, before anything is written: the stack may write there too.
+
+    Args:
+        point: its name.
+        needed: bytes that it may write.
+        disk: bytes of the disk with the engine's volumes, and how many are free.
+        minimum_free_percent: what must stay free.
+
+    Raises:
+        HostError: there is not enough room.
+    """
+    total, free = disk
+    if needed + total * minimum_free_percent / 100 > free:
+        raise HostError(
+            f"the disk with Docker's volumes has {free / 2**20:.0f} MB free; restoring {point} takes up to {needed / 2**20:.0f} MB there, "
+            f"and {minimum_free_percent:g} % must stay free (backup_minimum_free_percent): free some space, or give it a larger disk"
+        )
+
+
 def loaded_keys(info: str) -> int:
     """Return how many keys Redis read from its file, those whose time has passed since included.
 

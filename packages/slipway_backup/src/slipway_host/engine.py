@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ LOCK_SECONDS = 600
 LOCK_PAUSE = 0.2
 LOCKS = Path("/run/lock")
 REMOVE_SECONDS = 30
+#: What programs say where the host lacks disk space or memory; SQLite has its own words, and -9 is what the kernel kills.
+SHORTAGE = re.compile(r"No space left on device|database or disk is full|[Cc]annot allocate memory|out of memory|ended with -9\b")
+MEMINFO = Path("/proc/meminfo")
 TMPFS = "/tmp:noexec,nosuid,nodev,size=64m"  # noqa: S108 - a place of the container alone
 
 
@@ -247,7 +251,7 @@ class Bench:
 
         Raises:
             BusyError: a run holds the lock of the data.
-            HostError: there is no room.
+            HostError: the host lacks disk space or memory.
             PointError: it failed otherwise.
         """
         folder = Path(__file__).resolve().parents[2]
@@ -271,8 +275,42 @@ class Bench:
 
     def logs(self, container: str) -> str:
         """Return the last lines of a container's log that report errors; without errors, its last lines."""
+        return essence(self.log(container))
+
+    def log(self, container: str) -> str:
+        """Return the end of a container's log."""
         done = docker("logs", "--tail", "100", container, what="read a log", codes=(0, 1))
-        return essence(done.stdout + done.stderr)
+        return done.stdout + done.stderr
+
+    def refuse_shortage(self, container: str, message: str = "") -> None:
+        """Refuse to judge a point where the host caused the trouble; called before a fault of the point is reported.
+
+        Args:
+            container: in which a store has ended, or refused something.
+            message: its error.
+
+        Raises:
+            HostError: it lacked memory or disk space.
+        """
+        killed = docker("inspect", "--format", "{{.State.OOMKilled}}", container, what="look at a container", codes=(0, 1)).stdout
+        if killed.strip() == "true":
+            raise HostError(f"{container} was killed at its memory limit; this says nothing about the point")
+        lines = [*self.log(container).splitlines(), *message.splitlines()]
+        if found := next((line for line in lines if SHORTAGE.search(line)), ""):
+            raise HostError(f"{container} lacked disk space or memory, which says nothing about the point: {found.strip()}")
+
+    def disk(self) -> tuple[int, int]:
+        """Return the bytes of the disk with the engine's volumes, and how many of them are free.
+
+        Raises:
+            HostError: they cannot be read.
+        """
+        root = docker("info", "--format", "{{.DockerRootDir}}", what="ask where the engine keeps its volumes").stdout.strip()
+        try:
+            usage = shutil.disk_usage(Path(root, "volumes"))
+        except OSError as error:
+            raise HostError(f"the free space of the disk with {root}/volumes cannot be read: {error.strerror}") from error
+        return usage.total, usage.free
 
 
 def judge(what: str, code: int, message: str) -> HostError:
@@ -286,9 +324,15 @@ def judge(what: str, code: int, message: str) -> HostError:
     text = f"{what}: {tail(message).removeprefix('slipway-backup: ') or f'ended with {code}'}"
     if code == 3:
         return BusyError(text)
-    if code >= 125 or "No space left on device" in message or "is invalid: " in message:
+    if code >= 125 or SHORTAGE.search(message) or "is invalid: " in message:
         return HostError(text)
     return PointError(text)
+
+
+def available_mb() -> int:
+    """Return the memory in MB that this host can spare, as the kernel estimates it; 0 where it does not say."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
 
 
 def answer(text: str) -> t.Any:

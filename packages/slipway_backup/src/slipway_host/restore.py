@@ -11,7 +11,7 @@ import typing as t
 from pathlib import Path
 
 from slipway_host import decide, stores
-from slipway_host.engine import JSON, Bench, HostError, PointError, alone, answer, docker, say
+from slipway_host.engine import JSON, Bench, HostError, PointError, alone, answer, available_mb, docker, say
 
 START_SECONDS = 60
 #: In the container.
@@ -85,6 +85,13 @@ class Restored:
         """Return the image of a store: the inventory's, and the point's where that has none."""
         return self.images.get(store) or (self.manifest["settings"].get("images") or {}).get(store, "")
 
+    def refuse_full_disk(self) -> None:
+        """Refuse to fill the disk, before anything is copied."""
+        target = ["--target-time", self.target_time] if self.target_time else []
+        what = f"ask how much space {self.point} needs"
+        needed = slipway_backup(self.bench.config, "room", self.point, "--stores", ",".join(self.wanted), *target, what=what)["bytes"]
+        decide.refuse_full_disk(self.point, needed, self.bench.disk(), self.bench.config["minimum_free_percent"])
+
     def refuse_major(self) -> None:
         """Refuse a PostgreSQL that cannot read the data, before anything is copied."""
         if "postgres" in self.wanted:
@@ -122,7 +129,7 @@ class Restored:
                 say(f"postgres: {warning}")
         if "redis" in self.wanted:
             self.redis.extract(self.point)
-            self.redis.start(memory_mb=max(1024, int(self.parts["redis"]["bytes"]) * 4 // 2**20))
+            self.redis.start(memory_mb=decide.redis_memory_mb(self.parts["redis"], available_mb()))
             self.checks.add("redis starts")
         if "chroma" in self.wanted:
             self.chroma.start(memory_mb=decide.chroma_memory_mb(self.parts["chroma"]["collections"]))
@@ -230,6 +237,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
         up = None
         reason = ""
         try:
+            restored.refuse_full_disk()
             restored.refuse_major()
             restored.verify_files()
             restored.bring_up(durable=False)
@@ -290,6 +298,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         began = time.monotonic()
         done = False
         try:
+            restored.refuse_full_disk()
             restored.refuse_major()
             restored.verify_files()
             restored.bring_up(durable=kind == "restore")

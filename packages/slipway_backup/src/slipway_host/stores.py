@@ -41,14 +41,19 @@ def wait_for(bench: Bench, container: str, ready: t.Callable[[], bool], seconds:
     """Wait until a store answers.
 
     Raises:
-        PointError: it ended, or took too long; with its last log lines.
+        HostError: it lacked memory or disk space.
+        PointError: it ended otherwise, or took too long; with its last log lines.
     """
     deadline = time.monotonic() + seconds
+    trouble = ""
     while not ready():
         if not bench.running(container):
-            raise PointError(f"{container.removeprefix(bench.prefix + '-')} does not start: {bench.logs(container)}")
-        if time.monotonic() > deadline:
-            raise PointError(f"{container.removeprefix(bench.prefix + '-')} is not ready after {seconds:.0f} s: {bench.logs(container)}")
+            trouble = "does not start"
+        elif time.monotonic() > deadline:
+            trouble = f"is not ready after {seconds:.0f} s"
+        if trouble:
+            bench.refuse_shortage(container)
+            raise PointError(f"{container.removeprefix(bench.prefix + '-')} {trouble}: {bench.logs(container)}")
         time.sleep(0.3)
 
 
@@ -128,11 +133,15 @@ class Postgres:
         """Return what a query prints.
 
         Raises:
-            PointError: the server refuses it.
+            HostError: the server lacked memory or disk space.
+            PointError: it refuses the query.
         """
         stop_on_error = ["--set=ON_ERROR_STOP=1"] if fatal else []
         command = ["psql", "--no-psqlrc", "-qAt", *stop_on_error, "-h", "/tmp", "-U", SUPERUSER, "-d", database, "-f", "-"]  # noqa: S108
         done = docker("exec", "--interactive", self.container, *command, what="ask PostgreSQL", given=query, codes=range(256))
+        # A query that may fail does so with 0, if the server is still there.
+        if done.returncode or done.stderr.strip():
+            self.bench.refuse_shortage(self.container, done.stderr)
         if done.returncode and fatal:
             raise PointError(f"PostgreSQL refused: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -154,10 +163,17 @@ class Postgres:
         )
 
     def amcheck(self) -> str:
-        """Check all tables and indexes; return what is wrong."""
+        """Check all tables and indexes; return what is wrong.
+
+        Raises:
+            HostError: the server lacked memory or disk space.
+        """
         command = ["pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--jobs=2", "-h", "/tmp", "-U", SUPERUSER]  # noqa: S108
         done = docker("exec", self.container, *command, what="check all tables and indexes", codes=range(256))
-        return "" if done.returncode == 0 else (done.stdout.strip() or done.stderr.strip())[:1000]
+        if done.returncode == 0:
+            return ""
+        self.bench.refuse_shortage(self.container, done.stdout + done.stderr)
+        return (done.stdout.strip() or done.stderr.strip())[:1000]
 
     def settle(self) -> None:
         """Forget what was for the recovery alone, and stop."""
@@ -178,7 +194,7 @@ class Redis:
         self.bench.volume(self.volume, "redis")
         self.bench.tools("extract", "redis", point, "/target", volumes={self.volume: "/target"}, what=f"copy Redis of {point}")
 
-    def start(self, memory_mb: int = 1024) -> None:
+    def start(self, memory_mb: int) -> None:
         """Start the server, and wait until it has read its file."""
         command = ["--dir", "/data", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", "6379"]
         # In the form that the role's Redis keeps.
@@ -233,7 +249,7 @@ class Chroma:
         """Write a point's collections into it; return the records by collection.
 
         Raises:
-            HostError: its container had too little memory, which says nothing of the point.
+            HostError: the server lacked memory or disk space.
             PointError: the point does not hold what its manifest says.
         """
         try:
@@ -241,9 +257,7 @@ class Chroma:
                 "load-chroma", point, f"http://chroma:{CHROMA_PORT}", network=self.bench.prefix, what=f"load Chroma of {point}"
             )
         except PointError as error:
-            killed = docker("inspect", "--format", "{{.State.OOMKilled}}", self.container, what="look at Chroma's container").stdout
-            if killed.strip() == "true":
-                raise HostError(f"{self.container} was killed at its memory limit; this says nothing about the point") from error
+            self.bench.refuse_shortage(self.container, str(error))
             raise
         return t.cast("JSON", answer(done.stdout))
 
