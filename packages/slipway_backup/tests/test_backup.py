@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import multiprocessing
 import os
@@ -14,15 +15,17 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slipway_backup import __main__ as program
-from slipway_backup import common, offsite, pace, points, postgres, redis, report, restore, run, serve
+from slipway_backup import chroma, common, offsite, pace, points, postgres, redis, report, restore, run, serve
 
 RETENTION = {"days": 3, "weeks": 2, "months": 2}
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -428,6 +431,81 @@ def test_a_copy_of_redis_counts_only_when_it_was_read_through():
     assert redis.keys_in(good) == 42
     with pytest.raises(common.StepError, match="does not accept"):
         redis.keys_in("--- RDB ERROR DETECTED ---\n[info] 3 keys read\n")
+
+
+class Chroma:
+    """Stands for a Chroma with collections of one record each, which are deleted and made while they are read."""
+
+    def __init__(self, gone: str = "", after: int = 0, new: str = "", listed: bool = False) -> None:
+        """Take which collection, or the database, is deleted after so many calls for a collection, and what is made then."""
+        self.names, self.database = ["articles", "other"], True
+        self.gone, self.after, self.new, self.listed = gone, after, new, listed
+
+    def change(self) -> None:
+        self.after -= 1
+        if self.after == 0:
+            self.database = self.gone != "default_database"
+            self.names = [name for name in self.names if name != self.gone] + [self.new] * bool(self.new)
+
+    def __call__(self, url: str, *_body: Any, **_unused: Any) -> Any:
+        path = url.partition("/api/v2/")[2].partition("?")[0]
+        if path == "version":
+            return "1.5.9"
+        if path.endswith("/databases"):
+            return [{"name": "default_database"}] * self.database
+        name, _slash, verb = path.partition("/collections")[2].strip("/").partition("/")
+        if not self.database or (name and name not in self.names):
+            raise chroma.MissingError(f"Chroma answered 404 to {url}: gone")
+        if not name:
+            lost = [self.gone] * (self.listed and self.gone not in self.names)
+            return [{"id": name, "name": name.title(), "dimension": 1} for name in [*self.names, *lost]]
+        self.change()
+        if verb == "query":
+            return {"ids": [["1"]], "distances": [[0.0]]}
+        return {"ids": ["1"], "embeddings": [[0.5]], "documents": ["text"], "metadatas": [None], "uris": [None]}
+
+
+@pytest.mark.skipif(not shutil.which("zstd"), reason="needs zstd")
+@pytest.mark.parametrize(
+    ("server", "captured"),
+    [
+        (Chroma(), ["Articles", "Other"]),
+        # Before it is read, before its records are, and before the query for one of them.
+        (Chroma(gone="other", after=1), ["Articles"]),
+        (Chroma(gone="articles", after=1), ["Other"]),
+        (Chroma(gone="articles", after=2), ["Other"]),
+        (Chroma(gone="articles", after=1, new="rebuilt"), ["Other", "Rebuilt"]),
+        (Chroma(gone="default_database", after=1), []),
+    ],
+)
+def test_a_collection_that_is_deleted_meanwhile_costs_no_point(
+    config: common.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Chroma, captured: list[str]
+):
+    """As an index is rebuilt at night, under another name."""
+    monkeypatch.setattr(chroma, "call", server)
+    told = chroma.capture(dataclasses.replace(config, chroma={"url": "http://chroma:8000"}), tmp_path / "point")
+    assert [collection["name"] for collection in told["collections"]] == captured
+    files = {collection["file"]: collection["records"] for collection in told["collections"]}
+    assert {path.name for path in (tmp_path / "point/chroma").iterdir()} == set(files)
+    for file, records in files.items():
+        assert len(list(common.read_lines(tmp_path / "point/chroma" / file))) == 1 + records == 2
+
+
+def test_a_collection_that_is_listed_and_not_there_is_a_failure(config: common.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(chroma, "call", Chroma(gone="other", after=1, listed=True))
+    with pytest.raises(common.StepError, match="404"):
+        chroma.capture(dataclasses.replace(config, chroma={"url": "http://chroma:8000"}), tmp_path / "point")
+
+
+@pytest.mark.parametrize(("code", "kind"), [(404, chroma.MissingError), (500, common.StepError), (401, common.StepError)])
+def test_only_404_says_that_something_is_missing(monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]):
+    def refuse(request: Any, **_unused: Any) -> Any:
+        raise urllib.error.HTTPError(request.full_url, code, "no", Message(), io.BytesIO(b"why"))
+
+    monkeypatch.setattr(chroma.urllib.request, "urlopen", refuse)
+    with pytest.raises(common.StepError, match=f"answered {code} .*why") as caught:
+        chroma.call("http://chroma:8000/api/v2/x")
+    assert type(caught.value) is kind
 
 
 @pytest.mark.skipif(not shutil.which("zstd"), reason="needs zstd")

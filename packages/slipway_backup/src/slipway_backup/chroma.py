@@ -9,6 +9,7 @@ was acknowledged before is among them. Records are then read by identifier, so t
 
 from __future__ import annotations
 
+import http
 import json
 import time
 import typing as t
@@ -16,17 +17,22 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from slipway_backup.common import JSON, Config, StepError, read_lines, write_lines
+from slipway_backup.common import JSON, Config, StepError, read_lines, say, write_lines
 
 TIMEOUT = 120
 BATCH = 250
 PAGE = 100
 
 
+class MissingError(StepError):
+    """Chroma does not have what was asked for, or no longer."""
+
+
 def call(url: str, body: JSON | None = None, method: str = "", timeout: float = TIMEOUT) -> t.Any:
     """Send a request and return the answer's JSON.
 
     Raises:
+        MissingError: it is not there.
         StepError: no answer, or an error.
     """
     data = None if body is None else json.dumps(body).encode()
@@ -37,7 +43,8 @@ def call(url: str, body: JSON | None = None, method: str = "", timeout: float = 
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - as above
             return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
-        raise StepError(f"Chroma answered {error.code} to {url}: {error.read(500).decode(errors='replace')}") from error
+        kind = MissingError if error.code == http.HTTPStatus.NOT_FOUND else StepError
+        raise kind(f"Chroma answered {error.code} to {url}: {error.read(500).decode(errors='replace')}") from error
     except (OSError, ValueError) as error:
         raise StepError(f"Chroma at {url}: {getattr(error, 'reason', error)}") from error
 
@@ -94,6 +101,58 @@ def _lines(head: JSON, url: str, identifiers: list[str], seen: JSON) -> t.Iterat
         yield record
 
 
+def present(url: str) -> dict[str, JSON]:
+    """Return the collections of a database by their identifiers; none where the database is gone."""
+    try:
+        return {collection["id"]: collection for collection in pages(url)}
+    except MissingError:
+        return {}
+
+
+def capture_database(url: str, tenant: str, database: str, target: Path, described: list[JSON]) -> None:
+    """Write the collections of a database into a folder, without those that are deleted meanwhile.
+
+    Args:
+        url: of the database's collections.
+        tenant: of the database.
+        database: its name.
+        target: the folder.
+        described: gets the part of the manifest for each collection, whose number in there names its file.
+
+    Raises:
+        StepError: the server is away or refuses, or does not have a collection that it lists.
+    """
+    known = present(url)
+    waiting = list(known.values())
+    for collection in waiting:
+        head = {
+            "tenant": tenant,
+            "database": database,
+            "name": collection["name"],
+            "metadata": collection.get("metadata"),
+            "configuration": collection.get("configuration_json"),
+            "schema": collection.get("schema"),
+            "dimension": collection.get("dimension"),
+        }
+        file = f"{len(described)}.jsonl.zst"
+        place = f"{url}/{collection['id']}"
+        seen: JSON = {"records": 0, "probe": None}
+        try:
+            identifiers = sorted(call(f"{place}/get", {"include": []})["ids"])
+            write_lines(target / file, _lines(head, place, identifiers, seen))
+        except MissingError:
+            there = present(url)
+            if collection["id"] in there:
+                raise
+            say(f"chroma: the collection {collection['name']} of {database} was deleted meanwhile, and is left out")
+            (target / file).unlink(missing_ok=True)
+            # What may have taken its place.
+            waiting += [other for identifier, other in there.items() if identifier not in known]
+            known |= there
+            continue
+        described.append({**{name: head[name] for name in ("tenant", "database", "name", "dimension")}, **seen, "file": file})
+
+
 def capture(config: Config, folder: Path) -> JSON:
     """Write all collections into a folder.
 
@@ -109,24 +168,9 @@ def capture(config: Config, folder: Path) -> JSON:
     target.mkdir(parents=True)
     described: list[JSON] = []
     for tenant in config.chroma.get("tenants", ["default_tenant"]):
-        for database in pages(f"{base}/tenants/{tenant}/databases"):
-            place = f"{base}/tenants/{tenant}/databases/{database['name']}/collections"
-            for collection in pages(place):
-                url = f"{place}/{collection['id']}"
-                identifiers = sorted(call(f"{url}/get", {"include": []})["ids"])
-                head = {
-                    "tenant": tenant,
-                    "database": database["name"],
-                    "name": collection["name"],
-                    "metadata": collection.get("metadata"),
-                    "configuration": collection.get("configuration_json"),
-                    "schema": collection.get("schema"),
-                    "dimension": collection.get("dimension"),
-                }
-                file = f"{len(described)}.jsonl.zst"
-                seen: JSON = {"records": 0, "probe": None}
-                write_lines(target / file, _lines(head, url, identifiers, seen))
-                described.append({**{name: head[name] for name in ("tenant", "database", "name", "dimension")}, **seen, "file": file})
+        for database in list(pages(f"{base}/tenants/{tenant}/databases")):
+            url = f"{base}/tenants/{tenant}/databases/{database['name']}/collections"
+            capture_database(url, tenant, database["name"], target, described)
     return {
         "version": call(f"{base}/version"),
         "pause_seconds": 0,
