@@ -36,6 +36,12 @@ def address_of(raw: str) -> str:
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
+def is_outward(address: str) -> bool:
+    """Return whether an address can be reached from another host."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    return not (parsed.is_loopback or parsed.is_link_local)
+
+
 def listeners(folder: str = "/proc/net", protocols: t.Collection[str] = ("tcp", "udp")) -> list[Listener]:
     """Return the listening sockets of this host.
 

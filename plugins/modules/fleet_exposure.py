@@ -23,6 +23,14 @@ options:
       What may be open, by host; each with C(protocol), C(port), C(address) unless all are meant, and C(peers) unless everybody may connect.
     type: dict
     required: true
+  named:
+    description: Addresses and names at which each host is reached, by host. What NAT maps to a host is tried there, too.
+    type: dict
+    required: true
+  resolved:
+    description: >-
+      The addresses of the names in O(named), as this module returned them without O(tried). Otherwise the controller resolves them.
+    type: dict
   tried:
     description: What M(slipway.stack.reachable_ports) returned, by the host that tried.
     type: dict
@@ -43,6 +51,7 @@ EXAMPLES = r"""
   slipway.stack.fleet_exposure:
     listening: "{{ listening }}"
     declared: "{{ lookup('slipway.stack.topology', 'declared_ports') }}"
+    named: "{{ lookup('slipway.stack.topology', 'named_addresses') }}"
   register: exposure
   run_once: true
 """
@@ -52,8 +61,19 @@ targets:
   description: For each host of the play the ports to try, as M(slipway.stack.reachable_ports) takes them; without O(tried).
   type: dict
   returned: success
+resolved:
+  description: The addresses of the names in O(named); without O(tried).
+  type: dict
+  returned: success
 problems:
   description: What is wrong, each with C(host) and C(text), and of ports with C(protocol), C(port), C(owner), C(addresses) and C(sources).
+  type: list
+  elements: dict
+  returned: success
+unknown:
+  description: >-
+    What is not known to be closed and not a problem either, because others could look at it, or because it is private. Each has its
+    C(text), and the C(addresses) and C(sources) concerned.
   type: list
   elements: dict
   returned: success

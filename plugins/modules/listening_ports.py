@@ -38,7 +38,6 @@ addresses:
   elements: str
 """
 
-import ipaddress
 import json
 import os
 import re
@@ -54,12 +53,6 @@ _OF_CONTAINERS = re.compile(r"lo|docker0|docker_gwbridge|br-[0-9a-f]{12}|veth.*"
 _ALL = {"": "0.0.0.0"}  # noqa: S104 - compared with, not bound to
 
 
-def is_outward(address: str) -> bool:
-    """Return whether an address can be reached from another host."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    return not (parsed.is_loopback or parsed.is_link_local)
-
-
 def outward_addresses(interfaces: list[dict[str, t.Any]]) -> list[str]:
     """Return the addresses of a host that other hosts may reach.
 
@@ -68,7 +61,7 @@ def outward_addresses(interfaces: list[dict[str, t.Any]]) -> list[str]:
     """
     # Of an interface that is down, ip prints an empty object.
     own = [interface for interface in interfaces if interface and not _OF_CONTAINERS.fullmatch(interface["ifname"])]
-    return [item["local"] for interface in own for item in interface["addr_info"] if "local" in item and is_outward(item["local"])]
+    return [item["local"] for interface in own for item in interface["addr_info"] if "local" in item and sockets.is_outward(item["local"])]
 
 
 def of_containers(containers: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
@@ -116,7 +109,7 @@ def main() -> None:
         }
         for item in sockets_of_processes
     ]
-    ports = [port for port in ports if is_outward(port["address"])]
+    ports = [port for port in ports if sockets.is_outward(port["address"])]
     module.exit_json(changed=False, ports=ports, addresses=outward_addresses(json.loads(interfaces)))
 
 

@@ -467,6 +467,11 @@ class Topology:
         """Return the hosts that are none of the stack's, and from which its ports are tried."""
         return list(self._groups.get(STRANGERS, ()))
 
+    def named_addresses(self) -> dict[str, list[str]]:
+        """Return by host the addresses and names at which the inventory says that it is reached, by Ansible and by the other hosts."""
+        names = {host: (self._value(host, "ansible_host") or host, self._outer_address(host)) for host in self.members()}
+        return {host: list(dict.fromkeys(map(str, both))) for host, both in names.items()}
+
     def declared_ports(self) -> dict[str, list[dict[str, Any]]]:
         """Return by host the ports that may be open: those of the stack and its mesh, of Ansible's connection, and of slipway_open_ports.
 

@@ -271,8 +271,9 @@ def test_the_page_on_reports_names_the_fields_that_are_written():
     # And these come from the playbooks of those names.
     assert "**self._added" in body
     tasks = "\n".join(path.read_text() for part in ("roles/*/tasks/**", "playbooks/**") for path in ROOT.glob(f"{part}/*.yml"))
-    added = set(re.findall(r"slipway_report:\n +(\w+):", tasks))
-    assert added == {"backup", "drill", "exposure", "history", "plan", "restore", "status"}
+    blocks = re.findall(r"slipway_report:\n(( +)\w+:.*\n(?:\2\w+:.*\n)*)", tasks)
+    added = {name for block, indent in blocks for name in re.findall(rf"^{indent}(\w+):", block, flags=re.MULTILINE)}
+    assert added == {"backup", "drill", "exposure", "exposure_unknown", "history", "plan", "restore", "status"}
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row.partition("|")[0])}
     assert named == written | added
     described = (ROOT / "docs/release.md").read_text().partition("## Report")[2]

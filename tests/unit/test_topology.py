@@ -113,6 +113,13 @@ def test_restricted_ports_are_what_the_role_of_the_firewall_takes(root: Path, he
     assert not ArgumentSpecValidator(specification["options"]).validate({"host_restricted_ports": ports}).error_messages
 
 
+def test_the_inventory_names_a_host_where_ansible_and_the_other_hosts_reach_it():
+    found = topology("db1", {"ansible_host": "shop.example"}).named_addresses()
+    assert found["app1"] == ["shop.example", ADDRESSES["app1"]]
+    assert set(found) == set(ADDRESSES) - {"other1"}
+    assert topology("db1").named_addresses()["app1"] == ["app1", ADDRESSES["app1"]]
+
+
 def test_a_host_needs_the_images_of_its_services_and_a_backup_host_those_of_the_stores():
     assert topology("db1").images() == ["postgres_image", "redis_image"]
     assert topology("backup1").images() == ["backup_image", "postgres_image", "redis_image"]
