@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key, keyed_digest
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from conftest import ROOT, Run, role_variable
 
 SECRETS = {
@@ -83,6 +85,30 @@ def test_timers_are_those_that_are_asked_for(schedule: str, drills: str, units: 
             assert f"OnCalendar={schedule if unit == 'backup.timer' else drills}" in content
             assert "Persistent=true" in content
             assert "RandomizedDelaySec=900" in content
+
+
+@pytest.mark.parametrize(
+    ("there", "repository", "accepted", "refused"),
+    [
+        ("offsite-password-1", "rest:there", False, False),
+        ("offsite-password-0", "rest:there", False, True),
+        ("offsite-password-0", "rest:there", True, False),
+        ("offsite-password-0", "", False, False),
+        # A new host, as after the loss of the former one.
+        (None, "rest:there", False, False),
+    ],
+)
+def test_the_password_of_off_site_copies_is_not_replaced(there: str | None, repository: str, accepted: bool, refused: bool) -> None:
+    digest = keyed_digest(digest_key(str(ansible_home())), there or "")
+    files = {"/etc/slipway/shop/backup/secrets/offsite_password": {"digest": digest}} if there else {}
+    state = {"host": {"cores": 2}, "files": files}
+    inputs = {"backup_offsite_repository": repository, "backup_accept_offsite_password": accepted}
+    mistakes = variable("__backup_mistakes", container_service_host_state=state, **inputs)
+    assert len(mistakes) == refused
+    for text in mistakes:
+        assert "copies in rest:there can be read" in text
+        assert "-e backup_accept_offsite_password=true" in text
+        assert "offsite-password-" not in text
 
 
 def state_of(timers: list[str], loaded: str) -> dict[str, Any]:

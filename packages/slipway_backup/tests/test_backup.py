@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import json
@@ -926,6 +927,30 @@ def test_another_place_than_the_last_one_may_be_empty_and_the_same_may_not(confi
         offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:there"}))
     assert offsite.open_repository(dataclasses.replace(config, offsite={"repository": "rest:elsewhere", "timeout": 7})) == {}
     assert made == [7]
+
+
+@pytest.mark.parametrize("password", ["", "one\ntwo"])
+def test_a_password_of_the_repository_is_one_line(config: common.Config, monkeypatch: pytest.MonkeyPatch, password: str):
+    monkeypatch.setattr(offsite, "restic", lambda *_unused, **_also: pytest.fail("asked"))
+    with pytest.raises(common.StepError, match="has to be one line"):
+        offsite.add_password(config, password)
+
+
+def test_a_password_is_added_by_a_file_and_no_argument(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    """Arguments of a process are shown to others."""
+    asked: list[str] = []
+
+    def restic(_: common.Config, *arguments: str, what: str) -> str:
+        asked.extend(arguments)
+        assert Path(arguments[-1]).read_text(encoding="utf-8") == "new-password-1"
+        assert Path(arguments[-1]).stat().st_mode & 0o077 == 0
+        return what
+
+    monkeypatch.setattr(offsite, "restic", restic)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("new-password-1\n"))
+    program.do_add_password(config, argparse.Namespace())
+    assert asked[:3] == ["key", "add", "--new-password-file"]
+    assert not Path(asked[3]).exists()
 
 
 @pytest.mark.parametrize(

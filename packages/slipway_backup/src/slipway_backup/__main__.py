@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import signal
@@ -137,6 +138,12 @@ def do_ship(config: Config, arguments: argparse.Namespace) -> t.Any:
             report.write(config)
 
 
+def do_add_password(config: Config, _unused: argparse.Namespace) -> None:
+    """Let another password, asked for or read from standard input, open the off-site repository."""
+    given = getpass.getpass("New password: ") if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
+    offsite.add_password(config, given)
+
+
 def do_fetch(config: Config, arguments: argparse.Namespace) -> t.Any:
     """Fetch a point from the off-site repository."""
 
@@ -247,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
     add("check", do_check).add_argument("--read-data", type=int, default=0, help="percent of the off-site data to read (default: 0)")
     add("prune", do_prune)
     add("ship", do_ship)
+    add("add-password", do_add_password)
     made = add("fetch", do_fetch)
     made.add_argument("point", help="name, or latest")
     made.add_argument("--target-time", default="", help="with latest: the newest point from which this moment can be reached")

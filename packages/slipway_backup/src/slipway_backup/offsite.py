@@ -273,6 +273,20 @@ def forget(config: Config, keep: t.Container[str]) -> list[str]:
     return gone
 
 
+def add_password(config: Config, password: str) -> None:
+    """Let another password open the repository; those that do so go on to.
+
+    Raises:
+        StepError: the password is empty or more than a line, or the repository is out of reach or refuses.
+    """
+    if len(password.splitlines()) != 1:
+        raise StepError("the new password has to be one line, and not empty")
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+        file.write(password)
+        file.flush()
+        restic(config, "key", "add", "--new-password-file", file.name, what="add a password to the off-site repository")
+
+
 def check(config: Config, percent: int = 0) -> None:
     """Check the repository's structure, and that share of its data.
 
