@@ -9,6 +9,7 @@ schedule a job, and any other a worker.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
@@ -21,7 +22,7 @@ from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import ht
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
-from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import shell_word
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, shell_word
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
@@ -79,6 +80,13 @@ def mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def as_served(host: Any) -> Any:
+    """Return a host as nginx takes it, and one that is not valid, which the check of all inputs refuses, as it is."""
+    with contextlib.suppress(QuotingError):
+        return server_name(host, "host")
+    return host
+
+
 def is_kept(volume: Mapping[str, Any]) -> bool:
     """Return whether recovery points hold a volume that a service writes to."""
     return bool(boolean(str(volume.get("backup", True)), strict=False))
@@ -134,8 +142,8 @@ class Service(Mapping[str, Any]):
 
     @property
     def routes(self) -> list[dict[str, Any]]:
-        """The requests that it gets."""
-        return [dict(route) for route in self["routes"]]
+        """The requests that it gets, each with its ``host`` as nginx takes it."""
+        return [{**route, "host": as_served(route["host"])} if route.get("host") else dict(route) for route in self["routes"]]
 
     @property
     def schedule(self) -> list[str]:

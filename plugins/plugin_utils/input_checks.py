@@ -17,6 +17,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Pro
 from ansible_collections.slipway.stack.plugins.plugin_utils.security_headers import headers_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
     certificate_mistakes,
+    name_mistakes,
     redirect_mistakes,
     server_name,
     server_names,
@@ -330,7 +331,8 @@ def check_names(get: Get) -> list[tuple[str, str]]:
         for redirect in get("nginx_redirects") or ()
     ]
     certificates = [server_names(item["names"], "nginx_certificates") for item in get("nginx_certificates") or ()]
-    found = [("nginx_redirects", text) for text in redirect_mistakes(names, redirects)]
+    found = [("nginx_server_names", text) for text in name_mistakes(names)]
+    found += [("nginx_redirects", text) for text in redirect_mistakes(names, redirects)]
     found += [
         ("nginx_certificates", text) for text in certificate_mistakes([*names, *(source for source, _target in redirects)], certificates)
     ]

@@ -109,6 +109,14 @@ def _written_out(name: str) -> set[str]:
     return {name[1:], f"*{name}"} if name.startswith(".") else {name}
 
 
+def name_mistakes(names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with names of a site to each other: of two servers with one name, nginx ignores the second, and its routes."""
+    for short in names:
+        for name in sorted(_written_out(short) & set(names) - {short}):
+            [other] = _written_out(short) - {name}
+            yield f"has {name}, which {short} stands for, too: remove {name}, or write {other} instead of {short}"
+
+
 def served_by(host: str, names: Iterable[str]) -> str:
     """Return the name by which nginx serves a host, or "" where there is none; regular expressions are not looked at.
 

@@ -195,6 +195,23 @@ def test_clients_reach_the_routes_of_their_name() -> None:
     assert app_services.public_paths(product, "www.test")["versions"] == []
 
 
+@pytest.mark.parametrize(("written", "served"), [("Shop.TEST", "shop.test"), ("bücher.test", "xn--bcher-kva.test"), ("0:0::1", "[::1]")])
+def test_a_host_is_the_name_that_nginx_has(written: str, served: str) -> None:
+    """However it is written: another server would have the name, and routes without the host's limits."""
+    product = named(written, version_path="/version")
+    hosts = {"lb1": {**product, "group_names": ["app"]}}
+    found = app_services.balanced([], hosts, "lb1", {"live": "blue"})
+    own = [{"names": [served], "certificate": "server-1.pem", "key": "k1"}]
+    sites = app_services.sites(found, ["docs.test", served], [], own)
+    assert {tuple(site["names"]): (len(site["routes"]), site["certificate"]) for site in sites if site["names"]} == {
+        (served,): (1, "server-1.pem"),
+        ("docs.test",): (1, ""),
+    }
+    assert app_services.public_paths(product, served)["versions"] == [{"path": "/version", "field": "version"}]
+    twice = {"app_services": {**product["app_services"], "more": {"image": "x:1", "port": 80, "routes": [{"path": "/", "host": served}]}}}
+    assert ("app_services.more.routes", "has the path /, which shop has already; remove one of them") in app_services.mistakes(twice)
+
+
 @pytest.mark.parametrize(
     ("routes", "keys", "page"),
     [

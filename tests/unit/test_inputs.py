@@ -462,6 +462,14 @@ REFUSED: list[tuple[Any, str]] = [
         {"nginx_server_names": ["a.example"], "nginx_redirects": [{"from": "b.example", "to": "b.example"}]},
         "nginx_redirects redirects b.example to b.example, which is redirected itself",
     ),
+    (
+        {"nginx_server_names": [".a.example", "A.example"]},
+        "nginx_server_names has a.example, which .a.example stands for, too: remove a.example, or write *.a.example instead of .a.example",
+    ),
+    (
+        {"nginx_server_names": ["*.a.example", ".a.example"]},
+        "nginx_server_names has *.a.example, which .a.example stands for, too: remove *.a.example, or write a.example",
+    ),
     ({"nginx_redirects": [{"from": "https://www.a.example", "to": "localhost"}]}, "nginx_redirects[0].from is 'https://www.a.example'"),
     ({"nginx_redirects": [{"from": "www.a.example"}]}, "nginx_redirects[0] lacks to"),
     (

@@ -292,6 +292,30 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
     assert tls(**inputs, **named)["good"] is False
 
 
+def checked(tmp_path: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Return what nginx itself says of the files, in the container that the role would start."""
+    image = str(render("nginx_image"))
+    if shutil.which("docker") is None or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+        pytest.skip(f"no engine with {image}")
+    pair = tmp_path / "pair"
+    pair.mkdir()
+    self_signed(pair / "k", pair / "c")
+    service = declaration(nginx_tls_certificate_file=str(pair / "c"), nginx_tls_key_file=str(pair / "k"), **inputs)
+    for kind, folder in (("config", tmp_path / "etc/r1"), ("secrets", tmp_path / "secrets")):
+        folder.mkdir(parents=True)
+        for name, item in service[kind].items():
+            (folder / name).write_text(item["content"])
+            (folder / name).chmod(0o444)
+        folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    argv = [part.replace("{revision}", "r1") for part in service["validate"]]
+    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--user", service["user"]]
+    command += ["--tmpfs", "/tmp", "--tmpfs", "/var/log/slipway:mode=1777"]
+    command += ["-v", f"{tmp_path}/etc:/etc/slipway:ro", "-v", f"{tmp_path}/secrets:/run/secrets:ro"]
+    command += ["--entrypoint", argv[0], image, *argv[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -340,28 +364,25 @@ def test_certificate_is_issued_kept_and_issued_again_for_other_names(tmp_path: P
     ],
 )
 def test_nginx_takes_the_configuration(tmp_path: Path, inputs: dict[str, Any]) -> None:
-    """What nginx itself says of the files, in the container that the role would start."""
-    image = str(render("nginx_image"))
-    if shutil.which("docker") is None or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
-        pytest.skip(f"no engine with {image}")
-    pair = tmp_path / "pair"
-    pair.mkdir()
-    self_signed(pair / "k", pair / "c")
-    service = declaration(nginx_tls_certificate_file=str(pair / "c"), nginx_tls_key_file=str(pair / "k"), **inputs)
-    for kind, folder in (("config", tmp_path / "etc/r1"), ("secrets", tmp_path / "secrets")):
-        folder.mkdir(parents=True)
-        for name, item in service[kind].items():
-            (folder / name).write_text(item["content"])
-            (folder / name).chmod(0o444)
-        folder.chmod(0o755)
-    tmp_path.chmod(0o755)
-    argv = [part.replace("{revision}", "r1") for part in service["validate"]]
-    command = ["docker", "run", "--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--user", service["user"]]
-    command += ["--tmpfs", "/tmp", "--tmpfs", "/var/log/slipway:mode=1777"]
-    command += ["-v", f"{tmp_path}/etc:/etc/slipway:ro", "-v", f"{tmp_path}/secrets:/run/secrets:ro"]
-    command += ["--entrypoint", argv[0], image, *argv[1:]]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = checked(tmp_path, inputs)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ({"nginx_server_names": ["a.example", "b.example"]}, ""),
+        ({"nginx_server_names": ["a.example"]}, 'conflicting server name "b.example"'),
+        ({"nginx_server_names": [".b.example"], "nginx_error_log_level": "crit"}, 'conflicting server name "b.example"'),
+        ({"nginx_server_names": ["b.example", "a.example"], "nginx_server_extra": "gzzip on;"}, 'unknown directive "gzzip"'),
+    ],
+)
+def test_a_name_of_two_servers_fails_the_check(tmp_path: Path, inputs: dict[str, Any], says: str) -> None:
+    """The routes of the second would not hold, and neither would what limits their clients."""
+    extra = {} if "b.example" in inputs["nginx_server_names"] else {"nginx_server_extra": "server_name b.example;"}
+    done = checked(tmp_path, {**balanced([{"path": "/", "host": "b.example"}]), **extra, **inputs})
+    assert (done.returncode == 0) == (not says), done.stderr
+    assert says in done.stderr
 
 
 def test_a_page_by_a_number_is_a_file_that_is_not_there():
