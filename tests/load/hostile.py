@@ -38,6 +38,12 @@ CLOSED, UNSEEN = "closed", "claim not passed on"
 CLOSE_FRAME, LONG_FRAME = 0x88, 126
 #: A name and an address that no request is for or from, and a header that the product gets as it is.
 CLAIMED_NAME, CLAIMED_ADDRESS, PASSED = "claimed.example", "203.0.113.66", "X-Passed: as-it-is"
+#: Headers by which products take name, address, scheme or path from a proxy; X-Forwarded-For is what proxies in front may say.
+CLAIMS = (
+    *("Client-IP", "Forwarded-For", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Real-IP", "X-Forwarded", "X-Forwarded-Host"),
+    *("X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Forwarded-Protocol", "X-Forwarded-Scheme", "X-Forwarded-Server"),
+    *("X-Forwarded-Ssl", "X-Original-URL", "X-Rewrite-URL", "Upgrade", "HTTP2-Settings", "X-Request-ID"),
+)
 #: Of honest clients: requests a second, seconds without any other, and the longest that they ask.
 HONEST_RATE, QUIET_SECONDS, LONGEST = 20.0, 10.0, 1800
 
@@ -102,9 +108,9 @@ def spoofed(chance: random.Random) -> bytes:
 def claimed(chance: random.Random, path: str) -> bytes:
     """Return a request for a path of localhost whose headers claim another name or address."""
     line, host = chance.choice([("", "localhost"), ("https://localhost", f"{CLAIMED_NAME}:{chance.randint(1, 65535)}")])
-    return request(
-        line + path, PASSED, "Connection: close", f"X-Forwarded-Host: {CLAIMED_NAME}", f"X-Real-IP: {CLAIMED_ADDRESS}", host=host
-    )
+    claims = [f"{name}: {chance.choice([CLAIMED_NAME, CLAIMED_ADDRESS])}" for name in chance.sample(CLAIMS, 5)]
+    both = f"Forwarded: for={CLAIMED_ADDRESS};host={CLAIMED_NAME}"
+    return request(line + path, PASSED, "Connection: close, Upgrade", both, *claims, host=host)
 
 
 def flooded(chance: random.Random) -> bytes:

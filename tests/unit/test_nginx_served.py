@@ -40,6 +40,7 @@ PRODUCT = """
 import asyncio, re
 
 go_on = asyncio.Event()
+lost = {}
 
 async def serve(reader, writer):
     try:
@@ -64,6 +65,11 @@ async def serve(reader, writer):
                 writer.write(b"last")
                 await writer.drain()
                 break
+            if path.endswith("/lost"):
+                lost[path] = lost.get(path, 0) + 1
+                break
+            if path.endswith("/lost/count"):
+                body = b"%d" % lost[path.removesuffix("/count")]
             if path == "/go-on":
                 go_on.set()
             length = b"Content-Length: %d\\r\\n\\r\\n" % len(body)
@@ -411,6 +417,44 @@ def test_a_request_without_a_name_gets_that_of_its_server(site: Site):
     assert sent(site.raw("GET /api/head HTTP/1.0\r\n\r\n"), b"host") == [b"_"]
 
 
+CLAIMS = """Forwarded Client-IP Forwarded-For True-Client-IP X-Client-IP X-Cluster-Client-IP X-Real-IP X-Forwarded X-Forwarded-For
+X-Forwarded-Host X-Forwarded-Port X-Forwarded-Prefix X-Forwarded-Proto X-Forwarded-Protocol X-Forwarded-Scheme X-Forwarded-Server
+X-Forwarded-Ssl X-Original-URL X-Rewrite-URL X-Request-ID HTTP2-Settings"""
+
+
+@pytest.mark.parametrize("path", ["/head", "/api/head", "/ws/head", "/tokens/head", "/assets/head"])
+def test_a_product_sees_no_claim_of_its_client(site: Site, path: str):
+    """Of its name, address, scheme or path; what products do not take from a proxy arrives."""
+    claims = "".join(f"{name}: claimed\r\n{name.upper()}: claimed\r\n" for name in CLAIMS.split())
+    answer = site.raw(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{claims}X-Passed: a\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
+    assert sent(answer, b"x-passed") == [b"a"]
+    assert b"claimed" not in answer.split(b"\r\n\r\n", 1)[1]
+
+
+@pytest.mark.parametrize("path", ["/head", "/ws/head", "/tokens/head"])
+@pytest.mark.parametrize(
+    ("upgrade", "seen"),
+    [
+        (["h2c"], []),
+        (["WebSocket"], [b"websocket"]),
+        (["websocket, h2c"], []),
+        (["websocket", "h2c"], []),
+        (["websockets"], []),
+        ([""], []),
+    ],
+)
+def test_only_a_websocket_is_asked_for_another_protocol(site: Site, path: str, upgrade: list[str], seen: list[bytes]):
+    """HTTP/2 without TLS, h2c, would be a tunnel through which requests pass that nginx does not see."""
+    lines = "".join(f"Upgrade: {protocol}\r\n" for protocol in upgrade)
+    head = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings, close\r\n{lines}HTTP2-Settings: AAMAAABkAAQA\r\n"
+    )
+    answer = site.raw(f"{head}\r\n")
+    assert sent(answer, b"upgrade") == (seen if path.startswith("/ws") else [])
+    assert sent(answer, b"http2-settings") == []
+
+
 def statuses(site: Site, path: str, count: int, **headers: str) -> list[int]:
     """Return the statuses of requests that are sent one after another."""
     return [site.get(path, None, **headers)[0] for _ in range(count)]
@@ -534,6 +578,15 @@ def test_hostile_requests_are_refused_and_honest_ones_answered(guarded: Site):
     assert all(result["answers"][kind] for kind in ("smuggled", "outside", "malformed", "spoofed", "flooded", "slow"))
     assert result["answers"]["claimed"] == {"claim not passed on": 40}
     assert result["honest"]["meanwhile"]["requests"] > 0
+
+
+@pytest.mark.parametrize(("method", "repeated"), [("GET", True), ("PUT", True), ("DELETE", True), ("POST", False), ("PATCH", False)])
+def test_only_requests_that_may_be_repeated_are_sent_again(site: Site, method: str, repeated: bool):
+    """By their method, where a server has the request and closes the connection."""
+    with contextlib.closing(site.connect()) as connection:
+        connection.request(method, f"/api/{method}/lost")
+        assert connection.getresponse().status == 502
+    assert (int(site.get(f"/api/{method}/lost/count")[2]) > 1) is repeated
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

@@ -130,7 +130,7 @@ def test_paths_go_where_they_belong_with_their_timeouts() -> None:
     assert "proxy_read_timeout 60s;" in api
     assert "proxy_pass http://backend;" in websocket
     assert "proxy_read_timeout 86400s;" in websocket
-    assert "proxy_set_header Upgrade $http_upgrade;" in websocket
+    assert "proxy_set_header Upgrade $slipway_upgrade;" in websocket
     assert "proxy_pass http://frontend;" in page
 
 
