@@ -14,7 +14,7 @@ short_description: Make a configuration current again that a service had before
 description:
   - What M(slipway.stack.config_tree) wrote is still on the host. Going back to it does not depend on what an inventory says by now,
     which may be what did not work.
-  - Where it is not there any more, or does not validate, nothing is done, and RV(restored) says so.
+  - Where it is not there any more, names a secret that is not, or does not validate, nothing is done, and RV(restored) says so.
 options:
   folder:
     description: Folder of the service, which holds C(config).
@@ -64,6 +64,7 @@ reason:
 """
 
 import os
+import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -79,11 +80,19 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 
+def missing_secrets(folder: str, revision: str) -> list[str]:
+    """Return the secrets that a revision of a service names and the host no longer has: a program may open them long after its check."""
+    top = os.path.join(folder, "config", revision)
+    texts = [read_text(os.path.join(place, name)) or "" for place, _folders, names in os.walk(top) for name in names]
+    named = {name for text in texts for name in re.findall(r"/run/secrets/([\w.-]*\w)", text)}
+    return sorted(name for name in named if not os.path.exists(os.path.join(folder, "secrets", name)))
+
+
 def restore(options: dict[str, t.Any], engine: Engine) -> bool:
     """Make the revision current and have it read; return whether anything changed.
 
     Raises:
-        RefusedError: it is not there, or does not validate; nothing was changed.
+        RefusedError: it is not there, lacks a secret, or does not validate; nothing was changed.
         EngineError: the container does not run.
     """
     folder, revision = os.path.join(options["folder"], "config"), options["revision"]
@@ -93,6 +102,8 @@ def restore(options: dict[str, t.Any], engine: Engine) -> bool:
     link = os.path.join(folder, "current")
     if os.path.islink(link) and os.readlink(link) == revision and (read_text(loaded) or "").strip() == revision:
         return False
+    if missing := missing_secrets(options["folder"], revision):
+        raise RefusedError(f"revision {revision} names secrets that the host no longer has: {', '.join(missing)}")
     argv = [part.replace("{revision}", revision) for part in options["validate"]]
     run_in_container(engine, options["container"], argv, "The check of the configuration before")
     switch(folder, revision)

@@ -105,6 +105,22 @@ def test_what_is_not_there_or_not_valid_is_not_made_current(folder: Path, revisi
     assert current(folder) == ("e", "e")
 
 
+def test_a_revision_whose_secrets_are_gone_is_not_made_current(folder: Path):
+    """nginx opens a file of passwords for a request, and its check does not."""
+    (folder / "config/b/parts").mkdir()
+    (folder / "config/b/parts/servers.conf").write_text(
+        "auth_basic_user_file /run/secrets/htpasswd-1;\nssl_certificate_key /run/secrets/k;\n"
+    )
+    (folder / "secrets").mkdir()
+    (folder / "secrets/k").touch()
+    engine = FakeEngine()
+    with pytest.raises(RefusedError, match=r"^revision b names secrets that the host no longer has: htpasswd-1$"):
+        restore(options(folder, "b"), engine)
+    assert (current(folder), engine.ran) == (("e", "e"), [])
+    (folder / "secrets/htpasswd-1").touch()
+    assert restore(options(folder, "b"), engine) is True
+
+
 def tree(folder: Path, phase: str, text: str = "new") -> dict[str, Any]:
     """Return options that give the service a sixth configuration."""
     rest = {"image": "nginx", "user": "", "non_root": False, "secrets": {}, "host_files": {}, "volumes": [], "keep": False}
@@ -213,6 +229,17 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(time, "sleep", lambda _seconds: None)
     apply(both(tmp_path / "redis", "good", "a"), Store(tmp_path / "redis"))
     return tmp_path / "redis"
+
+
+@as_root
+def test_passwords_that_a_change_took_away_do_not_come_back_empty(service: Path):
+    """What a release has committed is undone by another way then: its inventory is rendered again."""
+    old, new = ({"config": {"a.conf": f"/run/secrets/users-{name};"}, "secrets": {f"users-{name}": name}} for name in ("old", "new"))
+    for text, revision, files in (("old", "b", old), ("new", "c", new)):
+        apply(both(service, text, revision, **files), Store(service))
+    with pytest.raises(RefusedError, match="users-old"):
+        restore(options(service, "b"), FakeEngine())
+    assert current(service) == ("c", "c")
 
 
 @as_root
