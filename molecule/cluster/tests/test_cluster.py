@@ -85,6 +85,7 @@ def test_nothing_is_open_that_is_not_declared(lab: Lab):
     run = lab.playbook("exposure")
     assert run.returncode == 0, run.excerpt
     assert (run.report["exposure"], run.changed) == ([], [])
+    assert run.report["exposure_unknown"] == [], "all reach all addresses"
     assert set(run.report["remote_calls"].values()) == {2}
 
 
