@@ -129,6 +129,33 @@ def served_by(host: str, names: Iterable[str]) -> str:
     return next((max(found, key=len) for found in (exact, before, behind) if found), "")
 
 
+def names_of_certificates(names: Iterable[Any], certificates: Iterable[Iterable[Any]], shown: str) -> list[str]:
+    """Return a name for each certificate of a balancer, by which a client gets it, in the order of the certificates.
+
+    A certificate whose names are all regular expressions has none.
+
+    Args:
+        names: Names that serve or are redirected.
+        certificates: Names of each certificate of its own; the other names share one.
+        shown: A name whose certificate is left out.
+
+    Raises:
+        QuotingError: One of the names is not valid.
+    """
+    own = [server_names(values, "nginx_certificates") for values in certificates]
+    taken = {name for values in own for name in values}
+    groups = [[name for name in server_names(names, "nginx_server_names") if name not in taken], *own]
+    known = [name for values in groups for name in values]
+    found = []
+    for group in groups:
+        if served_by(shown, known) in group:
+            continue
+        # What an example of a wildcard leads to may have another certificate.
+        examples = [concrete_server_name([name], "") for name in group] + [f"slipway-probe{name[1:]}" for name in group if name[:2] == "*."]
+        found += [example for example in examples if example and served_by(example, known) in group][:1]
+    return found
+
+
 def redirect_mistakes(names: Sequence[str], redirects: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Yield what is wrong with redirects: each must lead from a name that does not serve to one that does, without a second redirect.
 

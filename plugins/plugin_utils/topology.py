@@ -25,7 +25,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import interfac
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import STORES
-from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import concrete_server_name, names_of_certificates
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 DESCRIPTION = "meta/service.yml"
@@ -626,10 +626,14 @@ class Topology:
         return list(dict.fromkeys(name for service in measured for name in service.networks))
 
     def edges(self) -> list[dict[str, Any]]:
-        """Return the balancers with the address of their HTTPS port as seen from a container of this host."""
+        """Return the balancers with the address of their HTTPS port as seen from a container of this host.
+
+        Each also has ``names``: one for each of its certificates, without that of ``slipway_site_name``.
+        """
         return [
             {
                 "host": host,
+                "names": self._names_of_certificates(host),
                 "address": "nginx:8443"
                 if host == self._here
                 else f"{self._outer_address(host)}:{int(self._value(host, 'nginx_https_port'))}",
@@ -782,6 +786,16 @@ class Topology:
             own = value if isinstance(value, list) else [{"port": value, "variable": port["variable"]}]
             found += [{"role": service.role, "address": self.publish_address(service.role), "peers": peers, **item} for item in own]
         return found
+
+    def _names_of_certificates(self, host: str) -> list[str]:
+        redirects, certificates = (self._value(host, name) or [] for name in ("nginx_redirects", "nginx_certificates"))
+        try:
+            names = [*(self._value(host, "nginx_server_names") or []), *(redirect["from"] for redirect in redirects)]
+            own = [certificate["names"] for certificate in certificates]
+            return names_of_certificates(names, own, str(self._value(host, "slipway_site_name") or ""))
+        except (KeyError, TypeError, ValueError):
+            # What is not valid is reported as such.
+            return []
 
     def _listed(self, name: str) -> list[str]:
         """Return the images that a variable holds."""

@@ -9,6 +9,7 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ import pytest
 import yaml
 from cryptography import x509
 
+import host_metrics
 import slipway_acme_host
 from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy
 from ansible_collections.slipway.stack.plugins.plugin_utils import acme
@@ -394,6 +396,12 @@ def issued(days: int, age: int = 0, text: str = "c") -> dict[str, bytes]:
     return {"server.pem": text.encode(), "server.key": b"k", "times.json": times}
 
 
+def measured(stacks: Path) -> dict[str, float]:
+    """Return what Prometheus gets of the renewals: the watchdog collects it for the exporters."""
+    (text,) = host_metrics.texts(stacks / "shop", stacks / "shop/watchdog/state", []).values()
+    return {name: float(value) for name, value in re.findall(r'^slipway_acme_(\w+)\{stack="shop"\} (\S+)$', text, flags=re.MULTILINE)}
+
+
 @pytest.mark.parametrize(
     ("days", "age", "due"), [(90, 0, False), (90, 59, False), (90, 61, True), (6, 3, False), (6, 5, True), (90, 100, True)]
 )
@@ -460,6 +468,15 @@ def test_a_program_that_is_ended_leaves_the_certificate_that_serves(
         renewal.renew()
     current = tmp_path / "volume/current"
     assert (current / "server.pem").read_text() == "a" if before else not current.is_symlink()
+    assert measured(tmp_path)["last_renewal_failed"] == 1
+
+
+def test_whatever_ends_a_renewal_is_measured(renewal: slipway_acme_host.Renewal, tmp_path: Path):
+    renewal.order = lambda: {**issued(90), "times.json": b"torn"}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="Expecting value"):
+        renewal.renew()
+    assert measured(tmp_path)["last_renewal_failed"] == 1
+    assert renewal.is_due()
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -474,9 +491,11 @@ def test_what_nginx_refuses_does_not_stay(renewal: slipway_acme_host.Renewal, tm
     current = tmp_path / "volume/current"
     assert (current / "server.pem").read_text() == "a" if before else not current.is_symlink()
     assert "refused" in renewal.state()["error"]
+    assert measured(tmp_path)["last_renewal_failed"] == 1
     renewal.engine.refuses = False
     assert renewal.renew()
     assert renewal.state()["error"] == ""
+    assert measured(tmp_path) == {"last_renewal_failed": 0, "certificate_not_after_seconds": renewal.state()["ends"]}
 
 
 @pytest.mark.parametrize(

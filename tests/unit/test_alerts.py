@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT
+from conftest import ROOT, role_variable
 
 RULES = ROOT / "roles/monitoring/files/rules/slipway.yml"
 CASES = ROOT / "tests/alerts/slipway.yml"
@@ -48,3 +48,22 @@ def promtool(root: Path) -> list[str]:
 def test_rules_fire_for_their_cases(promtool: list[str]):
     done = subprocess.run([*promtool, "test", "rules", str(CASES)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_certificate_of_a_balancer_is_probed():
+    probes = [{"host": "lb1", "address": "10.0.0.1:443", "names": ["docs.example"]}, {"host": "lb2", "address": "nginx:8443"}]
+    services = {
+        item["name"]: item["config"] for item in role_variable("monitoring", "__monitoring_services", {"monitoring_probes": probes})
+    }
+    config = yaml.safe_load(services["prometheus"]["prometheus.yml"]["content"])
+    modules = yaml.safe_load(services["blackbox"]["blackbox.yml"]["content"])["modules"]
+    (job,) = [job for job in config["scrape_configs"] if job["job_name"] == "certificate"]
+    (target,) = job["static_configs"]
+    assert target["labels"] == {
+        "instance": "docs.example",
+        "balancer": "lb1",
+        "__param_target": "https://10.0.0.1:443/",
+        "__param_hostname": "docs.example",
+    }
+    # The module must not name a host itself: it is the probe's.
+    assert not {"headers", "server_name"} & {*modules[job["params"]["module"][0]]["http"], *modules["certificate"]["http"]["tls_config"]}

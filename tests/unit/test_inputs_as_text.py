@@ -224,7 +224,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "jobs": {"jobs_services": {"app_services": {"cleanup": {"image": "shop/backend:2.4", "schedule": "daily"}}}},
     "monitoring": {
         "monitoring_targets": [{"role": "exporters", "host": "one", "address": "exporters:9100"}],
-        "monitoring_probes": [{"host": "one", "address": "nginx:8443"}],
+        "monitoring_probes": [{"host": "one", "address": "nginx:8443", "names": ["docs.example"]}],
         "monitoring_webhook_urls": ["http://hooks.example/alerts"],
     },
     "nginx": {

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import certificate_mistakes, redirect_mistakes, served_by
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import (
+    certificate_mistakes,
+    names_of_certificates,
+    redirect_mistakes,
+    served_by,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +61,27 @@ def test_redirects_that_lead_to_a_name_that_serves(names: list[str], redirects: 
 def test_redirects_that_reach_no_name_that_serves(redirects: list[tuple[str, str]], said: str):
     found = list(redirect_mistakes(["shop.example", "docs.example"], redirects))
     assert [text.startswith(said) for text in found] == [True], found
+
+
+@pytest.mark.parametrize(
+    ("names", "certificates", "shown", "expected"),
+    [
+        (["shop.example", "docs.example"], [], "shop.example", []),
+        (["shop.example", "docs.example", "a.example"], [["docs.example", "a.example"]], "shop.example", ["docs.example"]),
+        # The name of the site has a certificate of its own, so the one of all others is to be looked at.
+        (["shop.example", "docs.example"], [["shop.example"]], "shop.example", ["docs.example"]),
+        (["shop.example", "docs.example"], [["docs.example"], ["shop.example"]], "shop.example", ["docs.example"]),
+        (["shop.example", "*.shop.example"], [["*.shop.example"]], "shop.example", ["www.shop.example"]),
+        (["shop.example", ".docs.example"], [[".docs.example"]], "shop.example", ["docs.example"]),
+        # A wildcard's first example is a name with another certificate.
+        (["www.shop.example", "*.shop.example"], [["*.shop.example"]], "www.shop.example", ["slipway-probe.shop.example"]),
+        (["shop.example", "~^docs"], [["~^docs"]], "shop.example", []),
+        (["~^docs", "shop.example"], [], "", ["shop.example"]),
+        ([], [], "", []),
+    ],
+)
+def test_each_certificate_has_a_name_to_look_at_it_by(names: list[str], certificates: list[list[str]], shown: str, expected: list[str]):
+    assert names_of_certificates(names, certificates, shown) == expected
 
 
 def test_a_name_has_one_certificate_and_is_one_of_the_site():

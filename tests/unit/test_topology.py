@@ -513,6 +513,23 @@ def test_the_inputs_of_a_service_of_ones_own_are_checked(checkout: Path, play: R
         assert expected in told, told
 
 
+def test_each_certificate_of_a_balancer_is_probed_by_a_name():
+    values = {
+        "nginx_https_port": "443",
+        "slipway_site_name": "shop.example",
+        "nginx_server_names": ["shop.example", "docs.example"],
+        "nginx_redirects": [{"from": "old.example", "to": "shop.example"}],
+        "nginx_certificates": [{"names": ["docs.example"]}, {"names": ["old.example"]}],
+    }
+    here = {"monitoring": ["backup1"], "balancers": ["lb1", "app1"]}
+    assert topology("backup1", values, **here).edges() == [
+        {"host": host, "address": f"{ADDRESSES[host]}:443", "names": ["docs.example", "old.example"]} for host in ("lb1", "app1")
+    ]
+    # Reported by the check of the inputs.
+    for wrong in ([{}], ["docs.example"], [{"names": ["not a name"]}]):
+        assert topology("backup1", {**values, "nginx_certificates": wrong}, **here).edges()[0]["names"] == []
+
+
 @pytest.mark.parametrize(
     ("names", "asked"),
     [

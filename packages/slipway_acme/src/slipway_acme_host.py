@@ -189,12 +189,17 @@ class Renewal:
             # With challenges in the DNS, too: a certificate that no nginx can take is lost, and authorities issue few in a week.
             self.wait_for_nginx()
             files = self.order()
+            times = json.loads(files["times.json"])
             self.install(files)
         except (RenewalError, config_files.RefusedError, container_copy.CopyError, EngineError, OSError) as error:
             self.note(error=str(error))
             raise RenewalError(str(error)) from error
+        except BaseException as error:
+            # Whatever has ended it, it is reported, as there is no new certificate.
+            self.note(error=f"the renewal ended early: {error!r}")
+            raise
         config_files.write_file(str(self.folder / "server.pem"), files["server.pem"], 0o644)
-        self.note(error="", **{key: self.config[key] for key in ("names", "directory_url")}, **json.loads(files["times.json"]))
+        self.note(error="", **{key: self.config[key] for key in ("names", "directory_url")}, **times)
         return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,25 @@ def test_a_disk_that_fills_is_reported_and_so_is_room_on_it(host: LabHost, small
     assert alert["labels"]["device"].startswith("/dev/loop")
     host.run(f"rm {small_disk}/filler")
     wait_until(lambda: bool(received(host, "DiskFull", "resolved")), 120, "the end of the alert")
+
+
+def test_a_certificate_of_another_name_is_looked_at_by_that_name(play: Play, host: LabHost, tmp_path_factory: pytest.TempPathFactory):
+    folder = tmp_path_factory.mktemp("certificate")
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj /CN=docs.example"
+    files = ["-addext", "subjectAltName=DNS:docs.example", "-out", f"{folder}/docs.pem", "-keyout", f"{folder}/docs.key"]
+    subprocess.run([*make.split(), *files], check=True, capture_output=True)
+    own = {"names": ["docs.example"], "certificate": f"{folder}/docs.pem", "key": f"{folder}/docs.key"}
+    try:
+        run = play(nginx_server_names=["localhost", "docs.example"], nginx_certificates=[own])
+        assert run.returncode == 0, run.excerpt
+        ends = 'probe_ssl_earliest_cert_expiry{job="certificate"} - time()'
+        wait_until(lambda: bool(asked(host, ends)), 90, "the certificate is looked at")
+        (found,) = asked(host, ends)
+    finally:
+        run = play()
+    assert run.returncode == 0, run.excerpt
+    assert (found["metric"]["instance"], found["metric"]["balancer"]) == ("docs.example", host.name)
+    assert 29 * 86400 < float(found["value"][1]) < 30 * 86400
 
 
 def test_a_certificate_near_its_end_is_reported_until_a_run_renews_it(play: Play, lab: Lab, host: LabHost):
