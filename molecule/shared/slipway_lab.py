@@ -5,6 +5,7 @@ A pytest plugin, loaded with `-p slipway_lab`. The lab is the one that the envir
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -163,6 +164,21 @@ class LabHost:
     def reboot(self) -> None:
         subprocess.run(["docker", "restart", "--time", "60", f"{self.lab.name}-{self.name}"], check=True, capture_output=True)
         wait_until(self._answers, 90, f"{self.name} answers after its reboot")
+
+    @contextlib.contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Refuse SSH for a while, on connections that are open, too."""
+
+        def refuse(action: str) -> None:
+            rule = ["INPUT", "--protocol", "tcp", "--dport", "22", "--jump", "REJECT", "--reject-with", "tcp-reset"]
+            command = ["docker", "exec", f"{self.lab.name}-{self.name}", "iptables", "--wait", "5", action, *rule]
+            subprocess.run(command, check=True, capture_output=True)
+
+        refuse("--insert")
+        try:
+            yield
+        finally:
+            refuse("--delete")
 
     def _answers(self) -> bool:
         try:

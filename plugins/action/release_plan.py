@@ -31,6 +31,9 @@ INPUTS = {
     "minimum_memory_mb": {"type": "int", "required": True},
     "digests": {"type": "dict", "required": True},
     "host_header": {"type": "str", "required": True},
+    "lock_lifetime": {"type": "int", "required": True},
+    "canary_seconds": {"type": "int", "required": True},
+    "gate_seconds": {"type": "int", "required": True},
 }
 
 
@@ -154,6 +157,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "kept": kept,
             "moves": decision.moves(plan),
             "images": {name: decision.missing_images(host, plan, inputs) for name, host in seen.items() if name in inputs.app_hosts},
+            "lock_seconds": decision.lock_seconds(services, inputs),
             "mistakes": decision.mistakes(inputs),
             "reasons": decision.reasons(seen, plan, inputs),
         }

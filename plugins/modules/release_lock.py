@@ -53,6 +53,12 @@ options:
     description: Seconds after which the lock expires; each record of a step restarts them.
     type: int
     default: 900
+  serial:
+    description:
+      - Number of the record next to the lock, V(state.json), that the run has read, or that stands once it has finished an interrupted
+        release. A later one is of a release since, so the run's plan is out of date and the lock is refused. V(-1) does not look.
+    type: int
+    default: -1
   stale:
     description: Name of a run that is known to be gone.
     type: str
@@ -75,6 +81,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+refused:
+  description: Whether the lock was refused, because another run holds it or has released since.
+  returned: failure
+  type: bool
 lock:
   description: The lock's content.
   returned: success
@@ -94,7 +104,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 
 
 def read_lock(path: str) -> dict[str, t.Any] | None:
-    """Return the lock's content, or None if it is free; an incomplete file counts as free."""
+    """Return the content of the lock, or of the record next to it, None if there is none; an incomplete file counts as none."""
     try:
         with open(path, encoding="utf-8") as file:
             return t.cast("dict[str, t.Any]", json.load(file))
@@ -116,6 +126,22 @@ def refusal(lock: dict[str, t.Any]) -> str:
         f"{what} is in progress: {who} holds the lock since {lock.get('since')}, step {lock.get('step')}. It expires at "
         f"{lock.get('expires_at')}. Wait until it ends. If you know that it no longer runs, take the lock over with "
         "-e release_lock_takeover=true"
+    )
+
+
+def newer_release(path: str, serial: int) -> str:
+    """Return why a run's plan is out of date: another run has recorded a release since; "" if it is not.
+
+    Args:
+        path: the lock file.
+        serial: the record's number that the run knows.
+    """
+    record = read_lock(os.path.join(os.path.dirname(path), "state.json")) or {}
+    if serial < 0 or int(record.get("serial", 0)) <= serial:
+        return ""
+    return (
+        f"Another run has released version {record.get('version')} since this one read the hosts, so what this one has planned is out of "
+        "date. Nothing of the product was touched: run it again"
     )
 
 
@@ -173,6 +199,7 @@ def main() -> None:
             "purpose": {"type": "str", "default": ""},
             "step": {"type": "str", "default": ""},
             "lifetime": {"type": "int", "default": 900},
+            "serial": {"type": "int", "default": -1},
             "stale": {"type": "str", "default": ""},
             "takeover": {"type": "bool", "default": False},
         }
@@ -196,7 +223,9 @@ def main() -> None:
                     os.unlink(options["path"])
             module.exit_json(changed=ours, lock={})
         if lock and not free(lock, options, now):
-            module.fail_json(msg=refusal(lock))
+            module.fail_json(msg=refusal(lock), refused=True)
+        if not ours and (outdated := newer_release(options["path"], options["serial"])):
+            module.fail_json(msg=outdated, refused=True)
         new = taken(lock, options, now)
         write_lock(options["path"], new)
     module.exit_json(changed=True, lock=new)

@@ -79,6 +79,18 @@ options:
         description: Name of the site, which clients ask for, or empty.
         type: str
         required: true
+      lock_lifetime:
+        description: Seconds that the lock stands beyond what the release waits for.
+        type: int
+        required: true
+      canary_seconds:
+        description: Seconds that the canary takes.
+        type: int
+        required: true
+      gate_seconds:
+        description: Seconds that a batch may take to answer once it is healthy, and to drain.
+        type: int
+        required: true
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller
@@ -115,6 +127,10 @@ locked_on:
   description: Host that holds the fleet's lock, or empty.
   returned: success
   type: str
+lock_seconds:
+  description: How long the lock stands, as no step of a release renews it.
+  returned: with O(release)
+  type: int
 lock_host:
   description: That host, or the one on which a run takes the lock.
   returned: success

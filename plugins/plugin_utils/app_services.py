@@ -343,6 +343,11 @@ def migrating(found: Mapping[str, Service]) -> list[Service]:
     return [service for service in found.values() if (service["migrate"] or {}).get("command")]
 
 
+def migration_seconds(service: Service) -> int:
+    """Return the seconds that the migration of a service may take."""
+    return int(service["migrate"].get("seconds") or MIGRATION_SECONDS)
+
+
 def migrating_group(product: Mapping[str, Any]) -> str:
     """Return the group of hosts of which the first runs the product's migration."""
     return next((str(service["hosts"]) for service in migrating(services(product))), str(known_keys()["hosts"]["default"]))
@@ -366,7 +371,7 @@ def migration_declarations(
                 "secrets": secrets,
                 "one_shot": True,
                 **({"cpu_shares": settings["starting_cpu_shares"]} if settings.get("starting_cpu_shares") else {}),
-                "healthy_timeout": migration.get("seconds") or MIGRATION_SECONDS,
+                "healthy_timeout": migration_seconds(service),
             }
         )
     return declared
@@ -599,7 +604,7 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
     Returns:
         ``lasting`` (names of services that run on until the next release), ``web`` (of the other web services), ``workers``, of these
         ``first`` (stop before the new slot starts) and ``drained`` (stop once requests go to the new slot), ``checked`` (by container,
-        what it answers on), ``start_seconds`` (the longest of all), and ``migrates``.
+        what it answers on), ``start_seconds`` (the longest of all), ``migrates``, and ``migrate_seconds`` (that this may take).
     """
     found = services(product)
     return {
@@ -621,6 +626,7 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
         },
         "start_seconds": max((int(service["start_seconds"]) for service in found.values()), default=0),
         "migrates": bool(migrating(found)),
+        "migrate_seconds": max((migration_seconds(service) for service in migrating(found)), default=0),
     }
 
 

@@ -123,7 +123,9 @@ def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, loc
         services: services that a release stops; those that run on say nothing of what was kept.
     """
     if recovery(lock) == "undo":
-        return list((lock or {})["journal"].get("kept") or [])
+        undone = (lock or {})["journal"]
+        # Of another version, the interrupted release has replaced what was kept.
+        return list(undone.get("kept") or []) if undone["to"] == {"slot": slot, "version": version} else []
     return sorted(
         {
             host

@@ -37,6 +37,9 @@ class Inputs:
         minimum_memory_mb: Memory that a second slot needs; 0 for what the serving one takes.
         digests: Images that builds have recorded, by version.
         host_header: Name of the site, which clients ask for.
+        lock_lifetime: Seconds that the fleet's lock stands beyond what a release waits for.
+        canary_seconds: Seconds that the canary takes.
+        gate_seconds: Seconds that a batch may take to answer once it is healthy, and to drain.
     """
 
     app_hosts: Sequence[str]
@@ -49,6 +52,9 @@ class Inputs:
     minimum_memory_mb: int = 0
     digests: Mapping[str, t.Any] = field(default_factory=dict)
     host_header: str = ""
+    lock_lifetime: int = 900
+    canary_seconds: int = 0
+    gate_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,19 @@ def mistakes(inputs: Inputs) -> list[str]:
     return found
 
 
+def lock_seconds(services: Mapping[str, t.Any], inputs: Inputs) -> int:
+    """Return how long the fleet's lock stands, which no step renews: as long as all that a release waits for may take, and its lifetime.
+
+    Args:
+        services: the product's services, as app_services.summary says them.
+        inputs: how the product is released.
+    """
+    turns = -(-len(inputs.app_hosts) // max(inputs.batch, 1)) if inputs.rolling else 1
+    canary = inputs.canary_seconds if inputs.canary_weight > 0 else 0
+    waits = int(services["migrate_seconds"]) + canary + turns * (int(services["start_seconds"]) + inputs.gate_seconds)
+    return inputs.lock_lifetime + waits
+
+
 def moves(plan: Record) -> bool:
     """Return whether another version is to run than the one that serves."""
     return bool(plan["record"]) and plan["version"] != plan["record"]["version"]
@@ -227,8 +246,9 @@ def of_host(name: str, host: Host, plan: Record, inputs: Inputs) -> dict[str, t.
 
     Returns:
         ``resumes`` (whether containers of the version are there, and only start), ``starts`` (whether any of these has to), ``ready``
-        (whether nothing else is to be made), ``stands_by`` (whether they run already, with their memory), ``memory_mb`` (that a second slot
-        needs), ``images``, and ``checked`` (what the containers of the new slot answer on).
+        (whether nothing else is to be made), ``awaited`` (by container of a slot that is ready, the seconds until it must be healthy),
+        ``stands_by`` (whether they run already, with their memory), ``memory_mb`` (that a second slot needs), ``images``, and ``checked``
+        (what the containers of the new slot answer on).
     """
     live, idle = plan["live"], plan["idle"]
     services = app_services.summary(host.product, inputs.stack, idle["slot"])
@@ -243,6 +263,7 @@ def of_host(name: str, host: Host, plan: Record, inputs: Inputs) -> dict[str, t.
         "resumes": resumes,
         "starts": starts,
         "ready": resumes and bool(host.compared) and is_ready(host, starting),
+        "awaited": {item["container"]: item["healthy_timeout"] for item in host.compared.get("needed", []) if item["wait"]},
         "stands_by": stands_by,
         # The version before is the best guess at what a version takes; but a rollback may be from one that takes too much, and to one
         # that ran here before.

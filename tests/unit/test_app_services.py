@@ -173,6 +173,10 @@ def test_a_release_knows_what_it_moves_and_asks() -> None:
     }  # fmt: skip
     assert found["checked"]["shop-mailer-green-1"]["port"] == 0
     assert not found["migrates"]
+    assert found["migrate_seconds"] == 0
+    for migration, seconds in (({"command": ["migrate"], "seconds": 5000}, 5000), ({"command": ["migrate"]}, 600)):
+        product = {"app_services": {"api": {**PRODUCT["app_services"]["api"], "migrate": migration}}}
+        assert app_services.summary(product, "shop", "green")["migrate_seconds"] == seconds
 
 
 def test_clients_reach_the_paths_that_routes_take() -> None:

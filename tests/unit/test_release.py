@@ -178,6 +178,9 @@ def test_a_rollback_knows_what_was_kept():
     # What a release that died half-way made in its slot was not kept, and goes when it is undone.
     made = {"step": "switch", "journal": {"to": {"slot": "green", "version": "1.0"}, "kept": ["b"]}}
     assert release.kept_hosts(states, "green", "1.0", made, ["backend"]) == ["b"]
+    # Nothing of another version is there, which it has replaced.
+    assert release.kept_hosts(states, "green", "0.9", made, ["backend"]) == []
+    assert release.kept_hosts(states, "blue", "1.0", made, ["backend"]) == []
 
 
 @pytest.mark.parametrize(("step", "expected"), [("prepare", "undo"), ("switch", "undo"), ("commit", "finish")])
@@ -285,6 +288,22 @@ def test_what_an_interrupted_release_has_left_is_kept_for_the_next(tmp_path: Pat
     left = json.loads((tmp_path / "lock.json").read_text())
     assert (left["run"], left["step"], left["journal"]) == ("a", "commit", journal)
     assert release.recovery(left) == "finish"
+
+
+def test_a_run_whose_plan_is_out_of_date_gets_no_lock(tmp_path: Path):
+    """Another run has released since it read the hosts, and has given the lock back."""
+    (tmp_path / "state.json").write_text(json.dumps({"serial": 6, "version": "2"}))
+    for found in (lock_module(tmp_path, run="a", serial=5), lock_module(tmp_path, run="a", serial=5, takeover=True)):
+        assert found["refused"]
+        assert "Another run has released version 2 since this one read the hosts" in found["msg"]
+    assert not (tmp_path / "lock.json").exists()
+    assert lock_module(tmp_path, run="b", serial=6)["changed"]
+    # What it records itself does not refuse it its further steps.
+    (tmp_path / "state.json").write_text(json.dumps({"serial": 7, "version": "3"}))
+    assert lock_module(tmp_path, run="b", serial=6, step="commit")["lock"]["step"] == "commit"
+    assert lock_module(tmp_path, run="c", serial=7)["refused"]
+    assert lock_module(tmp_path, run="b", state="absent")["changed"]
+    assert lock_module(tmp_path, run="m", purpose="maintenance.yml")["changed"]
 
 
 def test_a_lock_expires(tmp_path: Path):

@@ -16,6 +16,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision imp
     Inputs,
     batches,
     decide,
+    lock_seconds,
     mistakes,
     mode,
     moved_hosts,
@@ -75,7 +76,9 @@ def host(
 
 
 def needed(name: str, **more: Any) -> dict[str, Any]:
-    return {"container": name, "wait_only": False, "files": [], "make": [], "converge": False, **more}
+    return {
+        "container": name, "wait_only": False, "files": [], "make": [], "converge": False, "wait": True, "healthy_timeout": 90, **more,
+    }  # fmt: skip
 
 
 RECREATED = {**NOTHING, "services": [{"recreate": True, "by_hand": False}], "needed": [needed("x")]}
@@ -183,6 +186,8 @@ def test_a_rollback_starts_what_was_kept(containers: Any, compared: Any, rolling
     found = decide({"a": host(compared, containers)}, plan, Inputs(["a"], rollback=True, rolling=rolling))
     assert expected.items() <= found["hosts"]["a"].items()
     assert found["only_resumes"] is not rolling
+    # Whatever is compared in between, as the balancer of a host that has both: the gate waits for the health of what starts.
+    assert found["hosts"]["a"]["awaited"] == {item["container"]: 90 for item in compared.get("needed", [])}
 
 
 def test_a_host_that_has_kept_nothing_creates_the_slot_and_the_others_resume() -> None:
@@ -269,6 +274,19 @@ def test_a_run_says_by_host_what_it_will_do() -> None:
 def test_inputs_that_cannot_work_together_are_named(inputs: Inputs, expected: str) -> None:
     assert expected in "; ".join(mistakes(inputs))
     assert bool(expected) == bool(mistakes(inputs))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        (Inputs(["a", "b"], gate_seconds=70), 900 + 600 + 120 + 70),
+        (Inputs(["a", "b"], gate_seconds=70, canary_weight=5, canary_seconds=3600), 900 + 600 + 3600 + 120 + 70),
+        (Inputs(["a", "b", "c"], gate_seconds=70, rolling=True, batch=2), 900 + 600 + 2 * (120 + 70)),
+        (Inputs(["a"], lock_lifetime=60, canary_seconds=3600), 60 + 600 + 120),
+    ],
+)
+def test_a_lock_stands_for_as_long_as_a_release_may_wait(inputs: Inputs, expected: int) -> None:
+    assert lock_seconds({"migrate_seconds": 600, "start_seconds": 120}, inputs) == expected
 
 
 def test_the_hosts_that_had_moved_go_back_the_last_one_first() -> None:

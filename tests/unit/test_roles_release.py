@@ -69,7 +69,8 @@ def asked(file: str, name: str, **inputs: Any) -> dict[str, Any]:
     """Return what http_answers is given by a task, when two containers are to become healthy."""
     needed = [{"container": f"slipway-api-green-{number}", "healthy_timeout": 90, "wait": True} for number in (1, 2)]
     plan = {"container_service_plan": {"needed": [*needed, {"container": "slipway-x", "healthy_timeout": 1, "wait": False}]}}
-    known = {**PRODUCT, **plan, **inputs}
+    decided = {"release_decision": {"hosts": {"one": {"ready": False, "awaited": {}}}}}
+    known = {**PRODUCT, **plan, **decided, **inputs}
     seen = role_task("release", "start/slot.yml", "start | slot | Record what the gate waits for", "ansible.builtin.set_fact", known)
     checked = {"release_decision": {"hosts": {"one": {"checked": summary(PRODUCT["release_services"], "slipway", "green")["checked"]}}}}
     return dict(role_task("release", file, name, "slipway.stack.http_answers", {**known, **seen, **checked}))
@@ -82,6 +83,12 @@ def test_the_gate_asks_each_container_for_its_readiness_and_its_version() -> Non
     assert given["containers"]["slipway-mailer-green-1"]["port"] == 0
     assert given["healthy"] == {"slipway-api-green-1": 90, "slipway-api-green-2": 90}
     assert (given["version"], given["host_header"]) == ("1.1", "")
+
+
+def test_the_gate_waits_for_a_kept_slot_whatever_was_compared_after_it() -> None:
+    """On a host that balances too, the plan at hand is the balancer's by then."""
+    given = asked("gate/main.yml", GATE, release_decision={"hosts": {"one": {"ready": True, "awaited": {"slipway-kept-1": 70}}}})
+    assert given["healthy"] == {"slipway-kept-1": 70}
 
 
 def test_the_gate_sends_the_name_of_the_site() -> None:

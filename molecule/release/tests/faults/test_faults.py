@@ -224,6 +224,23 @@ def test_a_worker_that_dies_at_once(fleet: Fleet):
     assert "switch" not in run.report["steps"]
 
 
+@pytest.mark.extended("release-faults")
+def test_a_host_that_is_lost_is_put_back_by_the_next_run(fleet: Fleet):
+    before, lost = fleet.version, fleet.app[-1]
+    run = fleet.start("deploy", "5.0.0-sours", **{**QUICK, "release_probe_seconds": 15})
+    run.wait_for("release: probe")
+    with lost.unreachable():
+        done = run.end()
+    assert done.returncode != 0
+    assert f"not all of the release was undone on {lost.name}. The next run does that" in " ".join(done.output.split())
+    assert fleet.app[0].succeeds(f"test -e {FOLDER}/lock.json")
+    with fleet.lab.client() as client:
+        assert {client.get("/api/version").json()["version"] for _ in range(10)} == {before}
+    again = fleet.rollback(**QUICK)
+    assert again.report["recovered"] == "undo"
+    fleet.check(before, again)
+
+
 @pytest.mark.extended("release-kills")
 def test_killed_in_retire_then_the_same_command_again(fleet: Fleet):
     killed_once_committed(fleet, "retire")
