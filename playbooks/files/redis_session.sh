@@ -30,6 +30,7 @@ reader=slipway-reader-$$
 password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
 trap 'client "$admin" ACL DELUSER "$reader" >/dev/null' EXIT
 trap 'exit 129' HUP INT TERM
-echo "ACL SETUSER $reader reset on >$password ~* &* +@read +@connection +info +memory|usage +slowlog|get -@dangerous" |
+# The last rule for a command holds, and INFO and SLOWLOG are dangerous ones.
+echo "ACL SETUSER $reader reset on >$password ~* &* +@read +@connection -@dangerous +info +memory|usage +slowlog|get" |
   client "$admin" >/dev/null
 (REDISCLI_AUTH=$password; session "$reader")

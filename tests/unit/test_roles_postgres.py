@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
-from conftest import role_variable
+from conftest import ROOT, role_variable
 
 SECRETS = {
     "postgres_superuser_password": "superuser-password-1",
@@ -360,6 +362,42 @@ def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
     assert "password authentication failed" in server.sql("select 1", name="app", password="wrong")[1]
 
 
+def session(server: Server, command: str, *, write: bool = False) -> tuple[int, str]:
+    """Return the exit status of a session of psql.yml, and what it printed."""
+    play = yaml.safe_load((ROOT / "playbooks/psql.yml").read_text())[-1]
+    names = {"postgres_owner_name": "app_owner", "postgres_database": "app", "__shell_changes": write}
+    given = play["tasks"][0]["vars"]
+    names["__psql_role"] = jinja2.Template(given["__psql_role"]).render(names)
+    return server.run([jinja2.Template(word).render(names) for word in given["__shell_argv"]], command)
+
+
+@needs_server
+def test_a_session_reads_all_tables_and_sees_the_sessions_of_all_roles(server: Server) -> None:
+    assert server.sql("drop table if exists notes cascade; create table notes (id serial primary key, t text)", **OWNER)[0] == 0
+    for statement in ("select count(*) from notes", "RESET ROLE; select count(*) from notes"):
+        status, printed = session(server, statement)
+        assert status == 0, printed
+    for statement in ("create table written ()", "RESET ROLE; insert into notes (t) values ('a')"):
+        assert session(server, statement)[0] == 3, statement
+    assert session(server, "create table written (); drop table written", write=True)[0] == 0
+    runbook = re.search(r"### PostgresTransactionOpen\n.*?`(select .+?)`", (ROOT / "docs/alerts.md").read_text(), re.DOTALL)
+    assert runbook is not None
+    conninfo = (
+        f"host=127.0.0.1 dbname=app user=app password='{APP['password'].replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39))}'"
+    )
+    with server.popen(["psql", "-X", "-q", "-d", conninfo], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as open_one:
+        assert open_one.stdin is not None
+        assert open_one.stdout is not None
+        open_one.stdin.write("begin;\nselect 'left open';\n")
+        open_one.stdin.flush()
+        while "left open" not in open_one.stdout.readline():
+            pass
+        status, printed = session(server, runbook[1])
+        open_one.stdin.close()
+    assert status == 0, printed
+    assert re.search(r"\| app +\| idle in transaction \| select 'left open';", printed), printed
+
+
 @needs_server
 @pytest.mark.parametrize(
     ("by_hand", "part"),
@@ -368,6 +406,7 @@ def test_application_has_what_it_needs_and_no_more(server: Server) -> None:
         ("alter role app superuser", "roles"),
         ("alter role app_owner connection limit 3", "roles"),
         ("grant pg_read_all_data to app", "roles"),
+        ("alter role slipway_reader login superuser", "roles"),
         ("alter database app owner to app", "database"),
         ("grant connect on database app to public", "database_privileges"),
         ("revoke create on schema public from app", "schema_privileges"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from conftest import role_variable
+from conftest import ROOT, role_variable
 
 SECRETS = {"redis_app_password": "app-password $1", "redis_admin_password": "admin \"password' 1"}
 
@@ -260,6 +261,39 @@ def test_a_rotated_password_ends_no_connection(server: Server) -> None:
         assert "WRONGPASS" in server.ask("ping")
         assert server.ask("rpush", "queue", "answer", password="new-password") == "1"
         assert waiting.communicate(timeout=20)[0].split() == ["queue", "answer"]
+
+
+def session(server: Server, command: str, mode: str = "read") -> tuple[int, str]:
+    """Return the exit status of a session of redis.yml, and what it printed."""
+    script = server.here((ROOT / "playbooks/files/redis_session.sh").read_text())
+    argv = ["sh", "-c", f"echo {shlex.quote(command)} | sh -c {shlex.quote(script)} {server.port} admin {mode}"]
+    return server.run(argv)
+
+
+@needs_server
+def test_a_session_reads_keys_and_what_the_server_measures(server: Server) -> None:
+    server.ask("set", "some:key", "1")
+    documented = re.findall(r"playbooks/redis\.yml .*-e \"command='(.+)'\"", (ROOT / "docs/operate.md").read_text())
+    assert documented
+    for command in [*documented, "TTL some:key", "MEMORY USAGE some:key", "SLOWLOG GET 5", "SCAN 0", "PING", "COMMAND COUNT"]:
+        status, printed = session(server, command)
+        assert status == 0, f"{command}: {printed}"
+    refused = [
+        "DEL some:key",
+        "SET a 1",
+        "KEYS *",
+        "CONFIG GET *",
+        "SLOWLOG RESET",
+        "ACL LIST",
+        "CLIENT LIST",
+        "SHUTDOWN",
+        "MONITOR",
+    ]
+    for command in refused:
+        status, printed = session(server, command)
+        assert (status != 0, printed.partition(" ")[0]) == (True, "NOPERM"), f"{command}: {printed}"
+    assert session(server, "DEL some:key", "write") == (0, "1")
+    assert session(server, "ACL USERS", "write") == (0, "admin\napp\ndefault"), "a reader is left"
 
 
 @needs_server

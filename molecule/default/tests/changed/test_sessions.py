@@ -18,10 +18,17 @@ def run(lab: Lab, playbook: str, command: str, **variables: Any) -> Run:
 @pytest.mark.parametrize(
     ("playbook", "reads", "answer", "writes"),
     [
-        ("psql", "SELECT current_user", "pg_read_all_data", "CREATE TABLE written (a int); DROP TABLE written"),
+        ("psql", "SELECT current_user", "slipway_reader", "CREATE TABLE written (a int); DROP TABLE written"),
         # What leads back to the session's role leads back to one that reads.
-        ("psql", "RESET ROLE; SELECT current_user", "pg_read_all_data", "RESET ROLE; CREATE TABLE written (a int); DROP TABLE written"),
-        ("redis", "PING", "PONG", "SETEX 'written by a test' 1 x"),
+        ("psql", "RESET ROLE; SELECT current_user", "slipway_reader", "RESET ROLE; CREATE TABLE written (a int); DROP TABLE written"),
+        # Sessions of other roles are seen whole.
+        (
+            "psql",
+            "SELECT 'hidden: ' || count(*) FROM pg_stat_activity WHERE query = '<insufficient privilege>'",
+            "hidden: 0",
+            "CREATE TABLE written (a int); DROP TABLE written",
+        ),
+        ("redis", "INFO memory", "used_memory_human", "SETEX 'written by a test' 1 x"),
     ],
 )
 def test_a_session_reads_and_the_owners_writes(lab: Lab, playbook: str, reads: str, answer: str, writes: str):
