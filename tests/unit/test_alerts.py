@@ -33,6 +33,15 @@ def test_each_alert_has_a_runbook_and_a_case():
     assert [test["alertname"] for test in cases if test["exp_alerts"]] == names
 
 
+def test_the_heartbeat_is_sent_at_each_interval():
+    """Alertmanager repeats at the first interval for which the note of the last call is older than repeat_interval."""
+    services = role_variable("monitoring", "__monitoring_services", {})
+    (alertmanager,) = [item for item in services if item["name"] == "alertmanager"]
+    route = yaml.safe_load(alertmanager["config"]["alertmanager.yml"]["content"])["route"]["routes"][0]
+    assert (route["receiver"], route["group_interval"]) == ("heartbeat", "1m")
+    assert re.fullmatch(r"[1-5]\ds", route["repeat_interval"])
+
+
 @pytest.fixture
 def promtool(root: Path) -> list[str]:
     """Return the command that runs promtool on files of the repository."""

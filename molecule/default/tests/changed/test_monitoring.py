@@ -165,6 +165,8 @@ def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(lab: Lab, 
 
 def test_while_alerting_works_the_heartbeat_says_so(host: LabHost):
     wait_until(lambda: bool(received(host, "AlertingWorks", "firing")), 90, "the heartbeat")
+    before = len(received(host, "AlertingWorks", "firing"))
+    wait_until(lambda: len(received(host, "AlertingWorks", "firing")) >= before + 2, 130, "a call each minute")
 
 
 @pytest.fixture
