@@ -39,10 +39,6 @@ RECENT_RESTART_SECONDS = 3600
 CLOCK_SECONDS = 60
 #: The backups write their report every minute.
 REPORT_SECONDS = 600
-#: A point is verified after each scheduled run, or once a week.
-VERIFIED_SECONDS = 8 * 86400
-#: Until the first drill of a new stack.
-FIRST_DRILL_SECONDS = 86400
 #: Where the program of role jobs keeps the last result of each.
 JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 #: Results of a job that need no attention: a run that the next one has ended, as its concurrency says, is one.
@@ -362,17 +358,12 @@ def _reports(host: str, paths: Mapping[str, str], fleet: Fleet) -> Iterator[Row]
         problems = list(report["alerts"])
         if fleet.now - seconds(report["at"]) > REPORT_SECONDS:
             problems.append(f"its report is {duration(fleet.now - seconds(report['at']))} old")
-        points, verified = report["points"], report["last_verified"]
-        if verified and verified["age_s"] > VERIFIED_SECONDS:
-            problems.append(f"the last verified recovery point is {duration(verified['age_s'])} old")
-        elif not verified and points and points[0]["age_s"] > FIRST_DRILL_SECONDS:
-            problems.append("no recovery point was verified")
         yield {
             **row,
             "state": ATTENTION if problems else WELL,
             "problems": problems,
             "last_point": _point(report["last_point"]),
-            "last_verified": _point(verified),
+            "last_verified": _point(report["last_verified"]),
             "wal_behind_bytes": (report["wal"] or {}).get("behind_bytes"),
         }
 

@@ -516,3 +516,9 @@ def test_the_reason_of_the_client_is_kept_and_the_certificate_too(
         renewal.renew()
     assert (tmp_path / "volume/current/server.pem").read_text() == "a"
     assert renewal.state()["error"] == says
+
+
+def test_when_a_certificate_is_renewed_is_a_metric_once_there_is_one():
+    day = {"error": "", "begins": 1000, "ends": 1000 + 86400}
+    assert 'slipway_certificate_renewal_seconds{stack="shop"} 28800.0\n' in slipway_acme_host.metrics("shop", day)
+    assert "renewal_seconds" not in slipway_acme_host.metrics("shop", {"error": "refused"})

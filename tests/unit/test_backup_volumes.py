@@ -29,7 +29,7 @@ def config(tmp_path: Path) -> common.Config:
     sources = [{"host": host, "name": "uploads", "address": host, "port": 8873} for host in ("app1", "app2")]
     return common.Config(
         stack="shop", data=tmp_path / "data", postgres={}, redis={}, chroma={}, volumes=sources, offsite={"repository": ""},
-        retention={"days": 9}, minimum_free_percent=0, maximum_age_hours=26, settings={}, secrets=tmp_path,
+        retention={"days": 9}, minimum_free_percent=0, maximum_age_hours=26, maximum_verified_age_hours=192, settings={}, secrets=tmp_path,
     )  # fmt: skip
 
 

@@ -446,3 +446,11 @@ def test_protocols_and_ciphers_are_those_of_mozilla():
     template = (ROOT / "roles/nginx/templates/nginx.conf.j2").read_text()
     assert re.findall(r"ssl_protocols ([^;]+);", template) == ["TLSv1.2 TLSv1.3"]
     assert "ssl_prefer_server_ciphers off;" in template
+
+
+def test_when_a_run_renews_the_certificate_is_a_metric() -> None:
+    """Of a certificate that runs renew: what renews others says so itself, or nothing does."""
+    content = config("certificate.prom", nginx_tls_renew_days=7)
+    assert content.splitlines()[-1] == 'slipway_certificate_renewal_seconds{stack="slipway"} 604800'
+    assert "certificate.prom" not in declaration(nginx_tls_mode="acme")["config"]
+    assert "certificate.prom" not in declaration(nginx_tls_certificate_file="/tls/a.pem", nginx_tls_key_file="/tls/a.key")["config"]

@@ -219,20 +219,6 @@ def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
         ),
         ("db", ("files", REPORT, "content"), reported(at=instant(NOW - 3600)), "attention", "attention db backup its report is 60 min old"),
         (
-            "db",
-            ("files", REPORT, "content"),
-            reported(last_verified={**POINT, "age_s": 9 * 86400}),
-            "attention",
-            "attention db backup the last verified recovery point is 9 d old",
-        ),
-        (
-            "db",
-            ("files", REPORT, "content"),
-            reported(last_verified=None, points=[{**POINT, "age_s": 90000}]),
-            "attention",
-            "attention db backup no recovery point was verified",
-        ),
-        (
             "a2",
             ("files", "/etc/slipway/s/jobs/state/prune.json"),
             {"content": json.dumps({"job": "prune", "moment": "m", "finished": "f", "result": "deadline", "log": []})},

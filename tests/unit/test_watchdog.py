@@ -601,10 +601,17 @@ def test_what_others_write_for_prometheus_is_copied_as_long_as_it_is_there(tmp_p
         path.mkdir(parents=True)
     (folder / "containers.prom").write_text("c 3\n")
     (jobs / "nightly.prom").write_text("a 1\n")
+    current = tmp_path / "shop/nginx/config/current"
+    current.mkdir(parents=True)
+    (current / "certificate.prom").write_text("d 4\n")
     (jobs / "torn.prom").write_bytes(b"\xff\n")
     (volume / "slipway_backup.prom").write_text("b 2\n")
     files = [str(volume / "slipway_backup.prom"), str(tmp_path / "gone/metrics/x.prom")]
-    assert host_metrics.texts(tmp_path / "shop", folder, files) == {"jobs-nightly.prom": "a 1\n", "data-slipway_backup.prom": "b 2\n"}
+    assert host_metrics.texts(tmp_path / "shop", folder, files) == {
+        "jobs-nightly.prom": "a 1\n",
+        "nginx-certificate.prom": "d 4\n",
+        "data-slipway_backup.prom": "b 2\n",
+    }
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class Renewal:
         with contextlib.suppress(EngineError):
             if not (self.volume() / "current").exists():
                 return True
-        return state["ends"] - time.time() < (state["ends"] - state["begins"]) / 3
+        return state["ends"] - time.time() < renewal_seconds(state)
 
     def volume(self) -> Path:
         """Return the folder that nginx reads certificates from.
@@ -209,10 +209,19 @@ def read(path: Path) -> bytes:
         return file.read(LIMIT)
 
 
+def renewal_seconds(state: JSON) -> float:
+    """Return how long before its end a certificate is renewed: a third of its time."""
+    return float(state["ends"] - state["begins"]) / 3
+
+
 def metrics(stack: str, state: JSON) -> str:
     """Return the state as Prometheus' node_exporter reads it from a file."""
-    values = {"last_renewal_failed": int(bool(state["error"])), "certificate_not_after_seconds": state.get("ends", 0)}
-    return "".join(f'# TYPE slipway_acme_{name} gauge\nslipway_acme_{name}{{stack="{stack}"}} {value}\n' for name, value in values.items())
+    values = {
+        "acme_last_renewal_failed": int(bool(state["error"])),
+        "acme_certificate_not_after_seconds": state.get("ends", 0),
+        **({"certificate_renewal_seconds": renewal_seconds(state)} if "ends" in state else {}),
+    }
+    return "".join(f'# TYPE slipway_{name} gauge\nslipway_{name}{{stack="{stack}"}} {value}\n' for name, value in values.items())
 
 
 def main() -> int:

@@ -51,6 +51,7 @@ def config(tmp_path: Path) -> common.Config:
         retention=RETENTION,
         minimum_free_percent=0,
         maximum_age_hours=26,
+        maximum_verified_age_hours=192,
         settings={"images": {"redis": "redis:7-alpine"}},
         secrets=secrets,
     )
@@ -242,7 +243,7 @@ def test_a_run_that_would_fill_the_disk_prunes_first_and_is_refused_then(config:
 
 def hold(data: Path, ready: Any, done: Any) -> None:
     """Hold the lock in a process of its own."""
-    with common.locked(common.Config("shop", data, {}, {}, {}, [], {}, {}, 0, 0, {})):
+    with common.locked(common.Config("shop", data, {}, {}, {}, [], {}, {}, 0, 0, 0, {})):
         ready.set()
         done.wait(30)
 
@@ -545,6 +546,35 @@ def test_a_point_of_the_future_and_an_old_one_are_alerts():
     assert report.point_alerts({**point, "age_s": -3600}, 26) == ["the last recovery point is in the future: the clock was, or is, wrong"]
     assert report.point_alerts({**point, "age_s": 27 * 3600}, 26) == ["the last recovery point is 27.0 h old"]
     assert report.point_alerts(None, 26) == ["there is no recovery point"]
+    assert report.point_alerts({**point, "age_s": 9e9}, 0) == [], "as where no timer runs"
+
+
+@pytest.mark.parametrize(
+    ("verified", "ages", "limit", "alerts"),
+    [
+        (191, [500, 1], 192, []),
+        (193, [500, 1], 192, ["the last verified recovery point is 193.0 h old"]),
+        (500, [900, 1], 800, []),
+        (None, [191, 1], 192, []),
+        (None, [193, 1], 192, ["no recovery point was verified"]),
+        (None, [], 192, []),
+        (None, [9000], 0, []),
+        (9000, [9000], 0, []),
+    ],
+)
+def test_a_verified_point_is_wanted_as_often_as_drills_run(verified: float | None, ages: list[float], limit: float, alerts: list[str]):
+    points = [{"age_s": age * 3600} for age in ages]
+    assert report.verified_alerts(points, {"age_s": verified * 3600} if verified else None, limit) == alerts
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(26.0, "93600.0"), (0.0, None)])
+def test_the_limits_of_the_inventory_are_metrics(hours: float, seconds: str | None):
+    told = {"stack": "shop", "limits": {"maximum_age_hours": hours, "maximum_verified_age_hours": hours}, "last_run": {}, "alerts": []}
+    told |= {"last_point": None, "last_verified": None, "points": [], "disk": {"free_bytes": 1}, "wal": None, "offsite": None}
+    text = report.metrics(told)
+    for name in ("maximum_age_seconds", "maximum_verified_age_seconds"):
+        assert (f'slipway_backup_{name}{{stack="shop"}} {seconds}\n' in text) is bool(seconds)
+        assert (f"slipway_backup_{name}{{" in text) is bool(seconds)
 
 
 def test_a_program_that_takes_too_long_is_stopped_and_its_output_reported():

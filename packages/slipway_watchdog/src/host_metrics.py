@@ -33,9 +33,10 @@ def texts(stack: Path, folder: Path, files: t.Iterable[str]) -> dict[str, str]:
     """
     since = lock_since(stack)
     found = {} if since is None else {"release.prom": f'# TYPE {LOCK} gauge\n{LOCK}{{stack="{stack.name}"}} {since:.0f}\n'}
-    own = [path for path in stack.glob("*/state/*.prom") if path.parent != folder]
-    for path in [*own, *map(Path, files)]:
+    own = [path for part in ("state", "config/current") for path in stack.glob(f"*/{part}/*.prom") if path.parent != folder]
+    named = [(path.relative_to(stack).parts[0], path) for path in own] + [(path.parts[-3], path) for path in map(Path, files)]
+    for name, path in named:
         # One file that is not UTF-8 must not stop the figures of all others.
         with contextlib.suppress(OSError, ValueError):
-            found[f"{path.parts[-3]}-{path.name}"] = path.read_text()
+            found[f"{name}-{path.name}"] = path.read_text()
     return found

@@ -216,6 +216,10 @@ def test_a_certificate_near_its_end_is_reported_until_a_run_renews_it(play: Play
     try:
         run = play(nginx_tls_days=10, nginx_tls_renew_days=5)
         assert run.returncode == 0, run.excerpt
+        # With this as a certificate of the user's own, no run renews it.
+        pki = lab.inventory / "pki"
+        run = play(nginx_tls_certificate_file=str(pki / "server.pem"), nginx_tls_key_file=str(pki / "server.key"))
+        assert run.returncode == 0, run.excerpt
         wait_until(lambda: bool(received(host, "CertificateExpires", "firing")), 90, "the alert")
     finally:
         run = play()

@@ -79,6 +79,7 @@ class Config:
     retention: dict[str, int]
     minimum_free_percent: float
     maximum_age_hours: float
+    maximum_verified_age_hours: float
     settings: JSON
     secrets: Path = SECRETS
 
@@ -132,6 +133,7 @@ def load_config(path: Path = CONFIG, data: str = "") -> Config:
             retention={name: int(raw["retention"].get(name, 0)) for name in ("days", "weeks", "months")},
             minimum_free_percent=float(raw["minimum_free_percent"]),
             maximum_age_hours=float(raw["maximum_age_hours"]),
+            maximum_verified_age_hours=float(raw["maximum_verified_age_hours"]),
             settings=raw["settings"],
         )
     except (OSError, ValueError, KeyError) as error:

@@ -27,6 +27,7 @@ def build(config: Config) -> JSON:
     remembered = read_json(config.state / offsite.STATE, {})
     report: JSON = {
         "schema_version": SCHEMA_VERSION,
+        "limits": {"maximum_age_hours": config.maximum_age_hours, "maximum_verified_age_hours": config.maximum_verified_age_hours},
         "stack": config.stack,
         "at": stamp(now()),
         "last_run": last_run,
@@ -56,6 +57,7 @@ def alerts(config: Config, report: JSON) -> list[str]:
     if report["last_run"].get("result") == "failed":
         found.append(f"the last run failed: {report['last_run'].get('reason', '')}")
     found += point_alerts(report["last_point"], config.maximum_age_hours)
+    found += verified_alerts(report["points"], report["last_verified"], config.maximum_verified_age_hours)
     disk = report["disk"]
     if disk["free_bytes"] * 100 < config.minimum_free_percent * disk["total_bytes"]:
         found.append(f"the backup disk has {disk['free_bytes'] * 100 / disk['total_bytes']:.0f} % free")
@@ -72,7 +74,7 @@ def point_alerts(point: JSON | None, maximum_age_hours: float) -> list[str]:
     if not point:
         return ["there is no recovery point"]
     found = []
-    if point["age_s"] > maximum_age_hours * 3600:
+    if 0 < maximum_age_hours * 3600 < point["age_s"]:
         found.append(f"the last recovery point is {point['age_s'] / 3600:.1f} h old")
     elif point["age_s"] < -CLOCK_ALERT_SECONDS:
         found.append("the last recovery point is in the future: the clock was, or is, wrong")
@@ -81,6 +83,14 @@ def point_alerts(point: JSON | None, maximum_age_hours: float) -> list[str]:
     if point["verified"] == "failed":
         found.append(f"the drill of {point['name']} failed: {point['reason']}")
     return found
+
+
+def verified_alerts(points: t.Sequence[JSON], verified: JSON | None, maximum_age_hours: float) -> list[str]:
+    """Return whether the newest verified point is too old; where none is verified yet, whether the oldest point is."""
+    judged = verified or next(iter(points), None)
+    if not judged or not 0 < maximum_age_hours * 3600 < judged["age_s"]:
+        return []
+    return [f"the last verified recovery point is {judged['age_s'] / 3600:.1f} h old" if verified else "no recovery point was verified"]
 
 
 def wal_alerts(wal: JSON, synchronous: bool) -> list[str]:
@@ -118,6 +128,16 @@ def metrics(report: JSON) -> str:
             "last_verified_timestamp_seconds",
             "The moment that the newest verified recovery point holds.",
             epoch(report["last_verified"]["moment"]) if report["last_verified"] else None,
+        ),
+        (
+            "maximum_age_seconds",
+            "Age of the newest recovery point from which it is too old; not there where any age is good.",
+            report["limits"]["maximum_age_hours"] * 3600 or None,
+        ),
+        (
+            "maximum_verified_age_seconds",
+            "Age of the newest verified recovery point from which it is too old; not there where any age is good.",
+            report["limits"]["maximum_verified_age_hours"] * 3600 or None,
         ),
         ("last_point_missing_volumes", "Volumes that the newest recovery point lacks.", len(last["missing"]) if last else None),
         ("points", "Number of recovery points.", len(report["points"])),
