@@ -24,6 +24,7 @@ from ansible.parsing.dataloader import DataLoader
 import container_metrics
 import drift
 import host_metrics
+import oom_kills
 import restarts
 import slipway_watchdog
 from ansible_collections.slipway.stack.plugins.module_utils import history_file, stops
@@ -122,13 +123,13 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             subprocess.run(["docker", "rm", "--force", *made], capture_output=True, check=True)
 
 
-def run(stack: str, service: str, *options: str) -> str:
+def run(stack: str, service: str, *options: str, command: str = "while :; do sleep 1; done") -> str:
     """Start a container of a stack; return its name."""
     name = f"{stack}-{service}"
     labels = {"slipway.stack": stack, "slipway.service": service, "slipway.owner": service}
     named = [f"--label={key}={value}" for key, value in labels.items()]
-    command = ["docker", "run", "--detach", "--network=none", f"--name={name}", *named, *options]
-    subprocess.run([*command, "redis:7-alpine", "sh", "-c", "while :; do sleep 1; done"], capture_output=True, check=True)
+    argv = ["docker", "run", "--detach", "--network=none", f"--name={name}", *named, *options]
+    subprocess.run([*argv, "redis:7-alpine", "sh", "-c", command], capture_output=True, check=True)
     return name
 
 
@@ -264,6 +265,70 @@ def test_a_pass_reports_a_container_that_is_gone(stack: str, tmp_path: Path) -> 
     subprocess.run(["docker", "rm", "--force", name], capture_output=True, check=True)
     assert slipway_watchdog.main() == 0
     assert values(shown.read_text(), service="cache") == {"drift": 1}
+
+
+# Processes that were killed for their memory
+
+
+def killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, now: float, events: tuple[str, ...], groups: dict[str, tuple[str, int]]
+) -> dict[str, int]:
+    """Return the totals after a pass that finds these events, and by container the start and the kernel's count of its control group."""
+    asked: list[dict[str, str]] = []
+
+    def request(_method: str, _path: str, query: dict[str, str]) -> bytes:
+        asked.append(query)
+        return b"".join(json.dumps({"Actor": {"Attributes": {"name": name}}}).encode() + b"\n" for name in events)
+
+    found = [
+        {"Name": f"/{name}", "State": {"Pid": number, "StartedAt": started}}
+        for number, (name, (started, _count)) in enumerate(groups.items(), 1)
+    ]
+    counts = [0, *(count for _started, count in groups.values())]
+    monkeypatch.setattr(oom_kills.control_groups, "oom_kills", lambda pid: counts[pid])
+    kills = oom_kills.Kills(folder / "oom_kills.json")
+    engine: Any = SimpleNamespace(request=request)
+    kills.see(engine, "shop", found, now)
+    kills.write()
+    assert float(asked[0]["until"]) == now >= float(asked[0]["since"])
+    return kills.totals
+
+
+def test_a_main_process_that_was_killed_counts_although_its_control_group_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen(now: float, *events: str, **groups: tuple[str, int]) -> dict[str, int]:
+        return killed(tmp_path, monkeypatch, now, events, groups)
+
+    assert seen(10, redis=("a", 0), api=("a", 0)) == {"redis": 0, "api": 0}
+    # Started again at once, in a new control group.
+    assert seen(20, "redis", redis=("b", 0), api=("a", 0)) == {"redis": 1, "api": 0}
+    # A child, of which both know, and one of which the engine does not.
+    assert seen(30, "api", redis=("b", 0), api=("a", 1)) == {"redis": 1, "api": 1}
+    assert seen(40, redis=("b", 0), api=("a", 3)) == {"redis": 1, "api": 3}
+    # Twice between two passes; a clock that was set back; a container that is gone.
+    assert seen(35, "redis", "redis", "other", redis=("d", 0)) == {"redis": 3}
+    assert seen(45, redis=("d", 0), api=("e", 0)) == {"redis": 3, "api": 0}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"until": 1}', '{"until": 1, "groups": [], "totals": 1}'])
+def test_a_damaged_note_of_kills_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "oom_kills.json").write_text(text)
+    assert killed(tmp_path, monkeypatch, 10, (), {"redis": ("a", 2)}) == {"redis": 2}
+
+
+@needs_engine
+def test_a_container_that_is_killed_at_its_limit_and_started_again_is_counted(stack: str, tmp_path: Path) -> None:
+    # The shell is replaced, so that the main process is the one that is killed.
+    limits = ["--restart=unless-stopped", "--memory=16m", "--memory-swap=16m"]
+    name = run(stack, "cache", *limits, command="test -e /tmp/killed || { touch /tmp/killed; sleep 3; exec tail /dev/zero; }; sleep 60")
+    shown = tmp_path / stack / "watchdog/state/containers.prom"
+    assert slipway_watchdog.main() == 0
+    assert values(shown.read_text(), container=name)["oom_kills_total"] == 0
+    deadline = time.monotonic() + 60
+    while values(shown.read_text(), container=name)["oom_kills_total"] != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        assert slipway_watchdog.main() == 0
+    assert values(shown.read_text(), container=name)["restarts_total"] == 1
 
 
 # Restarts
@@ -485,7 +550,9 @@ class Hung:
     def inspect(self, identity: str) -> dict[str, Any]:
         return self.found[identity]
 
-    def request(self, _method: str, path: str, *_rest: Any, **_more: Any) -> bytes:
+    def request(self, method: str, path: str, *_rest: Any, **_more: Any) -> bytes:
+        if method == "GET":
+            return b""
         self.restarted.append(path.split("/")[2])
         return b""
 

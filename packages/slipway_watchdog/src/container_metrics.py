@@ -33,7 +33,7 @@ METRICS = {
     "cpu_throttled_seconds_total": "Time for which it waited because it had used its cores up.",
     "pids": "Its processes and threads.",
     "pids_limit": "How many it may have.",
-    "oom_kills_total": "Processes that were killed at its memory limit since it was started.",
+    "oom_kills_total": "Processes that were killed at its memory limit since it was created.",
     "watchdog_restarts_total": "Restarts because it stayed unhealthy.",
     "watchdog_gave_up": "Whether it is unhealthy, and was restarted as often within an hour as is allowed.",
 }
@@ -93,7 +93,6 @@ def usage(state: JSON) -> dict[str, float]:
         "cpu_seconds_total": control_groups.cpu_seconds(pid),
         "cpu_throttled_seconds_total": control_groups.throttled_seconds(pid),
         "pids": control_groups.pids(pid),
-        "oom_kills_total": control_groups.oom_kills(pid),
     }
     return found if control_groups.is_running(pid) else {}
 

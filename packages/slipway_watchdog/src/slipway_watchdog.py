@@ -22,6 +22,7 @@ sys.path.insert(0, str(HERE))
 import container_metrics  # noqa: E402 - found by the path above
 import drift  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
+import oom_kills  # noqa: E402 - found by the path above
 import restarts  # noqa: E402 - found by the path above
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
@@ -63,17 +64,25 @@ def main() -> int:
     stack = config["stack"]
     folder = STACKS / stack / "watchdog/state"
     engine, limits = Engine(timeout=SECONDS), restarts.Limits(**config["restarts"])
+    kills, now = oom_kills.Kills(folder / "oom_kills.json"), time.time()
     try:
         found = containers(engine, stack)
+        kills.see(engine, stack, found, now)
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
     # The stack may be removed meanwhile; its folder would say that it is there.
     with contextlib.suppress(FileNotFoundError):
         folder.mkdir(exist_ok=True)
-        memory, slot, now = restarts.Memory(folder / "restarts.json"), serving_slot(stack), time.time()
+        memory, slot = restarts.Memory(folder / "restarts.json"), serving_slot(stack)
         memory.see(found, now)
-        figures = {str(inspected["Id"]): restarts.figures(inspected, memory, limits, slot) for inspected in found}
+        figures = {
+            str(inspected["Id"]): {
+                "oom_kills_total": kills.totals[restarts.name_of(inspected)],
+                **restarts.figures(inspected, memory, limits, slot),
+            }
+            for inspected in found
+        }
         memory.gave_up = [restarts.name_of(inspected) for inspected in found if figures[inspected["Id"]].get("watchdog_gave_up")]
         samples = (sample for inspected in found for sample in container_metrics.samples(stack, inspected, slot, figures[inspected["Id"]]))
         expected = {restarts.name_of(inspected): container_metrics.is_expected(inspected, slot) for inspected in found}
@@ -88,6 +97,7 @@ def main() -> int:
             if left.name not in texts:
                 left.unlink()
         memory.write()
+        kills.write()
         # Last, as it may take as long as the container takes to end, and one in a pass.
         ill = () if (STACKS / stack / RESTORE).exists() else restarts.due(found, memory, limits, slot, now)
         if said := next(filter(None, (restarts.restart(engine, stack, inspected, memory, now) for inspected in ill)), ""):
