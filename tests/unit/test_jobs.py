@@ -391,3 +391,27 @@ def test_a_job_that_runs_here_for_this_time_is_left_alone(
     with container_copy.following(run.name):
         assert slipway_jobs.do_run({"stack": "shop"}, argparse.Namespace(job="nightly", moment=run.moment)) == 0
     assert "runs on this host already" in capsys.readouterr().err
+
+
+@needs_systemd
+def test_a_new_schedule_is_the_one_that_prometheus_expects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of the last run stays; of a job that has not run, nothing is expected, as before."""
+    monkeypatch.setattr(slipway_jobs, "STACKS", tmp_path)
+    monkeypatch.setattr(slipway_jobs.time, "time", lambda: seconds("2026-03-02 12:00:00"))
+    state = tmp_path / "shop/jobs/state"
+    state.mkdir(parents=True)
+    last = slipway_jobs.gauges("shop", "nightly", {"last_run_success": 1, "last_run_timestamp_seconds": seconds("2026-03-02 03:00:00")})
+    (state / "nightly.prom").write_text(last + slipway_jobs.gauges("shop", "nightly", {"next_run_timestamp_seconds": 5}))
+
+    def expected(*calendars: str) -> str:
+        schedule = {"schedule": list(calendars)}
+        config = {"stack": "shop", "jobs": {"nightly": schedule, "new": schedule}}
+        assert slipway_jobs.do_reschedule(config, argparse.Namespace()) == 0
+        assert [path.name for path in state.iterdir()] == ["nightly.prom"]
+        text = (state / "nightly.prom").read_text()
+        assert text.startswith(last)
+        return text.removeprefix(last)
+
+    for calendar, moment in (("*-*-01 03:00:00 UTC", "2026-04-01 03:00:00"), ("*-*-* 04:00:00 UTC", "2026-03-03 04:00:00")):
+        assert expected(calendar) == slipway_jobs.gauges("shop", "nightly", {"next_run_timestamp_seconds": seconds(moment)})
+    assert expected("2024-01-01 00:00:00 UTC") == ""

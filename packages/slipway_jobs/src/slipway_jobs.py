@@ -44,6 +44,8 @@ LOG_LINES = 20
 #: How far back the last time of a calendar is looked for, in seconds.
 WINDOWS = (60, 3600, 86400, 31 * 86400, 366 * 86400, 5 * 366 * 86400)
 ITERATIONS = 100
+#: The figure of which Prometheus knows that a job is late.
+NEXT_RUN = "next_run_timestamp_seconds"
 
 
 class JobError(Exception):
@@ -223,17 +225,21 @@ def conclude(run: Run, found: JSON) -> None:
 
 def metrics(run: Run, found: JSON) -> str:
     """Return the result as Prometheus' node_exporter reads it from a file."""
-    labels = f'{{stack="{run.stack}",job="{run.job}"}}'
     values = {
         "last_run_success": int(found["result"] == "succeeded"),
         "last_run_duration_seconds": found["seconds"],
         "last_run_timestamp_seconds": run.moment,
-        "next_run_timestamp_seconds": next_moment(run.settings["schedule"], time.time()),
+        NEXT_RUN: next_moment(run.settings["schedule"], time.time()),
     }
-    lines = [
+    return gauges(run.stack, run.job, values)
+
+
+def gauges(stack: str, job: str, values: t.Mapping[str, float | None]) -> str:
+    """Return figures of a job, without those that are None, in the text format of Prometheus."""
+    labels = f'{{stack="{stack}",job="{job}"}}'
+    return "".join(
         f"# TYPE slipway_job_{name} gauge\nslipway_job_{name}{labels} {value}\n" for name, value in values.items() if value is not None
-    ]
-    return "".join(lines)
+    )
 
 
 # Commands
@@ -304,6 +310,16 @@ def do_run(config: JSON, arguments: argparse.Namespace) -> int:
     return int(found["result"] not in ("succeeded", "replaced"))
 
 
+def do_reschedule(config: JSON, _arguments: argparse.Namespace) -> int:
+    """Have Prometheus expect the next runs of all jobs as they are scheduled now, where it expects any."""
+    for job, settings in config["jobs"].items():
+        path = STACKS / str(config["stack"]) / "jobs" / "state" / f"{job}.prom"
+        with contextlib.suppress(FileNotFoundError):
+            kept = [line for line in path.read_text().splitlines(keepends=True) if NEXT_RUN not in line]
+            write(path, "".join(kept) + gauges(config["stack"], job, {NEXT_RUN: next_moment(settings["schedule"], time.time())}))
+    return 0
+
+
 def main() -> int:
     """Run a command; return 0, or 1 where it failed."""
     top = argparse.ArgumentParser(description="Jobs of a stack; see docs/product.md.")
@@ -315,9 +331,11 @@ def main() -> int:
     made.set_defaults(action=do_run)
     made.add_argument("job")
     made.add_argument("moment", type=int, nargs="?", default=int(time.time()), help="in seconds since 1970, by default now")
+    made = commands.add_parser("reschedule", help="note for Prometheus when jobs run next, after a change of their schedules")
+    made.set_defaults(action=do_reschedule, job=None)
     arguments = top.parse_args()
     config = json.loads(CONFIG.read_text())
-    if arguments.job not in config["jobs"]:
+    if arguments.job is not None and arguments.job not in config["jobs"]:
         top.error(f"there is no job {arguments.job}; known are {', '.join(config['jobs']) or 'none'}")
     # What is ended from outside cleans up as after any failure.
     signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
