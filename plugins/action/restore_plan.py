@@ -36,6 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "data": {"type": "list", "elements": "dict"},
                 "left": {"type": "list", "elements": "str", "default": []},
                 "left_by_undo": {"type": "bool", "default": False},
+                "serving": {"type": "bool", "default": True},
                 "staged": {"type": "list", "elements": "str", "default": []},
             },
         )
@@ -54,6 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     options["data"] or [],
                     left=[PurePath(path).stem for path in options["left"]],
                     left_by_undo=options["left_by_undo"],
+                    serving=options["serving"],
                     staged=options["staged"],
                 )
                 result.update(plan._asdict())

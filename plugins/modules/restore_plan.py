@@ -71,6 +71,10 @@ options:
     description: Whether that run was an undo.
     type: bool
     default: false
+  serving:
+    description: Whether the product is in service. Until it is, a restore whose data is complete has not completed.
+    type: bool
+    default: true
   staged:
     description: Keys of the data that was restored next to the running stack.
     type: list

@@ -59,7 +59,7 @@ options:
     description:
       - V(fetched) creates the volume O(staged) on this host and fetches the restored data into it, while the store still runs.
       - V(placed) puts the restored data into place and the old aside.
-      - V(finished) forgets the journal, once the store is healthy.
+      - V(finished) removes the journal, once the product is in service, and data that was fetched and not put into place.
       - V(returned) takes the data that was set aside last back into its place, and sets aside what has been live since.
       - V(discarded) removes all data that was set aside.
     type: str
@@ -294,10 +294,15 @@ def stop(engine: Engine, container: str) -> None:
             raise RestoreError(f"container {container} does not stop")
 
 
+def labelled(engine: Engine, labels: dict[str, str]) -> list[str]:
+    """Return the names of the volumes with these labels, in their order."""
+    wanted = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
+    return sorted(item["Name"] for item in engine.get("/volumes", filters=wanted)["Volumes"] or [])
+
+
 def set_aside(engine: Engine, stack: str, volume: str) -> list[str]:
     """Return the volumes with data that was set aside, oldest first."""
-    wanted = json.dumps({"label": [f"slipway.stack={stack}", f"slipway.owner={OWNER}", f"slipway.volume={volume}"]})
-    return sorted(item["Name"] for item in engine.get("/volumes", filters=wanted)["Volumes"] or [])
+    return labelled(engine, {"slipway.stack": stack, "slipway.owner": OWNER, "slipway.volume": volume})
 
 
 def read_journal(path: Path) -> dict[str, t.Any]:
@@ -405,17 +410,27 @@ def unpack(archive: t.IO[bytes] | http.client.HTTPResponse, folder: Path) -> str
         return output.read().decode(errors="replace").strip()[-500:]
 
 
+def fetched_labels(options: dict[str, t.Any]) -> dict[str, str]:
+    """Return the labels of a volume into which the data of the store is fetched."""
+    return {"slipway.stack": options["stack"], "slipway.owner": "backup-restore", "slipway.service": f"restore-{options['store']}"}
+
+
+def remove_fetched(engine: Engine, options: dict[str, t.Any]) -> None:
+    """Remove what a run has fetched that ended before it put the data into place."""
+    for name in labelled(engine, fetched_labels(options)):
+        engine.request("DELETE", f"/volumes/{name}")
+
+
 def fetch(engine: Engine, options: dict[str, t.Any]) -> None:
     """Fetch the restored data from the host that put it together.
 
     Raises:
         RestoreError: it did not arrive whole.
     """
+    remove_fetched(engine, options)
     with contextlib.suppress(EngineError):
-        # Of a run that died.
         engine.request("DELETE", f"/volumes/{options['staged']}")
-    labels = {"slipway.stack": options["stack"], "slipway.owner": "backup-restore", "slipway.service": f"restore-{options['store']}"}
-    engine.request("POST", "/volumes/create", body={"Name": options["staged"], "Labels": labels})
+    engine.request("POST", "/volumes/create", body={"Name": options["staged"], "Labels": fetched_labels(options)})
     folder = t.cast("Path", place_of(engine, options["staged"]))
     try:
         with opened(options["source"]) as answer:
@@ -535,7 +550,13 @@ def main() -> None:
     try:
         names = set_aside(engine, options["stack"], options["volume"])
         removed = names if state == "discarded" else []
-        changed = {"fetched": True, "placed": True, "returned": True, "finished": journal_path.exists(), "discarded": bool(names)}[state]
+        changed = {
+            "fetched": True,
+            "placed": True,
+            "returned": True,
+            "finished": journal_path.exists() or bool(labelled(engine, fetched_labels(options))),
+            "discarded": bool(names),
+        }[state]
         if state in {"placed", "returned"}:
             place_of_live(engine, options)
         if state == "returned" and not journal_path.exists():
@@ -548,6 +569,7 @@ def main() -> None:
             elif state == "returned":
                 take_back(engine, options, journal_path)
             elif state == "finished":
+                remove_fetched(engine, options)
                 remove(journal_path)
             else:
                 discard(engine, names, journal_path)

@@ -131,6 +131,7 @@ def host_plan(
     *,
     left: Collection[str],
     left_by_undo: bool,
+    serving: bool,
     staged: Collection[str],
 ) -> HostPlan:
     """Return what a host has to do.
@@ -141,6 +142,8 @@ def host_plan(
         data: Its stores and volumes of the product, each with its store, its journal, its key in a point, and the role that runs it.
         left: Names of the files that an earlier run has left in the folder of restores.
         left_by_undo: Whether that run was an undo.
+        serving: Whether the product is in service. If it is not, a restore whose data is complete goes on: its repetition must not take the
+            restored data for the data from before.
         staged: Keys of the data that was restored next to the running stack.
 
     Raises:
@@ -161,4 +164,4 @@ def host_plan(
         # For others the restore had stopped the product, but not moved their data: it stays where it is.
         exchanges = [item for item in concerned if item["journal"] in journals]
     roles = list(dict.fromkeys(item["role"] for item in concerned))
-    return HostPlan([] if interrupted else journals, exchanges, roles)
+    return HostPlan(journals if serving and not interrupted else [], exchanges, roles)

@@ -95,8 +95,9 @@ REPLACE = Decision("replace", ["postgres", "volumes"], "p", "")
 UNDO = Decision("undo", ["postgres", "volumes"], "latest", "")
 
 
-def on_host(decision: Decision, *left: str, by_undo: bool = False, staged: tuple[str, ...] = ()) -> HostPlan:
-    return host_plan(decision, "app1", [POSTGRES, REDIS, UPLOADS, AVATARS], left=left, left_by_undo=by_undo, staged=staged)
+def on_host(decision: Decision, *left: str, by_undo: bool = False, serving: bool = True, staged: tuple[str, ...] = ()) -> HostPlan:
+    data = [POSTGRES, REDIS, UPLOADS, AVATARS]
+    return host_plan(decision, "app1", data, left=left, left_by_undo=by_undo, serving=serving, staged=staged)
 
 
 def test_a_host_exchanges_what_was_staged_for_it():
@@ -112,6 +113,14 @@ def test_journals_without_the_mark_are_of_a_restore_that_has_completed():
     for decision in (REPLACE, UNDO, Decision("discard_old", KNOWN, "latest", "")):
         assert on_host(decision, "redis", "volumes.a.b").completed == ["redis", "volumes.a.b"]
     assert on_host(REPLACE, "postgres", "under_way").completed == []
+
+
+def test_until_the_product_serves_a_restore_with_complete_data_goes_on():
+    """Its data is in place, and the product's start failed: a repetition must not take it for the data from before."""
+    for decision in (REPLACE, UNDO):
+        assert on_host(decision, "postgres", "volumes.a.b", serving=False).completed == []
+    # An undo brings back all, and leaves stores that it does not name.
+    assert on_host(UNDO, "postgres", "redis", serving=False).exchanges == [POSTGRES, UPLOADS, AVATARS]
 
 
 @pytest.mark.parametrize("journals", [("redis",), ("postgres", "redis"), ("redis", "volumes.a.b")])

@@ -10,6 +10,7 @@ import tarfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -127,17 +128,20 @@ class Volumes:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.made: list[str] = []
+        self.labels: dict[str, set[str]] = {}
 
-    def get(self, path: str, **_query: object) -> dict[str, object]:
+    def get(self, path: str, filters: str = "{}") -> dict[str, object]:
         if path == "/volumes":
-            return {"Volumes": [{"Name": name} for name in self.made]}
+            wanted = set(json.loads(filters).get("label", ()))
+            return {"Volumes": [{"Name": name} for name in dict.fromkeys(self.made) if wanted <= self.labels[name]]}
         name = path.rpartition("/")[2]
         if not (self.top / name).is_dir():
             raise module.EngineError("no such volume", 404)
         return {"Driver": "local", "Mountpoint": str(self.top / name)}
 
-    def request(self, method: str, path: str, body: dict[str, str] | None = None) -> None:
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> None:
         if method == "POST" and body:
+            self.labels.setdefault(body["Name"], {f"{name}={value}" for name, value in body["Labels"].items()})
             (self.top / body["Name"]).mkdir(exist_ok=True)
             self.made.append(body["Name"])
         else:
@@ -331,6 +335,18 @@ def test_restored_data_arrives_in_a_volume_of_this_host(offered, volumes):
     # What an earlier run has left is replaced.
     assert [path.name for path in (volumes.top / "staged").iterdir()] == ["base"]
     assert (volumes.top / "staged/base/1").stat().st_size == 3 * 10**6
+
+
+def test_what_was_fetched_and_not_put_into_place_is_removed_in_the_end(offered, volumes, monkeypatch):
+    monkeypatch.setattr(module, "Engine", lambda **_: volumes)
+    module.fetch(volumes, {**OPTIONS, "source": offered, "staged": "fetched"})
+    # Of another store, and data that was set aside.
+    module.make_aside(volumes, OPTIONS)
+    volumes.request("POST", "/volumes/create", {"Name": "other", "Labels": module.fetched_labels({**OPTIONS, "store": "redis"})})
+    with patch_module_args({**OPTIONS, "state": "finished"}), pytest.raises(SystemExit):
+        module.main()
+    assert [name for name in volumes.made if "before" not in name] == ["other"]
+    assert len(volumes.made) == 2
 
 
 def test_data_for_which_there_is_no_room_is_refused_before_it_arrives(offered, volumes, monkeypatch):

@@ -11,7 +11,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -351,15 +351,9 @@ def test_a_point_can_be_looked_at_while_the_stack_runs(host: LabHost, lab: Lab):
     assert not host.run("docker ps --all --quiet --filter label=slipway.owner=backup-inspect").strip()
 
 
-def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: LabHost, lab: Lab):
-    sql(host, "insert into kept select from generate_series(1, 20)")
-    # In one session, without a pause: what is committed before it is wanted, and what comes next is not.
-    statements = ["insert into kept default values", "select clock_timestamp()", *["insert into kept default values"] * 30]
-    commands = shlex.join(f"--command={statement}" for statement in statements)
-    moment = host.run(f"docker exec slipway-postgres psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app {commands}").strip()
-    wanted = sql(host, "select count(*) - 30 from kept")
-    now = sql(host, "select count(*) from kept")
-    arguments = ["-i", str(lab.inventory), "--extra-vars", json.dumps({"target_time": moment, "restore_confirm": "slipway"})]
+def interrupted(lab: Lab, far_enough: Callable[[], bool], **variables: str) -> str:
+    """Run restore.yml and kill it once it is far enough, unless it has ended by itself; return its output."""
+    arguments = ["-i", str(lab.inventory), "--extra-vars", json.dumps({"restore_confirm": "slipway", **variables})]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
     with subprocess.Popen(
         [str(BIN / "ansible-playbook"), "playbooks/restore.yml", *arguments],
@@ -369,11 +363,47 @@ def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: La
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-    ) as interrupted:
-        wait_until(lambda: host.succeeds(f"test -e {JOURNAL}") or interrupted.poll() is not None, 300, "the exchange has begun")
-        if interrupted.poll() is None:
-            os.killpg(interrupted.pid, signal.SIGKILL)
-        output = interrupted.stdout.read() if interrupted.stdout else ""
+    ) as run:
+        wait_until(lambda: far_enough() or run.poll() is not None, 300, "the restore is far enough to be interrupted")
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        return run.stdout.read() if run.stdout else ""
+
+
+@pytest.mark.extended("restore")
+@pytest.mark.parametrize("undo", [False, True], ids=["restore", "undo"])
+def test_a_run_that_is_repeated_as_the_product_did_not_start_continues(host: LabHost, lab: Lab, undo: bool):
+    """Its data was complete. A repetition is no restore of its own, whose old data would be the restored copy."""
+    before = sql(host, "select count(*) from kept")
+    asked = {"stores": "postgres", **({"restore_undo": "true"} if undo else {"point": "latest"})}
+    if undo:
+        assert restore(lab, point="latest", stores="postgres").returncode == 0
+        sql(host, "insert into kept default values")
+    # The journal is written after the mark, and stays longer.
+    complete = f"test -e {JOURNAL} && ! test -e {os.path.dirname(JOURNAL)}/under_way.json"
+    output = interrupted(lab, lambda: host.succeeds(complete), **asked)
+    assert host.succeeds(f"test -e {JOURNAL}"), f"the run was over before it could be interrupted: {output[-4000:]}"
+    repeated = restore(lab, **asked)
+    assert repeated.returncode == 0, repeated.excerpt
+    assert not host.succeeds(f"test -e {JOURNAL}")
+    lab.wait_until_healthy()
+    if not undo:
+        undone = restore(lab, restore_undo="true", stores="postgres")
+        assert undone.returncode == 0, undone.excerpt
+    assert sql(host, "select count(*) from kept") == before
+    assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
+    host.wait_for_backups()
+
+
+def test_a_named_time_is_restored_to_the_row_also_after_an_interruption(host: LabHost, lab: Lab):
+    sql(host, "insert into kept select from generate_series(1, 20)")
+    # In one session, without a pause: what is committed before it is wanted, and what comes next is not.
+    statements = ["insert into kept default values", "select clock_timestamp()", *["insert into kept default values"] * 30]
+    commands = shlex.join(f"--command={statement}" for statement in statements)
+    moment = host.run(f"docker exec slipway-postgres psql --no-psqlrc --quiet --tuples-only --no-align --dbname=app {commands}").strip()
+    wanted = sql(host, "select count(*) - 30 from kept")
+    now = sql(host, "select count(*) from kept")
+    output = interrupted(lab, lambda: host.succeeds(f"test -e {JOURNAL}"), target_time=moment)
     assert host.succeeds(f"test -e {JOURNAL}"), f"the run was over before it could be interrupted: {output[-4000:]}"
     with lab.client() as client:
         assert client.get("/api/sessions").status_code == 503
