@@ -154,6 +154,17 @@ def test_the_playbook_refuses_before_it_asks_a_host(play: Run, checkout: Path):
         assert "unreachable=0" in run.stdout
 
 
+def docker_log(checkout: Path) -> Path:
+    """Create a program ``docker`` that records its arguments; return the file, which is in the program's folder."""
+    log = checkout / "programs/log"
+    log.parent.mkdir()
+    log.touch()
+    program = log.parent / "docker"
+    program.write_text(f'#!/bin/sh\necho "docker $*" >>{log}\n')
+    program.chmod(0o755)
+    return log
+
+
 NO_TASKS = {"ansible.builtin.meta": "noop"}
 STOP: dict[str, Any] = {
     "restore_stack": "s",
@@ -178,8 +189,8 @@ STOP: dict[str, Any] = {
     ],
 )
 def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checkout: Path, failing: str, said: str):
-    """From then on the mark guards the data; a lock that stays would keep others away for nothing."""
-    lock = checkout / "lock"
+    """From then on the mark guards the data; a lock that stays would keep others away for nothing, and so would the backups' record."""
+    lock, recorded = checkout / "lock", docker_log(checkout)
     steps = {
         "container_service/read": NO_TASKS,
         "release/plan": NO_TASKS,
@@ -196,22 +207,20 @@ def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checko
     (checkout / "playbooks/stop.yml").write_text(
         json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": STOP, "tasks": tasks}])
     )
-    run = play("stop")
+    run = play("stop", PATH=f"{recorded.parent}:{os.environ['PATH']}")
     shown = " ".join(run.stdout.split())
     assert run.returncode != 0
     assert said in shown
     assert ("out of service" in shown) == (failing != "release/hold")
     assert not lock.exists()
+    steps_of_backups = [line.removeprefix("docker exec s-backup slipway-backup exchange ") for line in recorded.read_text().splitlines()]
+    assert steps_of_backups == ([] if failing == "release/hold" else ["begin", "end"])
 
 
 @pytest.mark.parametrize("failing", ["", "redis"])
 def test_data_of_other_hosts_arrives_before_the_product_stops(play: Run, checkout: Path, failing: str):
     """However long a transfer takes, no other one waits for it with the product out of service, and one that fails costs nothing."""
-    log, programs = checkout / "log", checkout / "programs"
-    log.touch()
-    programs.mkdir()
-    (programs / "docker").write_text(f'#!/bin/sh\necho "docker $*" >>{log}\n')
-    (programs / "docker").chmod(0o755)
+    log = docker_log(checkout)
 
     def note(text: str) -> dict[str, Any]:
         return {"ansible.builtin.shell": f"echo {text} >>{log}"}
@@ -230,7 +239,7 @@ def test_data_of_other_hosts_arrives_before_the_product_stops(play: Run, checkou
     (checkout / "playbooks/all.yml").write_text(
         json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": variables, "tasks": tasks}])
     )
-    run = play("all", PATH=f"{programs}:{os.environ['PATH']}")
+    run = play("all", PATH=f"{log.parent}:{os.environ['PATH']}")
     done = log.read_text().splitlines()
     assert done[:2] == ["transfer postgres", "transfer redis"], run.stdout
     if failing:

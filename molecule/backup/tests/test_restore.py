@@ -484,6 +484,25 @@ def test_postgres_alone_goes_back_to_an_older_point_and_on_to_the_last_row_from_
 
 
 @pytest.mark.extended("restore")
+def test_a_restore_while_the_scheduled_run_is_in_progress_makes_a_point_of_what_it_restored(host: LabHost, lab: Lab):
+    host.wait_for_backups()
+    point = points(host)[-1]["name"]
+    marks.redis(lab, "SET", "since:point", "1")
+    host.run("systemctl start --no-block slipway-slipway-backup.service")
+    run = restore(lab, point=point, stores="redis")
+    assert run.returncode == 0, run.excerpt
+    ended = json.loads(host.run("docker exec slipway-backup cat /backup/state/exchange.json"))
+    assert not ended["under_way"]
+    assert host.wait_for_backups() == "inactive"
+    newest = points(host)[-1]
+    assert json.loads(host.run(f"{PROGRAM} --json show {newest['name']}"))["moment"] > ended["since"]
+    assert newest["verified"] == "verified"
+    assert json.loads(host.run(f"{PROGRAM} --json report"))["alerts"] == []
+    assert marks.redis(lab, "GET", "since:point") == ""
+    assert lab.playbook("restore", variables={"restore_discard_old": "true"}).returncode == 0
+
+
+@pytest.mark.extended("restore")
 def test_an_exchange_that_fails_says_what_to_run_next(host: LabHost, lab: Lab):
     rows = sql(host, "select count(*) from kept")
     with journal_of_redis_in_the_way(host):

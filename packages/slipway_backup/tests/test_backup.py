@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 
 from slipway_backup import __main__ as program
-from slipway_backup import chroma, common, offsite, pace, points, postgres, redis, report, restore, run, serve
+from slipway_backup import chroma, common, exchange, offsite, pace, points, postgres, redis, report, restore, run, serve
 
 RETENTION = {"days": 3, "weeks": 2, "months": 2}
 NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
@@ -204,6 +204,36 @@ def test_a_run_that_fails_leaves_nothing_and_says_why(config: common.Config, mon
     assert told["last_run"]["result"] == "failed"
     assert told["last_run"]["reason"]
     assert told["alerts"][0].startswith("the last run failed: ")
+
+
+@pytest.mark.parametrize("steps", [[True], [True, False]], ids=["begins", "takes place"])
+def test_a_point_of_data_from_before_and_after_an_exchange_is_not_kept(
+    config: common.Config, monkeypatch: pytest.MonkeyPatch, steps: list[bool]
+):
+    """A drill would compare it with its own manifest, and find nothing."""
+    capture = capture_of(1)
+    restores = iter(steps)
+
+    def capture_meanwhile(config: common.Config, folder: Path) -> dict[str, Any]:
+        for under_way in restores:
+            exchange.record(config, under_way)
+        return capture(config, folder)
+
+    monkeypatch.setattr(redis, "capture", capture_meanwhile)
+    exchange.record(config, under_way=False)
+    with pytest.raises(common.StepError, match=r"a restore (exchanges data since|has exchanged data while)"):
+        run.run(config, "test")
+    assert points.read_points(config) == []
+    exchange.record(config, under_way=False)
+    run.run(config, "test")
+    assert len(points.read_points(config)) == 1
+
+
+def test_no_point_is_begun_while_a_restore_exchanges_data(config: common.Config, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(redis, "capture", None)
+    exchange.record(config, under_way=True)
+    with pytest.raises(common.StepError, match=r"a restore exchanges data since .*: end it with restore[.]yml"):
+        run.run(config, "test")
 
 
 def test_a_run_removes_what_a_killed_one_left(config: common.Config, monkeypatch: pytest.MonkeyPatch):

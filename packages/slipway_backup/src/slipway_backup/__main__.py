@@ -14,7 +14,7 @@ import sys
 import typing as t
 from pathlib import Path
 
-from slipway_backup import chroma, offsite, points, postgres, report, restore, run, send, serve
+from slipway_backup import chroma, exchange, offsite, points, postgres, report, restore, run, send, serve
 from slipway_backup.common import CONFIG, BusyError, Config, StepError, load_config, locked, now, point_name, say, write_atomically
 
 RUN_NICENESS = 19
@@ -91,6 +91,11 @@ def do_start_over(config: Config, arguments: argparse.Namespace) -> t.Any:
         if not other:
             raise StepError("PostgreSQL is still the database cluster of the existing points: there is no reason to start over")
         return {"aside": set_aside(config)}
+
+
+def do_exchange(config: Config, arguments: argparse.Namespace) -> None:
+    """Record that a restore begins or ends to exchange the data of the stack; a run that is in progress fails."""
+    exchange.record(config, under_way=arguments.step == "begin")
 
 
 def do_run(config: Config, arguments: argparse.Namespace) -> t.Any:
@@ -245,6 +250,7 @@ def parser() -> argparse.ArgumentParser:
     add("start-over", do_start_over).add_argument(
         "--cluster", default="", help="name of the stack: its database was re-created; move all existing points aside"
     )
+    add("exchange", do_exchange).add_argument("step", choices=["begin", "end"])
     made = add("run", do_run)
     made.add_argument("--reason", default="by hand", help="kept in the manifest")
     made.add_argument("--full", action="store_true", help="take a full base backup")

@@ -12,7 +12,7 @@ import typing as t
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from slipway_backup import chroma, offsite, postgres, redis, report, volumes
+from slipway_backup import chroma, exchange, offsite, postgres, redis, report, volumes
 from slipway_backup.common import (
     JSON,
     NAME_FORMAT,
@@ -114,8 +114,10 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
     started = now()
     stores: JSON = {}
     base: JSON = {}
+    last_exchange = exchange.state(config)
     if config.postgres:
         base = postgres.take_base_backup(config, full)
+        exchange.refuse_mixed(config, last_exchange)
     # The WAL's times are by the server's clock; this host's may be wrong.
     moment = postgres.clock(config) if config.postgres else now()
     if config.postgres:
@@ -135,6 +137,7 @@ def capture(config: Config, name: str, partial: Path, full: bool, reason: str, f
         postgres.collect_wal(config, stores["postgres"]["wal"], base["backup_id"])
         stores["postgres"]["dumps"] = postgres.dump(config, partial) if config.postgres.get("logical_dump") else {}
         postgres.remember_gap(config, None)
+    exchange.refuse_mixed(config, last_exchange)
     known = known_of_controller(config)
     # This host sees its own images only; a controller sees those of all.
     digests = {**(known["image_digests"] or {}), **facts.get("image_digests", {})}
