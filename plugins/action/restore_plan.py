@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -34,9 +34,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "known_stores": {"type": "list", "elements": "str", "default": []},
                 "plan": {"type": "dict"},
                 "data": {"type": "list", "elements": "dict"},
-                "left": {"type": "list", "elements": "str", "default": []},
-                "left_by_undo": {"type": "bool", "default": False},
+                "left": {"type": "dict", "default": {}},
+                "left_everywhere": {"type": "list", "elements": "dict"},
                 "serving": {"type": "bool", "default": True},
+                "kept": {"type": "list", "elements": "dict", "default": []},
+                "returns": {"type": "dict", "default": {}},
                 "staged": {"type": "list", "elements": "str", "default": []},
             },
         )
@@ -47,18 +49,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 asked = restore.Asked(**{name: options[name] for name in restore.Asked._fields})
                 decision = restore.decide(asked, options["known_stores"], limited=bool(variables.get("ansible_limit")))
                 result.update(decision._asdict(), in_place=decision.in_place)
-            else:
-                decision = restore.Decision(**{name: options["plan"][name] for name in restore.Decision._fields})
-                plan = restore.host_plan(
-                    decision,
-                    variables["inventory_hostname"],
-                    options["data"] or [],
-                    left=[PurePath(path).stem for path in options["left"]],
-                    left_by_undo=options["left_by_undo"],
-                    serving=options["serving"],
-                    staged=options["staged"],
-                )
-                result.update(plan._asdict())
+                return result
+            decision = restore.Decision(**{name: options["plan"][name] for name in restore.Decision._fields})
+            kept = [{**found["item"], "restores": found["restores"]} for found in options["kept"]]
+            if options["left_everywhere"] is not None:
+                new = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+                result.update(restore.choose_restore(decision, new, options["left_everywhere"], kept)._asdict())
+                return result
+            plan = restore.host_plan(
+                decision,
+                variables["inventory_hostname"],
+                options["data"] or [],
+                left=options["left"],
+                serving=options["serving"],
+                staged=options["staged"],
+                returns=options["returns"],
+                kept={item["key"]: item["restores"] for item in kept},
+            )
+            result.update(plan._asdict(), left={} if plan.completed else options["left"])
         except restore.RestoreError as error:
             result.update(failed=True, msg=str(error))
         return result

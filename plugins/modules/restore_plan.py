@@ -63,18 +63,28 @@ options:
     type: list
     elements: dict
   left:
-    description: Files that an earlier run has left in the folder of restores on the host.
+    description: Files that an earlier run has left in the folder of restores on the host, by their names without C(.json).
+    type: dict
+    default: {}
+  left_everywhere:
+    description: O(left) of all hosts with data. With it, the answer says which restore the run is, and which it undoes.
     type: list
-    elements: str
-    default: []
-  left_by_undo:
-    description: Whether that run was an undo.
-    type: bool
-    default: false
+    elements: dict
   serving:
     description: Whether the product is in service. Until it is, a restore whose data is complete has not completed.
     type: bool
     default: true
+  kept:
+    description: >-
+      Of an undo, the results of M(slipway.stack.restored_volume) in the state V(kept) for all data of the stores. Of the host, or with
+      O(left_everywhere) of all hosts.
+    type: list
+    elements: dict
+    default: []
+  returns:
+    description: Of an undo, the restore whose old data is taken back, for each store.
+    type: dict
+    default: {}
   staged:
     description: Keys of the data that was restored next to the running stack.
     type: list
@@ -115,11 +125,23 @@ target_time:
   description: Moment up to which PostgreSQL is restored; empty for the point's moment.
   returned: without O(plan)
   type: str
+id:
+  description: Name of the restore or undo that the run is; that of an earlier run if it continues it.
+  returned: with O(left_everywhere)
+  type: str
+returns:
+  description: Of an undo, the restore whose old data is taken back, for each store that has any.
+  returned: with O(left_everywhere)
+  type: dict
 completed:
   description: Journals of a restore that has completed, to be removed.
   returned: with O(plan)
   type: list
   elements: str
+left:
+  description: O(left) without the journals of a restore that has completed.
+  returned: with O(plan)
+  type: dict
 exchanges:
   description: Members of O(data) that are exchanged.
   returned: with O(plan)

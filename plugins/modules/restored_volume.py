@@ -52,7 +52,15 @@ options:
     type: bool
     default: false
   point:
-    description: Kept in the journal and on the volume with the old data.
+    description: Kept on the volume with the old data.
+    type: str
+    default: ""
+  restore:
+    description: Name of the restore or undo, the same for all its volumes. Kept in the journal and on the volume with the old data.
+    type: str
+    default: ""
+  returns:
+    description: The O(restore) whose old data O(state=returned) takes back.
     type: str
     default: ""
   state:
@@ -60,11 +68,12 @@ options:
       - V(fetched) creates the volume O(staged) on this host and fetches the restored data into it, while the store still runs.
       - V(placed) puts the restored data into place and the old aside.
       - V(finished) removes the journal, once the product is in service, and data that was fetched and not put into place.
-      - V(returned) takes the data that was set aside last back into its place, and sets aside what has been live since.
+      - V(kept) changes nothing.
+      - V(returned) takes the data that the restore O(returns) has set aside back into its place, and sets aside what has been live since.
       - V(discarded) removes all data that was set aside.
     type: str
     required: true
-    choices: [fetched, placed, finished, returned, discarded]
+    choices: [fetched, placed, finished, kept, returned, discarded]
 attributes:
   check_mode:
     description: Says what it would move.
@@ -85,6 +94,11 @@ EXAMPLES = r"""
 RETURN = r"""
 aside:
   description: Volumes with data that was set aside, oldest first.
+  returned: always
+  type: list
+  elements: str
+restores:
+  description: Names of the restores whose old data is kept, oldest first; empty for one that has no name.
   returned: always
   type: list
   elements: str
@@ -122,6 +136,8 @@ OWNER = "restore-aside"
 #: In the names of volumes: data from before a restore, and a restored copy whose run died when it was in place.
 BEFORE = "-before-"
 INTERRUPTED = "-interrupted-"
+#: On a volume with old data: the restore that has set it aside.
+RESTORE_LABEL = "slipway.restore"
 FETCH_TIMEOUT = 300
 #: What the backup host says of the data that it sends.
 BYTES_HEADER = "Slipway-Bytes"
@@ -294,14 +310,15 @@ def stop(engine: Engine, container: str) -> None:
             raise RestoreError(f"container {container} does not stop")
 
 
-def labelled(engine: Engine, labels: dict[str, str]) -> list[str]:
-    """Return the names of the volumes with these labels, in their order."""
+def labelled(engine: Engine, labels: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Return the labels of the volumes with these labels, by their names and in the order of these."""
     wanted = json.dumps({"label": [f"{name}={value}" for name, value in labels.items()]})
-    return sorted(item["Name"] for item in engine.get("/volumes", filters=wanted)["Volumes"] or [])
+    found = engine.get("/volumes", filters=wanted)["Volumes"] or []
+    return {item["Name"]: item.get("Labels") or {} for item in sorted(found, key=lambda item: str(item["Name"]))}
 
 
-def set_aside(engine: Engine, stack: str, volume: str) -> list[str]:
-    """Return the volumes with data that was set aside, oldest first."""
+def set_aside(engine: Engine, stack: str, volume: str) -> dict[str, dict[str, str]]:
+    """Return the labels of the volumes with data that was set aside, by their names and oldest first."""
     return labelled(engine, {"slipway.stack": stack, "slipway.owner": OWNER, "slipway.volume": volume})
 
 
@@ -318,17 +335,25 @@ def placed_whole(live: Path, journal: dict[str, t.Any]) -> bool:
     return journal.get("phase") == "place" and not (live / GUARD).exists()
 
 
-def make_aside(engine: Engine, options: dict[str, t.Any], name: str = "", kind: str = BEFORE) -> tuple[str, Path]:
-    """Return a volume that takes old data, made where it is not there, and its folder."""
-    name = name or f"{options['volume']}{kind}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+def aside_name(options: dict[str, t.Any], kind: str = BEFORE) -> str:
+    """Return the name of a new volume that takes old data."""
+    return f"{options['volume']}{kind}{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+
+
+def make_aside(engine: Engine, options: dict[str, t.Any], name: str) -> Path:
+    """Return the folder of a volume that takes old data, which is created unless an earlier run has.
+
+    The journal names it by then: a volume that is not in use is old data, also if it is empty.
+    """
     labels = {
         "slipway.stack": options["stack"],
         "slipway.owner": OWNER,
         "slipway.volume": options["volume"],
         "slipway.point": options["point"],
+        RESTORE_LABEL: options["restore"],
     }
     engine.request("POST", "/volumes/create", body={"Name": name, "Labels": labels})
-    return name, t.cast("Path", place_of(engine, name))
+    return t.cast("Path", place_of(engine, name))
 
 
 @contextlib.contextmanager
@@ -454,60 +479,64 @@ def place(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None
     stop(engine, options["container"])
     journal = read_journal(journal_path)
     if journal.get("phase") == "return":
-        finish_return(engine, live, journal_path, journal, options["last"])
+        finish_return(engine, options, live, journal_path, journal)
     if journal.get("phase") in {"return", "returned"}:
         journal = {}
     if placed_whole(live, journal):
-        name, aside = make_aside(engine, options, kind=INTERRUPTED)
-        journal = {"phase": "aside", "aside": name}
-    else:
-        name, aside = make_aside(engine, options, journal.get("aside", ""))
-    exchange(live, staged, aside, journal_path, journal or {"phase": "aside", "aside": name}, options["last"])
+        journal = {"phase": "aside", "aside": aside_name(options, INTERRUPTED)}
+    elif not journal:
+        journal = {"phase": "aside", "aside": aside_name(options)}
+    journal["id"] = options["restore"]
+    write_journal(journal_path, journal)
+    aside = make_aside(engine, options, journal["aside"])
+    exchange(live, staged, aside, journal_path, journal, options["last"])
     engine.request("DELETE", f"/volumes/{options['staged']}")
 
 
-def finish_return(engine: Engine, live: Path, journal_path: Path, journal: dict[str, t.Any], last: str) -> None:
+def finish_return(engine: Engine, options: dict[str, t.Any], live: Path, journal_path: Path, journal: dict[str, t.Any]) -> None:
     """Go on with a return from where the journal says."""
+    write_journal(journal_path, journal)
     source = place_of(engine, journal["source"])
     if source is not None:
-        aside = place_of(engine, journal["aside"]) if journal["aside"] != journal["source"] else None
-        give_back(live, source, aside, journal_path, journal, last)
+        aside = make_aside(engine, options, journal["aside"]) if journal["aside"] != journal["source"] else None
+        give_back(live, source, aside, journal_path, journal, options["last"])
         engine.request("DELETE", f"/volumes/{journal['source']}")
-    # Until all stores are whole: a run that comes again, as another store has failed, finds that this one is done.
+    # Until the product serves: a run that comes again, as another store has failed, finds that this one is done.
     write_journal(journal_path, {"phase": "returned"})
 
 
-def returnable(engine: Engine, options: dict[str, t.Any]) -> list[str]:
-    """Return the volumes with data from before a restore, oldest first; one that is empty was made by a run that moved nothing."""
+def returnable(engine: Engine, options: dict[str, t.Any]) -> dict[str, str]:
+    """Return the volumes with data from before a restore, oldest first, each with the name of that restore."""
     interrupted = options["volume"] + INTERRUPTED
-    names = [name for name in set_aside(engine, options["stack"], options["volume"]) if not name.startswith(interrupted)]
-    return [name for name in names if (place := place_of(engine, name)) and entries(place)]
+    found = set_aside(engine, options["stack"], options["volume"])
+    return {name: labels.get(RESTORE_LABEL, "") for name, labels in found.items() if not name.startswith(interrupted)}
 
 
-def refuse_nothing(options: dict[str, t.Any], names: list[str]) -> None:
-    """Refuse a return where there is nothing to return to.
+def to_return(engine: Engine, options: dict[str, t.Any]) -> str:
+    """Return the volume with the data that is taken back.
 
     Raises:
-        RestoreError: nothing was set aside.
+        RestoreError: the restore has set nothing aside here.
     """
+    names = [name for name, restore in returnable(engine, options).items() if restore == options["returns"]]
     if not names:
         raise RestoreError(f"this host has no old data of volume {options['volume']}: there is no restore to undo")
+    return names[-1]
 
 
 def take_back(engine: Engine, options: dict[str, t.Any], journal_path: Path) -> None:
-    """Take the data that was set aside last back into its place, and set aside what has been live since."""
+    """Take the data that a restore has set aside back into its place, and set aside what has been live since."""
     live = place_of_live(engine, options)
-    names = returnable(engine, options)
     journal = read_journal(journal_path)
     if journal.get("phase") == "returned":
         return
     if not journal or placed_whole(live, journal):
-        refuse_nothing(options, names)
-        journal = {"phase": "aside", "source": names[-1], "aside": make_aside(engine, options)[0]}
+        journal = {"phase": "aside", "source": to_return(engine, options), "aside": aside_name(options)}
     # Of a restore that died: its old data is where it was moved to.
+    names = list(returnable(engine, options))
     journal.setdefault("source", names[-1] if INTERRUPTED in journal["aside"] and names else journal["aside"])
     stop(engine, options["container"])
-    finish_return(engine, live, journal_path, journal, options["last"])
+    finish_return(engine, options, live, journal_path, journal)
 
 
 def discard(engine: Engine, names: list[str], journal_path: Path) -> None:
@@ -536,7 +565,9 @@ def main() -> None:
             "last": {"type": "str", "default": ""},
             "keep_owners": {"type": "bool", "default": False},
             "point": {"type": "str", "default": ""},
-            "state": {"type": "str", "required": True, "choices": ["fetched", "placed", "finished", "returned", "discarded"]},
+            "restore": {"type": "str", "default": ""},
+            "returns": {"type": "str", "default": ""},
+            "state": {"type": "str", "required": True, "choices": ["fetched", "placed", "finished", "kept", "returned", "discarded"]},
         },
         required_if=[("state", "fetched", ["staged", "source"]), ("state", "placed", ["staged"])],
         supports_check_mode=True,
@@ -548,19 +579,20 @@ def main() -> None:
     journal_path = Path("/etc/slipway") / options["stack"] / "restore" / f"{options['store']}.json"
     state = options["state"]
     try:
-        names = set_aside(engine, options["stack"], options["volume"])
+        names = list(set_aside(engine, options["stack"], options["volume"]))
         removed = names if state == "discarded" else []
         changed = {
             "fetched": True,
             "placed": True,
             "returned": True,
+            "kept": False,
             "finished": journal_path.exists() or bool(labelled(engine, fetched_labels(options))),
             "discarded": bool(names),
         }[state]
         if state in {"placed", "returned"}:
             place_of_live(engine, options)
         if state == "returned" and not journal_path.exists():
-            refuse_nothing(options, returnable(engine, options))
+            to_return(engine, options)
         if changed and not module.check_mode:
             if state == "fetched":
                 fetch(engine, options)
@@ -573,10 +605,11 @@ def main() -> None:
                 remove(journal_path)
             else:
                 discard(engine, names, journal_path)
-            names = set_aside(engine, options["stack"], options["volume"])
+            names = list(set_aside(engine, options["stack"], options["volume"]))
+        restores = list(returnable(engine, options).values())
     except (RestoreError, EngineError, OSError, subprocess.SubprocessError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=changed, aside=names, removed=removed)
+    module.exit_json(changed=changed, aside=names, restores=restores, removed=removed)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ IN_PLACE: tuple[Mode, ...] = ("replace", "undo")
 WITH_WAL = "postgres"
 #: The file on all hosts that says that data is being exchanged; all others in its folder are journals.
 MARK = "under_way"
+#: Phases of a journal of data that is being replaced.
+PLACED = ("aside", "place")
 #: What the journals of the product's volumes begin with; they belong to the store of that name.
 VOLUMES = "volumes"
 
@@ -71,6 +73,18 @@ class HostPlan(NamedTuple):
     roles: list[str]
 
 
+class Chosen(NamedTuple):
+    """Which restore a run is.
+
+    Attributes:
+        id: The name that all of its data has in common. It is of the run that is continued, if there is one.
+        returns: Of an undo, the restore whose old data is taken back, for each store that has any.
+    """
+
+    id: str
+    returns: dict[str, str]
+
+
 def decide(asked: Asked, known: Sequence[str], *, limited: bool) -> Decision:
     """Return what a run does.
 
@@ -124,15 +138,51 @@ def _mode(asked: Asked) -> Mode | None:
     return "inspect" if inspect else "replace"
 
 
+def choose_restore(
+    decision: Decision, new: str, left: Sequence[Mapping[str, Mapping[str, Any]]], kept: Sequence[Mapping[str, Any]]
+) -> Chosen:
+    """Return which restore a run is, and which it undoes; the same for all hosts.
+
+    Args:
+        decision: What the run does.
+        new: A name for it, later than all others in the order of text.
+        left: For each host with data, the files that an earlier run has left in the folder of restores, by their names. Without those of a
+            restore that has completed.
+        kept: Of an undo, all data of the stores, each with its ``store`` and the ``restores`` whose old data is kept.
+
+    Raises:
+        RestoreError: There is no restore to undo.
+    """
+    found = [(name, content) for host in left for name, content in host.items()]
+    marks = [content for name, content in found if name == MARK]
+    if decision.mode != "undo":
+        begun = [mark for mark in marks if mark.get("restore") != "undo"]
+        begun += [content for name, content in found if name != MARK and content.get("phase") in PLACED and "source" not in content]
+        return Chosen(min((str(content["id"]) for content in begun if content.get("id")), default=new), {})
+    returns: dict[str, str] = {}
+    for item in kept:
+        if item["restores"]:
+            returns[item["store"]] = max(returns.get(item["store"], ""), *item["restores"])
+    begun = [mark for mark in marks if mark.get("restore") == "undo"]
+    if begun:
+        # What it has taken back is not kept any more, and what it has set aside is.
+        return Chosen(str(begun[0].get("id") or new), {**returns, **begun[0].get("returns", {})})
+    missing = [store for store in decision.stores if store not in returns]
+    if missing and not marks:
+        raise RestoreError(f"Nothing was touched. No old data of {', '.join(missing)} is kept: there is no restore to undo")
+    return Chosen(new, returns)
+
+
 def host_plan(
     decision: Decision,
     host: str,
     data: Sequence[Mapping[str, Any]],
     *,
-    left: Collection[str],
-    left_by_undo: bool,
+    left: Mapping[str, Mapping[str, Any]],
     serving: bool,
-    staged: Collection[str],
+    staged: Collection[str] = (),
+    returns: Mapping[str, str] | None = None,
+    kept: Mapping[str, Collection[str]] | None = None,
 ) -> HostPlan:
     """Return what a host has to do.
 
@@ -140,11 +190,12 @@ def host_plan(
         decision: What the run does.
         host: Its name.
         data: Its stores and volumes of the product, each with its store, its journal, its key in a point, and the role that runs it.
-        left: Names of the files that an earlier run has left in the folder of restores.
-        left_by_undo: Whether that run was an undo.
+        left: Files that an earlier run has left in the folder of restores, by their names.
         serving: Whether the product is in service. If it is not, a restore whose data is complete goes on: its repetition must not take the
             restored data for the data from before.
         staged: Keys of the data that was restored next to the running stack.
+        returns: Of an undo, the restore whose old data is taken back, for each store.
+        kept: Of an undo, the restores whose old data is kept on this host, by the key of the data.
 
     Raises:
         RestoreError: A restore was interrupted that had begun with other stores: their journals would be read as this run's.
@@ -160,8 +211,14 @@ def host_plan(
         )
     concerned = [dict(item) for item in data if (item["store"] in decision.stores if decision.mode == "undo" else item["key"] in staged)]
     exchanges = concerned
-    if decision.mode == "undo" and interrupted and not left_by_undo:
-        # For others the restore had stopped the product, but not moved their data: it stays where it is.
-        exchanges = [item for item in concerned if item["journal"] in journals]
+    if decision.mode == "undo":
+        returned = [] if interrupted and left[MARK].get("restore") != "undo" else (returns or {}).items()
+        # Of an interrupted restore, data that was not moved stays where it is; of a complete one, data that it did not replace.
+        exchanges = [
+            item
+            for item in concerned
+            if item["journal"] in journals
+            or any(item["store"] == store and restore in (kept or {}).get(item["key"], ()) for store, restore in returned)
+        ]
     roles = list(dict.fromkeys(item["role"] for item in concerned))
     return HostPlan(journals if serving and not interrupted else [], exchanges, roles)

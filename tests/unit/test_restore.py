@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.restore import Asked, Decision, HostPlan, RestoreError, decide, host_plan
+from ansible_collections.slipway.stack.plugins.plugin_utils.restore import (
+    Asked,
+    Chosen,
+    Decision,
+    HostPlan,
+    RestoreError,
+    choose_restore,
+    decide,
+    host_plan,
+)
 from conftest import Run
 
 KNOWN = ["postgres", "redis", "chroma", "volumes"]
@@ -95,9 +104,24 @@ REPLACE = Decision("replace", ["postgres", "volumes"], "p", "")
 UNDO = Decision("undo", ["postgres", "volumes"], "latest", "")
 
 
-def on_host(decision: Decision, *left: str, by_undo: bool = False, serving: bool = True, staged: tuple[str, ...] = ()) -> HostPlan:
+MARK = {"restore": "p", "id": "r1", "returns": {}}
+UNDO_MARK = {"restore": "undo", "id": "u1", "returns": {"postgres": "r1", "volumes": "r1"}}
+
+
+def on_host(
+    decision: Decision,
+    *journals: str,
+    mark: dict[str, Any] | None = None,
+    serving: bool = True,
+    staged: tuple[str, ...] = (),
+    kept: tuple[str, ...] = ("postgres", "redis", "volumes/app1/uploads", "volumes/app1/a.b"),
+) -> HostPlan:
+    """Return what a host does after a restore r1 that has kept old data."""
+    left = {**{journal: {"phase": "place"} for journal in journals}, **({"under_way": mark} if mark else {})}
     data = [POSTGRES, REDIS, UPLOADS, AVATARS]
-    return host_plan(decision, "app1", data, left=left, left_by_undo=by_undo, serving=serving, staged=staged)
+    restores = {key: ["r0", "r1"] if key in kept else ["r0"] for key in (item["key"] for item in data)}
+    returns = dict.fromkeys(decision.stores, "r1") if decision.mode == "undo" else {}
+    return host_plan(decision, "app1", data, left=left, serving=serving, staged=staged, returns=returns, kept=restores)
 
 
 def test_a_host_exchanges_what_was_staged_for_it():
@@ -112,7 +136,7 @@ def test_an_undo_concerns_all_data_of_its_stores():
 def test_journals_without_the_mark_are_of_a_restore_that_has_completed():
     for decision in (REPLACE, UNDO, Decision("discard_old", KNOWN, "latest", "")):
         assert on_host(decision, "redis", "volumes.a.b").completed == ["redis", "volumes.a.b"]
-    assert on_host(REPLACE, "postgres", "under_way").completed == []
+    assert on_host(REPLACE, "postgres", mark=MARK).completed == []
 
 
 def test_until_the_product_serves_a_restore_with_complete_data_goes_on():
@@ -128,17 +152,65 @@ def test_an_interrupted_restore_is_continued_with_all_of_its_stores(journals: tu
     begun = ", ".join(journals).replace("volumes.a.b", "volumes")
     for decision in (REPLACE, UNDO):
         with pytest.raises(RestoreError, match=rf"On app1, a restore was interrupted; it had begun with {begun}[.] Give all of these"):
-            on_host(decision, *journals, "under_way")
+            on_host(decision, *journals, mark=MARK)
     # To remove old data is refused by the module that finds the journal.
-    assert on_host(Decision("discard_old", KNOWN, "latest", ""), *journals, "under_way").completed == []
+    assert on_host(Decision("discard_old", KNOWN, "latest", ""), *journals, mark=MARK).completed == []
 
 
 def test_the_undo_of_an_interrupted_restore_leaves_data_that_was_not_moved():
-    plan = on_host(UNDO, "volumes.a.b", "under_way")
+    plan = on_host(UNDO, "volumes.a.b", mark=MARK)
     assert plan.exchanges == [AVATARS]
     assert plan.roles == ["postgres", "volume_server"], "what was stopped is started"
     # An undo that was interrupted goes on with all of its data.
-    assert on_host(UNDO, "volumes.a.b", "under_way", by_undo=True).exchanges == [POSTGRES, UPLOADS, AVATARS]
+    assert on_host(UNDO, "volumes.a.b", mark=UNDO_MARK).exchanges == [POSTGRES, UPLOADS, AVATARS]
+
+
+def test_an_undo_leaves_data_that_the_restore_did_not_replace():
+    """As of a volume that the point did not have yet: its old data is of an earlier restore, or there is none."""
+    assert on_host(UNDO, kept=("postgres", "volumes/app1/uploads")).exchanges == [POSTGRES, UPLOADS]
+    # What an interrupted undo has taken back already is not kept any more, and has a journal.
+    assert on_host(UNDO, "postgres", mark=UNDO_MARK, kept=("volumes/app1/uploads",)).exchanges == [POSTGRES, UPLOADS]
+
+
+def kept(**restores: list[str]) -> list[dict[str, Any]]:
+    """Return what is kept of some data, here and on other hosts."""
+    return [{"store": name.partition("_")[0], "key": name, "restores": names} for name, names in restores.items()]
+
+
+def test_an_undo_returns_the_set_of_the_newest_restore_of_each_store():
+    found = kept(postgres=["r1"], volumes_uploads=["r1", "r3"], volumes_reports=["r1"], volumes_new=[])
+    assert choose_restore(UNDO, "u4", [{}, {}], found) == Chosen("u4", {"postgres": "r1", "volumes": "r3"})
+    # Of a restore before there were names.
+    assert choose_restore(UNDO, "u4", [{}], kept(postgres=[""], volumes_uploads=[""])).returns == {"postgres": "", "volumes": ""}
+
+
+def test_an_undo_without_old_data_is_refused():
+    with pytest.raises(RestoreError, match=r"Nothing was touched[.] No old data of volumes is kept: there is no restore to undo"):
+        choose_restore(UNDO, "u1", [{}], kept(postgres=["r1"], volumes_uploads=[]))
+    # A restore that was interrupted may have moved nothing of a store.
+    assert choose_restore(UNDO, "u1", [{"under_way": MARK}], kept(postgres=["r1"])) == Chosen("u1", {"postgres": "r1"})
+
+
+def test_an_interrupted_undo_goes_on_with_the_same_data():
+    """What it has set aside so far is newer than what it returns."""
+    found = kept(postgres=["u1"], volumes_uploads=["r1"])
+    assert choose_restore(UNDO, "u2", [{}, {"under_way": UNDO_MARK}], found) == Chosen("u1", {"postgres": "r1", "volumes": "r1"})
+
+
+@pytest.mark.parametrize(
+    ("left", "continued"),
+    [
+        ([{}, {}], "r2"),
+        ([{}, {"under_way": MARK}], "r1"),
+        # Its data is complete, and the product did not start.
+        ([{"postgres": {"phase": "place", "id": "r1"}}], "r1"),
+        ([{"postgres": {"phase": "returned"}}], "r2"),
+        ([{"postgres": {"phase": "aside", "source": "data-before-1", "id": "r1"}}, {"under_way": UNDO_MARK}], "r2"),
+        ([{"under_way": {"restore": "p"}}], "r2"),
+    ],
+)
+def test_what_an_interrupted_restore_sets_aside_is_of_one_restore(left: list[dict[str, Any]], continued: str):
+    assert choose_restore(REPLACE, "r2", left, []) == Chosen(continued, {})
 
 
 # In a playbook
@@ -248,3 +320,69 @@ def test_data_of_other_hosts_arrives_before_the_product_stops(play: Run, checkou
     else:
         assert run.returncode == 0, run.stdout
         assert done[2:] == ["stop"]
+
+
+FAKE_VOLUMES = """
+import json
+from ansible.module_utils.basic import AnsibleModule
+names = ("stack", "store", "container", "volume", "staged", "state", "returns")
+module = AnsibleModule(argument_spec={name: {"type": "str"} for name in names}, supports_check_mode=True)
+done = " ".join(module.params[name] for name in ("state", "volume", "returns") if module.params[name])
+with open(LOG, "a") as log:
+    log.write(done + (" checked" if module.check_mode else "") + chr(10))
+module.exit_json(changed=False, restores=KEPT[module.params["volume"]], aside=[])
+"""
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_undo_finds_on_all_hosts_what_the_restore_has_replaced(play: Run, checkout: Path, interrupted: bool):
+    log, folder = checkout / "volumes.log", checkout / "restore"
+    kept = {"uploads": ["r1", "r2"], "avatars": ["r1", "r2"], "reports": ["r1"]}
+    if interrupted:
+        folder.mkdir()
+        mark = {"restore": "undo", "id": "u1", "returns": {"volumes": "r2"}}
+        for name, content in {"under_way": mark, "volumes.uploads": {"phase": "returned"}}.items():
+            (folder / f"{name}.json").write_text(json.dumps(content))
+        kept["uploads"] = ["r1", "u1"]
+    fake = FAKE_VOLUMES.replace("LOG", repr(str(log))).replace("KEPT", repr(kept))
+    (checkout / "plugins/modules/restored_volume.py").write_text(fake)
+    data = {
+        host: [
+            {
+                "store": "volumes",
+                "key": f"volumes/{host}/{name}",
+                "journal": f"volumes.{name}",
+                "container": "c",
+                "volume": name,
+                "role": "r",
+            }
+            for name in names
+        ]
+        for host, names in {"one": ["uploads"], "two": ["avatars", "reports"]}.items()
+    }
+    variables = {
+        **STOP,
+        "release_balancer_hosts": ["two"],
+        "restore_data_hosts": ["one", "two"],
+        "restore_data": "{{ data[inventory_hostname] }}",
+        "data": data,
+        "restore_known_stores": ["volumes"],
+        "restore_stores": "volumes",
+        "restore_undo": True,
+    }
+    include = {"name": "slipway.stack.restore", "rolespec_validate": False}
+    tasks = [
+        {"name": step, "ansible.builtin.include_role": {**include, "tasks_from": f"{step}.yml"}} for step in ("choose", "check", "mark")
+    ]
+    (checkout / "playbooks/undo.yml").write_text(
+        json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": variables, "tasks": tasks}])
+    )
+    run = play("undo", "-e", json.dumps({"__restore_folder": str(folder)}))
+    assert run.returncode == 0, run.stdout
+    done = log.read_text().splitlines()
+    assert sorted(done) == sorted(
+        ["kept uploads", "kept avatars", "kept reports", "returned uploads r2 checked", "returned avatars r2 checked"]
+    )
+    mark = json.loads((folder / "under_way.json").read_text())
+    assert (mark["restore"], mark["returns"]) == ("undo", {"volumes": "r2"})
+    assert (mark["id"] == "u1") == interrupted

@@ -133,7 +133,13 @@ class Volumes:
     def get(self, path: str, filters: str = "{}") -> dict[str, object]:
         if path == "/volumes":
             wanted = set(json.loads(filters).get("label", ()))
-            return {"Volumes": [{"Name": name} for name in dict.fromkeys(self.made) if wanted <= self.labels[name]]}
+            return {
+                "Volumes": [
+                    {"Name": name, "Labels": dict(label.split("=") for label in self.labels[name])}
+                    for name in dict.fromkeys(self.made)
+                    if wanted <= self.labels[name]
+                ]
+            }
         name = path.rpartition("/")[2]
         if not (self.top / name).is_dir():
             raise module.EngineError("no such volume", 404)
@@ -155,7 +161,7 @@ class Volumes:
 OPTIONS = {
     "stack": "s", "store": "postgres", "container": "s-postgres", "volume": "data", "staged": "staged", "source": "",
     "last": "PG_VERSION", "keep_owners": False,
-    "point": "p",
+    "point": "p", "restore": "r", "returns": "r",
 }  # fmt: skip
 
 
@@ -228,9 +234,56 @@ def test_what_a_run_made_that_moved_nothing_is_nothing_to_go_back_to(volumes, tm
         with pytest.raises(OSError, match="No space left"):
             module.place(volumes, OPTIONS, journal)
     assert read(live) == OLD
+    assert volumes.made == [], "an empty volume would be taken for the data of one that was empty"
     with pytest.raises(module.RestoreError, match="no restore to undo"):
         module.take_back(volumes, OPTIONS, journal)
     assert read(live) == OLD
+
+
+@pytest.mark.parametrize("returning", [False, True])
+def test_a_run_that_died_before_its_first_volume_was_made_is_continued(volumes, tmp_path, monkeypatch, returning):
+    journal, live = tmp_path / "journal.json", volumes.top / "data"
+    if returning:
+        module.place(volumes, OPTIONS, journal)
+        module.remove(journal)
+
+    def run() -> None:
+        if returning:
+            module.take_back(volumes, OPTIONS, journal)
+        else:
+            module.place(volumes, OPTIONS, journal)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(module, "make_aside", lambda *_: (_ for _ in ()).throw(DiedError))
+        with pytest.raises(DiedError):
+            run()
+    run()
+    assert read(live) == (OLD if returning else NEW)
+    assert [read(volumes.top / name) for name in volumes.made] == [NEW if returning else OLD]
+
+
+def test_an_undo_returns_the_data_of_the_restore_that_it_names_also_if_there_was_none(volumes, tmp_path):
+    journal, live = tmp_path / "journal.json", volumes.top / "data"
+    module.remove(live)
+    live.mkdir()
+    module.place(volumes, {**OPTIONS, "restore": "first"}, journal)
+    module.remove(journal)
+    staged_again(volumes)
+    (live / "base").write_text("since the first")
+    module.place(volumes, {**OPTIONS, "restore": "second"}, journal)
+    module.remove(journal)
+    assert list(module.returnable(volumes, OPTIONS).values()) == ["first", "second"]
+    with pytest.raises(module.RestoreError, match="no restore to undo"):
+        module.take_back(volumes, {**OPTIONS, "returns": "third"}, journal)
+    module.take_back(volumes, {**OPTIONS, "restore": "undo", "returns": "second"}, journal)
+    assert read(live) == {**NEW, "base": "since the first"}
+    module.remove(journal)
+    module.take_back(volumes, {**OPTIONS, "restore": "undo again", "returns": "first"}, journal)
+    assert read(live) == {}
+    module.remove(journal)
+    # And back.
+    module.take_back(volumes, {**OPTIONS, "returns": "undo again"}, journal)
+    assert read(live) == {**NEW, "base": "since the first"}
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -341,7 +394,7 @@ def test_what_was_fetched_and_not_put_into_place_is_removed_in_the_end(offered, 
     monkeypatch.setattr(module, "Engine", lambda **_: volumes)
     module.fetch(volumes, {**OPTIONS, "source": offered, "staged": "fetched"})
     # Of another store, and data that was set aside.
-    module.make_aside(volumes, OPTIONS)
+    module.make_aside(volumes, OPTIONS, "data-before-1")
     volumes.request("POST", "/volumes/create", {"Name": "other", "Labels": module.fetched_labels({**OPTIONS, "store": "redis"})})
     with patch_module_args({**OPTIONS, "state": "finished"}), pytest.raises(SystemExit):
         module.main()

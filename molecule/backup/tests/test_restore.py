@@ -373,7 +373,7 @@ def interrupted(lab: Lab, far_enough: Callable[[], bool], **variables: str) -> s
 @pytest.mark.extended("restore")
 @pytest.mark.parametrize("undo", [False, True], ids=["restore", "undo"])
 def test_a_run_that_is_repeated_as_the_product_did_not_start_continues(host: LabHost, lab: Lab, undo: bool):
-    """Its data was complete. A repetition is no restore of its own, whose old data would be the restored copy."""
+    """Its data was complete: a repetition must not take the restored copy for the old data."""
     before = sql(host, "select count(*) from kept")
     asked = {"stores": "postgres", **({"restore_undo": "true"} if undo else {"point": "latest"})}
     if undo:
