@@ -226,13 +226,13 @@ def test_the_playbook_refuses_before_it_asks_a_host(play: Run, checkout: Path):
         assert "unreachable=0" in run.stdout
 
 
-def docker_log(checkout: Path) -> Path:
-    """Create a program ``docker`` that records its arguments; return the file, which is in the program's folder."""
+def docker_log(checkout: Path, failing: str = "nothing") -> Path:
+    """Create a program ``docker`` that records its arguments, and fails for some; return the file, which is in the program's folder."""
     log = checkout / "programs/log"
     log.parent.mkdir()
     log.touch()
     program = log.parent / "docker"
-    program.write_text(f'#!/bin/sh\necho "docker $*" >>{log}\n')
+    program.write_text(f'#!/bin/sh\necho "docker $*" >>{log}\ncase "$*" in *{failing}*) echo "exit code 1: broken"; exit 1 ;; esac\n')
     program.chmod(0o755)
     return log
 
@@ -256,6 +256,7 @@ STOP: dict[str, Any] = {
             "restore/mark",
             "one: no port. No data was exchanged, and the product is out of service: run the same command again, or site.yml",
         ),
+        ("restore/dump", "one: no port. No data was exchanged"),
         # The product goes on serving.
         ("release/hold", "msg: no port"),
     ],
@@ -267,6 +268,7 @@ def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checko
         "container_service/read": NO_TASKS,
         "release/plan": NO_TASKS,
         "release/hold": {"ansible.builtin.file": {"path": str(lock), "state": "touch"}, "run_once": True},
+        "restore/dump": NO_TASKS,
         "restore/mark": NO_TASKS,
         "release/let_go": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
     }
@@ -386,3 +388,34 @@ def test_an_undo_finds_on_all_hosts_what_the_restore_has_replaced(play: Run, che
     mark = json.loads((folder / "under_way.json").read_text())
     assert (mark["restore"], mark["returns"]) == ("undo", {"volumes": "r2"})
     assert (mark["id"] == "u1") == interrupted
+
+
+@pytest.mark.parametrize("failing", ["nothing", "volumes/mails_dump/"])
+def test_services_with_a_dump_make_one_of_the_data_that_is_replaced(play: Run, checkout: Path, failing: str):
+    log = docker_log(checkout, failing)
+    exchanges = [
+        {
+            "key": f"volumes/one/{name}",
+            "journal": f"volumes.{name}",
+            "container": name,
+            "volume": f"{name}_dump",
+            "restore_command": command,
+        }
+        for name, command in {"search": ["load"], "mails": ["load"], "begun": ["load"], "uploads": []}.items()
+    ]
+    variables = {
+        **STOP,
+        "__restore_host": {"exchanges": [*exchanges, {"key": "postgres", "journal": "postgres"}]},
+        "__restore_earlier": {"left": {"volumes.begun": {"phase": "place"}}},
+    }
+    include = {"name": "slipway.stack.restore", "tasks_from": "dump.yml", "rolespec_validate": False}
+    tasks = [{"name": "Dump", "ansible.builtin.include_role": include}]
+    (checkout / "playbooks/dump.yml").write_text(json.dumps([{"hosts": "one", "gather_facts": False, "vars": variables, "tasks": tasks}]))
+    run = play("dump", PATH=f"{log.parent}:{os.environ['PATH']}")
+    assert log.read_text().splitlines() == [
+        f"docker exec --env RSYNC_REQUEST=volumes/{name}_dump/ s-volume-server /bin/sh /etc/slipway/current/ask.sh"
+        for name in ("search", "mails")
+    ]
+    assert (run.returncode == 0) == (failing == "nothing")
+    said = "no dump of mails can be made: exit code 1: broken. To replace its data all the same"
+    assert (said in " ".join(run.stdout.split())) == (failing != "nothing")

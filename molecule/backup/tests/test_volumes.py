@@ -70,6 +70,7 @@ def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point
     undone = lab.playbook("restore", variables={"restore_undo": True, "stores": "volumes", "restore_confirm": "slipway"})
     assert undone.returncode == 0, undone.excerpt
     assert lab.in_product(f"cat {LETTERS}/one {LETTERS}/two").split() == ["spam", "two"]
+    assert lab.service("cache").execute("redis-cli", "get", "kept").strip() == "after"
     assert host.wait_for_backups() == "inactive"
 
 
