@@ -159,16 +159,19 @@ def choose_restore(
         begun = [mark for mark in marks if mark.get("restore") != "undo"]
         begun += [content for name, content in found if name != MARK and content.get("phase") in PLACED and "source" not in content]
         return Chosen(min((str(content["id"]) for content in begun if content.get("id")), default=new), {})
+    interrupted = [mark for mark in marks if mark.get("restore") != "undo"]
+    if interrupted:
+        # What it has not moved stays where it is, also on hosts that it had not reached.
+        return Chosen(new, dict.fromkeys(decision.stores, str(interrupted[0].get("id", ""))))
     returns: dict[str, str] = {}
     for item in kept:
         if item["restores"]:
             returns[item["store"]] = max(returns.get(item["store"], ""), *item["restores"])
-    begun = [mark for mark in marks if mark.get("restore") == "undo"]
-    if begun:
-        # What it has taken back is not kept any more, and what it has set aside is.
-        return Chosen(str(begun[0].get("id") or new), {**returns, **begun[0].get("returns", {})})
+    if marks:
+        # What that undo has taken back is not kept any more, and what it has set aside is.
+        return Chosen(str(marks[0].get("id") or new), {**returns, **marks[0].get("returns", {})})
     missing = [store for store in decision.stores if store not in returns]
-    if missing and not marks:
+    if missing:
         raise RestoreError(f"Nothing was touched. No old data of {', '.join(missing)} is kept: there is no restore to undo")
     return Chosen(new, returns)
 
@@ -212,13 +215,11 @@ def host_plan(
     concerned = [dict(item) for item in data if (item["store"] in decision.stores if decision.mode == "undo" else item["key"] in staged)]
     exchanges = concerned
     if decision.mode == "undo":
-        returned = [] if interrupted and left[MARK].get("restore") != "undo" else (returns or {}).items()
-        # Of an interrupted restore, data that was not moved stays where it is; of a complete one, data that it did not replace.
+        # Data that the restore did not replace stays where it is.
         exchanges = [
             item
             for item in concerned
-            if item["journal"] in journals
-            or any(item["store"] == store and restore in (kept or {}).get(item["key"], ()) for store, restore in returned)
+            if item["journal"] in journals or (returns or {}).get(item["store"]) in (kept or {}).get(item["key"], ())
         ]
     roles = list(dict.fromkeys(item["role"] for item in concerned))
     return HostPlan(journals if serving and not interrupted else [], exchanges, roles)

@@ -158,7 +158,7 @@ def test_an_interrupted_restore_is_continued_with_all_of_its_stores(journals: tu
 
 
 def test_the_undo_of_an_interrupted_restore_leaves_data_that_was_not_moved():
-    plan = on_host(UNDO, "volumes.a.b", mark=MARK)
+    plan = on_host(UNDO, "volumes.a.b", mark=MARK, kept=("volumes/app1/a.b",))
     assert plan.exchanges == [AVATARS]
     assert plan.roles == ["postgres", "volume_server"], "what was stopped is started"
     # An undo that was interrupted goes on with all of its data.
@@ -188,7 +188,9 @@ def test_an_undo_without_old_data_is_refused():
     with pytest.raises(RestoreError, match=r"Nothing was touched[.] No old data of volumes is kept: there is no restore to undo"):
         choose_restore(UNDO, "u1", [{}], kept(postgres=["r1"], volumes_uploads=[]))
     # A restore that was interrupted may have moved nothing of a store.
-    assert choose_restore(UNDO, "u1", [{"under_way": MARK}], kept(postgres=["r1"])) == Chosen("u1", {"postgres": "r1"})
+    found = kept(postgres=["r0", "r1"], volumes_uploads=["r0"])
+    # Nor has it reached the other host.
+    assert choose_restore(UNDO, "u1", [{}, {"under_way": MARK}], found) == Chosen("u1", {"postgres": "r1", "volumes": "r1"})
 
 
 def test_an_interrupted_undo_goes_on_with_the_same_data():

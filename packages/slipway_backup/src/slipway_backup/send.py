@@ -47,7 +47,6 @@ def send(folder: Path, port: int) -> None:
         StepError: no client fetched it in time.
     """
     word = secrets.token_urlsafe(32)
-    needed = execute(["du", "--summarize", "--block-size=1", str(folder)], f"measure {folder}").stdout.split()[0]
     done: list[bool] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -61,6 +60,8 @@ def send(folder: Path, port: int) -> None:
             if not secrets.compare_digest(self.path.lstrip("/").encode(), word.encode()):
                 self.send_error(404)
                 return
+            # Takes minutes for millions of files; the client waits longer than whoever starts this program.
+            needed = execute(["du", "--summarize", "--block-size=1", str(folder)], f"measure {folder}").stdout.split()[0]
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.send_header(BYTES_HEADER, needed)
