@@ -82,6 +82,46 @@ def test_files_that_contradict_the_mode_are_refused(tmp_path: Path, inputs: dict
     assert says in "".join(found)
 
 
+@pytest.mark.parametrize(
+    ("clients", "networks", "route", "name"),
+    [
+        (["web.example"], [], {"internal": True}, "web.example"),
+        (["10.0.0.1", "web.example", "10.90.0.1"], ["10.0.0.1", "10.90.0.1"], {"internal": "yes"}, "web.example"),
+        (["10.0.0.1"], ["10.0.0.1"], {"internal": True}, ""),
+        (["web.example"], ["192.0.2.0/24"], {"internal": True}, ""),
+        (["web.example"], [], {}, ""),
+        (["web.example"], [], {"internal": False}, ""),
+        (["web.example"], [], {"internal": "no"}, ""),
+    ],
+)
+def test_an_internal_route_needs_addresses_of_its_clients(
+    clients: list[str], networks: list[str], route: dict[str, Any], name: str
+) -> None:
+    """Without them, all of them or those with a name get 403."""
+    inputs = balanced([{"path": "/metrics", **route}]) | {"__nginx_clients": clients, "nginx_internal_networks": networks}
+    found = [text for text in render("__nginx_mistakes", **inputs) if "internal" in text]
+    assert bool(found) == bool(name), found
+    assert f"cannot compare ({name})" in "".join(found) or not name
+
+
+@pytest.mark.parametrize(("address", "refused"), [("web.example", True), ("192.0.2.1", False)])
+def test_the_names_of_the_hosts_are_not_taken_for_addresses(checkout: Path, address: str, refused: bool) -> None:
+    """As the topology has them, for the shared variable and the role alike."""
+    hosts = {"hosts": {"web": {"slipway_address": address}}}
+    (checkout / "inventories/test/hosts.yml").write_text(json.dumps({"all": {"children": {"app": hosts, "balancers": hosts}}}))
+    services = {"api": {"image": "a:1", "port": 80, "routes": [{"path": "/metrics", "internal": True}]}}
+    (checkout / "inventories/test/group_vars/all/20_product.yml").write_text(json.dumps({"app_services": services}))
+    (checkout / "playbooks/named.yml").write_text(
+        "- hosts: web\n  connection: local\n  gather_facts: false\n  tasks:\n"
+        "    - ansible.builtin.include_role:\n        name: slipway.stack.nginx\n        public: true\n        tasks_from: nothing\n"
+        "    - ansible.builtin.debug:\n        msg: '<{{ __nginx_named_clients | join }}> <{{ __nginx_clients | join }}>'\n"
+    )
+    (checkout / "roles/nginx/tasks/nothing.yml").write_text("[]\n")
+    done = ansible("ansible-playbook", "playbooks/named.yml", "-i", "inventories/test", cwd=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"<{address if refused else ''}> <{address}>" in done.stdout, done.stdout
+
+
 def test_every_change_of_configuration_reloads_and_none_restarts() -> None:
     """An edited setting must reach clients without cutting a connection."""
     service = declaration()
