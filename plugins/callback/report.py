@@ -53,6 +53,7 @@ import getpass
 import json
 import os
 import re
+import signal
 import socket
 import time
 import traceback
@@ -93,6 +94,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel
 SCHEMA_VERSION = 1
 #: Exit status of ansible-playbook where a host has failed.
 FAILED = 2
+#: Of a job that is cancelled, and of a terminal that is closed. At these, Ansible ends without running what is registered for its end.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 MESSAGE_LIMIT = 4000
 SHOWN_LIMIT = 10
@@ -292,6 +295,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible has no public name for it
         self._playbook = path.stem if path.parent == PLAYBOOKS else ""
         if self._playbook:
+            self._handle_signals()
             load_for_forks()
         self._started = time.time()
         self._clock = time.monotonic()
@@ -321,6 +325,27 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._hostvars: Any = {}
             self._refuse(problems)
             self._hostvars = HostVars(inventory, playbook.get_plays()[0].get_variable_manager(), playbook._loader)  # noqa: SLF001
+
+    def _handle_signals(self) -> None:
+        """Have a run that is cancelled, or whose terminal is closed, leave what one leaves that is interrupted by Ctrl-C."""
+        for number in SIGNALS:
+            # As nohup sets it.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        """Write the report, and let the signal end the process."""
+        try:
+            # Ansible's workers are copies of this process.
+            if os.getpid() == self._process:
+                with contextlib.suppress(KeyboardInterrupt):
+                    # At Ctrl-C, Ansible stops its workers, and may then wait without end for one that it has stopped.
+                    if callable(stop_workers := signal.getsignal(signal.SIGINT)):
+                        stop_workers(signal.SIGINT, frame)
+                self._write_interrupted()
+        finally:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def _refuse(self, problems: list[str]) -> None:
         """End the run before its first play, with the exit status of a failed one."""
@@ -517,6 +542,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Write the report of a run that ended by itself neither well nor with a failed task."""
         # Ansible's workers are copies of this process.
         if self._playbook and os.getpid() == self._process:
+            for number in SIGNALS:
+                # Whoever cancels a job may send another one soon.
+                signal.signal(number, lambda *_unused: None)
             # Before the first task, what the run was to evaluate was wrong.
             self._finish({}, failed=True, interrupted=bool(self._tasks))
 

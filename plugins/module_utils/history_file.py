@@ -15,11 +15,13 @@ import typing as t
 FILE = "release/history.jsonl"
 #: Lines that a host keeps, the newest; as many as host_state returns of a file.
 KEPT = 150
-#: A stack that was destroyed has no history.
+#: A stack that was destroyed has no history. Writers wait for each other; without flock, one may lose the other's line, and damages none.
 SCRIPT = """
 cd "/etc/slipway/$1" 2>/dev/null || exit 0
-mkdir -p release && { tail -n "$3" release/history.jsonl 2>/dev/null; printf '%s\\n' "$2"; } >release/.history.new &&
-  mv release/.history.new release/history.jsonl
+mkdir -p release && cd release && exec 9<. || exit
+flock -w 5 9 2>/dev/null
+trap 'rm -f ".history.$$"' EXIT
+{ tail -n "$3" history.jsonl 2>/dev/null; printf '%s\\n' "$2"; } >".history.$$" && mv ".history.$$" history.jsonl
 """
 
 Row = dict[str, t.Any]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ def test_the_newest_lines_are_kept_and_none_without_the_stack(tmp_path: Path):
     subprocess.run(command(tmp_path, 999), check=True)
     numbers = [json.loads(line)["number"] for line in file.read_text().splitlines()]
     assert numbers == [*range(51, history_file.KEPT + 50), 999]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_writers_at_the_same_time_lose_no_line_and_without_locks_damage_none(tmp_path: Path, locks: bool):
+    """As the end of a run, the watchdog, and another operator's run."""
+    file, tools, count = tmp_path / "s" / history_file.FILE, tmp_path / "bin", 20
+    file.parent.mkdir(parents=True)
+    tools.mkdir()
+    for name in ("sh", "mkdir", "tail", "mv", "rm", *(("flock",) if locks else ())):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    file.write_text("".join(f'{{"number": {-number - 1}}}\n' for number in range(100)))
+    writers = [subprocess.Popen(command(tmp_path, number), env={"PATH": str(tools)}) for number in range(count)]
+    assert {writer.wait() for writer in writers} == {0}
+    numbers = {json.loads(line)["number"] for line in file.read_text().splitlines()}
+    assert numbers >= set(range(-100, 0)) | (set(range(count)) if locks else set())
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.slipway.stack.plugins.callback.report import keep_copy, load_for_forks, message_of, shown_lines
+from conftest import BIN
 
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
 
@@ -191,21 +195,51 @@ def test_the_controller_is_not_a_host_of_the_fleet(report, hosts: str, said: str
     assert f"0 changed on {said}" in printed
 
 
-@pytest.mark.parametrize(("first", "said"), [("command", ", 2 changed on 2 hosts, "), ("debug", ", 0 changed, ")])
-def test_an_interruption_is_reported_with_what_was_done_until_then(report, first: str, said: str):
-    """As by Ctrl-C: Ansible ends without statistics."""
+@pytest.mark.parametrize(
+    ("signals", "first", "said"),
+    [
+        ("INT", "command", ", 2 changed on 2 hosts, "),
+        ("INT", "debug", ", 0 changed, "),
+        ("TERM", "command", ", 2 changed on 2 hosts, "),
+        # A closed terminal may send two, and who cancels a job one after the other.
+        ("HUP HUP", "debug", ", 0 changed, "),
+        ("INT TERM", "debug", ", 0 changed, "),
+    ],
+)
+def test_an_interruption_is_reported_with_what_was_done_until_then(report, signals: str, first: str, said: str):
+    """As by Ctrl-C, of a job that is cancelled, or by a terminal that is closed: Ansible ends without statistics."""
     done = {"ansible.builtin.command": "true"} if first == "command" else {"ansible.builtin.debug": {"msg": "x"}}
     # A task runs in a process that the run itself has started.
-    interrupt = "kill -INT {{ lookup('file', '/proc/self/stat').rpartition(')')[2].split()[1] }}"
+    run = "{{ lookup('file', '/proc/self/stat').rpartition(')')[2].split()[1] }}"
+    interrupt = " && ".join(f"kill -{name} {run}" for name in signals.split())
     found, printed = report(
         [
             {"name": "Do it", **done},
-            {"name": "Interrupt", "ansible.builtin.command": interrupt, "run_once": True, "changed_when": False},
+            {"name": "Interrupt", "ansible.builtin.shell": interrupt, "run_once": True, "changed_when": False},
             {"name": "Wait", "ansible.builtin.command": "sleep 30"},
         ]
     )
     assert (found["result"], found["hosts"]) == ("failed", {})
     assert re.search(r"^test: interrupted after \d+\.\d s" + said, printed, re.MULTILINE), printed
+
+
+def test_a_terminal_that_is_closed_leaves_a_report(checkout: Path):
+    """The kernel sends the signal, and nothing that the run prints from then on can be written."""
+    tasks = [{"name": "Do it", "ansible.builtin.command": "true"}, {"name": "Wait", "ansible.builtin.command": "sleep 600"}]
+    (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
+    command = [str(BIN / "ansible-playbook"), "playbooks/test.yml", "-i", "inventories/test"]
+    terminal, of_the_run = os.openpty()
+    # Makes it the terminal of the run, whose hangup is a signal then.
+    run = subprocess.Popen(["setsid", "--ctty", *command], cwd=checkout, stdin=of_the_run, stdout=of_the_run, stderr=of_the_run)
+    os.close(of_the_run)
+    shown = b""
+    while shown.count(b"changed: [") < 2:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert run.wait() == -signal.SIGHUP
+    found = json.loads((checkout / "reports/test-latest.json").read_text())
+    # What was shown last need not have been counted yet.
+    assert (found["result"], found["changed"][0]["task"]) == ("failed", "Do it")
 
 
 def test_reports_go_where_they_are_asked_to(report, checkout: Path):
