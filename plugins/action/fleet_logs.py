@@ -48,10 +48,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         away = [host for host in raw if host not in read]
         known = sorted({service for found in read.values() for service in found["services"]})
         if not any(found["containers"] for found in read.values()):
-            of = f"{', '.join(away)} did not answer" if away else "all hosts answered"
+            of = f"{', '.join(away)} could not be read" if away else "all hosts were read"
             why = f"service is '{options['service']}', of which no host has a container; there are {', '.join(known) or 'none'} ({of})"
             return {**result, "failed": True, "msg": why}
-        lines = [{"text": f"{host} did not answer: its logs are missing here", "color": "red"} for host in away]
+        lines = [{"text": f"{host} could not be read: its logs are missing here", "color": "red"} for host in away]
         if options["follow"]:
             try:
                 commands = {

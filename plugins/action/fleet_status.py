@@ -70,12 +70,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def _with_reason(state: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-    """Return what was read of a host, which of one that does not answer is what its inventory may have to do with it."""
-    if "containers" in state:
+    """Return what was read of a host, which of one that could not be read is what its inventory may have to do with it."""
+    if "containers" in state or not state:
         return state
     view = HostView(variables, {}, {}, None)
-    text = str(state.get("msg") or "it was not read")
-    return {"msg": connection_problem(text, lambda name: view.value(name)[0], view.place, reached=False) or text}
+    text, unreachable = str(state.get("msg", "")), bool(state.get("unreachable"))
+    problem = connection_problem(text, lambda name: view.value(name)[0], view.place, reached=not unreachable)
+    return {"msg": problem or text, "unreachable": unreachable}
 
 
 def _without_secrets(value: Any, variables: dict[str, Any]) -> Any:

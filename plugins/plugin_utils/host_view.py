@@ -253,12 +253,12 @@ class HostView:
         return found
 
     def state(self) -> dict[str, Any] | None:
-        """Return what was read from the host, or None where it was not read, or did not answer.
+        """Return what was read from the host, or None where it was not, or could not be.
 
         An address in the mesh is among its own: the run that brings the mesh gives it before anything listens there.
         """
         state: dict[str, Any] | None = self.raw.get(STATE) or (self.raw.get("ansible_facts") or {}).get(STATE)
-        if not state or state.get("unreachable"):
+        if not state or "containers" not in state:
             return None
         if not boolean(self.value("slipway_mesh", default=False)[0], strict=False):
             return state
@@ -282,7 +282,7 @@ class HostView:
 
 
 def states_of(task_vars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what was read of each host of the play, in its order; of one that did not answer, why, as ``msg``, if anything."""
+    """Return what was read of each host of the play, in its order; of one that could not be read, why, as ``msg``, if anything."""
     hostvars = task_vars["hostvars"]
     return {host: hostvars.raw_get(host).get(STATE) or {} for host in task_vars["ansible_play_hosts_all"]}
 

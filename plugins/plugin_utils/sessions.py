@@ -40,7 +40,7 @@ def serving(states: Mapping[str, dict[str, t.Any]], service: str, slot: str) -> 
             if container["running"]:
                 return host, name
             stopped.append(f"{name} on {host} is {container['status']}")
-    away = [f"{host} did not answer" for host, state in states.items() if "containers" not in state]
+    away = [f"{host} could not be read" for host, state in states.items() if "containers" not in state]
     if stopped:
         raise SessionError(f"Nothing was touched. {'; '.join(stopped)}: start it with site.yml")
     reason = f"service is '{service}', of which no container runs" if service else "no service was named: -e service=…"

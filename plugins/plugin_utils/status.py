@@ -68,7 +68,8 @@ class Fleet:
     Attributes:
         stack: The stack's name.
         now: The controller's clock, in seconds since 1970.
-        states: By host what host_state returned; without ``containers`` where the host was not read, and then with why, as ``msg``.
+        states: By host what host_state returned; without ``containers`` where the host could not be read, and then
+            with why, as ``msg``, and whether it was ``unreachable``.
         services: The services that the inventory has hosts for.
         containers: By host the containers that are to run there, with their roles; None where that could not be determined.
         reasons: By role and host what site.yml would change.
@@ -139,7 +140,7 @@ def judge(fleet: Fleet) -> Row:
 
 
 def _read(fleet: Fleet) -> dict[str, Row]:
-    """Return the states of the hosts that answered."""
+    """Return the states of the hosts that were read."""
     return {name: state for name, state in fleet.states.items() if "containers" in state}
 
 
@@ -198,7 +199,8 @@ def _ways(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> It
 def _host(name: str, state: Row, now: float) -> Row:
     """Return the row of a host."""
     if "containers" not in state:
-        return {"host": name, "state": DOWN, "problems": [f"does not answer: {' '.join(str(state.get('msg', 'it was not read')).split())}"]}
+        why = "does not answer" if state.get("unreachable") else "could not be read"
+        return {"host": name, "state": DOWN, "problems": [f"{why}: {' '.join(str(state.get('msg', 'no task tried')).split())}"]}
     host, engine = state["host"], state["engine"]
     problems = []
     for path, disk in distinct_disks(host["disks"]).items():

@@ -113,6 +113,14 @@ def test_the_place_of_a_member_is_that_of_its_innermost_key(tmp_path: Path) -> N
         assert view.place(f"slipway_extra_services{keys}") == f"{path}:{line}", keys
 
 
+@pytest.mark.parametrize(
+    "result", [{}, {"unreachable": True, "msg": "no route"}, {"failed": True, "msg": "no space"}, {"failed": True, "host": {}}]
+)
+def test_a_host_that_was_not_read_has_no_state_in_the_mesh_either(result: dict[str, Any]) -> None:
+    view = HostView({"container_service_host_state": result, "slipway_mesh": True, "slipway_service_address": "10.0.0.1"}, {}, {}, None)
+    assert view.state() is None
+
+
 def test_volumes_are_taken_over_where_a_string_says_so(checkout: Path) -> None:
     """As after -e container_service_adopt_volumes=false: any text would be true for Python."""
     there = {**STATE, "volumes": {"redis_data": {"labels": {}}}}

@@ -164,7 +164,7 @@ def test_the_newest_lines_of_all_hosts_are_in_the_order_of_time_and_without_secr
 def test_a_host_that_did_not_answer_is_named_behind_the_lines_of_the_others(merged):
     done = merged({"one": read(["2027-01-15T08:00:01.0Z", "redis", "fine"]), "two": {"unreachable": True, "msg": "x"}})
     assert done.returncode == 0
-    assert done.stdout.index("one redis: fine") < done.stdout.index("two did not answer: its logs are missing here")
+    assert done.stdout.index("one redis: fine") < done.stdout.index("two could not be read: its logs are missing here")
 
 
 def test_an_unknown_service_names_those_that_there_are(merged):
@@ -172,7 +172,7 @@ def test_an_unknown_service_names_those_that_there_are(merged):
     done = merged({"one": none, "two": {"unreachable": True}}, service="nosuch")
     assert done.returncode != 0
     said = " ".join(done.stdout.split())
-    assert "service is 'nosuch', of which no host has a container; there are api, redis (two did not answer)" in said
+    assert "service is 'nosuch', of which no host has a container; there are api, redis (two could not be read)" in said
 
 
 @pytest.mark.parametrize(

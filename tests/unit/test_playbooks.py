@@ -38,6 +38,48 @@ def included(task: dict[str, Any]) -> tuple[str, str]:
     return given.get("name", "").rpartition(".")[2], given.get("tasks_from", "main.yml")
 
 
+@pytest.mark.parametrize("path", [*PLAYBOOKS, *sorted((ROOT / "playbooks/plays").glob("*.yml"))], ids=lambda path: path.stem)
+def test_a_playbook_that_goes_on_without_hosts_does_so_where_one_answers_and_cannot_be_read(path: Path):
+    for play in yaml.safe_load(path.read_text()):
+        if play.get("ignore_unreachable"):
+            tasks = [task for task in tasks_of([play]) if included(task) == ("container_service", "read.yml")]
+            assert not tasks, f"{path.name} reads hosts without tasks/read_hosts.yml"
+
+
+@pytest.mark.parametrize(
+    ("merge", "shown"),
+    [
+        (
+            {"slipway.stack.fleet_history": {"folder": "/etc/slipway/none", "lines": 5}, "register": "merged", "run_once": True},
+            "two could not be read: its history is missing here",
+        ),
+        (
+            {
+                "slipway.stack.fleet_status": {"stack": "none", "folder": "/etc/slipway/none/release", "plan": {}},
+                "register": "merged",
+                "run_once": True,
+            },
+            "down      two: could not be read: /nonexistent/python3 does not exist there",
+        ),
+    ],
+    ids=["history", "status"],
+)
+def test_a_host_that_answers_and_cannot_be_read_is_named_and_the_run_goes_on(
+    checkout: Path, play: Run, merge: dict[str, Any], shown: str
+):
+    """As without Python, with a full disk, or where sudo is refused."""
+    variables = checkout / "inventories/test/host_vars/two.yml"
+    variables.parent.mkdir()
+    variables.write_text(json.dumps({"ansible_python_interpreter": "/nonexistent/python3"}))
+    lines = "{{ {'lines': merged.lines} if merged.lines is defined else merged.ending }}"
+    end = {"ansible.builtin.set_stats": {"data": {"slipway_ending": lines}}, "run_once": True}
+    tasks = [{"ansible.builtin.import_tasks": "tasks/read_hosts.yml", "vars": {"container_service_stack": "none"}}, merge, end]
+    (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "two:one", "gather_facts": False, "tasks": tasks}]))
+    done = play("test")
+    assert shown in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
 def steps_of_releases(path: Path) -> set[str]:
     """Return the files of the role release that a playbook includes, itself or by another role."""
     called = [included(task) for task in tasks_of(yaml.safe_load(path.read_text()))]

@@ -52,7 +52,7 @@ def test_the_first_running_container_of_the_slot_that_serves_is_found(service: s
 @pytest.mark.parametrize(
     ("service", "problem"),
     [
-        ("nosuch", "service is 'nosuch', of which no container runs; there are api, postgres, redis; gone did not answer"),
+        ("nosuch", "service is 'nosuch', of which no container runs; there are api, postgres, redis; gone could not be read"),
         ("prune", "service is 'prune', of which no container runs; there are api"),
         ("", "no service was named: -e service=…; there are api, postgres, redis"),
         ("postgres", "s-postgres on db is exited: start it with site.yml"),

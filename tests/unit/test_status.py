@@ -284,10 +284,15 @@ def test_what_needs_no_attention_is_not_a_problem(path: tuple[str, ...], value: 
 )
 def test_a_host_that_does_not_answer_is_down_and_the_stack_where_no_other_runs_the_same(away: list[str], overall: str):
     well = fleet()
-    found = judge(fleet(states={host: {"msg": "no route\nto host"} if host in away else state for host, state in well.states.items()}))
+    found = judge(fleet(states={host: {"msg": "no route\nto host", "unreachable": True} if host in away else state for host, state in well.states.items()}))
     assert found["state"] == overall
     assert reported_problems(found) == [f"down {host} does not answer: no route to host" for host in away]
     assert [row["host"] for row in found["hosts"]] == list(well.states)
+
+
+def test_a_host_whose_read_failed_is_down_with_what_failed_and_the_others_are_judged():
+    found = judge(fleet(states={**fleet().states, "a1": {"failed": True, "msg": "No space left\non device"}}))
+    assert (found["state"], reported_problems(found)) == ("attention", ["down a1 could not be read: No space left on device"])
 
 
 def test_a_way_that_one_client_cannot_take_needs_attention_and_without_any_the_product_is_down():
@@ -345,7 +350,7 @@ def test_the_text_says_first_what_needs_attention_and_colors_lines_by_their_stat
     shown = status_text.lines(judge(broken))
     assert [(line["text"], line["color"]) for line in shown[:3]] == [
         ("s at 2027-01-15T08:00:00Z: down", "red"),
-        ("  down      a1: does not answer: it was not read", "red"),
+        ("  down      a1: could not be read: no task tried", "red"),
         ("  down      db redis: the container is unhealthy", "red"),
     ]
     table = [" ".join(line["text"].split()) for line in shown]
