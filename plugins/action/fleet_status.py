@@ -49,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 now=time.time(),
                 states=states,
                 services=[status.Service(**service) for service in topology.who_runs_what()],
-                containers=plan.get("containers"),
+                containers=plan.get("containers") or {},
                 reasons=plan.get("reasons") or {},
                 waiting=[row for row in plan.get("services") or () if row["waits"]],
                 unknown=" ".join(options["unknown"].split()),

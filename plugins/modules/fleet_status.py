@@ -24,11 +24,11 @@ options:
     type: str
     required: true
   plan:
-    description: What M(slipway.stack.fleet_plan) returned, or an empty dictionary where it failed.
+    description: What M(slipway.stack.fleet_plan) returned, also where it failed, or an empty dictionary where it was not called.
     type: dict
     required: true
   unknown:
-    description: Why it failed.
+    description: Why it failed, or was not called.
     type: str
     default: ""
 extends_documentation_fragment:

@@ -54,11 +54,19 @@ OWN, ISSUED, RENEWAL = "/nginx/config/current/server.pem", "/acme/state/server.p
 
 @dataclass(frozen=True)
 class Service:
-    """A role that runs something: whether the product needs it, and its hosts by the inventory's groups."""
+    """A role that runs something.
+
+    Attributes:
+        role: Its name.
+        essential: Whether the product needs it.
+        hosts: Its hosts by the inventory's groups.
+        always: Whether each of them runs a container of it, whatever is declared.
+    """
 
     role: str
     essential: bool
     hosts: Mapping[str, list[str]]
+    always: bool = True
 
 
 @dataclass(frozen=True)
@@ -71,10 +79,10 @@ class Fleet:
         states: By host what host_state returned; without ``containers`` where the host could not be read, and then
             with why, as ``msg``, and whether it was ``unreachable``.
         services: The services that the inventory has hosts for.
-        containers: By host the containers that are to run there, with their roles; None where that could not be determined.
+        containers: By host the containers that are to run there, with their roles; not all of them where the comparison failed.
         reasons: By role and host what site.yml would change.
         waiting: Stores whose settings wait for a restart, as outlook.rows has them.
-        unknown: Why that could not be determined, or "".
+        unknown: Why the comparison with the inventory failed, or "".
         record: What the fleet serves, as release.fleet_record returns it.
         lock: The release lock, as release.fleet_lock returns it.
         reports: By host, the paths of the reports of its services, with their roles.
@@ -86,7 +94,7 @@ class Fleet:
     now: float
     states: Mapping[str, Row]
     services: Iterable[Service] = ()
-    containers: Mapping[str, Mapping[str, str]] | None = None
+    containers: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     reasons: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
     waiting: Iterable[Row] = ()
     unknown: str = ""
@@ -129,12 +137,15 @@ def judge(fleet: Fleet) -> Row:
     ]
     if fleet.unknown:
         problems.append({"state": ATTENTION, "host": "", "service": "", "what": f"what site.yml would change is unknown: {fleet.unknown}"})
-    outages = _outages(fleet, rows["services"], rows["ways"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
+    absent = _absent(fleet, rows["services"])
+    problems += [{"state": DOWN, "host": "", "service": role, "what": "no host has a container of it"} for role in absent]
+    outages = absent + _outages(fleet, rows["services"], rows["ways"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
     return {
         "stack": fleet.stack,
         "at": instant(fleet.now),
         "state": DOWN if outages or not fleet.states else ATTENTION if problems else WELL,
         "problems": sorted(problems, key=lambda problem: problem["state"] != DOWN),
+        "not_read": sorted({host for service in fleet.services for hosts in service.hosts.values() for host in hosts} - set(fleet.states)),
         **{kind: [{key: value for key, value in row.items() if key != "problems"} for row in found] for kind, found in rows.items()},
     }
 
@@ -144,19 +155,37 @@ def _read(fleet: Fleet) -> dict[str, Row]:
     return {name: state for name, state in fleet.states.items() if "containers" in state}
 
 
+def _serves(fleet: Fleet, host: str) -> bool:
+    """Return whether a host answered, and its engine too."""
+    state = fleet.states.get(host, {})
+    return "containers" in state and state["engine"]["available"]
+
+
 def _first(reasons: list[str]) -> str:
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     return f"site.yml would change it: {reasons[0]}{more}"
 
 
+def _absent(fleet: Fleet, containers: list[Row]) -> list[str]:
+    """Return the services that the product needs and that have no container, where the comparison does not say which are to run."""
+    found = {row["role"] for row in containers if row["state"] != IDLE}
+    return [
+        service.role
+        for service in fleet.services
+        if fleet.unknown and service.essential and service.always and service.role not in found
+        # Where no host of it serves, that was reported.
+        if any(_serves(fleet, host) for hosts in service.hosts.values() for host in hosts)
+    ]
+
+
 def _outages(fleet: Fleet, containers: list[Row], ways: list[Row]) -> list[str]:
-    """Return the services that the product needs and that no host serves, or that none of their clients reaches."""
+    """Return the services that the product needs and that no host of the run serves, or that none of their clients reaches."""
     essential = [service for service in fleet.services if service.essential]
     away = [
         service.role
         for service in essential
         for hosts in service.hosts.values()
-        if hosts and not any("containers" in fleet.states.get(host, {}) for host in hosts)
+        if (read := [host for host in hosts if host in fleet.states]) and not any(_serves(fleet, host) for host in read)
     ]
     roles = {service.role for service in essential}
     serving: dict[tuple[str, str], bool] = {}
@@ -177,8 +206,12 @@ def _ways(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> It
     for host, ways in fleet.ways.items():
         for way in ways:
             server = (way["server"], way["service"])
-            answers = "containers" in fleet.states.get(way["server"], {})
-            if "containers" not in fleet.states.get(host, {}) or (host, way["client"]) not in runs or (answers and server not in runs):
+            # Of a host that the run does not include, it is known whether others reach it.
+            included = way["server"] in fleet.states
+            answers = not included or _serves(fleet, way["server"])
+            if "containers" not in fleet.states.get(host, {}) or (host, way["client"]) not in runs:
+                continue
+            if included and answers and server not in runs:
                 continue
             tried = [fleet.states[host]["reach"].get(address, "not tried") for address in way["addresses"]]
             detail = "open" if "open" in tried else tried[0] if tried else "on the same host"
@@ -227,18 +260,19 @@ def distinct_disks(disks: Mapping[str, Row]) -> dict[str, Row]:
 
 
 def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:
-    """Yield the rows of a host's containers, those that are to run first; a missing one is down."""
-    slot = (fleet.record or {}).get("slot", "")
-    if fleet.containers is not None:
-        expected = dict(fleet.containers.get(host, {}))
-    else:
+    """Yield the rows of a host's containers, those that are to run first; a missing one is down. Without its engine, there are none."""
+    if not state["engine"]["available"]:
+        return
+    expected = dict(fleet.containers.get(host, {}))
+    if fleet.unknown:
         # Jobs, which end, have no restart policy.
-        others = {"app-blue", "app-green"} - {f"app-{slot}"}
-        expected = {
+        others = {"app-blue", "app-green"} - {f"app-{(fleet.record or {}).get('slot', '')}"}
+        found = {
             name: container["owner"].partition("-")[0]
             for name, container in state["containers"].items()
             if container["restart_policy"] not in ("", "no") and container["owner"] not in others
         }
+        expected = {**found, **expected}
     watchdog = _watchdog(state, fleet.stack)
     for name in [*expected, *(name for name in sorted(state["containers"]) if name not in expected)]:
         container = between_restarts(state["containers"].get(name))

@@ -18,6 +18,8 @@ def lines(status: Row) -> list[dict[str, str]]:
     for problem in status["problems"]:
         where = " ".join(filter(None, [problem["host"], problem["service"]]))
         found.append({"text": f"  {problem['state']:<9} {where}: {problem['what']}".replace(" : ", " "), "color": COLORS[problem["state"]]})
+    if status["not_read"]:
+        found.append({"text": f"  Not read, as the run does not include them: {', '.join(status['not_read'])}", "color": ""})
     for table in tables(status):
         found.append({"text": "", "color": ""})
         widths = [max(len(text) for text in column) for column in zip(table.columns, *(cells for _state, cells in table.rows), strict=True)]

@@ -276,11 +276,16 @@ class Topology:
         return [{"role": service.role, "name": service.name, "essential": service.essential} for service in self._changed_by("role")]
 
     def who_runs_what(self) -> list[dict[str, Any]]:
-        """Return the services with a host: the role, whether the product needs it, and its hosts by group."""
+        """Return the services with a host: the role, whether the product needs it, and its hosts by group.
+
+        ``always`` is whether each of these runs a container of it, whatever is declared: jobs have none, and extra services need not be
+        on the hosts of the product.
+        """
         found = []
         for service in self._changed_by():
             hosts = {group: list(self._groups[group]) for group in service.groups if self._groups.get(group)}
-            found += [{"role": service.role, "essential": service.essential, "hosts": hosts}] if hosts else []
+            always = bool(service.images) and not service.further_groups
+            found += [{"role": service.role, "essential": service.essential, "hosts": hosts, "always": always}] if hosts else []
         return found
 
     def required_groups(self) -> list[str]:

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView

@@ -64,9 +64,7 @@ def test_a_playbook_that_goes_on_without_hosts_does_so_where_one_answers_and_can
     ],
     ids=["history", "status"],
 )
-def test_a_host_that_answers_and_cannot_be_read_is_named_and_the_run_goes_on(
-    checkout: Path, play: Run, merge: dict[str, Any], shown: str
-):
+def test_a_host_that_answers_and_cannot_be_read_is_named_and_the_run_goes_on(checkout: Path, play: Run, merge: dict[str, Any], shown: str):
     """As without Python, with a full disk, or where sudo is refused."""
     variables = checkout / "inventories/test/host_vars/two.yml"
     variables.parent.mkdir()

@@ -284,7 +284,13 @@ def test_what_needs_no_attention_is_not_a_problem(path: tuple[str, ...], value: 
 )
 def test_a_host_that_does_not_answer_is_down_and_the_stack_where_no_other_runs_the_same(away: list[str], overall: str):
     well = fleet()
-    found = judge(fleet(states={host: {"msg": "no route\nto host", "unreachable": True} if host in away else state for host, state in well.states.items()}))
+    found = judge(
+        fleet(
+            states={
+                host: {"msg": "no route\nto host", "unreachable": True} if host in away else state for host, state in well.states.items()
+            }
+        )
+    )
     assert found["state"] == overall
     assert reported_problems(found) == [f"down {host} does not answer: no route to host" for host in away]
     assert [row["host"] for row in found["hosts"]] == list(well.states)
@@ -330,11 +336,70 @@ def test_without_the_comparison_containers_that_the_engine_starts_are_judged():
     """Those of the slot that serves, not those of the other one; the comparison's failure is a problem of its own."""
     broken = changed("a1", (*API, "running"), False)
     broken.states["a1"]["containers"]["s-api-green-1"] = container("api-green-1", owner="app-green", running=False, status="exited")
-    found = judge(dataclasses.replace(broken, containers=None, unknown="port 1 is in use"))
+    found = judge(dataclasses.replace(broken, containers={}, unknown="port 1 is in use"))
     assert reported_problems(found) == [
         "down a1 api-blue-1 the container is running (exit code 0)",
         "attention what site.yml would change is unknown: port 1 is in use",
     ]
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["compared", "not compared"])
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (
+            ("containers",),
+            {"s-backup": container("backup")},
+            {True: "db redis the container does not exist", False: "redis no host has a container of it"},
+        ),
+        (("engine", "available"), False, dict.fromkeys((True, False), "db its Docker Engine does not answer: ")),
+    ],
+)
+def test_the_only_store_or_its_engine_is_missed_where_the_comparison_failed(
+    path: tuple[str, ...], value: Any, problem: dict[bool, str], known: bool
+):
+    """Whether the comparison came as far as to say what is to run there, or not."""
+    broken = changed("db", path, value)
+    broken = dataclasses.replace(broken, containers=broken.containers if known else {}, unknown="redis is to restart")
+    if path[0] == "engine":
+        # As host_state returns it.
+        broken.states["db"]["containers"] = {}
+    found = judge(broken)
+    assert found["state"] == "down"
+    assert reported_problems(found) == [f"down {problem[known]}", "attention what site.yml would change is unknown: redis is to restart"]
+
+
+def test_services_that_need_not_be_on_their_hosts_are_not_missed():
+    services = [*fleet().services, Service("jobs", True, {"app": ["a1", "a2"]}, always=False)]
+    found = judge(fleet(services=services, containers={}, unknown="a mistake"))
+    assert (found["state"], len(found["problems"])) == ("attention", 1)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "reached", "overall", "not_read"),
+    [
+        (["a1"], "open", "well", ["a2", "db"]),
+        (["a1", "a2"], "open", "well", ["db"]),
+        (["db"], "open", "well", ["a1", "a2"]),
+        # Whether the hosts of the run reach the others is known.
+        (["a1"], "refused", "down", ["a2", "db"]),
+    ],
+)
+def test_hosts_that_the_run_does_not_include_are_not_judged(hosts: list[str], reached: str, overall: str, not_read: list[str]):
+    """As with --limit."""
+    whole = changed("a1", ("reach", "db:6379"), reached)
+    found = judge(dataclasses.replace(whole, states={host: whole.states[host] for host in hosts}, reports={}))
+    assert (found["state"], found["not_read"]) == (overall, not_read)
+    assert reported_problems(found) == ([] if overall == "well" else ["down a1 redis app does not reach it on db: refused"])
+    said = f"Not read, as the run does not include them: {', '.join(not_read)}"
+    assert said in status_text.lines(found)[1 + len(found["problems"])]["text"]
+    assert said in status_page.page(found)
+
+
+@pytest.mark.parametrize(("broken", "overall"), [("a1", "down"), ("a2", "well")])
+def test_what_the_hosts_of_a_limited_run_do_not_serve_is_down(broken: str, overall: str):
+    whole = changed(broken, (*API, "health"), "unhealthy")
+    assert judge(dataclasses.replace(whole, states={"a1": whole.states["a1"]}, reports={}))["state"] == overall
 
 
 def test_a_lock_that_is_held_names_its_holder():

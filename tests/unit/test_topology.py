@@ -179,7 +179,8 @@ def test_what_is_built_where_no_registry_has_it_belongs_to_a_service_with_a_host
 
 def test_who_runs_what_has_each_service_with_a_host_and_the_group_of_each():
     found = {item["role"]: item for item in topology("app1").who_runs_what()}
-    assert found["redis"] == {"role": "redis", "essential": True, "hosts": {"redis": ["db1"]}}
+    assert found["redis"] == {"role": "redis", "essential": True, "hosts": {"redis": ["db1"]}, "always": True}
+    assert {role for role in found if not found[role]["always"]} >= {"jobs", "watchdog"}
     assert found["backup"]["essential"] is False
     assert "registry" not in found
     assert "redis" not in [item["role"] for item in topology("app1", redis=[]).who_runs_what()]
