@@ -1,10 +1,11 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Controller side of ``host_state``: adds the digest key, and asks for texts only where a diff is wanted."""
+"""Controller side of ``host_state``: adds the digest key and its clock, and asks for texts only where a diff is wanted."""
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -47,7 +48,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ],
             "digest_key": digest_key(str(ansible_home())),
         }
-        return t.cast(
-            "dict[str, t.Any]",
-            self._execute_module(module_name="slipway.stack.host_state", module_args=options, task_vars=task_vars),
-        )
+        asked = time.time()
+        found: dict[str, t.Any] = self._execute_module(module_name="slipway.stack.host_state", module_args=options, task_vars=task_vars)
+        return {**found, "asked_s": asked, "answered_s": time.time()}

@@ -61,7 +61,7 @@ reasons:
   returned: always
   sample: {redis: {cache1: ["redis: the container is exited"]}}
 containers:
-  description: For each host that was read, the containers that are to run there, with their roles.
+  description: For each host that was read, the containers that are to run there, with their roles; not all of them where the task failed.
   type: dict
   returned: always
   sample: {cache1: {slipway-redis: redis}}

@@ -160,6 +160,14 @@ tools:
   description: Which of the programs we need are there.
   returned: always
   type: dict
+asked_s:
+  description: The controller's clock when it began to ask, in seconds since 1970.
+  returned: always
+  type: float
+answered_s:
+  description: The same when it had the answer. The host's own C(time_s) was read in between.
+  returned: always
+  type: float
 """
 
 import contextlib

@@ -108,7 +108,7 @@ class Fleet:
 def judge(fleet: Fleet) -> Row:
     """Return the state of a fleet, its problems with the worst first, and a row for all that was looked at."""
     rows: dict[str, list[Row]] = {
-        "hosts": [_host(name, state, fleet.now) for name, state in fleet.states.items()],
+        "hosts": [_host(name, state) for name, state in fleet.states.items()],
         "services": [row for name, state in _read(fleet).items() for row in _containers(name, state, fleet)],
         "certificates": [row for name, state in _read(fleet).items() for row in _certificates(name, state, fleet.now)],
         "recovery": [row for name, paths in fleet.reports.items() for row in _reports(name, paths, fleet)],
@@ -229,7 +229,7 @@ def _ways(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> It
             }
 
 
-def _host(name: str, state: Row, now: float) -> Row:
+def _host(name: str, state: Row) -> Row:
     """Return the row of a host."""
     if "containers" not in state:
         why = "does not answer" if state.get("unreachable") else "could not be read"
@@ -241,8 +241,9 @@ def _host(name: str, state: Row, now: float) -> Row:
             problems.append(f"{path} has {disk['free_mb'] * 100 // disk['total_mb']} % free ({disk['free_mb']} MiB)")
     if host["memory_available_mb"] * 100 < FREE_PERCENT * host["memory_mb"]:
         problems.append(f"{host['memory_available_mb']} MiB of its memory are available")
-    if abs(host["time_s"] - now) > CLOCK_SECONDS:
-        problems.append(f"its clock differs by {abs(host['time_s'] - now):.0f} s from the controller's")
+    # It was read at some moment in between; an engine that hangs makes that long.
+    if (difference := max(state["asked_s"] - host["time_s"], host["time_s"] - state["answered_s"])) > CLOCK_SECONDS:
+        problems.append(f"its clock differs by {difference:.0f} s from the controller's")
     if not engine["available"]:
         problems.insert(0, f"its Docker Engine does not answer: {engine['error']}")
     return {
@@ -392,8 +393,9 @@ def _reports(host: str, paths: Mapping[str, str], fleet: Fleet) -> Iterator[Row]
             yield {**row, "state": ATTENTION, "problems": ["there is no report of recovery points"]}
             continue
         problems = list(report["alerts"])
-        if fleet.now - seconds(report["at"]) > REPORT_SECONDS:
-            problems.append(f"its report is {duration(fleet.now - seconds(report['at']))} old")
+        # By the clock that both are of.
+        if (age := state["host"]["time_s"] - seconds(report["at"])) > REPORT_SECONDS:
+            problems.append(f"its report is {duration(age)} old")
         yield {
             **row,
             "state": ATTENTION if problems else WELL,

@@ -63,6 +63,8 @@ def state(*services: str, **containers: Any) -> dict[str, Any]:
         "images": {},
         "files": {},
         "reach": {"db:6379": "open"},
+        "asked_s": NOW - 1.5,
+        "answered_s": NOW + 1.5,
     }  # fmt: skip
 
 
@@ -202,7 +204,8 @@ def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
             "attention",
             "down a1 its Docker Engine does not answer: refused",
         ),
-        ("a1", ("host", "time_s"), NOW - 90, "attention", "attention a1 its clock differs by 90 s from the controller's"),
+        ("a1", ("host", "time_s"), NOW - 90, "attention", "attention a1 its clock differs by 88 s from the controller's"),
+        ("a1", ("host", "time_s"), NOW + 90, "attention", "attention a1 its clock differs by 88 s from the controller's"),
         ("a1", ("host", "memory_available_mb"), 99, "attention", "attention a1 99 MiB of its memory are available"),
         ("a1", DISK, {"total_mb": 1000, "free_mb": 99}, "attention", "attention a1 /data has 9 % free (99 MiB)"),
         ("a1", PEM, {"content": certificate(20.5)}, "attention", "attention a1 nginx its certificate server.pem expires in 20 days"),
@@ -400,6 +403,15 @@ def test_hosts_that_the_run_does_not_include_are_not_judged(hosts: list[str], re
 def test_what_the_hosts_of_a_limited_run_do_not_serve_is_down(broken: str, overall: str):
     whole = changed(broken, (*API, "health"), "unhealthy")
     assert judge(dataclasses.replace(whole, states={"a1": whole.states["a1"]}, reports={}))["state"] == overall
+
+
+@pytest.mark.parametrize("hung", ["db", "a1"])
+def test_a_host_that_is_slow_to_answer_makes_no_clock_wrong(hung: str):
+    """As where its engine hangs: the others were read long before the last one, and this one's clock at any time of that."""
+    slow = changed(hung, ("answered_s",), NOW + 900)
+    assert judge(dataclasses.replace(slow, now=NOW + 900))["state"] == "well"
+    slow.states[hung]["host"]["time_s"] = int(NOW + 870)
+    assert not [problem for problem in judge(dataclasses.replace(slow, now=NOW + 900))["problems"] if "clock" in problem["what"]]
 
 
 def test_a_lock_that_is_held_names_its_holder():
