@@ -538,6 +538,8 @@ POSTGRES_OWN_SETTINGS = {
 }
 REDIS_OWN_SETTINGS = {
     **dict.fromkeys(("aclfile", "daemonize", "dir", "protected-mode", "requirepass", "user"), ""),
+    # Where a restore writes the data, and the only place that it is read from: with another value the store would begin empty.
+    **dict.fromkeys(("appendonly", "appenddirname", "appendfilename"), ""),
     "appendfsync": "redis_appendfsync",
     "bind": "redis_publish_address",
     "maxmemory": "redis_maxmemory_mb",

@@ -75,10 +75,10 @@ def test_what_a_change_costs() -> None:
     changed = {(kind, name) for kind in ("config", "secrets") for name in plain[kind] if plain[kind][name] != other[kind][name]}
     assert changed == {("config", "runtime.conf"), ("config", "rules"), ("secrets", "users.acl"), ("secrets", "app_password")}
     assert {plain[kind][name]["on_change"] for kind, name in changed} == {"reload", "none"}
-    other = declaration(redis_admin_password="other", redis_settings={"hz": 20, "appendonly": False})
+    other = declaration(redis_admin_password="other", redis_settings={"hz": 20, "lazyfree-lazy-expire": False})
     assert other["secrets"]["admin_password"]["on_change"] == "restart"
     lines = other["config"]["redis.conf"]["content"].splitlines()
-    assert {"hz 20", "appendonly no"} <= set(lines)
+    assert {"hz 20", "lazyfree-lazy-expire no", "appendonly yes"} <= set(lines)
     # The last one wins.
     assert lines[-1] == "include /etc/slipway/current/runtime.conf"
 
@@ -189,9 +189,7 @@ def test_application_may_cache_and_publish_but_not_administrate(server: Server) 
 
 
 @needs_server
-@pytest.mark.parametrize(
-    "settings", [{}, {"dbfilename": "shop.rdb", "appenddirname": "log", "appendfilename": "shop.aof"}, {"appendonly": False}]
-)
+@pytest.mark.parametrize("settings", [{}, {"dbfilename": "shop.rdb"}])
 def test_snapshot_of_another_server_is_read(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Its data is there, also after the append-only file has been rewritten and the server has started again."""
     other = Server(tmp_path)
@@ -215,6 +213,82 @@ def test_snapshot_of_another_server_is_read(tmp_path: Path, settings: dict[str, 
             assert (other.folder / "log").read_text().count("begins with the snapshot") == 1
     finally:
         other.stop()
+
+
+def test_a_restore_writes_to_where_the_server_reads() -> None:
+    """The throw-away server of a restore has no input of the role's."""
+    settings = role_variable("redis", "__redis_settings", SECRETS)
+    restore = (ROOT / "packages/slipway_backup/src/slipway_host/stores.py").read_text()
+    assert f'"--appenddirname", "{settings["appenddirname"]}"' in restore
+    # Redis' default.
+    assert "--appendfilename" not in restore
+    assert settings["appendfilename"] == "appendonly.aof"
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        (["--appenddirname", "log"], "log/appendonly.aof.manifest"),
+        (["--appendfilename", "shop.aof"], "appendonlydir/shop.aof.manifest"),
+        (["--appenddirname", "log", "--appendfilename", "shop.aof", "--save", "900 1"], "log/shop.aof.manifest"),
+    ],
+)
+def test_an_append_only_file_of_another_name_is_not_passed_over(tmp_path: Path, other: list[str], kept: str) -> None:
+    """The server does not begin empty; renamed as it says, the data is there."""
+    there = Server(tmp_path)
+    there.declare()
+    arguments = ["--port", str(there.port), "--dir", str(tmp_path / "data"), "--appendonly", "yes", *other]
+    with subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as process:
+        while there.run(["redis-cli", "-e", "-p", str(there.port), "set", "kept", "1"])[0] != 0:
+            time.sleep(0.1)
+        process.terminate()
+    start = [*there.service["entrypoint"], *there.service["command"]]
+    status, printed = there.run(start)
+    assert status == 1
+    assert f"{tmp_path}/data/{kept}, and this server reads {tmp_path}/data/appendonlydir/appendonly.aof.manifest:" in printed
+    folder = (tmp_path / "data" / kept).parent.rename(tmp_path / "data/appendonlydir")
+    (folder / Path(kept).name).rename(folder / "appendonly.aof.manifest")
+    try:
+        there.start()
+        assert there.ask("get", "kept") == "1"
+        there.ask("bgrewriteaof", user="admin", password=SECRETS["redis_admin_password"])
+        there.stop()
+        there.start()
+        assert there.ask("get", "kept") == "1"
+    finally:
+        there.stop()
+
+
+@needs_server
+def test_a_file_of_a_server_before_7_is_not_passed_over(tmp_path: Path) -> None:
+    """One of the role's name is read by the server itself, one of another name is refused."""
+    there = Server(tmp_path)
+    there.declare()
+    # Of a start that was interrupted, which is no one's data.
+    for folder, name in (("appendonlydir.new", "appendonly.aof.manifest"), ("appendonlydir", "temp-appendonly.aof.manifest")):
+        (tmp_path / "data" / folder).mkdir()
+        (tmp_path / "data" / folder / name).touch()
+    (tmp_path / "data/shop.aof").write_text("*3\r\n$3\r\nSET\r\n$4\r\nkept\r\n$1\r\n1\r\n")
+    status, printed = there.run([*there.service["entrypoint"], *there.service["command"]])
+    assert status == 1
+    assert f"{tmp_path}/data/shop.aof, and this server reads {tmp_path}/data/appendonly.aof:" in printed
+    (tmp_path / "data/shop.aof").rename(tmp_path / "data/appendonly.aof")
+    try:
+        there.start()
+        assert there.ask("get", "kept") == "1"
+    finally:
+        there.stop()
+
+
+@needs_server
+def test_a_copy_of_the_append_only_file_in_the_volume_does_no_harm(server: Server) -> None:
+    """The server has its own file."""
+    server.ask("set", "a", "kept")
+    server.stop()
+    shutil.copytree(server.folder / "data/appendonlydir", server.folder / "data/copy")
+    server.start()
+    assert server.ask("get", "a") == "kept"
 
 
 @needs_server
