@@ -88,7 +88,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files impo
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.run_options import option_problems
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
-from ansible_collections.slipway.stack.plugins.plugin_utils.status import GOOD_RESULTS, instant, job_results
+from ansible_collections.slipway.stack.plugins.plugin_utils.status import GOOD_RESULTS, instant, job_results, last_results
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
 SCHEMA_VERSION = 1
@@ -515,15 +515,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             self._release["outcome"] = "unfinished"
 
     def _follow_jobs(self, result: Any) -> None:
-        """Keep the last result of each job, of the host that ran it last."""
+        """Keep the last result of each job, of the hosts that were read."""
         if not self._playbook or str(result.task.action).rpartition(".")[2] != "host_state":
             return
         states = job_results(result.result.get("files") or {})
         variables = self._variables(result.host) if states else {}
-        for state in states:
-            found = {**state, "host": str(result.host.name), "log": [without_values(line, variables) for line in state["log"]]}
-            if found["finished"] >= self._jobs.get(found["job"], found)["finished"]:
-                self._jobs[found["job"]] = found
+        host = str(result.host.name)
+        found = [{**state, "host": host, "log": [without_values(line, variables) for line in state["log"]]} for state in states]
+        self._jobs = last_results([*self._jobs.values(), *found])
 
     # Reporting
 

@@ -43,6 +43,8 @@ REPORT_SECONDS = 600
 JOB_STATE = re.compile(r"/jobs/state/[^/]+[.]json$")
 #: Results of a job that need no attention: a run that the next one has ended, as its concurrency says, is one.
 GOOD_RESULTS = ("succeeded", "replaced")
+#: Result of a job on a host that did not learn whether it is to run it: its engine or the claims did not answer.
+UNCLAIMED = "unclaimed"
 #: Where the watchdog of a host writes what it did within the last hour, and the row of a container with which it did nothing.
 WATCHDOG = "/etc/slipway/{stack}/watchdog/state/restarts.json"
 LEFT_ALONE: Row = {"restarts": 0, "restarted_s": None, "gave_up": False}
@@ -415,25 +417,36 @@ def job_results(files: Mapping[str, Row]) -> list[Row]:
     return [json.loads(file["content"]) for path, file in files.items() if JOB_STATE.search(path) and file.get("content")]
 
 
+def last_results(results: Iterable[Row]) -> dict[str, Row]:
+    """Return the last result of each job by name, of the results that all hosts have.
+
+    It is that for the last time. Where a host did not learn whether it has the claim, and another one ran the job, it is that run's.
+    """
+    ranked = sorted(results, key=lambda result: (result["moment"], result["result"] != UNCLAIMED, result["finished"]))
+    return {result["job"]: result for result in ranked}
+
+
 def _jobs(fleet: Fleet) -> list[Row]:
     """Return the rows of the jobs: of each the last result of all hosts."""
-    last: dict[str, Row] = {}
-    for host, state in _read(fleet).items():
-        for result in job_results(state["files"]):
-            if result["finished"] >= last.get(result["job"], result)["finished"]:
-                last[result["job"]] = {**result, "host": host}
+    states = _read(fleet)
+    results = [{**result, "host": host} for host, state in states.items() for result in job_results(state["files"])]
     return [
         {
             "host": result["host"],
             "service": name,
             "state": WELL if result["result"] in GOOD_RESULTS else ATTENTION,
-            "problems": []
-            if result["result"] in GOOD_RESULTS
-            else [f"the last run of the job, for {result['moment']}: {result['result']}"],
+            "problems": _job_problems(result),
             **{key: result[key] for key in ("result", "moment", "finished")},
         }
-        for name, result in sorted(last.items())
+        for name, result in sorted(last_results(results).items())
     ]
+
+
+def _job_problems(result: Row) -> list[str]:
+    """Return what is wrong with the last result of a job."""
+    if result["result"] == UNCLAIMED:
+        return [f"no host has a result of the job for {result['moment']}, and {result['host']} could not claim it"]
+    return [] if result["result"] in GOOD_RESULTS else [f"the last run of the job, for {result['moment']}: {result['result']}"]
 
 
 def _releases(fleet: Fleet) -> list[Row]:

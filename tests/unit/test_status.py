@@ -164,6 +164,40 @@ def test_a_job_whose_run_ended_as_it_should_is_well(result: str):
     assert [row["state"] for row in found["jobs"]] == ["well"]
 
 
+NOT_CLAIMED = "no host has a result of the job for 03, and a1 could not claim it"
+
+
+def jobs_of(*given: tuple[str, str, str, str]) -> dict[str, Any]:
+    """Return the states of hosts that have a job's results, each with its host, moment, end and result."""
+    states = fleet()
+    for host, moment, finished, result in given:
+        state = {"job": "prune", "moment": moment, "finished": finished, "result": result, "log": []}
+        states.states[host]["files"]["/etc/slipway/s/jobs/state/prune.json"] = {"content": json.dumps(state)}
+    return judge(states)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "host", "problem"),
+    [
+        # Whatever the order in which they know.
+        (("03", "03:05", "unclaimed"), ("03", "03:01", "succeeded"), "a2", ""),
+        (("03", "03:05", "unclaimed"), ("03", "03:09", "failed"), "a2", "the last run of the job, for 03: failed"),
+        (("03", "03:01", "succeeded"), ("03", "03:05", "unclaimed"), "a1", ""),
+        (("03", "03:05", "unclaimed"), ("04", "04:01", "succeeded"), "a2", ""),
+        (("03", "03:05", "unclaimed"), ("02", "02:01", "succeeded"), "a1", NOT_CLAIMED),
+        (("03", "03:05", "unclaimed"), ("03", "03:04", "unclaimed"), "a1", NOT_CLAIMED),
+        # A run that took long is not the last one.
+        (("03", "09:00", "failed"), ("04", "04:01", "succeeded"), "a2", ""),
+    ],
+)
+def test_a_job_has_the_result_of_the_host_that_ran_it_last(
+    first: tuple[str, str, str], second: tuple[str, str, str], host: str, problem: str
+):
+    found = jobs_of(("a1", *first), ("a2", *second))
+    assert [row["host"] for row in found["jobs"]] == [host]
+    assert reported_problems(found) == ([f"attention {host} prune {problem}"] if problem else [])
+
+
 @pytest.mark.parametrize(
     ("host", "path", "value", "overall", "problem"),
     [
