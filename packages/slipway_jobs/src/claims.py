@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import typing as t
+import uuid
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
@@ -38,6 +39,7 @@ create table if not exists runs (
 )
 """
 LOST = "update runs set ended = alive, result = 'lost' where job = ? and ended is null and alive <= ?"
+END = "update runs set ended = ?, result = ? where job = ? and moment = ? and (ended is null or result = 'lost')"
 OTHERS = "select 1 from runs where job = ? and moment <> ? and ended is null and alive > ?"
 LATER = OTHERS.replace("<>", ">")
 
@@ -73,7 +75,9 @@ class Claims:
             config: jobs.json.
             folder: the folder of the stack's jobs.
         """
-        self.host, self.folder = str(config["host"]), folder
+        self.folder = folder
+        # An attempt whose answer was lost on its way is known by this, and made again.
+        self.claimant = f"{config['host']} {uuid.uuid4().hex}"
         self.postgres: JSON = config["postgres"]
         self.container, self.network = str(config["postgres_container"]), str(config["postgres_network"])
 
@@ -134,8 +138,9 @@ class Claims:
         return str(networks.get(self.network, {}).get("IPAddress") or self.postgres["host"])
 
     def claim(self, job: str, moment: int, concurrency: str) -> str:
-        """Claim a moment of a job; return CLAIMED, or why not."""
+        """Claim a moment of a job, until it is answered; return CLAIMED, or why not."""
         with self._transaction() as (rows, now):
+            rows.execute("delete from runs where job = ? and moment = ? and host = ?", job, moment, self.claimant)
             if rows.first("select 1 from runs where job = ? and moment = ?", job, moment):
                 return TAKEN
             rows.execute(LOST, job, now - LEASE_SECONDS)
@@ -146,7 +151,7 @@ class Claims:
                 "insert into runs (job, moment, host, alive, ended, result) values (?, ?, ?, ?, ?, ?)",
                 job,
                 moment,
-                self.host,
+                self.claimant,
                 now,
                 now if prevented else None,
                 "skipped" if prevented else None,
@@ -170,6 +175,6 @@ class Claims:
             return bool(rows.first(OTHERS, job, moment, now - LEASE_SECONDS))
 
     def end(self, job: str, moment: int, result: str) -> None:
-        """Note the end of a run, and what came of it."""
+        """Note the end of a run, and what came of it, unless that is known."""
         with self._transaction() as (rows, now):
-            rows.execute("update runs set ended = ?, result = ? where job = ? and moment = ?", now, result, job, moment)
+            rows.execute(END, now, result, job, moment)
