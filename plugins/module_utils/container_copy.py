@@ -38,7 +38,7 @@ class CopyError(Exception):
 
 @contextlib.contextmanager
 def following(name: str) -> t.Iterator[str]:
-    """Say, while the context lasts, that a program follows a copy; yields its folder.
+    """Say, while the context lasts, that a program follows a copy; yields its folder, which goes where no copy came of it.
 
     Raises:
         BlockingIOError: another one does.
@@ -47,12 +47,33 @@ def following(name: str) -> t.Iterator[str]:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield folder
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                if os.listdir(folder) == ["lock"]:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-def left_copies(prefix: str) -> list[str]:
-    """Return the names of copies that begin so, whose program was killed or has not ended."""
+def copy_folders(prefix: str) -> list[str]:
+    """Return the names of copies that begin so, and that a program of this host has followed since its last reboot."""
     return sorted(name for name in (os.listdir(COPIES) if os.path.isdir(COPIES) else []) if name.startswith(prefix))
+
+
+def left_copies(engine: Engine, prefix: str, owner: str) -> list[str]:
+    """Return the names of copies that begin so, whose program was killed, has not ended, or ran before a reboot.
+
+    Args:
+        engine: the host's engine.
+        prefix: how their names begin.
+        owner: the label that their containers have.
+
+    Raises:
+        EngineError: the engine does not answer.
+    """
+    owned = [container for container in engine.containers() if (container.get("Labels") or {}).get("slipway.owner") == owner]
+    names = {name.lstrip("/") for container in owned for name in container["Names"]}
+    return sorted({name for name in names if name.startswith(prefix)} | set(copy_folders(prefix)))
 
 
 def serving_container(root: str, stack: str, service: str) -> tuple[str, str]:
@@ -180,10 +201,11 @@ def follow_copy(engine: Engine, identity: str, seconds: float, stopped: t.Callab
     """
     deadline = time.monotonic() + seconds
     while True:
-        left = deadline - time.monotonic()
+        began = time.monotonic()
+        pause = max(0.1, min(LOOK_SECONDS, deadline - began))
         with contextlib.suppress(EngineError):
             # It answers at once when the container has ended, or not within this time.
-            engine.request("POST", f"/containers/{identity}/wait", timeout=max(0.1, min(LOOK_SECONDS, left)))
+            engine.request("POST", f"/containers/{identity}/wait", timeout=pause)
         with contextlib.suppress(EngineError):
             inspected = engine.inspect(identity)
             if inspected is None:
@@ -192,7 +214,9 @@ def follow_copy(engine: Engine, identity: str, seconds: float, stopped: t.Callab
             if not state["Running"]:
                 code = int(state["ExitCode"])
                 return "failed" if code or state.get("OOMKilled") else "succeeded", code
-        if left <= 0:
+        # An engine that is away, or refuses, does so at once.
+        time.sleep(max(0.0, began + pause - time.monotonic()))
+        if began >= deadline:
             return "deadline", None
         if stopped():
             return "replaced", None

@@ -75,6 +75,7 @@ from ansible_collections.slipway.stack.plugins.module_utils import container_cop
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
 OUTPUT_LINES = 10000
+OWNER = "app-run"
 
 
 def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -86,12 +87,12 @@ def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
     """
     stack, service = options["stack"], options["service"]
     prefix = f"{stack}-run-{service}-"
-    for left in container_copy.left_copies(prefix):
+    for left in container_copy.left_copies(engine, prefix, OWNER):
         with contextlib.suppress(BlockingIOError), container_copy.following(left):
             container_copy.end_copy(engine, left, 1)
     container, version = container_copy.serving_container(options["root"], stack, service)
     name = prefix + uuid.uuid4().hex[:8]
-    labels = {"slipway.stack": stack, "slipway.owner": "app-run", "slipway.service": service, "slipway.version": version}
+    labels = {"slipway.stack": stack, "slipway.owner": OWNER, "slipway.service": service, "slipway.version": version}
     output: list[str] = []
     result, code = "interrupted", None
     with container_copy.following(name) as folder:

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +29,8 @@ import slipway_jobs
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
-from conftest import ROOT
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, status
+from conftest import ROOT, role_variable
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 
@@ -76,15 +79,40 @@ def test_the_next_run_is_at_the_next_time_of_the_calendar(calendars: list[str], 
 
 
 SETTINGS: dict[str, Any] = {"postgres": {}, "postgres_container": "", "postgres_network": ""}
-#: Runs a method of the claims, for Pythons that have the client of PostgreSQL.
-CALL = """
-import json, sys
+#: Takes what a program does with the claims, for Pythons that have the client of PostgreSQL.
+BEGIN = """
+import contextlib, json, sys
 from pathlib import Path
 sys.path[:0] = sys.argv[1].split(":")
 import claims
 claims.LEASE_SECONDS = float(sys.argv[2])
 config, folder, method, *arguments = json.load(sys.stdin)
+"""
+#: Runs a method of the claims.
+CALL = f"""{BEGIN}
 print(json.dumps(getattr(claims.Claims(config, Path(folder)), method)(*arguments)))
+"""
+
+#: Does so after one whose answer was lost when it was committed; prints whether it was, too.
+LOST_ANSWER = f"""{BEGIN}
+class Lossy(claims.Claims):
+    lost = False
+    @contextlib.contextmanager
+    def _transaction(self):
+        with super()._transaction() as found:
+            yield found
+        if not self.lost:
+            self.lost = True
+            raise claims.ClaimError("server closed the connection unexpectedly")
+made = Lossy(config, Path(folder))
+with contextlib.suppress(claims.ClaimError):
+    getattr(made, method)(*arguments)
+print(json.dumps([made.lost, getattr(made, method)(*arguments)]))
+"""
+#: Prints the result of a run.
+RESULT = f"""{BEGIN}
+with claims.Claims(config, Path(folder))._transaction() as (rows, now):
+    print(json.dumps(rows.first("select result from runs where job = ? and moment = ?", *arguments)[0]))
 """
 
 
@@ -96,15 +124,18 @@ class Host:
     def __init__(self, name: str, folder: Path, settings: dict[str, Any], python: str) -> None:
         self.folder, self.config, self.python = folder, {**SETTINGS, **settings, "host": name}, python
 
-    def call(self, method: str, *arguments: Any) -> Any:
+    def call(self, method: str, *arguments: Any, program: str = CALL) -> Any:
         given = json.dumps([self.config, str(self.folder), method, *arguments])
-        argv = [self.python, "-c", CALL, f"{ROOT}/packages/slipway_jobs/src:{ROOT}/collections", str(self.lease)]
+        argv = [self.python, "-c", program, f"{ROOT}/packages/slipway_jobs/src:{ROOT}/collections", str(self.lease)]
         done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
     def claim(self, moment: int, concurrency: str = "forbid") -> Any:
         return self.call("claim", "cleanup", moment, concurrency)
+
+    def result(self, moment: int) -> Any:
+        return self.call("result", "cleanup", moment, program=RESULT)
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +212,28 @@ def test_a_moment_is_claimed_once_by_programs_that_start_together(hosts: list[Ho
     for thread in threads:
         thread.join()
     assert sorted(answers) == sorted([claims.CLAIMED] + [claims.TAKEN] * 7)
+
+
+@pytest.mark.parametrize("concurrency", ["forbid", "allow", "replace"])
+def test_a_claim_whose_answer_was_lost_is_still_the_own_one(hosts: list[Host], concurrency: str) -> None:
+    first, second = hosts
+    assert second.claim(940) == claims.CLAIMED
+    lossy = first.call("claim", "cleanup", 1000, concurrency, program=LOST_ANSWER)
+    assert lossy == [True, claims.BUSY if concurrency == "forbid" else claims.CLAIMED]
+    assert second.call("is_replaced", "cleanup", 940) is (concurrency == "replace")
+    for host in hosts:
+        assert host.claim(1000, concurrency) == claims.TAKEN, "also for a later program of the same host"
+
+
+def test_the_first_result_of_a_run_stays(hosts: list[Host]) -> None:
+    """Who removes what is left of it later knows less."""
+    first, second = hosts
+    first.claim(1000)
+    second.lease = -1
+    second.claim(1060)
+    for result in ("deadline", "interrupted"):
+        first.call("end", "cleanup", 1000, result)
+    assert first.result(1000) == "deadline", "it was counted as lost in between"
 
 
 def test_a_moment_is_not_run_again_however_the_run_ended(hosts: list[Host]) -> None:
@@ -265,6 +318,7 @@ def test_a_copy_reads_files_of_its_own(tmp_path: Path) -> None:
     assert (copies / "secrets/KEY").stat().st_mode & 0o777 == 0o400
 
 
+CURRENT = "/etc/slipway/shop/jobs/config/current"
 UNITS = {
     "/etc/systemd/system/slipway-shop-job.a.timer": {"content": "x"},
     "/etc/systemd/system/slipway-shop-job.a.service": {"content": "y"},
@@ -295,6 +349,22 @@ def test_timers_are_loaded_when_they_differ(files: dict[str, Any], expected: dic
     assert timer_plan({}, {}, pattern, record)["differs"] is False
 
 
+def test_what_a_reboot_leaves_is_removed_where_a_host_has_jobs() -> None:
+    def units(scheduled: dict[str, Any]) -> dict[str, Any]:
+        return dict(role_variable("jobs", "__jobs_unit_files", {"jobs_stack": "shop", "__jobs_scheduled": scheduled}))
+
+    files = units({"nightly": {"schedule": ["*-*-* 03:00:00 UTC"]}})
+    prefix = "/etc/systemd/system/slipway-shop-job"
+    assert sorted(files) == [f"{prefix}.nightly.service", f"{prefix}.nightly.timer", f"{prefix}s.service", f"{prefix}s.timer"]
+    assert "OnBootSec=" in files[f"{prefix}s.timer"]["content"]
+    assert f"ExecStart=/usr/bin/python3 {CURRENT}/slipway_jobs.py clean" in files[f"{prefix}s.service"]["content"]
+    assert units({}) == {}
+    there = {f"{prefix}s.timer": {}, f"{prefix}.nightly.timer": {}, "/etc/systemd/system/slipway-shop-2-jobs.timer": {}}
+    found = {"jobs_stack": "shop", "jobs_services": {}, "__jobs_scheduled": {}, "container_service_host_state": {"files": there}}
+    stale = ["slipway-shop-job.nightly.timer", "slipway-shop-jobs.timer"]
+    assert role_variable("jobs", "__jobs_timer_plan", found)["stale"] == stale
+
+
 def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
     page, mailer = {"image": "shop/page:1", "port": 80}, {"image": "shop/api:1"}
     api = {"image": "shop/api:1", "port": 8000, "migrate": {"command": ["migrate"]}}
@@ -305,13 +375,146 @@ def test_a_command_that_names_no_service_runs_where_migrations_do() -> None:
     assert app_services.command_service({"app_services": {"mailer": mailer}})["name"] == "mailer"
 
 
+class Clock:
+    """What stands for the module time: it goes on during a sleep, and things happen at their seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.events: dict[float, Callable[[], object]] = {}
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return MOMENT + self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        for due in sorted(due for due in self.events if due <= self.now):
+            self.events.pop(due)()
+
+
+class FakeEngine:
+    """An engine whose containers end when a test says so, and which may be away."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, dict[str, Any]] = {}
+        self.away = False
+        self.refuses_to_wait = False
+        self.ends_at_once = False
+        self.stopping: Callable[[], object] = lambda: None
+        self.add("shop-nightly-blue-1", "app-blue")
+
+    def add(self, name: str, owner: str = "app-job", *, running: bool = False) -> None:
+        self.made[name] = {
+            "Id": name,
+            "Image": "sha256:1",
+            "Config": {"Labels": {"slipway.owner": owner, "slipway.version": "1.0"}},
+            "HostConfig": {},
+            "NetworkSettings": {"Networks": {}},
+            "State": {"Running": running, "Status": "running" if running else "exited", "ExitCode": 0},
+        }
+
+    def end(self, name: str, code: int = 0) -> None:
+        self.made[name]["State"].update({"Running": False, "Status": "exited", "ExitCode": code})
+
+    def answer(self) -> None:
+        if self.away:
+            raise EngineError("Docker Engine at /var/run/docker.sock: [Errno 2] No such file or directory")
+
+    def containers(self) -> list[dict[str, Any]]:
+        self.answer()
+        return [{"Names": [f"/{name}"], "Labels": made["Config"]["Labels"]} for name, made in self.made.items()]
+
+    def inspect(self, name: str) -> dict[str, Any] | None:
+        self.answer()
+        return self.made.get(name)
+
+    def request(self, _method: str, path: str, query: Any = None, _body: Any = None, **_options: Any) -> bytes:
+        self.answer()
+        if path.endswith("/wait") and self.refuses_to_wait:
+            raise EngineError("server error", 500)
+        if path.endswith("/create"):
+            self.add(query["name"], running=not self.ends_at_once)
+            return json.dumps({"Id": query["name"]}).encode()
+        return b""
+
+    def stop(self, inspected: dict[str, Any]) -> None:
+        self.answer()
+        self.stopping()
+        self.end(inspected["Id"], 143)
+
+    def logs(self, *_unused: Any) -> str:
+        self.answer()
+        return "its last words"
+
+    def remove(self, name: str, **_options: Any) -> None:
+        self.answer()
+        del self.made[name]
+
+
+MOMENT = 1_700_000_000
+CONFIG: dict[str, Any] = {
+    **SETTINGS,
+    "stack": "shop",
+    "host": "a",
+    "jobs": {"nightly": {"concurrency": "forbid", "deadline_seconds": 60, "schedule": []}},
+}
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> slipway_jobs.Run:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    for module in (slipway_jobs, container_copy):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
+    """The engine of a host where version 1.0 serves."""
+    made = FakeEngine()
+    monkeypatch.setattr(slipway_jobs, "Engine", lambda: made)
+    monkeypatch.setattr(container_copy, "COPIES", str(tmp_path / "copies"))
+    monkeypatch.setattr(container_copy, "serving_container", lambda *_unused: ("shop-nightly-blue-1", "1.0"))
+    return made
+
+
+@pytest.fixture
+def sigterm() -> Iterator[Callable[[], object]]:
+    """Have the program end where it is asked to, as its main function does; returns what asks it."""
+    before = signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
+    yield lambda: signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> slipway_jobs.Run:
     """A run of a job on a host whose stack has this folder."""
     monkeypatch.setattr(slipway_jobs, "STACKS", tmp_path)
     (tmp_path / "shop/jobs").mkdir(parents=True)
-    config = {**SETTINGS, "stack": "shop", "host": "a", "jobs": {"nightly": {"concurrency": "forbid", "deadline_seconds": 60}}}
-    return slipway_jobs.Run(config, "nightly", 1_700_000_000)
+    made = slipway_jobs.Run(CONFIG, "nightly", MOMENT)
+    assert made.engine is engine  # type: ignore[comparison-overlap]
+    return made
+
+
+def do_run(moment: int = MOMENT, **settings: Any) -> int:
+    config = {**CONFIG, "jobs": {"nightly": {**CONFIG["jobs"]["nightly"], **settings}}}
+    return slipway_jobs.do_run(config, argparse.Namespace(job="nightly", moment=moment))
+
+
+def kept() -> dict[str, Any]:
+    """Return the result that the host has of the job."""
+    found: dict[str, Any] = json.loads((slipway_jobs.STACKS / "shop/jobs/state/nightly.json").read_text())
+    return found
+
+
+def row(moment: int = MOMENT) -> str | None:
+    """Return the result of a run as the claims have it."""
+    with contextlib.closing(sqlite3.connect(slipway_jobs.STACKS / "shop/jobs/state/claims.sqlite")) as connection:
+        return connection.execute("select result from runs where moment = ?", [moment]).fetchone()[0]  # type: ignore[no-any-return]
 
 
 def test_a_job_waits_for_the_end_of_a_restore(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +536,6 @@ def test_a_job_waits_for_the_end_of_a_restore(run: slipway_jobs.Run, monkeypatch
 
 def test_a_restore_ends_a_job_that_runs(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would write into data of two times; its result says why."""
-    ended = []
 
     def follow(_engine: Any, _identity: str, _seconds: float, stopped: Any) -> tuple[str, int | None]:
         run.restore.parent.mkdir(parents=True)
@@ -341,22 +543,19 @@ def test_a_restore_ends_a_job_that_runs(run: slipway_jobs.Run, monkeypatch: pyte
         stopped()
         raise AssertionError
 
-    monkeypatch.setattr(slipway_jobs.container_copy, "start_copy", lambda *_unused: "id")
     monkeypatch.setattr(slipway_jobs.container_copy, "follow_copy", follow)
-    monkeypatch.setattr(slipway_jobs.container_copy, "end_copy", lambda _engine, name, _lines: ended.append(name) or ["half"])
-    found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
-    assert (found["result"], found["log"]) == ("failed", ["half", "a restore has begun"])
-    assert ended == [run.name]
+    assert do_run() == 1
+    assert (kept()["result"], kept()["log"]) == ("failed", ["its last words", "a restore has begun"])
+    assert container_copy.left_copies(run.engine, run.prefix, "app-job") == []
 
 
-def test_a_run_that_waits_to_replace_another_is_replaced_itself(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_waits_to_replace_another_is_replaced_itself(run: slipway_jobs.Run) -> None:
     """Runs whose times come faster than the one before ends would wait for each other, and none would run again."""
     run.settings = {**run.settings, "concurrency": "replace"}
     for moment in (run.moment - 60, run.moment, run.moment + 60):
         assert run.claims.claim(run.job, moment, "replace") == claims.CLAIMED
-    monkeypatch.setattr(slipway_jobs.container_copy, "end_copy", lambda *_unused: [])
-    found = run.carry_out("shop-nightly-blue-1", "1.0", "/run/job")
-    assert (found["result"], found["code"]) == ("replaced", None)
+    assert run.carry_out("shop-nightly-blue-1", "1.0", "/run/job") == "replaced"
+    assert (kept()["result"], kept()["code"]) == ("replaced", None)
 
 
 def test_a_run_of_a_stack_that_is_removed_leaves_nothing(run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -365,7 +564,6 @@ def test_a_run_of_a_stack_that_is_removed_leaves_nothing(run: slipway_jobs.Run, 
     def gone(*_unused: Any) -> str:
         raise EngineError("container which is dead or marked for removal")
 
-    monkeypatch.setattr(slipway_jobs.container_copy, "COPIES", str(tmp_path / "copies"))
     for method, answer in {
         "inspect": lambda *_unused: {"State": {"Status": "removing"}},
         "stop": lambda *_unused: None,
@@ -375,21 +573,15 @@ def test_a_run_of_a_stack_that_is_removed_leaves_nothing(run: slipway_jobs.Run, 
     with container_copy.following(run.name) as folder:
         Path(folder, "secret").write_text("x")
         assert container_copy.end_copy(run.engine, run.name, 20) == []
-    assert container_copy.left_copies(run.name) == []
+    assert container_copy.copy_folders(run.name) == []
     shutil.rmtree(tmp_path / "shop")
     slipway_jobs.conclude(run, {"result": "interrupted", "code": None, "seconds": 1.0, "version": "1.0", "log": []})
     assert not (tmp_path / "shop").exists()
 
 
-def test_a_job_that_runs_here_for_this_time_is_left_alone(
-    run: slipway_jobs.Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(slipway_jobs, "Run", lambda *_unused: run)
-    monkeypatch.setattr(slipway_jobs.container_copy, "COPIES", str(tmp_path / "copies"))
-    monkeypatch.setattr(slipway_jobs.container_copy, "serving_container", lambda *_unused: ("shop-nightly-blue-1", "1.0"))
-    monkeypatch.setattr(type(run.engine), "inspect", lambda *_unused: {})
+def test_a_job_that_runs_here_for_this_time_is_left_alone(run: slipway_jobs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     with container_copy.following(run.name):
-        assert slipway_jobs.do_run({"stack": "shop"}, argparse.Namespace(job="nightly", moment=run.moment)) == 0
+        assert do_run() == 0
     assert "runs on this host already" in capsys.readouterr().err
 
 
@@ -415,3 +607,214 @@ def test_a_new_schedule_is_the_one_that_prometheus_expects(tmp_path: Path, monke
     for calendar, moment in (("*-*-01 03:00:00 UTC", "2026-04-01 03:00:00"), ("*-*-* 04:00:00 UTC", "2026-03-03 04:00:00")):
         assert expected(calendar) == slipway_jobs.gauges("shop", "nightly", {"next_run_timestamp_seconds": seconds(moment)})
     assert expected("2024-01-01 00:00:00 UTC") == ""
+
+
+@pytest.mark.parametrize("gone", ["away", "refuses_to_wait"])
+def test_an_engine_that_is_away_is_asked_at_the_pace_of_the_others(engine: FakeEngine, clock: Clock, gone: str) -> None:
+    """The question whether the run is replaced is a connection of PostgreSQL each time."""
+    engine.add("copy", running=True)
+    setattr(engine, gone, True)
+    looks = 0
+
+    def is_replaced() -> bool:
+        nonlocal looks
+        looks += 1
+        assert looks <= 60 / container_copy.LOOK_SECONDS
+        return False
+
+    assert container_copy.follow_copy(engine, "copy", 60, is_replaced) == ("deadline", None)  # type: ignore[arg-type]
+    assert looks > 0
+    assert clock.now == pytest.approx(60, abs=1)
+    clock.events = {clock.now + 20: lambda: setattr(engine, gone, False), clock.now + 10: lambda: engine.end("copy")}
+    assert container_copy.follow_copy(engine, "copy", 60) == ("succeeded", 0)
+
+
+@pytest.mark.usefixtures("run")
+def test_an_engine_that_is_away_at_the_time_of_a_job_is_waited_for(engine: FakeEngine, clock: Clock) -> None:
+    engine.away = engine.ends_at_once = True
+    clock.events[100] = lambda: setattr(engine, "away", False)
+    assert do_run() == 0
+    assert (kept()["result"], kept()["version"], row()) == ("succeeded", "1.0", "succeeded")
+    assert list(engine.made) == ["shop-nightly-blue-1"]
+
+
+@pytest.mark.parametrize("what", ["engine", "claims"])
+def test_a_job_that_cannot_be_claimed_is_visible_and_may_be_run_by_another_host(
+    run: slipway_jobs.Run, engine: FakeEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    engine.ends_at_once = True
+    do_run(MOMENT - 60)
+    figures = (slipway_jobs.STACKS / "shop/jobs/state/nightly.prom").read_text()
+    assert run.claims.claim(run.job, MOMENT, "forbid") == claims.CLAIMED, "by another host"
+
+    def fail(*_unused: Any) -> str:
+        raise claims.ClaimError("the database is away")
+
+    with monkeypatch.context() as patched:
+        engine.away = what == "engine"
+        if what == "claims":
+            patched.setattr(claims.Claims, "claim", fail)
+        with pytest.raises(slipway_jobs.JobError, match=r"away|No such file"):
+            do_run()
+    engine.away = False
+    assert clock.now == pytest.approx(slipway_jobs.ANSWER_SECONDS, abs=10)
+    assert kept()["result"] == slipway_jobs.UNCLAIMED == status.UNCLAIMED
+    assert row() is None, "the other host's run has not ended"
+    assert (slipway_jobs.STACKS / "shop/jobs/state/nightly.prom").read_text() == figures, "what was not run here has not failed"
+    assert container_copy.copy_folders(run.prefix) == []
+    # Where no host had it, it can be run later.
+    engine.ends_at_once = True
+    assert do_run(MOMENT + 1, concurrency="allow") == 0
+    assert kept()["result"] == "succeeded"
+
+
+@pytest.mark.parametrize("back", [200, 10_000])
+def test_a_run_whose_engine_went_away_has_a_result(run: slipway_jobs.Run, engine: FakeEngine, clock: Clock, back: int) -> None:
+    clock.events = {10: lambda: setattr(engine, "away", True), back: lambda: setattr(engine, "away", False)}
+    assert do_run() == 1
+    assert (kept()["result"], row()) == ("deadline", "deadline")
+    clock.sleep(10_000)
+    slipway_jobs.do_clean(CONFIG, argparse.Namespace())
+    assert list(engine.made) == ["shop-nightly-blue-1"]
+    assert container_copy.copy_folders(run.prefix) == []
+    assert (kept()["result"], row()) == ("deadline", "deadline"), "its removal does not change the result"
+
+
+def test_a_run_that_a_reboot_has_ended_is_interrupted(run: slipway_jobs.Run, engine: FakeEngine) -> None:
+    """Nothing is left of it but its container: what follows copies is in memory."""
+    engine.ends_at_once = True
+    do_run(MOMENT - 86400)
+    assert run.claims.claim(run.job, MOMENT, "forbid") == claims.CLAIMED
+    others = {"shop-nightly-blue-1": "app-blue", "shop-nightly-7": "app-run", "shop-nightly-x-1": "app-job", "shop-2-nightly-7": "app-job"}
+    for name, owner in {**others, run.name: "app-job"}.items():
+        engine.add(name, owner)
+    slipway_jobs.do_clean(CONFIG, argparse.Namespace())
+    assert sorted(engine.made) == sorted(others)
+    assert (kept()["result"], kept()["version"], kept()["log"]) == ("interrupted", "1.0", ["its last words"])
+    assert row() == "interrupted"
+    assert "last_run_success{" in (figures := (slipway_jobs.STACKS / "shop/jobs/state/nightly.prom").read_text())
+    assert f'last_run_timestamp_seconds{{stack="shop",job="nightly"}} {MOMENT}' in figures
+
+
+def test_a_run_that_a_reboot_has_ended_does_not_hide_a_later_one(run: slipway_jobs.Run, engine: FakeEngine) -> None:
+    """The timer that missed its time fires at once, and may be faster."""
+    engine.ends_at_once = True
+    with container_copy.following(run.name):
+        engine.add(run.name)
+        assert do_run(MOMENT + 60) == 0
+    slipway_jobs.do_clean(CONFIG, argparse.Namespace())
+    assert list(engine.made) == ["shop-nightly-blue-1"]
+    assert (kept()["result"], kept()["moment"]) == ("succeeded", slipway_jobs.instant(MOMENT + 60))
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_result_of_a_clock_that_was_wrong_does_not_stay(run: slipway_jobs.Run, engine: FakeEngine) -> None:
+    engine.ends_at_once = True
+    do_run(MOMENT + 10**8)
+    engine.add(run.name)
+    slipway_jobs.do_clean(CONFIG, argparse.Namespace())
+    assert kept()["result"] == "interrupted"
+
+
+def test_a_program_that_was_killed_before_its_claim_leaves_no_result(run: slipway_jobs.Run) -> None:
+    """Its time may be another host's."""
+    assert run.claims.claim(run.job, MOMENT, "forbid") == claims.CLAIMED
+    (Path(container_copy.COPIES) / run.name).mkdir(parents=True)
+    slipway_jobs.do_clean(CONFIG, argparse.Namespace())
+    assert container_copy.copy_folders(run.prefix) == []
+    assert not (slipway_jobs.STACKS / "shop/jobs/state/nightly.json").exists()
+    assert row() is None
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_shutdown_ends_a_job_before_its_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: list[list[str]] = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(slipway_jobs, "UNITS", tmp_path)
+    monkeypatch.setattr(slipway_jobs, "last_moment", lambda *_unused: 2**40)
+    monkeypatch.setattr(slipway_jobs.subprocess, "run", lambda argv, **_options: called.append(argv) or done)
+    (tmp_path / "slipway-shop-job.nightly.timer").touch()
+    assert slipway_jobs.do_fire(CONFIG, argparse.Namespace(job="nightly")) == 0
+    assert "--property=After=docker.service" in called[0]
+
+
+@pytest.mark.usefixtures("run")
+def test_a_run_that_a_shutdown_ends_is_interrupted(engine: FakeEngine, clock: Clock, sigterm: Callable[[], object]) -> None:
+    """Also where the engine does not answer at that moment."""
+    clock.events = {12: lambda: (setattr(engine, "away", True), sigterm()), 30: lambda: setattr(engine, "away", False)}
+    assert do_run() == 1
+    assert (kept()["result"], kept()["log"], row()) == ("interrupted", ["its last words"], "interrupted")
+    assert list(engine.made) == ["shop-nightly-blue-1"]
+
+
+@pytest.mark.usefixtures("run", "clock")
+def test_a_shutdown_while_a_run_ends_changes_nothing_of_its_result(engine: FakeEngine, sigterm: Callable[[], object]) -> None:
+    engine.stopping = sigterm
+    with pytest.raises(slipway_jobs.JobError, match="was asked to end"):
+        do_run()
+    assert (kept()["result"], row()) == ("deadline", "deadline")
+    assert list(engine.made) == ["shop-nightly-blue-1"]
+
+
+def test_a_run_that_a_shutdown_ends_before_its_claim_is_visible(run: slipway_jobs.Run, clock: Clock, sigterm: Callable[[], object]) -> None:
+    run.restore.parent.mkdir(parents=True)
+    run.restore.write_text("{}")
+    clock.events[30] = sigterm
+    with pytest.raises(slipway_jobs.JobError, match="was asked to end"):
+        do_run()
+    assert kept()["result"] == slipway_jobs.UNCLAIMED
+    assert container_copy.copy_folders(run.prefix) == []
+
+
+def test_one_run_waits_for_a_restore_however_long_it_takes(
+    run: slipway_jobs.Run, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the last time; its job may run alone, or together with others."""
+    engine.ends_at_once = True
+    run.restore.parent.mkdir(parents=True)
+    run.restore.write_text("{}")
+    monkeypatch.setattr(slipway_jobs, "RESTORE_PAUSE", 0.01)
+    threads = [threading.Thread(target=do_run, args=(MOMENT + 60 * number,), kwargs={"concurrency": "allow"}) for number in range(5)]
+    for number, thread in enumerate(threads):
+        thread.start()
+        if number:
+            threads[number - 1].join(timeout=30)
+            assert not threads[number - 1].is_alive()
+    run.restore.unlink()
+    threads[-1].join(timeout=30)
+    assert (kept()["result"], kept()["moment"]) == ("succeeded", slipway_jobs.instant(MOMENT + 240))
+    assert row(MOMENT + 240) == "succeeded"
+    with contextlib.closing(sqlite3.connect(slipway_jobs.STACKS / "shop/jobs/state/claims.sqlite")) as connection:
+        assert connection.execute("select count(*) from runs").fetchone() == (1,)
+    assert container_copy.copy_folders(run.prefix) == []
+
+
+@pytest.mark.parametrize(("ended", "success"), [("succeeded", 1), ("replaced", 1), ("failed", 0), ("deadline", 0)])
+@pytest.mark.usefixtures("run")
+def test_a_run_that_was_replaced_has_not_failed(monkeypatch: pytest.MonkeyPatch, ended: str, success: int) -> None:
+    """For Prometheus, the exit status and the status of the fleet."""
+    monkeypatch.setattr(slipway_jobs.container_copy, "follow_copy", lambda *_unused: (ended, None))
+    assert do_run() == 1 - success
+    assert (
+        f'slipway_job_last_run_success{{stack="shop",job="nightly"}} {success}\n'
+        in (slipway_jobs.STACKS / "shop/jobs/state/nightly.prom").read_text()
+    )
+    assert (ended in status.GOOD_RESULTS) == success
+
+
+@pytest.mark.parametrize("method", ["claim", "others_run", "end"])
+@pytest.mark.usefixtures("run", "clock")
+def test_one_lost_answer_of_the_database_costs_nothing(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    engine.ends_at_once = True
+    ask, lost = getattr(claims.Claims, method), []
+
+    def lose(*arguments: Any) -> Any:
+        answer = ask(*arguments)
+        if not lost:
+            lost.append(method)
+            raise claims.ClaimError("server closed the connection unexpectedly")
+        return answer
+
+    monkeypatch.setattr(claims.Claims, method, lose)
+    assert do_run(concurrency="replace") == 0
+    assert (lost, kept()["result"], row()) == ([method], "succeeded", "succeeded")

@@ -70,6 +70,7 @@ def etc(tmp_path: Path) -> Path:
         "systemd/slipway-shop-backup.timer",
         "systemd/slipway-shop-firewall.service",
         "systemd/slipway-shop-job.a-b.timer",
+        "systemd/slipway-shop-jobs.service",
         "systemd/slipway-shop-watchdog.timer",
         "systemd/slipway-shop-2-backup.timer",
         "systemd/slipway-shop-2-job.a-b.timer",
@@ -96,7 +97,8 @@ def test_a_stack_goes_and_its_neighbours_stay(etc: Path) -> None:
     assert everything(etc) == before
     gone = stack_files(etc, "shop")
     assert gone["removed"] == looked["removed"]
-    units = ["slipway-shop-backup.timer", "slipway-shop-firewall.service", "slipway-shop-job.a-b.timer", "slipway-shop-watchdog.timer"]
+    names = ("backup.timer", "firewall.service", "job.a-b.timer", "jobs.service", "watchdog.timer")
+    units = [f"slipway-shop-{name}" for name in names]
     assert gone["units"] == units
     files = {name for name in before if name.startswith("slipway/shop/")}
     assert before - everything(etc) == files | {f"systemd/{unit}" for unit in units} | {"logrotate.d/shop-nginx"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -30,17 +31,26 @@ from ansible_collections.slipway.stack.plugins.module_utils import container_cop
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
+Answer = t.TypeVar("Answer")
 
 CONFIG = Path(__file__).resolve().parent / "jobs.json"
 UNITS = Path("/etc/systemd/system")
 STACKS = Path("/etc/slipway")
-#: Seconds for which a claim is tried while the database does not answer, and between two attempts.
-CLAIM_SECONDS, CLAIM_PAUSE = 300.0, 5.0
+#: Seconds for which a database or an engine that does not answer is asked again, and between two attempts.
+ANSWER_SECONDS, ANSWER_PAUSE = 300.0, 5.0
 #: Below the stack's folder, while a restore exchanges data.
 RESTORE = "restore/under_way.json"
 #: Seconds after which it is looked at again.
 RESTORE_PAUSE = 5.0
+#: Label of the containers that are runs.
+OWNER = "app-job"
 LOG_LINES = 20
+#: Result where the host could not learn whether it has the claim.
+UNCLAIMED = "unclaimed"
+#: Results that do not replace that of a run for the same time or a later one.
+UNENDED = ("interrupted", UNCLAIMED)
+#: Results that need no attention.
+GOOD = ("succeeded", "replaced")
 #: How far back the last time of a calendar is looked for, in seconds.
 WINDOWS = (60, 3600, 86400, 31 * 86400, 366 * 86400, 5 * 366 * 86400)
 ITERATIONS = 100
@@ -52,6 +62,10 @@ class JobError(Exception):
     """A job cannot be run; says why."""
 
 
+class LeftOut(Exception):  # noqa: N818 - nothing has failed
+    """A job is not run here for a moment; says why."""
+
+
 def say(text: str) -> None:
     """Print what is being done, for the journal."""
     print(text, file=sys.stderr, flush=True)
@@ -60,6 +74,24 @@ def say(text: str) -> None:
 def instant(moment: float) -> str:
     """Return a time as people read it."""
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def patiently(ask: t.Callable[[], Answer], seconds: float = ANSWER_SECONDS) -> Answer:
+    """Return the answer of a database or an engine, which is asked again for so many seconds if there is none.
+
+    Raises:
+        ClaimError: The database has not answered.
+        EngineError: The engine has not answered.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return ask()
+        except (claims.ClaimError, EngineError) as error:
+            if time.monotonic() > deadline:
+                raise
+            say(f"{error}; trying again")
+            time.sleep(ANSWER_PAUSE)
 
 
 # When
@@ -115,45 +147,72 @@ class Run:
     def __init__(self, config: JSON, job: str, moment: int) -> None:
         """Take what the role rendered; nothing is done yet."""
         self.stack, self.job, self.moment = str(config["stack"]), job, moment
-        self.name = f"{self.stack}-{job}-{moment}"
+        self.prefix = f"{self.stack}-{job}-"
+        self.name = f"{self.prefix}{moment}"
         self.settings: JSON = config["jobs"][job]
         self.claims = claims.Claims(config, STACKS / self.stack / "jobs")
         self.restore = STACKS / self.stack / RESTORE
         self.engine = Engine()
 
+    def attempt(self, folder: str) -> str:
+        """Run the job in a folder that following() has yielded; return the result.
+
+        Raises:
+            LeftOut: It is not run here for this moment.
+            ClaimError: The database has not answered.
+            CopyError: No version serves on this host.
+            EngineError: The engine has not answered.
+        """
+        self.wait_for_restore()
+        container, version = container_copy.serving_container(str(STACKS), self.stack, self.job)
+        if patiently(lambda: self.engine.inspect(container)) is None:
+            raise LeftOut(f"version {version} has no job {self.job}, or {container} was removed, which site.yml creates again")
+        answer = patiently(lambda: self.claims.claim(self.job, self.moment, self.settings["concurrency"]))
+        if answer != claims.CLAIMED:
+            raise LeftOut(answer)
+        return self.carry_out(container, version, folder)
+
     def wait_for_restore(self) -> None:
-        """Wait until no restore exchanges data, which the job would read and write in part."""
+        """Wait until no restore exchanges data, which the job would read and write in part.
+
+        Raises:
+            LeftOut: A run for a later time waits too.
+        """
         if self.restore.exists():
             say(f"{self.name} waits for the end of a restore")
         while self.restore.exists():
+            waiting = moments(self.prefix, container_copy.copy_folders(self.prefix))
+            if max(waiting, default=0) > self.moment:
+                raise LeftOut("a run for a later time waits for the end of the restore too")
             time.sleep(RESTORE_PAUSE)
 
-    def carry_out(self, container: str, version: str, folder: str) -> JSON:
-        """Run a copy of the container to its end; return what came of it."""
+    def carry_out(self, container: str, version: str, folder: str) -> str:
+        """Run a copy of the container to its end, and keep what came of it; return the result."""
         labels = {
             "slipway.stack": self.stack,
-            "slipway.owner": "app-job",
+            "slipway.owner": OWNER,
             "slipway.service": self.job,
             "slipway.job": self.job,
             "slipway.version": version,
         }
         began = time.monotonic()
-        found: JSON = {"result": "interrupted", "code": None}
+        result: str = "interrupted"
+        code: int | None = None
         errors: list[str] = []
         try:
             if self.takes_the_place_of_others():
                 identity = container_copy.start_copy(self.engine, container, self.name, labels, folder)
                 seconds = float(self.settings["deadline_seconds"])
-                found["result"], found["code"] = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
+                result, code = container_copy.follow_copy(self.engine, identity, seconds, self.is_replaced)
             else:
-                found["result"] = "replaced"
+                result = "replaced"
         except (JobError, EngineError, container_copy.CopyError, claims.ClaimError, OSError) as error:
-            found["result"] = "failed"
+            result = "failed"
             errors = [str(error)]
         except SystemExit:
             say(f"{self.name} is stopped, as its program was asked to end")
-        log = container_copy.end_copy(self.engine, self.name, LOG_LINES)
-        return {**found, "seconds": round(time.monotonic() - began, 3), "version": version, "log": (log + errors)[-LOG_LINES:]}
+        finish(self, {"result": result, "code": code, "seconds": round(time.monotonic() - began, 3), "version": version}, errors)
+        return result
 
     def takes_the_place_of_others(self) -> bool:
         """Wait until the runs that this one replaces have ended; return False where another run replaces this one meanwhile.
@@ -162,7 +221,7 @@ class Run:
             ClaimError: The database does not answer.
             JobError: A restore has begun meanwhile.
         """
-        while self.settings["concurrency"] == "replace" and self.claims.others_run(self.job, self.moment):
+        while self.settings["concurrency"] == "replace" and patiently(lambda: self.claims.others_run(self.job, self.moment)):
             # Both would wait for each other.
             if self.is_replaced():
                 return False
@@ -185,18 +244,29 @@ class Run:
             return False
 
 
+def moments(prefix: str, names: t.Iterable[str]) -> list[int]:
+    """Return the times that runs of a job are for, by their names; others, that begin so too, are of others."""
+    return [int(name[len(prefix) :]) for name in names if name[len(prefix) :].isdigit()]
+
+
 def clean(config: JSON, job: str) -> None:
-    """Remove what runs of a job left whose program was killed."""
-    prefix = f"{config['stack']}-{job}-"
-    for name in container_copy.left_copies(prefix):
-        moment = name[len(prefix) :]
-        if not moment.isdigit():
-            continue
-        run = Run(config, job, int(moment))
-        with contextlib.suppress(BlockingIOError), container_copy.following(name):
-            say(f"{name} was left by a program that was killed: it is stopped")
-            log = container_copy.end_copy(run.engine, name, LOG_LINES)
-            conclude(run, {"result": "interrupted", "code": None, "seconds": None, "log": log})
+    """Remove what runs of a job left whose program was killed, or whose host has stopped.
+
+    Raises:
+        EngineError: The engine does not answer.
+    """
+    engine, prefix = Engine(), f"{config['stack']}-{job}-"
+    for moment in moments(prefix, container_copy.left_copies(engine, prefix, OWNER)):
+        run = Run(config, job, moment)
+        with contextlib.suppress(BlockingIOError), container_copy.following(run.name):
+            inspected = engine.inspect(run.name)
+            # Without a container nothing ran, and the claim may be another host's.
+            if inspected is None:
+                container_copy.end_copy(engine, run.name, LOG_LINES)
+                continue
+            say(f"{run.name} was left by a program that was killed: it is stopped")
+            version = inspected["Config"]["Labels"].get("slipway.version")
+            finish(run, {"result": "interrupted", "code": None, "seconds": None, "version": version})
 
 
 # What came of it
@@ -211,22 +281,49 @@ def write(path: Path, text: str) -> None:
     os.replace(file.name, path)
 
 
+def finish(run: Run, found: JSON, errors: t.Sequence[str] = ()) -> None:
+    """Remove the copy of a run and keep what came of it, before the program ends that is asked to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        try:
+            log = patiently(lambda: container_copy.end_copy(run.engine, run.name, LOG_LINES))
+        except EngineError as error:
+            log = [f"the container {run.name} cannot be removed, which the next run tries again: {error}"]
+        conclude(run, {**found, "log": [*log, *errors][-LOG_LINES:]})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def conclude(run: Run, found: JSON) -> None:
-    """Keep the result of a run: for the claims, the next run of a playbook, and Prometheus."""
-    with contextlib.suppress(claims.ClaimError):
-        run.claims.end(run.job, run.moment, found["result"])
+    """Keep the result of a run: for the next run of a playbook, Prometheus, and the claims."""
     folder = STACKS / run.stack / "jobs" / "state"
     state = {"job": run.job, "moment": instant(run.moment), "finished": instant(time.time()), **found}
     # The stack may have been removed meanwhile; its folder would say that it is there.
-    with contextlib.suppress(FileNotFoundError):
-        write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n")
-        write(folder / f"{run.job}.prom", metrics(run, found))
+    with contextlib.suppress(FileNotFoundError, claims.ClaimError):
+        if found["result"] not in UNENDED or not is_known(state, folder / f"{run.job}.json"):
+            write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n")
+            # Another host may have run it: then Prometheus learns it there, and otherwise that it is late.
+            if found["result"] != UNCLAIMED:
+                write(folder / f"{run.job}.prom", metrics(run, found))
+        if found["result"] != UNCLAIMED:
+            # Later it counts as lost anyway.
+            patiently(lambda: run.claims.end(run.job, run.moment, found["result"]), claims.LEASE_SECONDS)
+
+
+def is_known(state: JSON, path: Path) -> bool:
+    """Return whether a file has the result of a run for the same time or a later one."""
+    try:
+        known = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    # One of the future is of a clock that was wrong.
+    return known["result"] != UNCLAIMED and bool(state["moment"] <= known["moment"] <= state["finished"])
 
 
 def metrics(run: Run, found: JSON) -> str:
     """Return the result as Prometheus' node_exporter reads it from a file."""
     values = {
-        "last_run_success": int(found["result"] == "succeeded"),
+        "last_run_success": int(found["result"] in GOOD),
         "last_run_duration_seconds": found["seconds"],
         "last_run_timestamp_seconds": run.moment,
         NEXT_RUN: next_moment(run.settings["schedule"], time.time()),
@@ -254,7 +351,9 @@ def do_fire(config: JSON, arguments: argparse.Namespace) -> int:
     if moment is None or moment < int((UNITS / f"{unit}.timer").stat().st_mtime):
         say(f"{job} was not scheduled before now")
         return 0
-    argv = ["systemd-run", "--collect", "--quiet", f"--unit={unit}-{moment}.service", "--property=TimeoutStopSec=infinity"]
+    argv = ["systemd-run", "--collect", "--quiet", f"--unit={unit}-{moment}.service"]
+    # At a shutdown it ends first, as it stops its container, and then keeps its result.
+    argv += ["--property=After=docker.service", "--property=TimeoutStopSec=infinity"]
     done = subprocess.run(
         [*argv, sys.executable, str(Path(__file__).resolve()), "run", job, str(moment)], capture_output=True, text=True, check=False
     )
@@ -263,51 +362,32 @@ def do_fire(config: JSON, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def claim(run: Run) -> str:
-    """Return what came of the claim, for which a database that does not answer is waited for a while.
-
-    Raises:
-        ClaimError: it has not answered.
-    """
-    deadline = time.monotonic() + CLAIM_SECONDS
-    while True:
-        try:
-            return run.claims.claim(run.job, run.moment, run.settings["concurrency"])
-        except claims.ClaimError as error:
-            if time.monotonic() > deadline:
-                raise
-            say(f"{error}; trying again")
-            time.sleep(CLAIM_PAUSE)
-
-
 def do_run(config: JSON, arguments: argparse.Namespace) -> int:
     """Run the job for a moment, unless another host has that moment."""
     run = Run(config, arguments.job, arguments.moment)
-    clean(config, run.job)
-    run.wait_for_restore()
-    container, version = container_copy.serving_container(str(STACKS), run.stack, run.job)
-    if run.engine.inspect(container) is None:
-        say(f"version {version} has no job {run.job}, or {container} was removed, which site.yml creates again")
+    try:
+        patiently(lambda: clean(config, run.job))
+        with container_copy.following(run.name) as folder:
+            result = run.attempt(folder)
+    except BlockingIOError:
+        say(f"{run.name} runs on this host already")
         return 0
-    with contextlib.ExitStack() as stack:
-        try:
-            folder = stack.enter_context(container_copy.following(run.name))
-        except BlockingIOError:
-            say(f"{run.name} runs on this host already")
-            return 0
-        try:
-            answer = claim(run)
-        except claims.ClaimError as error:
-            conclude(run, {"result": "failed", "code": None, "seconds": None, "version": version, "log": [str(error)]})
-            raise JobError(f"{run.job} was not run for {instant(run.moment)}: {error}") from error
-        if answer != claims.CLAIMED:
-            say(f"{run.job} is not run here for {instant(run.moment)}: {answer}")
-            container_copy.end_copy(run.engine, run.name, LOG_LINES)
-            return 0
-        found = run.carry_out(container, version, folder)
-        conclude(run, found)
-    say(f"{run.job} for {instant(run.moment)}: {found['result']}")
-    return int(found["result"] not in ("succeeded", "replaced"))
+    except LeftOut as reason:
+        say(f"{run.job} is not run here for {instant(run.moment)}: {reason}")
+        return 0
+    except (claims.ClaimError, EngineError, SystemExit) as error:
+        why = "its program was asked to end" if isinstance(error, SystemExit) else str(error)
+        conclude(run, {"result": UNCLAIMED, "code": None, "seconds": None, "log": [why]})
+        raise JobError(f"{run.job} for {instant(run.moment)}: {why}") from error
+    say(f"{run.job} for {instant(run.moment)}: {result}")
+    return int(result not in GOOD)
+
+
+def do_clean(config: JSON, _arguments: argparse.Namespace) -> int:
+    """Remove what runs of all jobs have left."""
+    for job in config["jobs"]:
+        patiently(functools.partial(clean, config, job))
+    return 0
 
 
 def do_reschedule(config: JSON, _arguments: argparse.Namespace) -> int:
@@ -333,6 +413,8 @@ def main() -> int:
     made.add_argument("moment", type=int, nargs="?", default=int(time.time()), help="in seconds since 1970, by default now")
     made = commands.add_parser("reschedule", help="note for Prometheus when jobs run next, after a change of their schedules")
     made.set_defaults(action=do_reschedule, job=None)
+    made = commands.add_parser("clean", help="remove what runs have left whose program was killed, or whose host has stopped")
+    made.set_defaults(action=do_clean, job=None)
     arguments = top.parse_args()
     config = json.loads(CONFIG.read_text())
     if arguments.job is not None and arguments.job not in config["jobs"]:
