@@ -265,7 +265,7 @@ def test_a_file_of_a_server_before_7_is_not_passed_over(tmp_path: Path) -> None:
     """One of the role's name is read by the server itself, one of another name is refused."""
     there = Server(tmp_path)
     there.declare()
-    # Of a start that was interrupted, which is no one's data.
+    # Of a start that was interrupted, which holds nothing.
     for folder, name in (("appendonlydir.new", "appendonly.aof.manifest"), ("appendonlydir", "temp-appendonly.aof.manifest")):
         (tmp_path / "data" / folder).mkdir()
         (tmp_path / "data" / folder / name).touch()

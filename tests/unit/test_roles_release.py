@@ -268,9 +268,37 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
         "release_plan": PLAN,
         "item": "shop/api:1",
     }
-    name = "pull | main | Refuse different images under one name"
-    assert role_task("release", "pull/main.yml", name, "loop", inputs) == ["shop/api:1"]
-    assert set(role_task("release", "pull/main.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+    name = "pull | same | Refuse different images under one name"
+    assert role_task("release", "pull/same.yml", name, "loop", inputs) == ["shop/api:1"]
+    assert set(role_task("release", "pull/same.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("file", "then"),
+    [
+        # A release, a first deployment, and a host that joins.
+        ("pull/main.yml", ""),
+        ("start/before_stores.yml", "start | before_stores | Try the product's containers"),
+        ("in_place.yml", "in_place | Run the application in slot {{ release_plan.live.slot }}"),
+    ],
+)
+def test_images_are_compared_before_a_container_of_them_starts(file: str, then: str) -> None:
+    tasks = DataLoader().load_from_file(str(ROOT / "roles/release/tasks" / file))
+    order = [task.get("ansible.builtin.include_tasks", task["name"]) for outer in tasks for task in outer.get("block", [outer])]
+    pulls = [place for place, task in enumerate(order) if task in ("pull/live.yml", "pull/host.yml", "pull/named.yml")]
+    assert pulls
+    assert max(pulls) < order.index("pull/same.yml") < (order.index(then) if then else len(order))
+
+
+@pytest.mark.parametrize(
+    ("record", "mode", "compared"),
+    [({"version": "1.0"}, "in_place", True), ({"version": "1.0"}, "nothing", False), (None, "in_place", False)],
+    ids=["joins", "nothing differs", "compared before the stores"],
+)
+def test_a_host_that_joins_has_its_images_compared(record: dict[str, str] | None, mode: str, compared: bool) -> None:
+    plan = {**PLAN, "record": record, "version": "1.0", "images": {"one": {"named": ["shop/api:1.1"]}}}
+    for name in ("in_place | Pull the images that no build has recorded", "in_place | Compare the images of all app hosts"):
+        assert runs("in_place.yml", name, release_plan=plan, release_decision={"mode": mode}, ansible_check_mode=False) is compared
 
 
 def test_weights_are_those_of_all_containers() -> None:
