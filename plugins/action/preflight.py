@@ -64,6 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
                 "secrets_variable": {"type": "str", "default": "", "no_log": False},
                 "states": {"type": "bool", "default": False},
+                "left_out": {"type": "bool", "default": False},
                 "brings_mesh": {"type": "bool", "default": False},
                 "mesh_only": {"type": "bool", "default": False},
                 "ports": {"type": "str", "default": ""},
@@ -159,6 +160,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         problems += preflight.check_identities(states) + preflight.check_restores(states)
         tunnels = {host: str(view.value("slipway_service_address")[0]) for host, view in views.items() if self._roles[host]}
         tunnels = {host: address for host, address in tunnels.items() if address != str(views[host].value("slipway_address")[0])}
+        run_by: dict[str, list[str]] = {}
+        for item in arguments["roles"]:
+            run_by.setdefault(item["role"], []).append(item["group"])
         read = {group: [states[host] for host in hosts if host in states] for group, hosts in groups.items()}
         for host, state in states.items():
             if no_root := preflight.check_root(host, state):
@@ -179,7 +183,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_cores(host, state, self._core_limits(host, view))
             if "nginx_bind_address" in view:
                 problems += preflight.check_bind_address(host, state, "nginx_bind_address", view.value("nginx_bind_address")[0])
-            problems += preflight.check_left_out(host, state, groups, arguments["optional_groups"])
+            if arguments["left_out"]:
+                problems += preflight.check_left_out(host, state, run_by, self._roles[host])
             problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
             images = self._image_variables(host, view)
             version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}

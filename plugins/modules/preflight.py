@@ -39,8 +39,7 @@ options:
     default: []
   optional_groups:
     description:
-      - Groups that an inventory may leave out. One that is there under a name like it is refused, as it would be left out without a word,
-        and so is a container that runs on for a group without a host.
+      - Groups that an inventory may leave out. One that is there under a name like it is refused, as it would be left out without a word.
     type: list
     elements: str
     default: []
@@ -59,6 +58,10 @@ options:
     description:
       - Look at what C(host_state) read instead of at the inputs.
       - Hosts that were not read, as with C(--limit), are left out.
+    type: bool
+    default: false
+  left_out:
+    description: With O(states), whether to refuse what still runs on a host for one of O(roles) whose groups the host has left.
     type: bool
     default: false
   brings_mesh:

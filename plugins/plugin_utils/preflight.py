@@ -26,6 +26,11 @@ SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "ubuntu": ("22.04", "24.04", "26.04"),
 }
 SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64", "amd64", "arm64")
+PRODUCT_ROLE, JOBS_ROLE = "app", "jobs"
+#: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
+PRODUCT_OWNERS = "app-"
+#: Where the program of the jobs' timers lies.
+JOBS_FOLDER = r"/etc/slipway/([^/]+)/jobs/"
 #: Where restore.yml notes on all hosts that it exchanges data.
 RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
@@ -169,26 +174,43 @@ def check_target(playbook: str, targets: Mapping[str, Collection[str]], reached:
     return [Problem("", f"--limit {limit} leaves out {where}; leave --limit out, or name {' or '.join(hosts)} in it")]
 
 
-def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Iterable[str]], optional: Iterable[str]) -> list[Problem]:
-    """What runs for a group that has no host any more would go on running unmanaged.
+def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Iterable[str]], here: Collection[str]) -> list[Problem]:
+    """What runs on a host that has left a service's group would go on unmanaged, the product with an old version and its jobs.
 
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        groups: The inventory's groups with their hosts.
-        optional: Groups that an inventory may leave out, each with the containers of the owner of the same name.
+        groups: By role, the groups whose hosts run it. Containers of other owners, such as of a drill, are left alone.
+        here: The roles of this host.
     """
-    return [
-        Problem(
-            host,
-            f"container {name} runs, but no host is in group {group}; add the host to the group, or, where the stack is to run without "
-            f"{group}, remove the container first: `docker rm --force {name}` (its volumes stay)",
+    found: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for name, container in sorted((state.get("containers") or {}).items()):
+        owner = container.get("owner") or ""
+        found.setdefault(PRODUCT_ROLE if owner.startswith(PRODUCT_OWNERS) else owner, {})[name] = container
+    timers = {matched[1] for path in state.get("files") or {} if JOBS_ROLE not in here and (matched := re.match(JOBS_FOLDER, path))}
+    problems = []
+    for role in (role for role in groups if role not in here):
+        containers = found.get(role) or {}
+        running = [name for name, container in containers.items() if container.get("running")]
+        stacks = sorted(timers) if role == JOBS_ROLE else []
+        if not running and not stacks:
+            continue
+        what = f"container {', '.join(running)} runs" if running else "timers of jobs run"
+        commands = [f"docker rm --force {' '.join(containers)}"] if running else []
+        for stack in stacks:
+            commands += [
+                f"cd /etc/systemd/system && systemctl disable --now slipway-{stack}-job*.timer && rm slipway-{stack}-job*",
+                f"systemctl daemon-reload && rm -r /etc/slipway/{stack}/jobs",
+            ]
+        members = " or ".join(groups[role])
+        problems.append(
+            Problem(
+                host,
+                f"{what}, but the host is not in group {members}; add it to the group, or, where it is to run without {role}, remove "
+                f"this first, for the product once other hosts run it: `{' && '.join(commands)}` (volumes stay)",
+            )
         )
-        for group in optional
-        if not list(groups.get(group, ()))
-        for name, container in sorted((state.get("containers") or {}).items())
-        if container.get("owner") == group and container.get("running")
-    ]
+    return problems
 
 
 def check_connections(connections: Mapping[str, tuple[str, str, str]], addresses: Mapping[str, str]) -> list[Problem]:
