@@ -82,7 +82,7 @@ def test_mistakes_end_the_run_before_anything_is_touched(checkout: Path) -> None
     """The message names the host and the variable."""
     found, output = compare(checkout, postgres_app_name="postgres")
     assert not found
-    assert "two: the names of PostgreSQL's roles are postgres, app_owner, postgres" in " ".join(output.split())
+    assert "two: the names of PostgreSQL's roles are postgres, slipway_reader, app_owner, postgres" in " ".join(output.split())
 
 
 def test_obstacles_of_all_hosts_are_reported_at_once(checkout: Path) -> None:

@@ -249,7 +249,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "watchdog": {},
 }
 # They concern what a release leaves running, what backup.yml does and what a run asks others, and no declaration.
-BESIDE_DECLARATIONS = {"app_standby", "backup_run_full", "acme_check_from_controller"}
+BESIDE_DECLARATIONS = {"app_standby", "backup_accept_offsite_password", "backup_run_full", "acme_check_from_controller"}
 
 
 def services(role: str, **inputs: Any) -> list[dict[str, Any]]:

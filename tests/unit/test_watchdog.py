@@ -319,16 +319,22 @@ def test_a_damaged_note_of_kills_is_as_none(tmp_path: Path, monkeypatch: pytest.
 def test_a_container_that_is_killed_at_its_limit_and_started_again_is_counted(stack: str, tmp_path: Path) -> None:
     # The shell is replaced, so that the main process is the one that is killed.
     limits = ["--restart=unless-stopped", "--memory=16m", "--memory-swap=16m"]
-    name = run(stack, "cache", *limits, command="test -e /tmp/killed || { touch /tmp/killed; sleep 3; exec tail /dev/zero; }; sleep 60")
+    script = "test -e /tmp/killed || { until test -e /tmp/fill; do sleep 0.1; done; touch /tmp/killed; exec tail /dev/zero; }; sleep 60"
+    name = run(stack, "cache", *limits, command=script)
     shown = tmp_path / stack / "watchdog/state/containers.prom"
+
+    def figures() -> tuple[float, float]:
+        found = values(shown.read_text(), container=name)
+        return found["oom_kills_total"], found["restarts_total"]
+
     assert slipway_watchdog.main() == 0
-    assert values(shown.read_text(), container=name)["oom_kills_total"] == 0
+    assert figures() == (0, 0)
+    subprocess.run(["docker", "exec", name, "touch", "/tmp/fill"], check=True, capture_output=True)
     deadline = time.monotonic() + 60
-    while values(shown.read_text(), container=name)["oom_kills_total"] != 1:
-        assert time.monotonic() < deadline
+    while figures() != (1, 1):
+        assert time.monotonic() < deadline, figures()
         time.sleep(0.5)
         assert slipway_watchdog.main() == 0
-    assert values(shown.read_text(), container=name)["restarts_total"] == 1
 
 
 # Restarts
@@ -579,7 +585,8 @@ def test_a_pass_leaves_what_is_being_stopped_alone_and_restarts_another(hung: Hu
 
 
 def test_nothing_is_restarted_while_a_restore_exchanges_data(hung: Hung, tmp_path: Path, stack: str) -> None:
-    inputs = {"restore_stack": stack, "restore_plan": {"mode": "replace", "point": "20270115T080000Z", "target_time": ""}}
+    plan = {"mode": "replace", "point": "20270115T080000Z", "target_time": ""}
+    inputs = {"restore_stack": stack, "restore_plan": plan, "__restore_run": {"id": "1", "returns": {}}}
     made = role_task("restore", "mark.yml", "mark | Record that data is being exchanged", "ansible.builtin.copy", inputs)
     mark = tmp_path / Path(made["dest"]).relative_to("/etc/slipway")
     mark.parent.mkdir()
