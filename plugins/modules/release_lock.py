@@ -141,7 +141,7 @@ def newer_release(path: str, serial: int) -> str:
         return ""
     return (
         f"Another run has released version {record.get('version')} since this one read the hosts, so what this one has planned is out of "
-        "date. Nothing of the product was touched: run it again"
+        "date: run it again"
     )
 
 
