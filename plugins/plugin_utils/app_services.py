@@ -22,11 +22,13 @@ from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import ht
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed, typed
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, shell_word
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
-SPECIFICATION = Path(__file__).resolve().parents[2] / "roles/app/meta/argument_specs.yml"
+_META = Path(__file__).resolve().parents[2] / "roles/app/meta"
+SPECIFICATION, FORMS = _META / "argument_specs.yml", _META / "forms.yml"
 #: Variables that describe a product, as an inventory names them.
 VARIABLES = ("app_services", "app_defaults", "app_service_overrides")
 #: Share of a host's memory that the containers of a slot have together where it has no limit of its own, and what each has at least.
@@ -60,6 +62,12 @@ def known_keys() -> dict[str, dict[str, Any]]:
     """Return the keys that a service may have, as the specification describes them."""
     options: dict[str, dict[str, Any]] = plain_yaml(SPECIFICATION)["argument_specs"]["service"]["options"]
     return options
+
+
+@functools.cache
+def form_of_service() -> Form:
+    """Return the form of a service, whose fields are its keys."""
+    return parsed(plain_yaml(FORMS)["app_defaults"])
 
 
 def merged(values: Sequence[Any]) -> Any:
@@ -116,11 +124,11 @@ class Service(Mapping[str, Any]):
         self._parts = parts
 
     def __getitem__(self, key: str) -> Any:
-        """Return a key's value, or its default."""
+        """Return a key's value with booleans and numbers as such, also where they came as text, or its default."""
         value = merged([part[key] for part in self._parts if key in part])
         form = known_keys()[key]
         # The check of all inputs refuses what is of another type; the topology is asked before it.
-        return form.get("default") if value is None or not fits(value, form) else value
+        return form.get("default") if value is None or not fits(value, form) else typed(form_of_service().fields[key], value)
 
     def __iter__(self) -> Iterator[str]:
         """Yield all keys that a service may have."""

@@ -672,7 +672,8 @@ KINDS: dict[str, Kind] = {
     "anything": Kind("", text=False),
 }
 
-_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+_TRUE = ("true", "yes", "on", "1")
+_BOOLEANS = (*_TRUE, "false", "no", "off", "0")
 STORES = ("postgres", "redis", "chroma", "volumes")
 
 
@@ -826,6 +827,32 @@ def kinds(form: Form) -> Iterator[str]:
 def is_secret(form: Form) -> bool:
     """Return whether a value must not be shown, as it or a part of it is secret."""
     return any(kind in KINDS and KINDS[kind].secret for kind in kinds(form))
+
+
+def is_typed(form: Form) -> bool:
+    """Return whether a value, or a part of it, is a boolean or a number, which may also come as text."""
+    return any(kind == "boolean" or (kind in KINDS and KINDS[kind].number) for kind in kinds(form))
+
+
+def typed(form: Form, value: Any) -> Any:
+    """Return a value with the booleans and numbers that its form says, where they came as text, such as "false" and "30".
+
+    What does not have its form stays as it is: :func:`problems` reports it.
+    """
+    if not is_typed(form):
+        return value
+    if form.kind == "boolean":
+        return str(value).lower() in _TRUE if one_problem(form, value) is None else value
+    if form.kind in KINDS:
+        is_text = isinstance(value, str) and value not in form.words and one_problem(form, value) is None
+        return (float(value) if "." in value else int(value)) if is_text else value
+    if form.kind == "list" and isinstance(value, (list, tuple)):
+        return [typed(form.members, member) for member in value]  # type: ignore[arg-type]
+    if form.kind == "map" and isinstance(value, Mapping):
+        return {name: typed(form.members, member) for name, member in value.items()}  # type: ignore[arg-type]
+    if form.kind == "fields" and isinstance(value, Mapping):
+        return {name: typed(form.fields[name], member) if name in form.fields else member for name, member in value.items()}
+    return value
 
 
 def _with_key(key: Any, found: Iterable[Wrong]) -> Iterator[Wrong]:

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from jinja2 import Environment, nodes
 
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import KINDS, Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import container_options, normalize
 from conftest import ROOT, ansible, balanced, plan_of, role_variable, tracked_files
 
@@ -280,6 +282,108 @@ def test_a_users_replication_given_as_text_declares_the_same():
     for value, texts in SPELLINGS.items():
         for text in texts:
             assert declared(text, "5") == declared(value, 5), text
+
+
+def typed_members(form: Form, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield where a form has booleans and numbers inside of it; "" stands for each member of a list or map."""
+    if form.kind == "boolean" or (form.kind in KINDS and KINDS[form.kind].number):
+        yield path
+    if form.members:
+        yield from typed_members(form.members, (*path, ""))
+    for name, member in form.fields.items():
+        yield from typed_members(member, (*path, name))
+
+
+MEMBERS = list(typed_members(app_services.form_of_service()))
+#: What a service needs for its members to mean something, by what they are in.
+AROUND: dict[str, dict[str, Any]] = {
+    "volumes": {"name": "uploads", "path": "/srv"},
+    "routes": {"path": "/", "limit_req_rate": "10r/s"},
+    "migrate": {"command": ["m"]},
+    "backup": {"before": ["b"], "after": ["a"]},
+}
+WEB: dict[str, Any] = {
+    "image": "shop/api:1", "port": 8000, "secrets": {"KEY": "x"}, "routes": [{"path": "/"}], "volumes": [{"name": "data", "path": "/data"}],
+}  # fmt: skip
+
+
+def service_with(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """Return the keys of a service of which one, or a member of one, has a value."""
+    key, *inner = path
+    if inner:
+        value = {**AROUND[key], inner[-1]: value}
+    return {**WEB, key: [value] if "" in inner else value, **({"schedule": "daily", "port": None} if key == "deadline_seconds" else {})}
+
+
+def follows_from(service: dict[str, Any]) -> str:
+    """Return all that follows from a service: what runs, what nginx serves to whom, what clients reach, what is copied and refused."""
+    settings: dict[str, Any] = {
+        "slot": "blue", "version": "1", "publish_address": "10.0.0.1", "slot_port_offset": 100, "host_header": "", "migrate": True,
+        "start_script": "", "quiesce_script": "", "backup_script": "", "host": {"memory_mb": 4096, "cores": 2},
+    }  # fmt: skip
+    product = {"app_services": {"api": service}}
+    values = {**product, "slipway_service_address": "10.0.0.1", "group_names": ["app"]}
+    hostvars = {"one": values, "elsewhere": values}
+    balanced_services = app_services.balanced(["one"], hostvars, "elsewhere", {"live": "blue", "previous": "green"})
+    extra = {"api": {**service, "hosts": "app"}}
+    declared = app_services.declarations(product, settings) + extra_services.declarations(extra, ["app"], [], settings)
+    return json.dumps(
+        [
+            [container_options(normalize(item), "shop", "/etc/slipway", "app", "1.45") for item in declared],
+            [item["volumes"] for item in declared],
+            app_services.sites(balanced_services, ["a.example"], access={**app_services.ACCESS_KEYS, "auth_basic": "Staff"}),
+            app_services.published_ports(values, "10.0.0.1", []),
+            app_services.limits_clients(product),
+            app_services.public_paths(product),
+            app_services.summary(product, "shop", "blue"),
+            app_services.jobs(product),
+            app_services.mistakes(product),
+            [extra_services.kept_volumes(item) for item in extra_services.services(extra).values()],
+            [item.backup_seconds(60) for item in app_services.services(product).values()],
+            [declaration["wrapper"] for declaration in declared],
+        ],
+        default=str,
+        sort_keys=True,
+    )
+
+
+@pytest.mark.parametrize("path", MEMBERS, ids=".".join)
+def test_a_member_of_a_service_given_as_text_means_the_same(path: tuple[str, ...]):
+    """`internal: "{{ shop_internal }}"` with -e shop_internal=false must not open a protected site."""
+    is_boolean = kind_of(path) == "boolean"
+    texts: dict[Any, tuple[str, ...]] = (
+        {True: ("true", "Yes", "on", "1"), False: ("false", "No", "off", "0")} if is_boolean else {32: ("32",), 64: ("64",)}
+    )
+    meant = {value: follows_from(service_with(path, value)) for value in texts}
+    assert len(set(meant.values())) == len(texts)
+    for value, written in texts.items():
+        for text in written:
+            assert follows_from(service_with(path, text)) == meant[value], text
+
+
+def kind_of(path: tuple[str, ...]) -> str:
+    """Return the kind of a member of a service's form."""
+    form = app_services.form_of_service()
+    for name in path:
+        form = form.fields[name] if name else form.members  # type: ignore[assignment]
+    return form.kind
+
+
+# Of roles' inputs with booleans and numbers inside: what reads each of them makes numbers and booleans of them.
+MEMBERS_READ_BY_ROLES = {
+    *("backup_retention", "backup_volumes", "container_service_read_ports", "exporters_programs", "host_restricted_ports"),
+    *("nginx_error_pages", "postgres_users", "release_probe_targets", "volume_server_dumps", "volume_server_quiesced"),
+}
+
+
+def test_no_other_input_has_members_that_may_come_as_text():
+    """A new one must go through `typed`, or convert them where it is read."""
+    found = set()
+    for path in ROOT.glob("roles/*/meta/forms.yml"):
+        for name, declared in (yaml.safe_load(path.read_text()) or {}).items():
+            if isinstance(declared, dict) and "" not in declared and any(typed_members(parsed(declared))):
+                found.add(name)
+    assert found - set(app_services.VARIABLES) == MEMBERS_READ_BY_ROLES
 
 
 def numbers(role: str) -> dict[str, Any]:
