@@ -694,7 +694,7 @@ def main() -> None:
         **{name: importlib.util.find_spec(name) is not None for name in ("requests", "psycopg2")},
         **{
             name: shutil.which(name, path="/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/bin") is not None
-            for name in ("docker", "dockerd", "iptables", "logrotate", "wg", "wireguard-go")
+            for name in ("docker", "dockerd", "ip", "iptables", "logrotate", "wg", "wireguard-go")
         },
     }
     prober.join()

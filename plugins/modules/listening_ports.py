@@ -92,7 +92,8 @@ def without_proxies(listeners: list[sockets.Listener], published: list[dict[str,
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    _code, interfaces, _error = module.run_command(["ip", "-json", "address", "show", "up"], check_rc=True)
+    program = module.get_bin_path("ip", required=True)
+    _code, interfaces, _error = module.run_command([program, "-json", "address", "show", "up"], check_rc=True)
     try:
         # Before the first run a host has no engine. One that does not answer may have left its containers running.
         published = of_containers(Engine().get("/containers/json")) if os.path.exists(DEFAULT_SOCKET) else []

@@ -22,7 +22,7 @@ def variable(name: str, files: dict[str, Any] | None = None, rules: list[str] | 
     state = {
         "files": files or {},
         "firewall": ["-N DOCKER-USER", *OTHERS, *(rules or [])],
-        "tools": dict.fromkeys(("dockerd", "iptables", "logrotate", "requests"), True),
+        "tools": dict.fromkeys(("docker", "dockerd", "ip", "iptables", "logrotate", "requests"), True),
         "engine": {"available": True},
     }
     return role_variable("host", name, {"host_stack": "shop", "host_restricted_ports": ports, "container_service_host_state": state})

@@ -1,0 +1,130 @@
+# Copyright (c) The Slipway authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Programs that run on hosts: each is of the base system or of a package that a role installs, and the hosts of a lab have no others."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import ROOT, role_file, role_task, role_variable
+
+#: Of packages that each Debian or Ubuntu has, and of systemd and Python, without which Ansible and our units do not run.
+BASE = {"cat", "cp", "find", "grep", "journalctl", "printf", "python3", "sh", "sleep", "systemctl", "systemd-analyze", "systemd-run", "tar"}
+#: Other programs and Python modules, with the package that contains them on a system that recommends nothing.
+PACKAGES = {
+    "docker": "docker-cli",
+    "dockerd": "docker.io",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "iptables-restore": "iptables",
+    "logrotate": "logrotate",
+    "psycopg2": "python3-psycopg2",
+    "requests": "python3-requests",
+    "wg": "wireguard-tools",
+    "wireguard-go": "wireguard-go",
+}
+#: Of those that host_state reports.
+REPORTED = {"docker", "dockerd", "ip", "iptables", "logrotate", "requests"}
+CALLS = {"run", "call", "Popen", "run_command", "run_program", "check_output", "get_bin_path"}
+#: Run in containers or on the machine that builds images.
+ELSEWHERE = (
+    *("packages/slipway_backup/src/slipway_backup/", "packages/slipway_prober/", "packages/slipway_acme/src/slipway_acme.py"),
+    "plugins/modules/image_build.py",
+)
+#: What runs in a container of a drill, and a command of docker.
+IN_CONTAINERS = {"psql", "run"}
+SHELL = [
+    *("roles/host/templates/firewall.service.j2", "roles/mesh/templates/mesh.service.j2", "roles/mesh/templates/tunnel.sh.j2"),
+    "roles/nginx/templates/logrotate.j2",
+]
+
+
+def installed_by_roles() -> set[str]:
+    """Return the packages that roles install on hosts."""
+    names = {"host": ["host_packages"], "mesh": ["mesh_packages", "mesh_userspace_packages"]}
+    found = {package for role, inputs in names.items() for name in inputs for package in role_file(role, "defaults")[name]}
+    return found | {role_task("jobs", "main.yml", "Install the client of PostgreSQL", "ansible.builtin.apt", {})["name"]}
+
+
+def called(text: str) -> Iterator[str]:
+    """Yield the programs that Python code calls by their names."""
+    for node in ast.walk(ast.parse(text)):
+        first: Any = None
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name == "docker":
+                yield name
+            first = node.args[0] if name in CALLS and node.args else None
+        elif (
+            isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("argv", "command") and isinstance(node.value, ast.List)
+        ):
+            first = node.value
+        first = first.elts[0] if isinstance(first, (ast.List, ast.Tuple)) and first.elts else first
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value
+
+
+def sources() -> list[Path]:
+    found = [path for folder in ("plugins/modules", "plugins/module_utils", "packages") for path in (ROOT / folder).rglob("*.py")]
+    return [path for path in found if "tests" not in path.parts and not str(path.relative_to(ROOT)).startswith(ELSEWHERE)]
+
+
+def test_each_program_that_code_calls_on_hosts_is_of_a_package_that_a_role_installs() -> None:
+    programs = {program for path in sources() for program in called(path.read_text())}
+    assert {"docker", "dockerd", "ip", "iptables", "wg", "systemd-run"} <= programs
+    unknown = {program for program in programs - BASE - IN_CONTAINERS - set(PACKAGES) if re.fullmatch(r"[a-z][a-z0-9-]*", program)}
+    assert unknown == set()
+    assert {PACKAGES[program] for program in programs & set(PACKAGES)} <= installed_by_roles()
+
+
+@pytest.mark.parametrize("path", SHELL)
+def test_each_program_that_a_script_calls_on_hosts_is_of_a_package_that_a_role_installs(path: str) -> None:
+    text = re.sub(r"^#.*$", "", (ROOT / path).read_text(), flags=re.MULTILINE)
+    programs = {word for word in re.findall(r"[\w-]+", text) if word in PACKAGES}
+    assert {PACKAGES[program] for program in programs} <= installed_by_roles()
+
+
+def test_what_role_host_installs_is_what_it_asks_for() -> None:
+    asked = set(role_variable("host", "__host_tools_missing", {"container_service_host_state": {"tools": {}}}))
+    assert asked == REPORTED
+    assert {PACKAGES[name] for name in asked} <= set(role_file("host", "defaults")["host_packages"])
+    assert "ca-certificates" in role_file("host", "defaults")["host_packages"]
+
+
+@pytest.mark.parametrize(
+    ("there", "installed", "client"),
+    [
+        (set(), {"ca-certificates", "docker.io", "iproute2", "iptables", "logrotate", "python3-requests"}, True),
+        # Installed without what it recommends, or by an earlier version of the role.
+        (REPORTED - {"docker"}, {"ca-certificates", "iproute2", "iptables", "logrotate", "python3-requests"}, True),
+        (REPORTED - {"logrotate"}, {"ca-certificates", "iproute2", "iptables", "logrotate", "python3-requests"}, False),
+    ],
+)
+def test_a_client_without_which_nothing_is_backed_up_is_installed_and_no_second_engine(
+    there: set[str], installed: set[str], client: bool
+) -> None:
+    given = {"container_service_host_state": {"tools": dict.fromkeys(there, True)}}
+    assert set(role_variable("host", "__host_packages_missing", given)) == installed
+    assert ("docker" in role_variable("host", "__host_tools_missing", given)) is client
+
+
+def test_hosts_of_a_lab_have_the_packages_that_roles_install_and_none_that_hides_a_missing_one() -> None:
+    text = (ROOT / "images/lab_host/Dockerfile").read_text().replace("\\\n", " ")
+    system, roles = (set(names.split()) for names in re.findall(r"--no-install-recommends\s+([^&]+)", text))
+    assert roles == installed_by_roles()
+    assert system.isdisjoint(roles)
+
+
+def test_a_program_that_is_missing_after_the_packages_were_installed_ends_the_run() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/host/tasks/prepare.yml").read_text())
+    last = tasks[-1]
+    assert last["ansible.builtin.assert"]["that"] == "__host_tools_missing | length == 0"
+    assert "Read the state of the host again" in tasks[-2]["name"]
