@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.restore import (
     Asked,
@@ -251,46 +252,85 @@ STOP: dict[str, Any] = {
 }
 
 
+SERVES_AGAIN = "one: no port. No data was exchanged, and the product serves as before"
+
+
 @pytest.mark.parametrize(
-    ("failing", "said"),
+    ("failing", "left", "said"),
     [
-        (
-            "restore/mark",
-            "one: no port. No data was exchanged, and the product is out of service: run the same command again, or site.yml",
-        ),
-        ("restore/dump", "one: no port. No data was exchanged"),
+        ("restore/mark", {}, SERVES_AGAIN),
+        ("restore/dump", {}, SERVES_AGAIN),
         # The product goes on serving.
-        ("release/hold", "msg: no port"),
+        ("release/hold", {}, "msg: no port"),
+        # What an earlier run has exchanged is not what the product left.
+        ("restore/dump", {"under_way": {"restore": "p"}, "redis": {"phase": "place"}}, "as an earlier run has exchanged some of its data"),
     ],
 )
-def test_what_fails_before_data_is_exchanged_releases_the_lock(play: Run, checkout: Path, failing: str, said: str):
-    """From then on the mark guards the data; a lock that stays would keep others away for nothing, and so would the backups' record."""
-    lock, recorded = checkout / "lock", docker_log(checkout)
+def test_what_fails_before_data_is_exchanged_leaves_the_product_in_service(
+    play: Run, checkout: Path, failing: str, left: dict[str, Any], said: str
+):
+    """The mark guards the data. A lock that stays would keep others away for nothing, and so would a mark and the backups' record."""
+    lock, folder, recorded = checkout / "lock", checkout / "restore", docker_log(checkout)
     steps = {
         "container_service/read": NO_TASKS,
         "release/plan": NO_TASKS,
         "release/hold": {"ansible.builtin.file": {"path": str(lock), "state": "touch"}, "run_once": True},
         "restore/dump": NO_TASKS,
-        "restore/mark": NO_TASKS,
         "release/let_go": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
     }
+    mark = checkout / "roles/restore/tasks/mark.yml"
+    fault = [{"ansible.builtin.fail": {"msg": "no port"}, "when": "inventory_hostname == 'one'"}]
     for step, task in steps.items():
-        fault = [{"ansible.builtin.fail": {"msg": "no port"}, "when": "inventory_hostname == 'one'"}] if step == failing else []
         role, file = step.split("/")
-        (checkout / f"roles/{role}/tasks/{file}.yml").write_text(json.dumps([task, *fault]))
+        (checkout / f"roles/{role}/tasks/{file}.yml").write_text(json.dumps([task, *(fault if step == failing else [])]))
+    if failing == "restore/mark":
+        mark.write_text(json.dumps([*yaml.safe_load(mark.read_text()), *fault]))
     include = {"name": "slipway.stack.restore", "tasks_from": "stop.yml", "rolespec_validate": False}
     tasks = [{"name": "Stop", "ansible.builtin.include_role": include}]
+    variables = {**STOP, "restore_dump_services": True, "restore_plan": {**STOP["restore_plan"], "point": "p", "target_time": ""}}
     (checkout / "playbooks/stop.yml").write_text(
-        json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": STOP, "tasks": tasks}])
+        json.dumps([{"hosts": "all", "gather_facts": False, "any_errors_fatal": True, "vars": variables, "tasks": tasks}])
     )
-    run = play("stop", PATH=f"{recorded.parent}:{os.environ['PATH']}")
+    known = {"__restore_folder": str(folder), "__restore_run": {"id": "r1", "returns": {}}, "__restore_earlier": {"left": left}}
+    run = play("stop", "-e", json.dumps(known), PATH=f"{recorded.parent}:{os.environ['PATH']}")
     shown = " ".join(run.stdout.split())
     assert run.returncode != 0
     assert said in shown
-    assert ("out of service" in shown) == (failing != "release/hold")
+    assert ("out of service" in shown) == bool(left)
     assert not lock.exists()
+    assert (folder / "under_way.json").exists() == bool(left)
     steps_of_backups = [line.removeprefix("docker exec s-backup slipway-backup exchange ") for line in recorded.read_text().splitlines()]
-    assert steps_of_backups == ([] if failing == "release/hold" else ["begin", "end"])
+    begun = {"release/hold": [], "restore/mark": ["end"], "restore/dump": ["begin"] if left else ["begin", "end"]}
+    assert steps_of_backups == begun[failing]
+
+
+def test_a_service_that_cannot_dump_its_data_is_refused_before_the_restore(play: Run, checkout: Path):
+    """Not once the product is down, after hours of staging."""
+    log = docker_log(checkout, "s-search")
+    data = [
+        {"store": "volumes", "key": f"volumes/one/{name}", "journal": f"volumes.{name}", "container": name, "restore_command": command}
+        for name, command in {"mails": ["load"], "search": ["load"], "uploads": []}.items()
+    ]
+    variables = {
+        **STOP,
+        "restore_data": data,
+        "restore_plan": {**STOP["restore_plan"], "stores": ["volumes"]},
+        "__restore_earlier": {"left": {}},
+    }
+    include = {"name": "slipway.stack.restore", "tasks_from": "dumping.yml", "rolespec_validate": False}
+    tasks = [{"name": "Look", "ansible.builtin.include_role": include}]
+    (checkout / "playbooks/dumping.yml").write_text(
+        json.dumps([{"hosts": "one", "gather_facts": False, "vars": variables, "tasks": tasks}])
+    )
+    program = log.parent / "docker"
+    program.write_text(program.read_text() + 'case "$*" in *s-mails) echo restarting ;; *) echo running healthy ;; esac\n')
+    run = play("dumping", PATH=f"{log.parent}:{os.environ['PATH']}")
+    shown = " ".join(run.stdout.split())
+    assert run.returncode != 0
+    assert "Nothing was touched. s-mails of one is restarting: its data cannot be dumped" in shown
+    assert "s-search of one is not there" in shown
+    assert "s-uploads" not in log.read_text()
+    assert "s-volume-server of one" not in shown
 
 
 @pytest.mark.parametrize("failing", ["", "redis"])
@@ -303,7 +343,7 @@ def test_data_of_other_hosts_arrives_before_the_product_stops(play: Run, checkou
 
     fault = {"ansible.builtin.fail": {"msg": "no room"}, "when": "__restore_item.key == failing"}
     exchanges = [{"key": key, "role": key} for key in ("postgres", "redis")]
-    steps: dict[str, list[dict[str, Any]]] = {step: [NO_TASKS] for step in ("choose", "mesh", "stage", "exchange", "complete")}
+    steps: dict[str, list[dict[str, Any]]] = {step: [NO_TASKS] for step in ("choose", "mesh", "dumping", "stage", "exchange", "complete")}
     steps["check"] = [{"ansible.builtin.set_fact": {"__restore_host": {"exchanges": exchanges}}}]
     steps["transfer"] = [note("transfer {{ __restore_item.key }}"), fault]
     steps["stop"] = [{**note("stop"), "run_once": True}]
@@ -407,6 +447,8 @@ def test_services_with_a_dump_make_one_of_the_data_that_is_replaced(play: Run, c
     ]
     variables = {
         **STOP,
+        "restore_data": [{"store": "volumes", **item} for item in exchanges],
+        "restore_plan": {**STOP["restore_plan"], "stores": ["volumes"]},
         "__restore_host": {"exchanges": [*exchanges, {"key": "postgres", "journal": "postgres"}]},
         "__restore_earlier": {"left": {"volumes.begun": {"phase": "place"}}},
     }

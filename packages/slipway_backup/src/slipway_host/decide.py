@@ -18,6 +18,8 @@ STORES = ("postgres", "redis", "chroma", "volumes")
 #: How far counts may be off, for each transaction that was in progress at the moment of the point, and as a share.
 ROWS_IN_FLIGHT = 100
 SHARE_IN_FLIGHT = 0.01
+#: Bytes of the disk that a restore leaves free, as the module restored_volume does.
+RESTORE_RESERVE = 2**30
 
 
 def parse_time(text: str) -> datetime:
@@ -219,23 +221,28 @@ def redis_memory_mb(part: JSON, available_mb: int) -> int:
     return max(1024, 2 * used // 2**20 if used else available_mb * 3 // 4)
 
 
-def refuse_full_disk(point: str, needed: int, disk: tuple[int, int], minimum_free_percent: float) -> None:
+def refuse_full_disk(point: str, needed: int, disk: tuple[int, int], minimum_free_percent: float | None) -> None:
     """Refuse a restore that would fill the disk, before anything is written: the stack may write there too.
 
     Args:
         point: its name.
         needed: bytes that it may write.
         disk: bytes of the disk with the engine's volumes, and how many are free.
-        minimum_free_percent: what must stay free.
+        minimum_free_percent: what must stay free; None for RESTORE_RESERVE, for a restore that a person waits for.
 
     Raises:
         HostError: there is not enough room.
     """
     total, free = disk
-    if needed + total * minimum_free_percent / 100 > free:
+    if minimum_free_percent is None:
+        reserve, what = RESTORE_RESERVE, f"{RESTORE_RESERVE / 2**20:.0f} MB must stay free"
+    else:
+        reserve = round(total * minimum_free_percent / 100)
+        what = f"{minimum_free_percent:g} % must stay free (backup_minimum_free_percent)"
+    if needed + reserve > free:
         raise HostError(
             f"the disk with Docker's volumes has {free / 2**20:.0f} MB free; restoring {point} takes up to {needed / 2**20:.0f} MB there, "
-            f"and {minimum_free_percent:g} % must stay free (backup_minimum_free_percent): free some space, or give it a larger disk"
+            f"and {what}: free some space, or give it a larger disk"
         )
 
 

@@ -85,12 +85,12 @@ class Restored:
         """Return the image of a store: the inventory's, and the point's where that has none."""
         return self.images.get(store) or (self.manifest["settings"].get("images") or {}).get(store, "")
 
-    def refuse_full_disk(self) -> None:
+    def refuse_full_disk(self, minimum_free_percent: float | None = None) -> None:
         """Refuse to fill the disk, before anything is copied."""
         target = ["--target-time", self.target_time] if self.target_time else []
         what = f"ask how much space {self.point} needs"
         needed = slipway_backup(self.bench.config, "room", self.point, "--stores", ",".join(self.wanted), *target, what=what)["bytes"]
-        decide.refuse_full_disk(self.point, needed, self.bench.disk(), self.bench.config["minimum_free_percent"])
+        decide.refuse_full_disk(self.point, needed, self.bench.disk(), minimum_free_percent)
 
     def refuse_major(self) -> None:
         """Refuse a PostgreSQL that cannot read the data, before anything is copied."""
@@ -237,7 +237,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
         up = None
         reason = ""
         try:
-            restored.refuse_full_disk()
+            restored.refuse_full_disk(config["minimum_free_percent"])
             restored.refuse_major()
             restored.verify_files()
             restored.bring_up(durable=False)
