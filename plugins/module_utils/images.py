@@ -4,7 +4,8 @@
 """What building and shipping images decides, as functions of plain data. Nothing is read or sent in here.
 
 A build records what it made (``image_digests``): for each version and service the ``digest`` of the manifest, by which hosts pull, and the
-``id`` of the configuration, by which engines list it. Both cover every byte of the image.
+``id`` of the configuration. Both cover every byte of the image. Engines list an image by the latter or, with containerd's image store, by
+the former.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def path_of(reference: str) -> str:
     return repository_of(reference[len(host) + 1 :] if host else reference)
 
 
-def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
+def build_command(options: dict[str, t.Any], name: str, metadata_file: str) -> list[str]:
     """Return the command that builds one image.
 
     It contains the values of build arguments, but not of proxies, which may contain a login: the client reads those from its environment.
@@ -58,20 +59,21 @@ def build_command(options: dict[str, t.Any], identity_file: str) -> list[str]:
     Args:
         options: ``context``, ``dockerfile``, ``arguments``, ``ca_file``, ``proxies``, ``platform``, ``network`` and
             ``cache_from``.
-        identity_file: where the client writes the image's id.
+        name: the image's name until it has its own.
+        metadata_file: where the client writes what it built.
     """
-    command = ["docker", "buildx", "build", "--progress", "plain", "--load", "--iidfile", identity_file]
+    command = ["docker", "buildx", "build", "--progress", "plain", "--load", "--tag", name, "--metadata-file", metadata_file]
     if options.get("platform"):
         command += ["--platform", options["platform"]]
     if options.get("network"):
         command += ["--network", options["network"]]
     if options.get("ca_file"):
         command += ["--secret", f"id=ca,src={options['ca_file']}"]
-    for name in PROXY_ARGUMENTS:
-        if (options.get("proxies") or {}).get(name):
-            command += ["--build-arg", name]
-    for name, value in sorted((options.get("arguments") or {}).items()):
-        command += ["--build-arg", f"{name}={value}"]
+    for proxy in PROXY_ARGUMENTS:
+        if (options.get("proxies") or {}).get(proxy):
+            command += ["--build-arg", proxy]
+    for argument, value in sorted((options.get("arguments") or {}).items()):
+        command += ["--build-arg", f"{argument}={value}"]
     for reference in options.get("cache_from") or []:
         command += ["--cache-from", f"type=registry,ref={reference}"]
     if options.get("cache_from"):
@@ -89,12 +91,39 @@ def failure_of(output: str, lines: int = 30) -> str:
     return "\n".join(told[-lines:])
 
 
-def conflict(version: str, service: str, recorded: Record | None, identity: str) -> str:
-    """Return why a build may not take this version, or "" where it may: a version names one image for good."""
-    if not recorded or identity in {recorded.get("id"), recorded["digest"]}:
+def built_digests(metadata: str) -> Record:
+    """Return what identifies an image that was built, whatever the engine's image store lists it by.
+
+    Args:
+        metadata: what ``docker buildx build --metadata-file`` writes.
+
+    Returns:
+        ``id``, the digest of its configuration, and ``digest``, that of its manifest where the store has one.
+
+    Raises:
+        ImageError: the client does not say it.
+    """
+    said = json.loads(metadata)
+    config = str(said.get("containerimage.config.digest", ""))
+    if not IMAGE_DIGEST.fullmatch(config):
+        raise ImageError("docker buildx did not report the digest of the image's configuration; update docker buildx")
+    return {"id": config, "digest": str(said.get("containerimage.digest", ""))}
+
+
+def conflict(version: str, service: str, recorded: Record | None, built: Record) -> str:
+    """Return why a build may not take this version, or "" where it may: a version names one image for good.
+
+    Args:
+        version: version that was built.
+        service: service whose image it is.
+        recorded: what was recorded for it.
+        built: what was built, as built_digests says it.
+    """
+    if not recorded or {built["id"], built["digest"]} & {recorded.get("id"), recorded["digest"]}:
         return ""
+    before = recorded.get("id") or recorded["digest"]
     return (
-        f"version {version} of the {service} is recorded with {recorded.get('id') or recorded['digest']}, and this build made {identity}: "
+        f"version {version} of the {service} is recorded with {before}, and this build made {built['id']}: "
         "build it under a new version, or replace the recorded one with -e image_replace=true"
     )
 

@@ -112,9 +112,11 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tarfile
 import tempfile
 import time
 import typing as t
+import uuid
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -125,6 +127,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout
 
 #: The client's configuration, with its logins, in its folder.
 CLIENT_CONFIG = "config.json"
+#: Repository of the names that images have while it is not known whether they may have their own.
+TEMPORARY = "slipway-build"
 CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
 
@@ -202,8 +206,8 @@ def ca_bundle(given: str) -> str:
     return next((path for path in candidates if path and Path(path).is_file()), "")
 
 
-def build(service: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> str:
-    """Build one image without a name and return its id.
+def build(service: str, image: dict[str, t.Any], name: str, options: dict[str, t.Any]) -> images.Record:
+    """Build one image under a name and return what identifies it, as images.built_digests says it.
 
     Raises:
         ImageError: it cannot be built.
@@ -213,46 +217,63 @@ def build(service: str, image: dict[str, t.Any], options: dict[str, t.Any]) -> s
     # What it is built from, and the cache, may be as private as what is pushed.
     server = images.registry_of(image["name"])
     with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder, logged_in(options["login"], server) as login:
-        identity_file = Path(folder) / "id"
-        command = images.build_command({**options, **image, "arguments": arguments, "proxies": proxies}, str(identity_file))
+        metadata = Path(folder) / "metadata.json"
+        command = images.build_command({**options, **image, "arguments": arguments, "proxies": proxies}, name, str(metadata))
         try:
             # Without its own description of the build, which differs from one build to the next.
             client(command, {**proxies, **login, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1"})
         except ImageError as error:
             raise ImageError(f"the {service} cannot be built from {image['context']}:\n{images.failure_of(str(error))}") from error
-        return identity_file.read_text(encoding="ascii").strip()
+        return images.built_digests(metadata.read_text(encoding="utf-8"))
 
 
-def save(identity: str, layout: Layout) -> dict[str, str]:
-    """Save an image into the folder of images and return its digests.
+@contextlib.contextmanager
+def temporary_name() -> t.Iterator[str]:
+    """Yield a name for an image that may not have its own yet, and remove it: an image store may find an image by nothing else."""
+    name = f"{TEMPORARY}:{uuid.uuid4().hex}"
+    try:
+        yield name
+    finally:
+        # Without it where the build has failed.
+        with contextlib.suppress(ImageError):
+            client(["docker", "image", "rm", name])
+
+
+def save(name: str, layout: Layout) -> str:
+    """Save an image into the folder of images and return the digest of its manifest there.
 
     Raises:
         ImageError: it cannot be saved.
     """
     # Its output is gigabytes, read as it comes.
     with subprocess.Popen(  # pylint: disable=ansible-bad-function
-        ["docker", "save", identity], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ["docker", "save", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         try:
-            digest, config = layout.add(t.cast("t.IO[bytes]", process.stdout))
-        except (LayoutError, OSError, ValueError) as error:
+            return layout.add(t.cast("t.IO[bytes]", process.stdout))[0]
+        except (LayoutError, OSError, ValueError, tarfile.TarError) as error:
             process.kill()
-            raise ImageError(f"the image cannot be saved to {layout.folder}: {error}") from error
-    return {"digest": digest, "id": config}
+            said = t.cast("t.IO[bytes]", process.stderr).read().decode("utf-8", "replace").strip()
+            raise ImageError(f"the image cannot be saved to {layout.folder}: {said or error}") from error
 
 
-def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
-    """Push an image and return its digests.
+def push(name: str, built: str, options: dict[str, t.Any]) -> str:
+    """Push an image, by its own name or to O(push_to), and return the digest of its manifest.
+
+    Args:
+        name: the image's own name.
+        built: the name that it has.
+        options: options of the module.
 
     Raises:
         ImageError: the registry does not take it.
     """
     target = f"{options['push_to']}/{images.path_of(name)}:{name.rpartition(':')[2]}" if options["push_to"] else name
     server = images.registry_of(target)
-    client(["docker", "tag", identity, target])
+    client(["docker", "tag", built, target])
     with logged_in(options["login"], server) as login:
         try:
-            digest = images.pushed_digest(client(["docker", "push", target], login))
+            return images.pushed_digest(client(["docker", "push", target], login))
         except ImageError as error:
             reason = " ".join(str(error).strip().splitlines()[-1:])
             lowered = reason.lower()
@@ -262,7 +283,6 @@ def push(name: str, identity: str, options: dict[str, t.Any]) -> dict[str, str]:
         finally:
             if target != name:
                 client(["docker", "image", "rm", target])
-    return {"digest": digest, "id": identity}
 
 
 def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -273,31 +293,33 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
     """
     check_client()
     options = {**options, "ca_file": ca_bundle(options["ca_file"])}
-    seconds, identities = {}, {}
-    for service, image in sorted(options["images"].items()):
-        began = time.monotonic()
-        identities[service] = build(service, image, options)
-        seconds[service] = round(time.monotonic() - began, 1)
-    refusals = [
-        images.conflict(options["version"], service, options["recorded"].get(service), identity)
-        for service, identity in sorted(identities.items())
-        if not options["replace"]
-    ]
-    if any(refusals):
-        raise ImageError("; ".join(filter(None, refusals)))
-    began, built, layout, removed = time.monotonic(), {}, None, 0
-    if options["store"]:
-        layout = Layout(Path(options["store"]))
-    for service, identity in sorted(identities.items()):
-        name = options["images"][service]["name"]
-        client(["docker", "tag", identity, name])
-        built[service] = save(identity, layout) if layout else push(name, identity, options)
-        # A release refuses root, and hosts of another platform, before anything is touched, when no host has the image yet.
-        described = client(["docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}} {{.Config.User}}", identity])
-        platform, _blank, user = described.strip().partition(" ")
-        built[service] |= {"platform": platform, "user": user or "root"}
-    if layout:
-        removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
+    seconds, names, made = {}, {}, {}
+    with contextlib.ExitStack() as temporary:
+        for service, image in sorted(options["images"].items()):
+            began = time.monotonic()
+            names[service] = temporary.enter_context(temporary_name())
+            made[service] = build(service, image, names[service], options)
+            seconds[service] = round(time.monotonic() - began, 1)
+        refusals = [
+            images.conflict(options["version"], service, options["recorded"].get(service), digests)
+            for service, digests in sorted(made.items())
+            if not options["replace"]
+        ]
+        if any(refusals):
+            raise ImageError("; ".join(filter(None, refusals)))
+        began, built, layout, removed = time.monotonic(), {}, None, 0
+        if options["store"]:
+            layout = Layout(Path(options["store"]))
+        for service, name in sorted(names.items()):
+            own = options["images"][service]["name"]
+            client(["docker", "tag", name, own])
+            digest = save(name, layout) if layout else push(own, name, options)
+            # A release refuses root, and hosts of another platform, before anything is touched, when no host has the image yet.
+            described = client(["docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}} {{.Config.User}}", name])
+            platform, _blank, user = described.strip().partition(" ")
+            built[service] = {"digest": digest, "id": made[service]["id"], "platform": platform, "user": user or "root"}
+        if layout:
+            removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
     seconds["kept"] = round(time.monotonic() - began, 1)
     return {"built": built, "seconds": seconds, "removed": removed}
 

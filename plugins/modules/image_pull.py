@@ -116,7 +116,9 @@ def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> d
     if outcome["error"]:
         raise EngineError(reason(outcome["error"], source))
     arrived = engine.get(f"/images/{quote(exact, safe='')}/json")
-    if image.get("id") and arrived["Id"] not in {image["id"], digest}:
+    # Engines list an image by the digest of its configuration or, with containerd's image store, of its manifest. A record with the latter
+    # alone says nothing of the former.
+    if image.get("id", "") not in {"", digest, arrived["Id"]} and arrived["Id"] != digest:
         raise ValueError(f"{exact} arrived as {arrived['Id']}, but {image['id']} was recorded")
     tag = name.rpartition(":")[2]
     engine.request("POST", f"/images/{quote(exact, safe='')}/tag", {"repo": images.repository_of(name), "tag": tag})

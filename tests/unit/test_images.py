@@ -88,7 +88,8 @@ def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
             "network": "host",
             "cache_from": ["registry.example.com/shop/backend:0.9"],
         },
-        "/tmp/id",
+        "slipway-build:1",
+        "/tmp/metadata",
     )
     text = " ".join(command)
     assert "hunter2" not in text
@@ -99,8 +100,8 @@ def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():
     assert "--platform linux/arm64" in text
     assert "--cache-from type=registry,ref=registry.example.com/shop/backend:0.9 --cache-to type=inline" in text
     assert command[-3:] == ["--file", "/src/backend/Dockerfile", "/src/backend"]
-    # Nothing is named before it is known that the version is free.
-    assert "--tag" not in command
+    # It gets its own name when it is known that the version is free.
+    assert "--tag slipway-build:1 --metadata-file /tmp/metadata" in text
 
 
 def test_a_failed_build_shows_the_step_that_failed():
@@ -115,9 +116,10 @@ def test_a_failed_build_shows_the_step_that_failed():
 
 
 def test_a_version_names_one_image_for_good():
-    assert images.conflict("1.0", "backend", None, A) == ""
-    assert images.conflict("1.0", "backend", {"digest": A, "id": B}, B) == ""
-    told = images.conflict("1.0", "backend", {"digest": A, "id": B}, C)
+    assert images.conflict("1.0", "backend", None, {"id": A, "digest": A}) == ""
+    assert images.conflict("1.0", "backend", {"digest": A, "id": B}, {"id": B, "digest": C}) == ""
+    assert images.conflict("1.0", "backend", {"digest": A}, {"id": B, "digest": A}) == ""
+    told = images.conflict("1.0", "backend", {"digest": A, "id": B}, {"id": C, "digest": ""})
     assert B in told
     assert C in told
     assert "image_replace" in told
@@ -470,7 +472,7 @@ echo "$@" >>LOG
 case "$1" in
   buildx)
     while [ $# -gt 1 ]; do
-      [ "$1" = --iidfile ] && echo ID >"$2"
+      [ "$1" = --metadata-file ] && echo '{"containerimage.config.digest": "ID"}' >"$2"
       shift
     done
     if [ -d "$1" ]; then ls -A "$1" >>LOG; fi ;;
