@@ -17,7 +17,7 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh, preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh, preflight, reporting
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once, write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near, plain
@@ -124,6 +124,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _check_inputs(self, views: Mapping[str, HostView], arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Problem]:
         """Look at the inventory and the command line alone."""
+        if not reporting.is_followed():
+            return [Problem("", reporting.NOT_FOLLOWED)]
         given = Given(
             playbook=arguments["playbook"],
             variables=load_extra_vars(self._loader),

@@ -13,7 +13,7 @@ version_added: 0.1.0
 short_description: Leave a JSON report of every run, and print a short summary
 description:
   - Writes C(<playbook>-latest.json) at the end of every run of a playbook of this collection, failed ones too. It is replaced
-    atomically. Other playbooks, such as Molecule's, leave none.
+    atomically. A playbook that imports one of them leaves the report of that one. Other playbooks leave none.
   - A copy of it stays as C(<playbook>-<start>.json), those of the last runs of each playbook.
   - A run that changed hosts also leaves a line on each of these, the history that history.yml shows.
   - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
@@ -43,8 +43,8 @@ options:
     ini:
       - section: callback_slipway_report
         key: reports_kept
-requirements:
-  - enabled with C(callbacks_enabled = slipway.stack.report)
+notes:
+  - Playbooks of this collection, and those that import one, enable it themselves. It may also be in C(callbacks_enabled).
 """
 
 import atexit
@@ -70,7 +70,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible.vars.hostvars import HostVars
 
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
-from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, terminal
+from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, reporting, terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import reserved_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
@@ -204,6 +204,19 @@ def checked(warnings: list[str], check: Callable[..., Any], *arguments: Any) -> 
         return []
 
 
+def name_of(playbook: Any) -> str:
+    """Return the name of a playbook of this collection, or of the one that another playbook imports; "" of others.
+
+    Of several that are imported, it is the first whose runs are notified, as it changes most.
+    """
+    path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible has no public name for it
+    if path.parent == PLAYBOOKS:
+        return path.stem
+    # Each begins with a play that checks the inputs, and has its name.
+    imported = [str(play.vars["__check_playbook"]) for play in playbook.get_plays() if "__check_playbook" in play.vars]
+    return next((name for name in imported if name in notifications.EVENTS), imported[-1] if imported else "")
+
+
 def needs_host(action: str) -> bool:
     """Return whether an action connects to a host, by its plugin; a module without one does."""
     if action.rpartition(".")[2] in NO_ACTION:
@@ -291,9 +304,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         atexit.register(self._write_interrupted)
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Begin a report, if the playbook is one of this collection."""
-        path = Path(playbook._file_name).resolve()  # noqa: SLF001 - Ansible has no public name for it
-        self._playbook = path.stem if path.parent == PLAYBOOKS else ""
+        """Begin a report, if the playbook is one of this collection, or imports one."""
+        self._playbook = name_of(playbook) if reporting.follow(self) else ""
         if self._playbook:
             self._handle_signals()
             load_for_forks()

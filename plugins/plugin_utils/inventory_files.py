@@ -33,6 +33,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.topology import serv
 YAML = (".yml", ".yaml", ".json")
 #: What the name of a file of hosts ends in. The folder of an inventory may hold other files, such as certificates.
 HOSTS = ("", ".ini", ".toml", *YAML)
+#: Folders of an environment that hold other files than hosts, whether ansible.cfg has Ansible leave them out or not.
+NO_HOSTS = ("pki", "tls", "hooks")
 #: What a group in a file of hosts consists of.
 SECTIONS = ("hosts", "children", "vars")
 #: The folders of variables, and what their files are named after.
@@ -271,7 +273,7 @@ def hosts_files(source: Path) -> Iterator[Path]:
         yield source
         return
     for path in sorted(source.iterdir()):
-        if not IGNORED.search(os.fsencode(path.name)):
+        if not IGNORED.search(os.fsencode(path.name)) and not (path.is_dir() and path.name in NO_HOSTS):
             yield from hosts_files(path)
 
 

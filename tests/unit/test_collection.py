@@ -6,9 +6,13 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,9 @@ import tomllib
 import yaml
 
 from conftest import BIN, ROOT, ansible, tracked_files
+
+sys.path.insert(0, str(ROOT / "tests"))
+from docs_commands import commands, split
 
 # What a deployment needs, and nothing else.
 SHIPPED = {
@@ -38,6 +45,7 @@ SHIPPED = {
     "packages",
     "playbooks",
     "plugins",
+    "requirements",
     "roles",
     "tools",
 }
@@ -52,6 +60,8 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
         target = clone / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
+    link = "inventories/prod/group_vars/all/20_product.yml"
+    (clone / link).symlink_to((ROOT / link).readlink())
     # Environments of users, and a lab's, which links to the files of another.
     for name in ("shop", "p", "prod2", "mol-default"):
         (clone / "inventories" / name).mkdir()
@@ -81,8 +91,14 @@ def test_tarball_holds_what_a_deployment_needs_only(tarball: Path):
     assert not [name for name in names if "ansible_collections" in name or "__pycache__" in name or ".vault" in name]
     assert {name.split("/")[1] for name in names if name.startswith("inventories/")} == {"prod"}
     assert {name.split("/")[1] for name in names if name.startswith("images/")} == {"acme", "backup", "exporters", "monitoring"}
+    assert {name for name in names if name.startswith("requirements/")} == {"requirements/secrets.txt"}
     # The worked example of an inventory links the product's inputs; its sources are no part of a deployment.
-    assert {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*(Dockerfile|\.py|\.txt)$", name)} == set()
+    sources = {name for name in names if re.match(r"examples/\w+/\w+/|examples/.*(Dockerfile|\.py|\.txt)$", name)}
+    assert {name for name in sources if not name.startswith("examples/guestbook/production/")} == set()
+    # What a command of a page copies or installs is there. Links to sources, which are not, are for readers of the repository.
+    words = {word for item in commands() for word in split(item.command)[1]}
+    copied = {word for word in words if re.match(r"(examples|inventories/prod|requirements|meta)/", word)}
+    assert {word for word in copied if not word.startswith("examples/roles") and word != "requirements/lock"} <= set(names)
     # Until a release makes its page of them, the changelog names a folder.
     assert {folder.rstrip("/") for folder in re.findall(r"`([\w/]+/)`", (ROOT / "CHANGELOG.md").read_text())} <= set(names)
 
@@ -165,6 +181,71 @@ def test_a_playbook_of_ones_own_that_imports_one_has_the_shared_variables(instal
     done = ansible("ansible-playbook", "own/mine.yml", "-i", "own/hosts.yml", "--vault-password-file", "pass", cwd=installed, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "vault_postgres_superuser_password" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tarball: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """What a user has who did what docs/install.md says of an installed collection: a folder, and the settings of the environment."""
+    folder = tmp_path_factory.mktemp("controller")
+    page = (ROOT / "docs/install.md").read_text().partition("## An installed collection\n")[2].partition("\n## ")[0]
+    settings = {"HOME": str(folder), "PATH": f"{BIN}:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"}
+    (folder / "ansible.cfg").write_text(textwrap.dedent(re.search(r"```ini\n(.*?)```", page, flags=re.DOTALL)[1]))
+    shutil.copy2(tarball, folder)
+    first = page.splitlines()[0]
+    start = (ROOT / "docs/install.md").read_text().partition(first)[0].count("\n")
+    for item in commands([ROOT / "docs/install.md"]):
+        words = split(item.command)[1]
+        if (
+            not start < item.line <= start + page.count("\n")
+            or re.search(r"venv|pip", item.command)
+            or words[1:2] == ["slipway.stack.site"]
+        ):
+            continue
+        # Galaxy is not asked: Ansible's package has the two others.
+        command = f"{item.command} --no-deps" if words[0] == "ansible-galaxy" else item.command
+        done = subprocess.run(["bash", "-c", command], cwd=folder, env=settings, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+    assert (folder / ".vault-password").stat().st_mode & 0o777 == 0o600
+    assert (folder / "inventories/shop/group_vars/all/vault.yml").read_text().startswith("$ANSIBLE_VAULT")
+    for name in ("pki", "tls", "hooks"):
+        (folder / "inventories/shop" / name).mkdir()
+        (folder / "inventories/shop" / name / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n")
+    (folder / "inventories/shop/hooks/announce.yml").write_text("- ansible.builtin.debug:\n")
+    own = "- ansible.builtin.import_playbook: slipway.stack.secrets\n- ansible.builtin.import_playbook: slipway.stack.status\n"
+    (folder / "own.yml").write_text(own)
+    return folder, settings
+
+
+def test_a_stranger_gets_the_exit_status_the_output_and_the_report_of_a_checkout(elsewhere: tuple[Path, dict[str, str]]):
+    folder, settings = elsewhere
+    for playbook in ("slipway.stack.status", "own.yml"):
+        shutil.rmtree(folder / "reports", ignore_errors=True)
+        done = ansible("ansible-playbook", playbook, "-i", "inventories/shop", cwd=folder, **settings)
+        # Hosts of the example do not exist: the fleet is down.
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert "down      db1: does not answer" in done.stdout
+        assert "Report: reports/status.html, reports/status-latest.json" in done.stdout
+        assert "Unable to parse" not in done.stderr
+        assert json.loads((folder / "reports/status-latest.json").read_text())["status"]["state"] == "down"
+
+
+def test_a_stranger_gets_the_checks_of_files(elsewhere: tuple[Path, dict[str, str]]):
+    """Those of an environment's other folders are no hosts, whatever ansible.cfg says."""
+    folder, settings = elsewhere
+    (folder / "ansible.cfg").rename(folder / "none.cfg")
+    wrong = folder / "inventories/shop/group_var"
+    arguments = ("slipway.stack.secrets", "-i", "inventories/shop", "--vault-password-file", ".vault-password")
+    try:
+        done = ansible("ansible-playbook", *arguments, cwd=folder, **settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wrong.mkdir()
+        (wrong / "all.yml").write_text("slipway_stack: shop\n")
+        done = ansible("ansible-playbook", *arguments, cwd=folder, **settings)
+        assert done.returncode == 2
+        assert "Nothing was touched. inventories/shop/group_var is not read (did you mean group_vars?)" in done.stderr
+    finally:
+        shutil.rmtree(wrong, ignore_errors=True)
+        (folder / "none.cfg").rename(folder / "ansible.cfg")
 
 
 def test_the_prober_runs_when_installed_elsewhere(installed: Path):

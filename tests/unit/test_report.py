@@ -294,6 +294,29 @@ def test_syntax_check_and_playbooks_of_others_leave_none(checkout: Path, play):
     assert not (checkout / "reports").exists()
 
 
+def test_a_playbook_that_imports_another_is_followed_as_that_one(checkout: Path, play):
+    imports = "- ansible.builtin.import_playbook: {}/secrets.yml\n- ansible.builtin.import_playbook: {}/history.yml\n"
+    (checkout / "own.yml").write_text(imports.format("playbooks", "playbooks"))
+    done = play("../own", "--skip-tags", "always")
+    assert done.returncode == 2, "as of history.yml itself"
+    assert "--skip-tags always leaves out the tasks that check the inputs" in done.stderr
+    assert json.loads((checkout / "reports/history-latest.json").read_text())["result"] == "failed"
+
+
+def test_one_report_is_left_where_the_callback_is_also_enabled(report):
+    _found, printed = report([{"name": "Say it", "ansible.builtin.debug": {"msg": "x"}}], ANSIBLE_CALLBACKS_ENABLED="slipway.stack.report")
+    assert printed.count("Report: ") == 1
+
+
+def test_a_run_is_refused_that_the_callback_does_not_follow(checkout: Path, play):
+    (checkout / "playbooks/callback_plugins/slipway_report.py").unlink()
+    done = play("secrets")
+    assert done.returncode == 2
+    assert "the callback slipway.stack.report does not follow this run" in done.stdout + done.stderr
+    assert "needs callbacks_enabled = slipway.stack.report below [defaults] in ansible.cfg" in done.stdout + done.stderr
+    assert play("secrets", ANSIBLE_CALLBACKS_ENABLED="slipway.stack.report").returncode == 0
+
+
 def test_a_release_reports_what_serves_and_how_it_ended(report):
     step = {"name": "Step", "slipway.stack.release_step": {"run": "x", "name": "pull"}, "run_once": True}
     told = {"version": "2.0", "wanted": "2.0", "previous": "1.0", "outcome": "released", "prober": {"requests": 9, "failed": 0}}
