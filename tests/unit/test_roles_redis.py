@@ -410,6 +410,66 @@ def test_rules_are_checked_before_the_server_gets_them(tmp_path: Path, rules: li
     assert said in printed
 
 
+def fill(server: Server, megabytes: int) -> None:
+    """Write keys without an expiry, as of a queue: ten for each megabyte."""
+    for number in range(megabytes * 10):
+        assert server.ask("set", f"job:{number}", "x" * 100_000) == "OK"
+
+
+def test_no_key_that_was_meant_to_stay_is_evicted_by_default() -> None:
+    assert "maxmemory-policy volatile-lru" in declaration()["config"]["runtime.conf"]["content"].splitlines()
+
+
+@needs_server
+def test_a_queue_that_is_full_refuses_jobs_and_loses_none(server: Server) -> None:
+    server.declare(redis_maxmemory_mb=8)
+    assert server.run(server.service["reload"])[0] == 0
+    assert server.ask("set", "page", "x" * 100_000, "ex", "600") == "OK"
+    answers = [server.ask("rpush", "celery", "y" * 100_000) for _ in range(90)]
+    assert answers[-1].startswith("OOM")
+    assert server.ask("llen", "celery") == str(sum(answer.isdecimal() for answer in answers))
+    assert server.ask("exists", "page") == "0", "a key with an expiry makes room"
+
+
+@needs_server
+def test_a_limit_below_what_the_data_takes_is_refused_before_it_is_set(server: Server) -> None:
+    fill(server, 8)
+    validate = [part.replace("{revision}", "current") for part in server.service["validate"]]
+    for policy, status in (("allkeys-lru", 0), ("volatile-lru", 1), ("noeviction", 1)):
+        server.declare(redis_maxmemory_mb=5, redis_maxmemory_policy=policy)
+        found, said = server.run(validate)
+        assert found == status, said
+        assert not status or re.match(r"redis_maxmemory_mb: 5 MB are less than the \d+ MB that the data takes: with ", said)
+    server.declare(redis_maxmemory_mb=20)
+    assert server.run(validate) == (0, "")
+
+
+@needs_server
+def test_data_that_is_larger_than_the_limit_is_not_served(server: Server) -> None:
+    """That of another server, or of a restore. None of it is lost, and with a higher limit it is there."""
+    fill(server, 8)
+    server.stop()
+    (server.folder / "data/.fits_maxmemory").unlink()
+    server.declare(redis_maxmemory_mb=5)
+    with pytest.raises(AssertionError, match=r"the data takes \d+ MB of memory, and redis_maxmemory_mb is 5: with volatile-lru, keys"):
+        server.start()
+    server.declare(redis_maxmemory_mb=20)
+    server.start()
+    assert server.ask("dbsize") == "80"
+    server.stop()
+    # Known to fit, it is not read twice; below the limit that was measured, it is.
+    log = server.folder / "log"
+    log.write_text("")
+    server.start()
+    server.stop()
+    assert log.read_text().count("DB loaded from append only file") == 1
+    server.declare(redis_maxmemory_mb=5)
+    with pytest.raises(AssertionError, match="redis_maxmemory_mb is 5"):
+        server.start()
+    server.declare(redis_maxmemory_mb=5, redis_maxmemory_policy="allkeys-lru")
+    server.start()
+
+
 @needs_server
 def test_data_survives_a_restart(server: Server) -> None:
     """The append-only file brings it back."""

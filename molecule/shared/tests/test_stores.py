@@ -132,7 +132,7 @@ def test_redis_keeps_what_it_has_and_knows_its_limit(redis: Container):
         return redis_cli(redis, "admin", "CONFIG", "GET", name).splitlines()[1]
 
     assert setting("appendonly") == "yes"
-    assert setting("maxmemory-policy") == "allkeys-lru"
+    assert setting("maxmemory-policy") == "volatile-lru"
     assert 0 < int(setting("maxmemory")) < redis.inspect["HostConfig"]["Memory"]
 
 

@@ -1,6 +1,25 @@
 #!/bin/sh
-# Checks the rules of the application's user, which only a server can read, before the one that runs gets them: check.sh FOLDER
+# Checks the rules of the application's user, which only a server can read, and a lower limit of memory, before the server that runs gets
+# them. Arguments: the folder of the new configuration, the port and the administrator's name.
 set -eu
+
+limit=$(sed -n 's/^maxmemory //p' "$1/runtime.conf")
+policy=$(sed -n 's/^maxmemory-policy //p' "$1/runtime.conf")
+# A server that does not answer has other problems, and this must not keep it from being repaired.
+ask() { REDISCLI_AUTH=$(cat /run/secrets/admin_password) redis-cli -h 127.0.0.1 -p "$2" --user "$3" --no-auth-warning INFO memory 2>/dev/null; }
+memory=$(ask "$@" | tr -d '\r' || true)
+used=$(echo "$memory" | sed -n 's/^used_memory:\([0-9]*\)$/\1/p') now=$(echo "$memory" | sed -n 's/^maxmemory:\([0-9]*\)$/\1/p')
+case $policy in
+  # Any key may be evicted.
+  allkeys-*) ;;
+  *)
+    if [ "${used:-0}" -gt "$limit" ] && [ "$limit" -lt "${now:-0}" ]; then
+      echo "redis_maxmemory_mb: $((limit / 1048576)) MB are less than the $((used / 1048576 + 1)) MB that the data takes: with $policy, keys" \
+        "would be evicted or writes refused; raise it, or set redis_maxmemory_policy to allkeys-lru if every key may be lost" >&2
+      exit 1
+    fi
+    ;;
+esac
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

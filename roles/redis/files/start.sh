@@ -1,10 +1,39 @@
 #!/bin/sh
-# First process of the container. Arguments: the folder of the data, the name of its snapshot, and the folder and the name of its append-only
-# file. On a volume that another server wrote, the data may be in a snapshot, which a server with an append-only file does not read, or in an
-# append-only file of another name: without this step it would begin empty.
+# First process of the container. Arguments: the folder of the data, the name of its snapshot, the folder and the name of its append-only
+# file, and the administrator's name. On a volume that another server wrote, the data may be in a snapshot, which a server with an append-only file does not read, or in an
+# append-only file of another name: without this step it would begin empty. Such data, or that of a restore, may also be larger than
+# maxmemory: keys would be evicted at the first write, or no write accepted.
 set -eu
 
-data=$1 snapshot=$1/$2 folder=$1/$3 file=$4
+data=$1 snapshot=$1/$2 folder=$1/$3 file=$4 admin=$5
+config=/etc/slipway/current
+# Holds the least maxmemory that the data was once smaller than, so that a usual start measures nothing.
+fits=$data/.fits_maxmemory
+
+# Sets used to the bytes of memory that the data takes, as read by a server without clients and without a limit.
+measure() {
+  place=$(mktemp -d)
+  REDISCLI_AUTH=$(cat /run/secrets/admin_password)
+  export REDISCLI_AUTH
+  ask() { redis-cli -s "$place/socket" --user "$admin" --no-auth-warning "$@" 2>/dev/null; }
+  redis-server "$config/redis.conf" --port 0 --unixsocket "$place/socket" --maxmemory 0 --auto-aof-rewrite-percentage 0 >&2 &
+  server=$!
+  # The first process of a container does not end at a signal that it does not handle.
+  trap 'kill "$server"; wait "$server"; exit 143' TERM INT
+  until [ "$(ask PING)" = PONG ]; do
+    if ! kill -0 "$server" 2>/dev/null; then
+      echo "start.sh: the server ended while it read the data: see above, or raise redis_memory_mb if nothing is there" >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+  used=$(ask INFO memory | sed -n 's/^used_memory:\([0-9]*\).*/\1/p')
+  ask SHUTDOWN NOSAVE >/dev/null || true
+  wait "$server" || true
+  trap - TERM INT
+  rm -rf "$place"
+  unset REDISCLI_AUTH
+}
 
 # Of a start that was interrupted.
 rm -rf "$folder.new" "$folder/temp-$file.manifest"
@@ -28,4 +57,24 @@ if [ -e "$snapshot" ] && ! [ -e "$folder" ] && ! [ -e "$data/$file" ]; then
   echo "file $file.1.base.rdb seq 1 type b" >"$folder.new/$file.manifest"
   mv "$folder.new" "$folder"
 fi
-exec redis-server /etc/slipway/current/redis.conf
+limit=$(sed -n 's/^maxmemory //p' "$config/runtime.conf")
+policy=$(sed -n 's/^maxmemory-policy //p' "$config/runtime.conf")
+known=$(cat "$fits" 2>/dev/null || true)
+case $policy in
+  # Any key may be evicted.
+  allkeys-*) ;;
+  *)
+    if { [ -e "$folder" ] || [ -e "$data/$file" ]; } && { [ -z "$known" ] || [ "$limit" -lt "$known" ]; }; then
+      measure
+      if [ "$used" -gt "$limit" ]; then
+        echo "start.sh: the data takes $((used / 1048576 + 1)) MB of memory, and redis_maxmemory_mb is $((limit / 1048576)): with" \
+          "$policy, keys would be evicted or writes refused. Raise redis_memory_share, redis_memory_mb or redis_maxmemory_mb," \
+          "or set redis_maxmemory_policy to allkeys-lru if every key may be lost." >&2
+        exit 1
+      fi
+      known=""
+    fi
+    [ -n "$known" ] || echo "$limit" >"$fits"
+    ;;
+esac
+exec redis-server "$config/redis.conf"
