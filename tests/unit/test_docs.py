@@ -29,7 +29,7 @@ from docs_commands import Command, argv_in_lab, commands, split
 
 COMMANDS = list(commands())
 # Programs that a page may use, and that other checks here do not look into.
-PROGRAMS = {"curl", "docker", "install", "journalctl", "ls", "openssl", "python3", "source", "systemctl"}
+PROGRAMS = {"curl", "docker", "git", "install", "journalctl", "ls", "openssl", "python3", "source", "systemctl"}
 SETTINGS = {
     "LAB",
     "TOPOLOGY",

@@ -9,6 +9,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -33,7 +34,7 @@ from ansible_collections.slipway.stack.plugins.modules import image_build
 from ansible_collections.slipway.stack.plugins.plugin_utils import image_records
 from ansible_collections.slipway.stack.plugins.plugin_utils.layout_server import Server
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError, ssh_command
-from conftest import Run
+from conftest import ROOT, Run
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 
@@ -539,3 +540,50 @@ def test_images_are_built_and_pushed_where_it_is_asked_for_with_the_cache_that_i
     assert ("ignored" in asked.splitlines()) == (host == "localhost")
     recorded = yaml.safe_load((checkout / "inventories/test/group_vars/all/30_images.yml").read_text())["image_digests"]["1.0"]
     assert {entry["digest"] for entry in recorded.values()} == {A}
+
+
+# Images that site.yml builds where hosts lack them, by the folder that each is built from.
+OWN_IMAGES = {"acme-client": "acme", "backup-tools": "backup", "exporters": "exporters", "monitoring": "monitoring"}
+IMAGE_TAGS = ROOT / "tests/image_tags.yml"
+
+
+def content_of(folder: Path) -> str:
+    """Return a digest of the names, the modes and the contents of a folder's files."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        executable = bool(path.stat().st_mode & 0o100)
+        found.update(f"{path.relative_to(folder)}\0{executable}\0{len(path.read_bytes())}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize(("name", "folder"), OWN_IMAGES.items())
+def test_the_tag_of_an_image_follows_its_content(name: str, folder: str):
+    """What a host has is not built again: with another content under the same tag, an upgraded program would run in the old image."""
+    recorded = yaml.safe_load(IMAGE_TAGS.read_text())[f"slipway/{name}"]
+    sources = [*ROOT.glob("roles/*/defaults/main.yml"), *ROOT.glob("roles/*/meta/argument_specs.yml"), ROOT / "group_vars/all.yml"]
+    tags = {tag for path in [*sources, ROOT / "lab/images"] for tag in re.findall(rf"slipway/{name}:([\w.-]+)", path.read_text())}
+    assert len(tags) == 1, f"one tag everywhere, not {sorted(tags)}"
+    how = f"give slipway/{name} a tag that was never used, in roles, group_vars and lab/images, and add it to {IMAGE_TAGS.name} with"
+    assert recorded.get(tags.pop()) == content_of(ROOT / "images" / folder), f"{how} {content_of(ROOT / 'images' / folder)}"
+    assert len(set(recorded.values())) == len(recorded), "a content has one tag"
+    # What was once recorded may be on hosts, and stays as it is.
+    history = subprocess.run(
+        ["git", "log", "-p", "-U9999", "--format=", "--", str(IMAGE_TAGS)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    image, before = "", set()
+    for line in history.stdout.splitlines():
+        if found := re.match(r"[ +-]slipway/([\w-]+):$", line):
+            image = found[1]
+        elif image == name and (found := re.match(r"[+-] +\"([\w.-]+)\": (\w+)$", line)):
+            before.add((found[1], found[2]))
+    assert before <= set(recorded.items()), f"a tag that was recorded stays: {before - set(recorded.items())}"
+
+
+def test_the_folders_that_images_are_built_from_are_all_recorded():
+    built = {
+        folder
+        for path in ROOT.glob("roles/*/meta/service.yml")
+        for folder in (yaml.safe_load(path.read_text()).get("builds") or {}).values()
+    }
+    assert built == {f"images/{folder}" for folder in OWN_IMAGES.values()}
+    assert set(yaml.safe_load(IMAGE_TAGS.read_text())) == {f"slipway/{name}" for name in OWN_IMAGES}
