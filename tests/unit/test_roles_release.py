@@ -304,3 +304,35 @@ def test_a_host_that_joins_has_its_images_compared(record: dict[str, str] | None
 def test_weights_are_those_of_all_containers() -> None:
     _templar, variables = role_variables("release", PRODUCT)
     assert variables["__release_cpu_shares"] == {"starting": YIELDING_CPU_SHARES, "serving": CPU_SHARES}
+
+
+@pytest.mark.parametrize(
+    ("balancers", "kept", "left", "state"),
+    [
+        ({"lb": True, "lb2": True}, [], [], "absent"),
+        ({"lb": True, "lb2": True}, ["one"], ["files"], "stopped"),
+        # A balancer that was lost before it was put back may still send requests, but none to workers and to migrations.
+        ({"lb": True, "lb2": None}, [], ["api", "files"], "absent"),
+        ({"lb": True, "lb2": None}, ["one"], ["api", "files"], "stopped"),
+        # Put back by the recovery of an interrupted release, and lost in this one.
+        ({"lb": True, "lb2": False}, [], ["api", "files"], "absent"),
+    ],
+)
+def test_an_undo_leaves_what_a_lost_balancer_may_ask_and_nothing_else(
+    balancers: dict[str, bool | None], kept: list[str], left: list[str], state: str
+) -> None:
+    """Workers of the version that failed would run next to those that must be alone, which the undo starts again."""
+    described = {"api": API, "files": {**API, "retire": "next"}, "mailer": {"image": "x"}, "clock": {"image": "x", "retire": "before"}}
+    inputs = {
+        **PRODUCT,
+        "release_plan": {**PLAN, "services": summary({"app_services": described}, "slipway", "green")},
+        "release_undone": {"from": PLAN["live"], "to": PLAN["idle"], "kept": kept},
+        "release_balancer_hosts": list(balancers),
+        "ansible_play_hosts_all": ["one", "two", *balancers],
+        "hostvars": {name: {} if back is None else {"__release_balancer_back": back} for name, back in balancers.items()},
+    }
+    name = "undo | main | Stop or remove the new slot, version {{ release_undone.to.version }}"
+    assert runs("undo/main.yml", name, **inputs, inventory_hostname="one")
+    given = role_task("release", "undo/main.yml", name, "slipway.stack.container_group", inputs)
+    assert (sorted(set(given["except_services"])), given["state"]) == (left, state)
+    assert given["owner"] == ["app-green", "app-migrate"]

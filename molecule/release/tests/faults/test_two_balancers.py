@@ -60,6 +60,26 @@ def test_a_balancer_whose_configuration_is_not_valid_keeps_both_where_they_are(f
     assert taken_over(first) == moment
 
 
+def test_a_balancer_that_is_lost_keeps_web_services_of_the_failed_version_and_no_workers(fleet: Fleet, second: LabHost):
+    """It may still send them requests; of two generations of workers one runs."""
+    before, record = fleet.version, fleet.records()[0]
+    old, new = record["slot"], {"blue": "green", "green": "blue"}[record["slot"]]
+    workers = {"app_service_overrides": {"worker": {"retire": "before"}}}
+    run = fleet.start("deploy", "5.0.0-sours", **{**QUICK, **workers, "release_probe_seconds": 15})
+    run.wait_for("release: probe")
+    with second.unreachable():
+        done = run.end()
+    assert done.returncode != 0
+    assert f"not all of the release was undone on {second.name}" in " ".join(done.output.split())
+    running = {container.service for container in fleet.app[0].containers() if container.inspect["State"]["Running"]}
+    assert {f"backend-{old}-1", f"worker-{old}-1", f"backend-{new}-1", f"frontend-{new}-1"} <= running
+    assert f"worker-{new}-1" not in running
+    again = fleet.rollback(**QUICK, **workers)
+    assert again.report["recovered"] == "undo"
+    fleet.check(before, again)
+    assert answers(second) == {before}
+
+
 def test_both_move_after_that(fleet: Fleet, second: LabHost):
     wanted = fleet.other()
     fleet.check(wanted, fleet.deploy(wanted, **QUICK))
