@@ -312,6 +312,17 @@ def test_a_lock_expires(tmp_path: Path):
     assert lock_module(tmp_path, run="b")["lock"]["run"] == "b"
 
 
+def test_a_run_that_could_not_undo_all_leaves_a_lock_that_the_next_takes_from_anywhere(tmp_path: Path):
+    """Its message asks for the next run, which need not be on the same machine: a CI job has one of its own."""
+    lock_module(tmp_path, run="a", lifetime=4000, step="prepare", journal={"from": {"slot": "blue"}, "to": {"slot": "green"}})
+    lock_module(tmp_path, run="a", lifetime=0, step="switch")
+    # A playbook that is no release keeps it for one.
+    assert lock_module(tmp_path, run="m", purpose="maintenance.yml")["changed"]
+    lock_module(tmp_path, run="m", state="absent")
+    assert release.recovery(json.loads((tmp_path / "lock.json").read_text())) == "undo"
+    assert lock_module(tmp_path, run="b", step="switch")["lock"]["run"] == "b"
+
+
 def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
     names = ["hub:5000/desk/backend:1.1.0", "desk/frontend:v1.1.0-alpine", "desk/frontend:v1.1.0-alpine"]
     assert images_of_versions(names, "1.1.0", ["1.0.0", "0.9", "1.1.0"]) == [

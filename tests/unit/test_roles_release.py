@@ -23,6 +23,7 @@ PATHS = {"versions": [{"path": "/api/version", "field": "version"}], "websockets
 PLAN = {"run": "r", "live": {"slot": "blue", "version": "1.0"}, "idle": {"slot": "green", "version": "1.1"}, "kept": [], "paths": PATHS}
 GATE = "gate | main | Wait until the new slot is healthy, and its services report ready and the requested version"
 THROUGH = "probe | main | Check the version through every balancer"
+RECORD = {"serial": 1, "slot": "blue", "version": "1.0"}
 HOSTS = {"release_app_hosts": ["one", "two"], "release_balancer_hosts": ["lb"]}
 API = {
     "image": "shop/api:1.1", "port": 8000, "replicas": 2, "routes": [{"path": "/"}], "ready_path": "/ready", "version_path": "/api/version",
@@ -336,3 +337,35 @@ def test_an_undo_leaves_what_a_lost_balancer_may_ask_and_nothing_else(
     given = role_task("release", "undo/main.yml", name, "slipway.stack.container_group", inputs)
     assert (sorted(set(given["except_services"])), given["state"]) == (left, state)
     assert given["owner"] == ["app-green", "app-migrate"]
+
+
+@pytest.mark.parametrize("lost", [[], ["two"]])
+def test_the_lock_that_is_kept_for_the_next_run_has_expired(lost: list[str]) -> None:
+    known = {"__release_not_back": lost, "release_decision": {"journal": {"to": PLAN["idle"]}}}
+    assert runs("undo/rescue.yml", "undo | rescue | Release the lock", **known) is not bool(lost)
+    name = "undo | rescue | Leave the lock to the next run"
+    assert runs("undo/rescue.yml", name, **known) is bool(lost)
+    plan = {**PLAN, "lock_seconds": 4000, "holder": {}, "record": RECORD}
+    for step, seconds in (("undo | rescue | Take the lock again", 4000), (name, 0)):
+        given = role_task("release", "undo/rescue.yml", step, "vars", {**PRODUCT, **known, "release_plan": plan})
+        written = role_task(
+            "release",
+            "undo/lock.yml",
+            "undo | lock | Write the fleet's lock again, to expire in seconds {{ release_lock_seconds }}",
+            "slipway.stack.release_lock",
+            {**PRODUCT, **known, **given, "release_plan": plan},
+        )
+        assert (int(written["lifetime"]), written["journal"]) == (seconds, {"to": PLAN["idle"]})
+
+
+@pytest.mark.parametrize(("again", "elsewhere"), [({"lock": {"run": "r"}}, False), ({"unreachable": True}, True)])
+def test_a_lock_on_a_host_that_is_lost_is_taken_over_on_demand(again: dict[str, Any], elsewhere: bool) -> None:
+    """It could not be written again, so it expires later."""
+    failures = {"one": {"__release_failure": "Probe: 4 requests failed"}, "two": {}}
+    known = {"__release_not_back": ["two"], "__release_lock_again": again, "ansible_play_hosts_all": ["one", "two"], "hostvars": failures}
+    tasks = DataLoader().load_from_file(str(ROOT / "roles/release/tasks/undo/rescue.yml"), trusted_as_template=True)
+    (told,) = [task for outer in tasks for task in outer.get("always", ())]
+    templar, _ = role_variables("release", {**told["vars"], **PRODUCT, **known})
+    message = " ".join(templar.template(told["ansible.builtin.fail"]["msg"]).split())
+    assert "not all of the release was undone on two. The next run does that: run this again once they can be reached" in message
+    assert ("on another controller with -e release_lock_takeover=true. Probe: 4 requests failed" in message) is elsewhere
