@@ -180,6 +180,11 @@ class Service(Mapping[str, Any]):
         return int(value) if str(value).isdecimal() else default
 
     @property
+    def stop_timeout(self) -> int:
+        """Seconds after which the engine kills a container that was asked to stop."""
+        return int(self["grace_seconds"]) + KILLED_AFTER_SECONDS
+
+    @property
     def lasts(self) -> bool:
         """Whether it runs on until the next release, for open pages that ask for files of their own version."""
         return self["retire"] == "next" and not self.schedule
@@ -246,7 +251,7 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
         "cpus": service["cpus"] or host["cores"],
         "pids": service["pids"],
         "stop_signal": service["stop_signal"],
-        "stop_timeout": int(service["grace_seconds"]) + KILLED_AFTER_SECONDS,
+        "stop_timeout": service.stop_timeout,
         "labels": {
             "slipway.slot": settings["slot"],
             **({"slipway.version": settings["version"]} if settings["version"] else {}),
@@ -612,7 +617,8 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
     Returns:
         ``lasting`` (names of services that run on until the next release), ``web`` (of the other web services), ``workers``, of these
         ``first`` (stop before the new slot starts) and ``drained`` (stop once requests go to the new slot), ``checked`` (by container,
-        what it answers on), ``start_seconds`` (the longest of all), ``migrates``, and ``migrate_seconds`` (that this may take).
+        what it answers on), ``start_seconds`` and ``stop_seconds`` (that the slowest of all may take to start, and to stop), ``migrates``,
+        and ``migrate_seconds`` (that this may take).
     """
     found = services(product)
     return {
@@ -633,6 +639,7 @@ def summary(product: Mapping[str, Any], stack: str, slot: str) -> dict[str, Any]
             for container in service.containers(slot)
         },
         "start_seconds": max((int(service["start_seconds"]) for service in found.values()), default=0),
+        "stop_seconds": max((service.stop_timeout for service in found.values()), default=0),
         "migrates": bool(migrating(found)),
         "migrate_seconds": max((migration_seconds(service) for service in migrating(found)), default=0),
     }

@@ -163,8 +163,10 @@ def lock_seconds(services: Mapping[str, t.Any], inputs: Inputs) -> int:
     """
     turns = -(-len(inputs.app_hosts) // max(inputs.batch, 1)) if inputs.rolling else 1
     canary = inputs.canary_seconds if inputs.canary_weight > 0 else 0
+    # A batch stops what it ran before; workers stop before the first start, or once requests go to the new slot; and the old slot retires.
+    stops = (turns if inputs.rolling else 0) + bool(services["first"]) + bool(services["drained"]) + 1
     waits = int(services["migrate_seconds"]) + canary + turns * (int(services["start_seconds"]) + inputs.gate_seconds)
-    return inputs.lock_lifetime + waits
+    return inputs.lock_lifetime + waits + stops * int(services["stop_seconds"])
 
 
 def moves(plan: Record) -> bool:

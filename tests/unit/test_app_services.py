@@ -174,6 +174,10 @@ def test_a_release_knows_what_it_moves_and_asks() -> None:
     assert found["checked"]["shop-mailer-green-1"]["port"] == 0
     assert not found["migrates"]
     assert found["migrate_seconds"] == 0
+    # Its time to stop, and what the engine waits until it kills it.
+    assert found["stop_seconds"] == 30 + 10
+    slow = {"app_services": {**PRODUCT["app_services"], "report": {"image": "x", "schedule": "daily", "grace_seconds": 7200}}}
+    assert app_services.summary(slow, "shop", "green")["stop_seconds"] == 7200 + 10
     for migration, seconds in (({"command": ["migrate"], "seconds": 5000}, 5000), ({"command": ["migrate"]}, 600)):
         product = {"app_services": {"api": {**PRODUCT["app_services"]["api"], "migrate": migration}}}
         assert app_services.summary(product, "shop", "green")["migrate_seconds"] == seconds

@@ -277,16 +277,21 @@ def test_inputs_that_cannot_work_together_are_named(inputs: Inputs, expected: st
 
 
 @pytest.mark.parametrize(
-    ("inputs", "expected"),
+    ("inputs", "workers", "expected"),
     [
-        (Inputs(["a", "b"], gate_seconds=70), 900 + 600 + 120 + 70),
-        (Inputs(["a", "b"], gate_seconds=70, canary_weight=5, canary_seconds=3600), 900 + 600 + 3600 + 120 + 70),
-        (Inputs(["a", "b", "c"], gate_seconds=70, rolling=True, batch=2), 900 + 600 + 2 * (120 + 70)),
-        (Inputs(["a"], lock_lifetime=60, canary_seconds=3600), 60 + 600 + 120),
+        (Inputs(["a", "b"], gate_seconds=70), {}, 900 + 600 + 120 + 70 + 40),
+        (Inputs(["a", "b"], gate_seconds=70, canary_weight=5, canary_seconds=3600), {}, 900 + 600 + 3600 + 120 + 70 + 40),
+        (Inputs(["a", "b", "c"], gate_seconds=70, rolling=True, batch=2), {}, 900 + 600 + 2 * (120 + 70 + 40) + 40),
+        (Inputs(["a"], lock_lifetime=60, canary_seconds=3600), {}, 60 + 600 + 120 + 40),
+        # Workers stop before the new slot starts, once it serves, or both.
+        (Inputs(["a"]), {"first": ["clock"]}, 900 + 600 + 120 + 2 * 40),
+        (Inputs(["a"]), {"drained": ["mailer"]}, 900 + 600 + 120 + 2 * 40),
+        (Inputs(["a", "b"], rolling=True), {"first": ["clock"], "drained": ["mailer"]}, 900 + 600 + 2 * (120 + 40) + 3 * 40),
     ],
 )
-def test_a_lock_stands_for_as_long_as_a_release_may_wait(inputs: Inputs, expected: int) -> None:
-    assert lock_seconds({"migrate_seconds": 600, "start_seconds": 120}, inputs) == expected
+def test_a_lock_stands_for_as_long_as_a_release_may_wait(inputs: Inputs, workers: dict[str, list[str]], expected: int) -> None:
+    services = {"migrate_seconds": 600, "start_seconds": 120, "stop_seconds": 40, "first": [], "drained": [], **workers}
+    assert lock_seconds(services, inputs) == expected
 
 
 def test_the_hosts_that_had_moved_go_back_the_last_one_first() -> None:
