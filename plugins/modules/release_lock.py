@@ -23,9 +23,10 @@ options:
   state:
     description:
       - V(held) takes the lock, or notes a further O(step) where this run has it.
+      - V(renewed) restarts O(lifetime) for the run that has it, and fails if another one took it over, even if that has ended.
       - V(absent) gives it back; one that another run holds stays.
     type: str
-    choices: [held, absent]
+    choices: [held, renewed, absent]
     default: held
   run:
     description: Name of this run, the same in all its calls.
@@ -59,6 +60,12 @@ options:
         release. A later one is of a release since, so the run's plan is out of date and the lock is refused. V(-1) does not look.
     type: int
     default: -1
+  restore_mark:
+    description:
+      - File that a restore keeps from before it stops the product until all data is complete. Where it exists, the lock is refused, with
+        O(takeover) too. Empty does not look.
+    type: path
+    default: ""
   stale:
     description: Name of a run that is known to be gone.
     type: str
@@ -82,7 +89,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 refused:
-  description: Whether the lock was refused, because another run holds it or has released since.
+  description: Whether the lock was refused, because another run holds it or has released since, or because a restore exchanges data.
   returned: failure
   type: bool
 lock:
@@ -145,6 +152,25 @@ def newer_release(path: str, serial: int) -> str:
     )
 
 
+def lost(lock: dict[str, t.Any] | None) -> str:
+    """Return why a run can no longer change the fleet, which has lost its lock."""
+    now = refusal(lock) if lock and lock.get("run") else "The other run has ended: run this again"
+    return f"The lock of this run had expired or was taken over, and another run has changed the fleet. {now}"
+
+
+def restoring(mark: str) -> str:
+    """Return why a run must not start the product: a restore exchanges data; "" if none does.
+
+    A run that read the hosts before the restore began has not seen its mark.
+    """
+    if not mark or not os.path.exists(mark):
+        return ""
+    return (
+        "A restore has begun and not ended: wait until it ends. If it was interrupted, run it again with playbooks/restore.yml, or go back "
+        "with -e restore_undo=true -e stores=… (docs/restore.md)"
+    )
+
+
 def free(lock: dict[str, t.Any] | None, options: dict[str, t.Any], now: float) -> bool:
     """Return whether a run may take the lock."""
     held_by = (lock or {}).get("run", "")
@@ -192,7 +218,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "state": {"type": "str", "choices": ["held", "absent"], "default": "held"},
+            "state": {"type": "str", "choices": ["held", "renewed", "absent"], "default": "held"},
             "run": {"type": "str", "required": True},
             "holder": {"type": "dict", "default": {}},
             "journal": {"type": "dict", "default": {}},
@@ -200,12 +226,13 @@ def main() -> None:
             "step": {"type": "str", "default": ""},
             "lifetime": {"type": "int", "default": 900},
             "serial": {"type": "int", "default": -1},
+            "restore_mark": {"type": "path", "default": ""},
             "stale": {"type": "str", "default": ""},
             "takeover": {"type": "bool", "default": False},
         }
     )
     options = module.params
-    if options["state"] != "held" and not os.path.isdir(os.path.dirname(options["path"])):
+    if options["state"] == "absent" and not os.path.isdir(os.path.dirname(options["path"])):
         # Never deployed, or just destroyed.
         module.exit_json(changed=False, lock={})
     make_folder(os.path.dirname(options["path"]))
@@ -222,10 +249,12 @@ def main() -> None:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(options["path"])
             module.exit_json(changed=ours, lock={})
+        if options["state"] == "renewed" and not ours:
+            module.fail_json(msg=lost(lock), refused=True)
         if lock and not free(lock, options, now):
             module.fail_json(msg=refusal(lock), refused=True)
-        if not ours and (outdated := newer_release(options["path"], options["serial"])):
-            module.fail_json(msg=outdated, refused=True)
+        if not ours and (why := restoring(options["restore_mark"]) or newer_release(options["path"], options["serial"])):
+            module.fail_json(msg=why, refused=True)
         new = taken(lock, options, now)
         write_lock(options["path"], new)
     module.exit_json(changed=True, lock=new)

@@ -94,6 +94,16 @@ def test_every_playbook_heeds_the_release_lock_or_says_why_not(path: Path) -> No
     assert needless != bool(files & {"hold.yml", "main.yml"}) or path.stem == "rollback"
     # What is taken is given back, in the same run.
     assert ("hold.yml" in files) <= ("let_go.yml" in files)
+    # A restore continues itself, and destroy.yml needs no data. All others would start what writes to it, or the engine anew.
+    assert ("release_hold_in_restore: true" in text) == (path.stem == "destroy")
+
+
+def test_a_run_that_has_lost_its_lock_while_it_prepared_hosts_touches_no_store() -> None:
+    tasks = list(tasks_of(yaml.safe_load((ROOT / "playbooks/tasks/services.yml").read_text())))
+    called = [included(task) for task in tasks]
+    renewed = called.index(("release", "renew.yml"))
+    assert max(called.index(("release", "start/before_stores.yml")), called.index(("host", "main.yml"))) < renewed
+    assert renewed < min(number for number, task in enumerate(tasks) if "loop" in task)
 
 
 def test_what_a_trial_shows_is_refused_before_a_store_is_touched() -> None:

@@ -306,6 +306,46 @@ def test_a_run_whose_plan_is_out_of_date_gets_no_lock(tmp_path: Path):
     assert lock_module(tmp_path, run="m", purpose="maintenance.yml")["changed"]
 
 
+@pytest.mark.parametrize("purpose", ["", "maintenance.yml"])
+def test_no_run_gets_the_lock_while_a_restore_exchanges_data(tmp_path: Path, purpose: str) -> None:
+    """One that has read the hosts before the restore began, and waited for its lock, would start what writes to the data."""
+    mark = tmp_path / "under_way.json"
+    wanted = {"run": "a", "purpose": purpose, "restore_mark": str(mark)}
+    assert lock_module(tmp_path, **wanted)["changed"]
+    mark.touch()
+    # What it holds was not given to a restore.
+    assert lock_module(tmp_path, **wanted)["changed"]
+    lock_module(tmp_path, run="a", state="absent")
+    for found in (lock_module(tmp_path, **wanted), lock_module(tmp_path, **wanted, takeover=True)):
+        assert found["refused"]
+        assert "A restore has begun and not ended: wait until it ends. If it was interrupted, run it again with" in found["msg"]
+    # The restore itself.
+    assert lock_module(tmp_path, run="r", purpose="restore.yml")["changed"]
+
+
+def test_a_lock_is_renewed_by_the_run_that_has_it(tmp_path: Path) -> None:
+    journal = {"from": {"slot": "blue"}, "to": {"slot": "green"}}
+    lock_module(tmp_path, run="a", step="commit", journal=journal)
+    held = lock_module(tmp_path, run="m", purpose="site.yml", stale="a", lifetime=1)["lock"]
+    time.sleep(1.1)
+    renewed = lock_module(tmp_path, run="m", purpose="site.yml", state="renewed", lifetime=60)["lock"]
+    assert renewed["expires"] > held["expires"] + 50
+    assert {**renewed, "expires": 0, "expires_at": ""} == {**held, "expires": 0, "expires_at": ""}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_lock_that_was_lost_is_not_renewed(tmp_path: Path, ended: bool) -> None:
+    """Nor if the run that has taken it over, and has changed the fleet, has ended."""
+    lock_module(tmp_path, run="m", purpose="site.yml", lifetime=-1)
+    lock_module(tmp_path, run="b", holder={"user": "ada"})
+    if ended:
+        lock_module(tmp_path, run="b", state="absent")
+    refused = lock_module(tmp_path, run="m", purpose="site.yml", state="renewed")
+    assert refused["refused"]
+    assert "The lock of this run had expired or was taken over, and another run has changed the fleet" in refused["msg"]
+    assert ("ada" in refused["msg"], "The other run has ended: run this again" in refused["msg"]) == (not ended, ended)
+
+
 def test_a_lock_expires(tmp_path: Path):
     lock_module(tmp_path, run="a", lifetime=1)
     time.sleep(1.1)

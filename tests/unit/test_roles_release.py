@@ -369,3 +369,16 @@ def test_a_lock_on_a_host_that_is_lost_is_taken_over_on_demand(again: dict[str, 
     message = " ".join(templar.template(told["ansible.builtin.fail"]["msg"]).split())
     assert "not all of the release was undone on two. The next run does that: run this again once they can be reached" in message
     assert ("on another controller with -e release_lock_takeover=true. Probe: 4 requests failed" in message) is elsewhere
+
+
+@pytest.mark.parametrize(("said", "looks"), [({}, True), ({"release_hold_in_restore": True}, False)])
+def test_what_starts_the_product_looks_for_the_mark_of_a_restore(said: dict[str, Any], looks: bool) -> None:
+    mark = "/etc/slipway/s/restore/under_way.json"
+    held = {"run": "r", "holder": {}, "stale": "", "lock_host": "one"}
+    known = {"release_stack": "s", "release_hold_purpose": "x.yml", "__release_hold": held, **said}
+    name = "hold | Take the fleet's lock for {{ release_hold_purpose }}"
+    assert role_task("release", "hold.yml", name, "slipway.stack.release_lock", known)["restore_mark"] == (mark if looks else "")
+    plan = {**PLAN, **held, "lock_seconds": 900, "record": RECORD}
+    known = {**PRODUCT, "release_stack": "s", "release_step": "prepare", "release_journal": {}, "release_plan": plan}
+    name = "lock | main | Take or update the fleet's lock, step {{ release_step }}"
+    assert role_task("release", "lock/main.yml", name, "slipway.stack.release_lock", known)["restore_mark"] == mark
