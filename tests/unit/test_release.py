@@ -356,7 +356,7 @@ def test_a_run_that_could_not_undo_all_leaves_a_lock_that_the_next_takes_from_an
     """Its message asks for the next run, which need not be on the same machine: a CI job has one of its own."""
     lock_module(tmp_path, run="a", lifetime=4000, step="prepare", journal={"from": {"slot": "blue"}, "to": {"slot": "green"}})
     lock_module(tmp_path, run="a", lifetime=0, step="switch")
-    # A playbook that is no release keeps it for one.
+    # A playbook that is not a release keeps it for one.
     assert lock_module(tmp_path, run="m", purpose="maintenance.yml")["changed"]
     lock_module(tmp_path, run="m", state="absent")
     assert release.recovery(json.loads((tmp_path / "lock.json").read_text())) == "undo"
