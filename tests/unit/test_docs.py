@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import LEAST_MEMORY_MB, MEMORY_SHARE
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
 from conftest import ROOT, ansible
@@ -286,3 +287,72 @@ def test_pages_name_the_systems_that_are_supported():
         for name, versions in SUPPORTED_DISTRIBUTIONS.items():
             assert name.capitalize() in text
             assert all(version in text for version in versions), page
+
+
+def rows_of(page: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without its head."""
+    section = (ROOT / page).read_text().partition(f"\n{heading}\n")[2]
+    table = re.search(r"(?:^\|.*\n)+", section, flags=re.MULTILINE)
+    assert table, heading
+    return [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table[0].splitlines()[2:]]
+
+
+def test_the_page_on_sizes_has_the_shares_of_the_code():
+    inputs = {
+        name: value for path in ROOT.glob("roles/*/defaults/main.yml") for name, value in (yaml.safe_load(path.read_text()) or {}).items()
+    }
+    shares = {}
+    for name, value in inputs.items():
+        if found := re.search(r"memory_share\((\w+_memory_share|[\d.]+), (?:floor_mb=)?(\d+)\)", str(value)):
+            share = float(inputs.get(found[1], 0) or found[1])
+            shares[name.partition("_")[0]] = f"{share * 100:g} %", f"at least {found[2]} MB"
+    assert set(shares) == {"postgres", "redis", "chroma", "nginx"}
+    rows = {cells[0].lower().replace("postgresql", "postgres"): cells[1] for cells in rows_of("docs/configure.md", "## Sizes")}
+    shares["the product"] = f"{MEMORY_SHARE * 100:g} % in equal parts", f"at least {LEAST_MEMORY_MB} MB each"
+    assert set(rows) == set(shares)
+    for name, (share, least) in shares.items():
+        assert rows[name].startswith(share), name
+        assert least in rows[name], name
+
+
+def test_the_table_of_ports_has_every_port_that_hosts_publish_for_others():
+    forms = [ROOT / "meta/forms.yml", *ROOT.glob("roles/*/meta/forms.yml")]
+    ports = {name for path in forms for name in re.findall(r"^ *([a-z_]+_port): port\b", path.read_text(), flags=re.MULTILINE)}
+    # Ports that one connects to, and those of the loopback.
+    ports -= {"backup_postgres_port", "backup_redis_port", "jobs_postgres_port", "slipway_database_port", "slipway_probe_port"}
+    ports -= {"nginx_public_https_port", "image_registry_port", "registry_port", "monitoring_port"}
+    # The row of the exporters names the first.
+    ports -= {"slipway_nginx_exporter_port", "slipway_postgres_exporter_port", "slipway_redis_exporter_port"}
+    table = (ROOT / "docs/configure.md").read_text().partition("\n| port | group |")[2].partition("\n\n")[0]
+    assert ports
+    assert not {name for name in ports if f"`{name}`" not in table}
+    for number in ("volume_server_port", "restore_port", "slipway_mesh_port"):
+        assert str(RoleFiles().shared()[number]) in table, number
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("examples/*/README.md")), ids=lambda page: page.parent.name)
+def test_examples_name_files_that_exist(page: Path):
+    named = set(re.findall(r"`([\w./-]+\.(?:yml|py|conf|toml|txt))`", page.read_text()))
+    assert not {
+        name for name in named if not (page.parent / name).exists() and not (ROOT / name).exists() and not list(page.parent.rglob(name))
+    }
+
+
+def test_no_key_that_a_page_names_gets_into_a_repository():
+    pages = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+    keys = {name for name in re.findall(r"inventory_dir \}\}/([\w./-]+)", pages) if re.search(r"key", name)} | {
+        "pki/ca.key",
+        "pki/server.key",
+    }
+    assert "tls/privkey.pem" in keys
+    for key in keys:
+        done = subprocess.run(["git", "check-ignore", "-q", f"inventories/shop/{key}"], cwd=ROOT, check=False)
+        assert done.returncode == 0, key
+
+
+def test_commands_that_destroy_name_the_stack():
+    destroying = [words for _item, words in using("ansible-playbook") if "playbooks/destroy.yml" in words]
+    assert destroying
+    assert all(any(word.startswith("slipway_destroy=") for word in words) for words in destroying)
+    # In a sentence it cannot be copied.
+    assert not re.findall(r"run `destroy.yml` with", (ROOT / "docs/operate.md").read_text())
