@@ -41,6 +41,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "/etc/systemd/system/multi-user.target.wants/slipway-*",
                 # What is loaded at the next boot.
                 "/etc/slipway/*/firewall.rules",
+                "/etc/slipway/*/firewall.sh",
                 f"{folder_of('*')}/{PROGRAM}",
                 f"{folder_of('*')}/{PUBLIC_KEY}",
                 f"{folder_of('*')}/{SECRET_ID}",

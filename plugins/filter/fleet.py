@@ -50,6 +50,26 @@ def firewall_rules(ports: list[dict[str, t.Any]], chain: str) -> list[str]:
     return rules
 
 
+def firewall_in_place(listed: list[str], chain: str, rules: list[str]) -> bool:
+    """Return whether the kernel has a stack's rules, and asks them before a rule of others accepts a packet.
+
+    Without rules, whether none are left. Chains of other stacks limit their own ports alone, so they may come first. On the host,
+    ``firewall.sh`` of the role host decides the same.
+
+    Args:
+        listed: what ``iptables -S`` lists of DOCKER-USER and of stacks' chains, in this order.
+        chain: name of the stack's chain.
+        rules: its rules, as :func:`firewall_rules` returns them.
+    """
+    if not rules:
+        return f"-N {chain}" not in listed
+    jump = f"-A DOCKER-USER -j {chain}"
+    called = (rule for rule in listed if rule.startswith("-A DOCKER-USER "))
+    first = next((rule for rule in called if rule == jump or not rule.startswith("-A DOCKER-USER -j SLIPWAY")), "")
+    own = [rule for rule in listed if rule.startswith(f"-A {chain} ")]
+    return first == jump and "-A FORWARD -j DOCKER-USER" in listed and own == rules
+
+
 def site_name(names: t.Sequence[str], url: str = "") -> str:
     """Return the name by which clients ask for the site, or "" where none is known.
 
@@ -106,6 +126,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "firewall_chain": firewall_chain,
+            "firewall_in_place": firewall_in_place,
             "firewall_rules": firewall_rules,
             "fleet_batches": release_decision.batches,
             "images_of_versions": images_of_versions,

@@ -152,7 +152,8 @@ mesh:
   returned: always
   type: dict
 firewall:
-  description: Rules of the chain DOCKER-USER, and of those of stacks, whose names begin with SLIPWAY.
+  description: >-
+    Rules of the chain DOCKER-USER, what calls it, and rules of stacks' chains, whose names begin with SLIPWAY, in the kernel's order.
   returned: always
   type: list
   elements: str
@@ -632,7 +633,7 @@ def reachable(targets: list[str], timeout: float) -> dict[str, str]:
 
 
 def firewall_rules() -> list[str]:
-    """Return the rules of the chain DOCKER-USER and of stacks' own as iptables lists them."""
+    """Return the rules of the chain DOCKER-USER, what calls it, and those of stacks' chains, as iptables lists them."""
     program = shutil.which("iptables", path="/usr/sbin:/sbin:/usr/bin:/bin")
     if not program:
         return []

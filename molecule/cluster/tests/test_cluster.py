@@ -122,13 +122,38 @@ def test_app_hosts_answer_alone(lab: Lab, client: httpx.Client):
 
 @pytest.mark.extended("cluster")
 def test_doors_stay_shut_after_an_engine_restart(lab: Lab, stranger: Stranger):
+    """Containers live on, and so must the rules: a stranger tries all the time."""
     host = lab.hosts["db1"]
-    host.run("systemctl restart docker")
+    host.run("systemd-run --collect --unit=restart-engine systemctl restart docker")
+    while host.run("systemctl is-active restart-engine || true").strip() == "active":
+        assert not stranger.can_connect(host.address, 5432)
     lab.wait_until_healthy(180)
     assert lab.hosts["app1"].can_connect(host.address, 5432)
     assert not lab.hosts["lb1"].can_connect(host.address, 5432)
     assert not stranger.can_connect(host.address, 5432)
     assert lab.site().changed == []
+
+
+@pytest.mark.extended("cluster")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "iptables -F DOCKER-USER",
+        "iptables -F SLIPWAY-slipway",
+        "iptables -I DOCKER-USER -p tcp -j ACCEPT",
+        "systemctl stop slipway-slipway-firewall.service && iptables -F DOCKER-USER",
+    ],
+)
+def test_doors_that_a_change_of_rules_opens_are_shut_again(lab: Lab, stranger: Stranger, change: str):
+    """As a reload of ufw or firewalld may, and without a run."""
+    host = lab.hosts["db1"]
+    host.run(change)
+    try:
+        wait_until(lambda: not stranger.can_connect(host.address, 5432), 30, "the port is closed")
+        assert lab.hosts["app1"].can_connect(host.address, 5432)
+        assert lab.site().changed == []
+    finally:
+        host.run("iptables -D DOCKER-USER -p tcp -j ACCEPT || true")
 
 
 @pytest.mark.extended("cluster")
