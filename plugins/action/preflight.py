@@ -183,11 +183,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_engine_options(host, state)
             problems += preflight.check_memory(host, state, self._memory_limits(host, view))
             problems += preflight.check_cores(host, state, self._core_limits(host, view))
-            if "nginx_bind_address" in view:
-                problems += preflight.check_bind_address(host, state, "nginx_bind_address", view.value("nginx_bind_address")[0])
+            bind_addresses = {"nginx": str(view.value("nginx_bind_address")[0])} if "nginx_bind_address" in view else {}
+            for role, address in bind_addresses.items():
+                problems += preflight.check_bind_address(host, state, f"{role}_bind_address", address)
             if arguments["left_out"]:
                 problems += preflight.check_left_out(host, state, run_by, self._roles[host])
-            problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]))
+            problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]), bind_addresses)
             images = self._image_variables(host, view)
             version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}
             built = self._note_builds(host, state, self._list(view, arguments["images"]), arguments["builds"])

@@ -103,7 +103,8 @@ containers:
   returned: always
   type: dict
 foreign_containers:
-  description: Other containers by name, with their published C(ports), and the C(volumes) that they mount.
+  description: >-
+    Other containers by name, with their published C(ports) as those of C(containers) have them, and the C(volumes) that they mount.
   returned: always
   type: dict
 networks:
@@ -132,7 +133,9 @@ files:
   returned: always
   type: dict
 listening:
-  description: Of O(ports) those on which something listens, with C(process) or C(container), and C(ours).
+  description: >-
+    Of O(ports) those on which something listens for TCP connections, each with a list of who does: the C(address), empty for all, the
+    C(process) or C(container), and whether it is the stack's (C(ours)).
   returned: always
   type: dict
 reach:
@@ -220,6 +223,8 @@ REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 ENTRIES_LOOKED_AT = 2000
 #: Where an engine keeps its data unless an option says otherwise.
 DATA_ROOT = "/var/lib/docker"
+#: Addresses that stand for all of a host.
+ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 # What the name of a file in a volume begins with.
 IN_VOLUME = "volume:"
 # Where it lists the formats of programs that it hands to an emulator.
@@ -352,6 +357,15 @@ def describe_container(inspected: dict[str, t.Any]) -> dict[str, t.Any]:
     }
 
 
+def listed_ports(ports: list[dict[str, t.Any]]) -> dict[str, list[str]]:
+    """Return the published ports of a container as the engine lists them with it, in the form of :func:`describe_container`."""
+    found: dict[str, list[str]] = {}
+    for port in ports:
+        if port.get("PublicPort"):
+            found.setdefault(f"{port['PrivatePort']}/{port['Type']}", []).append(f"{port.get('IP', '')}:{port['PublicPort']}")
+    return found
+
+
 def of_the_stack(name: str, labels: dict[str, str], stack: str, folder: str) -> bool:
     """Return whether a container is the stack's: by its label, or re-created by hand under the name of a service that ran here.
 
@@ -388,9 +402,8 @@ def read_engine(stack: str, folder: str) -> tuple[dict[str, t.Any], Engine | Non
     for short in engine.containers():
         name = short["Names"][0].lstrip("/") if short["Names"] else short["Id"][:12]
         if not of_the_stack(name, short.get("Labels") or {}, stack, folder):
-            ports = sorted({port["PublicPort"] for port in short.get("Ports") or [] if port.get("PublicPort")})
             state["foreign_containers"][name] = {
-                "ports": ports,
+                "ports": listed_ports(short.get("Ports") or []),
                 "image": short.get("Image", ""),
                 "status": short.get("State", ""),
                 "running": short.get("State") in RUNNING,
@@ -603,25 +616,35 @@ def describe_files(top: str, extra: list[str], key: bytes, contents: bool) -> di
     return found
 
 
-def listeners(ports: list[int], state: dict[str, t.Any]) -> dict[str, dict[str, t.Any]]:
-    """Return, for each of the ports on which something listens, its address and who it is."""
-    found: dict[str, dict[str, t.Any]] = {}
-    listening = {listener.port: listener for listener in reversed(sockets.listeners(protocols=["tcp"])) if listener.port in ports}
-    for number, listener in listening.items():
-        found[str(number)] = {"address": listener.address, "process": "", "container": "", "ours": False}
-    for name, container in state["containers"].items():
-        for binding in [item for bindings in container["ports"].values() for item in bindings]:
-            address, _colon, number = binding.rpartition(":")
-            if number.isdigit() and int(number) in ports and container["running"]:
-                found[number] = {"address": address, "process": "", "container": name, "ours": True}
-    for name, container in state["foreign_containers"].items():
-        for port in container["ports"]:
-            if port in ports:
-                found[str(port)] = {"address": "", "process": "", "container": name, "ours": False}
-    unknown = {listener.inode: str(number) for number, listener in listening.items() if not found[str(number)]["container"]}
-    for inode, process in sockets.processes(unknown).items():
-        found[unknown[inode]]["process"] = process
+def listeners(ports: list[int], state: dict[str, t.Any]) -> dict[str, list[dict[str, t.Any]]]:
+    """Return, for each of the ports on which something listens, on which address and who it is; on all addresses, the address is empty."""
+    found: dict[str, list[dict[str, t.Any]]] = {}
+    published = set()
+    for kind in ("containers", "foreign_containers"):
+        for name, container in state[kind].items():
+            for address, number in published_on(container):
+                if number in ports and container["status"] in RUNNING and (address, number, name) not in published:
+                    published.add((address, number, name))
+                    found.setdefault(str(number), []).append(
+                        {"address": address, "process": "", "container": name, "ours": kind == "containers"}
+                    )
+    # The engine, or a program of it, has a socket for each published port.
+    of_containers = {(address, number) for address, number, _name in published}
+    others = {}
+    for listener in sockets.listeners(protocols=["tcp"]):
+        address = "" if listener.address in ANY_ADDRESS else listener.address
+        if listener.port in ports and (address, listener.port) not in of_containers:
+            others[listener.inode] = {"address": address, "process": "", "container": "", "ours": False}
+            found.setdefault(str(listener.port), []).append(others[listener.inode])
+    for inode, process in sockets.processes(others).items():
+        others[inode]["process"] = process
     return found
+
+
+def published_on(container: dict[str, t.Any]) -> list[tuple[str, int]]:
+    """Return the addresses and ports on which a container takes TCP connections; the address is empty for all."""
+    bindings = [binding.rpartition(":") for port, items in container["ports"].items() if port.endswith("/tcp") for binding in items]
+    return [("" if address in ANY_ADDRESS else address, int(number)) for address, _colon, number in bindings if number.isdigit()]
 
 
 def reachable(targets: list[str], timeout: float) -> dict[str, str]:

@@ -528,13 +528,17 @@ def check_restores(states: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
     ]
 
 
-def _is_elsewhere(address: str, addresses: Iterable[str] | None) -> bool:
-    """Return whether an IPv4 address is none of a host's own, where these are known: the engine could not listen on it."""
+def _is_elsewhere(address: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether an IPv4 address is none of a host's own, where these are known, and the engine could not listen on it.
+
+    With ``net.ipv4.ip_nonlocal_bind`` it can: a floating address may be on another host until that one fails.
+    """
     try:
         parsed = ipaddress.IPv4Address(address)
     except ValueError:
         return False
-    return bool(addresses) and not (parsed.is_unspecified or parsed.is_loopback) and address not in (addresses or ())
+    known = facts.get("addresses") or ()
+    return bool(known) and not facts.get("nonlocal_bind") and not (parsed.is_unspecified or parsed.is_loopback) and address not in known
 
 
 def check_bind_address(host: str, state: Mapping[str, Any], name: str, address: Any) -> list[Problem]:
@@ -546,19 +550,29 @@ def check_bind_address(host: str, state: Mapping[str, Any], name: str, address: 
         name: The input that sets it.
         address: Its value.
     """
-    own = (state.get("host") or {}).get("addresses") or ()
-    if not _is_elsewhere(str(address), own):
+    facts = state.get("host") or {}
+    if not _is_elsewhere(str(address), facts):
         return []
-    return [Problem(host, f"has no address {address}, on which {name} wants to listen; it has {', '.join(sorted(own))}: correct {name}")]
+    own = ", ".join(sorted(facts["addresses"]))
+    return [
+        Problem(
+            host,
+            f"has no address {address}, on which {name} wants to listen; it has {own}: correct {name}, or, if another host may hand the "
+            "address over, set the sysctl net.ipv4.ip_nonlocal_bind to 1",
+        )
+    ]
 
 
-def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]]) -> list[Problem]:
+def check_ports(
+    host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[str, Any]], bind_addresses: Mapping[str, str] | None = None
+) -> list[Problem]:
     """A port to publish must be free, or published by the stack already, and wanted once.
 
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
         wanted: Ports, each with the variable that sets it, and the address where it is not every address.
+        bind_addresses: By role the address of its ports that have none.
     """
     problems = []
     seen: dict[tuple[int, str], str] = {}
@@ -568,7 +582,7 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
         if not 1 <= port <= HIGHEST_PORT:
             problems.append(Problem(host, f"{variable} is {port}, and ports are from 1 to {HIGHEST_PORT}; correct {variable}"))
             continue
-        if _is_elsewhere(address, (state.get("host") or {}).get("addresses")):
+        if _is_elsewhere(address, state.get("host") or {}):
             problems.append(
                 Problem(
                     host,
@@ -578,16 +592,17 @@ def check_ports(host: str, state: Mapping[str, Any], wanted: Iterable[Mapping[st
         other = seen.setdefault((port, address), variable)
         if other != variable:
             problems.append(Problem(host, f"port {port} is wanted by both {other} and {variable}; change one of them"))
-        listener = listening.get(str(port))
-        if not listener or listener.get("ours"):
-            continue
-        taken_on = str(listener.get("address") or "")
-        if address not in _ANY_ADDRESS and taken_on not in _ANY_ADDRESS and address != taken_on:
-            continue
-        owner = f"container {listener['container']}" if listener.get("container") else (listener.get("process") or "an unknown process")
-        problems.append(
-            Problem(host, f"port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
+        bound_to = address or (bind_addresses or {}).get(str(item.get("role")), "")
+        # One that listens on two of its addresses is named once.
+        owners = dict.fromkeys(
+            f"container {listener['container']}" if listener.get("container") else (listener.get("process") or "an unknown process")
+            for listener in listening.get(str(port)) or ()
+            if not listener.get("ours") and (bound_to in _ANY_ADDRESS or str(listener["address"]) in (bound_to, *_ANY_ADDRESS))
         )
+        problems += [
+            Problem(host, f"port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
+            for owner in owners
+        ]
     return problems
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.module_utils.sockets import Listener
 from ansible_collections.slipway.stack.plugins.modules import host_state
 
 
@@ -36,6 +37,38 @@ from ansible_collections.slipway.stack.plugins.modules import host_state
 def test_a_container_is_known_by_its_label_or_by_the_name_of_what_ran_here(tmp_path: Path, name: str, labels: dict[str, str], ours: bool):
     (tmp_path / "redis").mkdir()
     assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
+
+
+def listed(*ports: tuple[str, str, int]) -> dict[str, list[str]]:
+    """Return published ports as the engine lists them with a container: each with its kind, address and number."""
+    return host_state.listed_ports([{"IP": ip, "PrivatePort": 5432, "PublicPort": port, "Type": kind} for kind, ip, port in ports])
+
+
+@pytest.mark.parametrize(
+    ("ports", "socket", "found"),
+    [
+        (listed(("tcp", "127.0.0.1", 5432)), None, [("127.0.0.1", "old")]),
+        # The engine's own socket.
+        (listed(("tcp", "127.0.0.1", 5432)), "127.0.0.1", [("127.0.0.1", "old")]),
+        (listed(("tcp", "0.0.0.0", 5432), ("tcp", "::", 5432)), "::", [("", "old")]),
+        (listed(("tcp", "127.0.0.1", 5432)), "10.0.0.1", [("127.0.0.1", "old"), ("10.0.0.1", "nc")]),
+        (listed(("udp", "10.0.0.1", 5432)), None, []),
+        (listed(("udp", "0.0.0.0", 5432)), "10.0.0.1", [("10.0.0.1", "nc")]),
+        (listed(("tcp", "10.0.0.1", 80)), None, []),
+        ({}, "0.0.0.0", [("", "nc")]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["containers", "foreign_containers"])
+def test_each_that_listens_on_a_port_is_known_with_its_address(
+    kind: str, ports: dict[str, list[str]], socket: str | None, found: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+):
+    opened = [Listener("tcp", socket, 5432, "7"), Listener("tcp", socket, 22, "8")] if socket else []
+    monkeypatch.setattr(host_state.sockets, "listeners", lambda protocols: opened if protocols == ["tcp"] else [])
+    monkeypatch.setattr(host_state.sockets, "processes", lambda inodes: {"7": "nc"} if "7" in inodes else {})
+    state = {"containers": {}, "foreign_containers": {}, kind: {"old": {"ports": ports, "status": "running"}}}
+    listening = host_state.listeners([5432], state).get("5432", [])
+    assert [(item["address"], item["container"] or item["process"]) for item in listening] == found
+    assert all(item["ours"] is (item["container"] == "old" and kind == "containers") for item in listening)
 
 
 class Engine:

@@ -9,7 +9,8 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.action.preflight import ActionModule as PreflightAction
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
-from ansible_collections.slipway.stack.plugins.plugin_utils import preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils import plan, preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
 GOOD: dict[str, Any] = {
@@ -72,7 +73,7 @@ def test_a_host_that_runs_the_stack_needs_room_to_go_on_only():
 
 
 def test_a_taken_port_names_who_has_it_and_the_variable():
-    taken = state(listening={"443": {"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}})
+    taken = state(listening={"443": [{"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}]})
     problems = preflight.check_ports("one", taken, [{"port": 443, "variable": "nginx_https_port"}])
     assert texts(problems) == (
         "port 443 (nginx_https_port) is taken by apache2, which is not part of the stack; stop it, or set nginx_https_port"
@@ -89,11 +90,25 @@ def test_a_taken_port_names_who_has_it_and_the_variable():
         ({"address": "127.0.0.1", "ours": False}, {}, True),
         ({"address": "0.0.0.0", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
         ({"address": "", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "127.0.0.1", "container": "other", "ours": False}, {"address": "10.0.0.3"}, False),
+        ({"address": "10.0.0.3", "container": "other", "ours": False}, {"address": "10.0.0.3"}, True),
+        ({"address": "127.0.0.1", "container": "other", "ours": False}, {"role": "nginx"}, False),
+        ({"address": "10.0.0.5", "container": "other", "ours": False}, {"role": "nginx"}, True),
+        ({"address": "10.0.0.5", "container": "other", "ours": False}, {"role": "another"}, True),
     ],
 )
 def test_a_port_is_taken_on_the_same_address_only(listener: dict[str, Any], wanted: dict[str, Any], taken: bool):
-    there = state(listening={"5432": listener})
-    assert bool(preflight.check_ports("one", there, [{"port": 5432, "variable": "postgres_port", **wanted}])) is taken
+    port = {"port": 5432, "variable": "postgres_port", **wanted}
+    own = {"address": wanted.get("address", ""), "ours": True}
+    for listeners in ([listener], [listener, own], [own, listener], [{**listener, "address": "127.0.0.9"}, listener]):
+        there = state(listening={"5432": listeners})
+        taken_here = taken or ("role" not in wanted and "address" not in wanted and not listener["ours"])
+        assert bool(preflight.check_ports("one", there, [port], {"nginx": "10.0.0.5"})) is taken_here
+
+
+def test_a_program_that_listens_on_two_addresses_is_named_once():
+    taken = [{"address": address, "process": "sshd", "container": "", "ours": False} for address in ("0.0.0.0", "::")]
+    assert len(preflight.check_ports("one", state(listening={"22": taken}), [{"port": 22, "variable": "nginx_http_port"}])) == 1
 
 
 def test_one_port_wanted_twice_is_reported():
@@ -117,6 +132,9 @@ def test_a_port_is_published_on_an_address_of_the_host():
     assert "has no address 10.0.0.4" in said
     assert "correct its slipway_address" in said
     assert not preflight.check_ports("one", GOOD, [{**wanted, "address": "10.0.0.4"}])
+    # A floating address that another host has at the moment.
+    standby = state(host={"addresses": ["127.0.0.1", "10.0.0.3"], "nonlocal_bind": True})
+    assert not preflight.check_ports("one", standby, [{**wanted, "address": "10.0.0.4"}])
 
 
 @pytest.mark.parametrize(
@@ -659,7 +677,7 @@ def test_what_hosts_are_is_checked_from_what_was_read(says):
     facts = state(
         host={"hostname": "{{ inventory_hostname }}", "machine_id": "{{ inventory_hostname }}", "memory_mb": 100},
         missing_images={"redis:77": "manifest unknown"},
-        listening={"443": {"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}},
+        listening={"443": [{"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}]},
     )
     ports = "{{ [{'port': 443, 'variable': 'nginx_https_port'}] if inventory_hostname == 'one' else [] }}"
     lines = says({"my_ports": ports}, facts=facts, states=True, ports="my_ports")
@@ -755,11 +773,27 @@ def test_a_role_without_exceptions_is_not_offered_any():
 @pytest.mark.parametrize(
     ("address", "good"), [("0.0.0.0", True), ("127.0.0.1", True), ("10.0.0.1", True), ("::", True), ("1.2.3.4", False)]
 )
-def test_a_balancer_listens_on_an_address_of_its_host(address: str, good: bool):
-    here = state(host={"addresses": ["10.0.0.1", "127.0.0.1"]})
-    said = texts(preflight.check_bind_address("one", here, "nginx_bind_address", address))
-    assert said == (
-        ""
-        if good
-        else "has no address 1.2.3.4, on which nginx_bind_address wants to listen; it has 10.0.0.1, 127.0.0.1: correct nginx_bind_address"
-    )
+def test_a_balancer_listens_on_an_address_of_its_host_or_one_that_it_may_take_over(address: str, good: bool):
+    facts = {"addresses": ["10.0.0.1", "127.0.0.1"]}
+    problems = preflight.check_bind_address("one", state(host=facts), "nginx_bind_address", address)
+    assert bool(problems) is not good
+    for problem in problems:
+        assert "has no address 1.2.3.4, on which nginx_bind_address wants to listen; it has 10.0.0.1, 127.0.0.1" in problem.text
+        assert "correct nginx_bind_address, or" in problem.text
+        assert "net.ipv4.ip_nonlocal_bind" in problem.text
+    assert not preflight.check_bind_address("one", state(host={**facts, "nonlocal_bind": True}), "nginx_bind_address", address)
+
+
+def test_preflight_and_plan_agree_on_which_addresses_can_be_published():
+    """What one accepts and the other refuses ends a run half-way, or keeps it from beginning."""
+    for address in ("0.0.0.0", "127.0.0.1", "10.0.0.1", "10.0.0.9", "::1"):
+        for nonlocal_bind in (True, False):
+            for addresses in ([], ["10.0.0.1"]):
+                host = {"addresses": addresses, "nonlocal_bind": nonlocal_bind}
+                try:
+                    plan.absent_addresses({"name": "nginx", "ports": [{"port": 80, "address": address}]}, {"host": host})
+                    refused = False
+                except DeclarationError:
+                    refused = True
+                problems = preflight.check_bind_address("one", state(host=host), "nginx_bind_address", address)
+                assert bool(problems) is refused, (address, host)
