@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.become import BecomeError, become_of, unattended
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
 from ansible_collections.slipway.stack.plugins.plugin_utils.terminal import TERMINAL, log_line, on_host
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
@@ -55,12 +56,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if options["follow"]:
             try:
                 commands = {
-                    host: on_host(host, following(found), hostvars, self._play_context, *TERMINAL)
+                    host: on_host(
+                        host,
+                        unattended(become_of(host, hostvars, self._play_context), following(found)),
+                        hostvars,
+                        self._play_context,
+                        *TERMINAL,
+                    )
                     for host, found in read.items()
                     if found["containers"]
                 }
-            except TunnelError as error:
-                return {**result, "failed": True, "msg": str(error)}
+            except (BecomeError, TunnelError) as error:
+                return {**result, "failed": True, "msg": f"The logs cannot be followed: {error}"}
             return {**result, "changed": False, "ending": {"lines": lines, "follow": commands}}
         entries = sorted((stamp, host, service, text) for host, found in read.items() for stamp, service, text in found["entries"])
         shown = [

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import release, sessions, terminal
+from ansible_collections.slipway.stack.plugins.plugin_utils.become import BecomeError, become_of, in_terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import states_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
@@ -38,7 +39,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result.update(changed=False, host=host, argv=["docker", "exec", "--interactive", container, *options["argv"]])
             if options["interactive"]:
                 argv = ["docker", "exec", "--interactive", "--tty", container, *options["argv"]]
+                argv = in_terminal(become_of(host, task_vars["hostvars"], self._play_context), argv)
                 result["ending"] = {"interact": terminal.on_host(host, argv, task_vars["hostvars"], self._play_context, *terminal.TERMINAL)}
-        except (sessions.SessionError, TunnelError) as error:
+        except (BecomeError, sessions.SessionError, TunnelError) as error:
             result.update(failed=True, msg=str(error))
         return result

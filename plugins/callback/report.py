@@ -72,6 +72,7 @@ from ansible.vars.hostvars import HostVars
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history, notifications, reporting, terminal
 from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import reserved_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.become import BecomeError, become_of, with_password
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
@@ -617,22 +618,18 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         hosts = {} if report["check_mode"] else {entry["host"]: "" for entry in report["changed"] if entry["host"] not in CONTROLLER}
         if not hosts:
             return
-        try:
-            commands = {
-                host: terminal.on_host(
-                    host,
-                    history_file.argv(str(self._hostvars[host]["slipway_stack"]), row),
-                    self._hostvars,
-                    self._play_context,
-                    *terminal.BATCH,
-                )
-                for host in hosts
-            }
-            failed = history.write(commands)
-        except (AnsibleError, TunnelError, OSError, KeyError) as error:
-            failed = [f"any host ({error})"]
+        commands, failed = {}, {}
+        for host in hosts:
+            try:
+                argv = history_file.argv(str(self._hostvars[host]["slipway_stack"]), row)
+                argv, given = with_password(become_of(host, self._hostvars, self._play_context), argv)
+                commands[host] = (terminal.on_host(host, argv, self._hostvars, self._play_context, *terminal.BATCH), given)
+            except (AnsibleError, BecomeError, TunnelError, KeyError) as error:
+                failed[host] = str(error)
+        failed |= history.write(commands)
         if failed:
-            self._display.warning(f"The history was not written on {', '.join(failed)}")
+            reasons = (f"{host} ({reason})" for host, reason in failed.items())
+            self._display.warning(f"The history was not written on {', '.join(reasons)}")
 
     def _notify(self, report: dict[str, Any], row: history_file.Row) -> None:
         """Send the notification of the run, if it has one. By now it holds no lock, and nothing waits for it on any host."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
+import tempfile
 import typing as t
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE, Row
 
@@ -43,19 +44,35 @@ def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupte
     }
 
 
-def write(commands: Mapping[str, Sequence[str]]) -> list[str]:
-    """Run the commands of the controller that add a line on hosts, all at once; return the hosts on which that failed."""
-    quiet = subprocess.DEVNULL
-    running = {host: subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet) for host, command in commands.items()}
-    deadline, failed = time.monotonic() + SECONDS, []
-    for host, process in running.items():
+def write(commands: Mapping[str, tuple[Sequence[str], str]]) -> dict[str, str]:
+    """Run the commands of the controller that add a line on hosts, all at once.
+
+    Args:
+        commands: By host, each with what it reads from its standard input.
+
+    Returns:
+        The hosts on which that failed, each with the reason.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(commands))) as pool:
+        reasons = dict(zip(commands, pool.map(lambda command: _problem(*command), commands.values()), strict=True))
+    return {host: reason for host, reason in reasons.items() if reason}
+
+
+def _problem(command: Sequence[str], given: str) -> str:
+    """Run a command; return the last line that it writes to its standard error where it fails, or "" where it succeeds."""
+    # A file, as the connection that ssh keeps for later would hold a pipe open.
+    with tempfile.TemporaryFile("w+", errors="replace") as err:
         try:
-            code = process.wait(max(0.0, deadline - time.monotonic()))
+            code = subprocess.run(
+                command, input=given, stdout=subprocess.DEVNULL, stderr=err, text=True, timeout=SECONDS, check=False
+            ).returncode
         except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
-        failed += [host] if code else []
-    return failed
+            return f"no answer within {SECONDS:g} s"
+        except OSError as error:
+            return str(error)
+        err.seek(0)
+        lines = [line.strip() for line in err if line.strip()]
+    return (lines or [f"exit status {code}"])[-1] if code else ""
 
 
 def merged(states: Mapping[str, Row], folder: str) -> list[Row]:

@@ -13,8 +13,6 @@ import threading
 import typing as t
 from collections.abc import Callable, Mapping, Sequence
 
-from ansible.module_utils.parsing.convert_bool import boolean
-
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import ssh_with
 
@@ -31,7 +29,7 @@ def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_
 
     Args:
         host: The host.
-        argv: What is run there, as root where the inventory says so.
+        argv: What is run there. A function of become.py has it run as root.
         hostvars: The variables of all hosts.
         play_context: That of the task or play.
         options: Of ssh, such as TERMINAL.
@@ -39,11 +37,9 @@ def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_
     Raises:
         TunnelError: the host is not reached over SSH.
     """
-    variables = hostvars[host]
-    become = ["sudo", "--"] if boolean(variables.get("ansible_become", False), strict=False) else []
-    if str(variables.get("ansible_connection", "")).rpartition(".")[2] == "local":
-        return [*become, *argv]
-    return [*ssh_with(connection_to(host, hostvars, play_context), *options), shlex.join([*become, *argv])]
+    if str(hostvars[host].get("ansible_connection", "")).rpartition(".")[2] == "local":
+        return [*argv]
+    return [*ssh_with(connection_to(host, hostvars, play_context), *options), shlex.join(argv)]
 
 
 def interact(argv: Sequence[str]) -> int:

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history
 from conftest import Run
+from test_become import FAKE_SUDO
 
 REPORT = {"started": "s", "finished": "f", "playbook": "site", "result": "ok", "changed": [{"host": "one"}]}
 
@@ -79,7 +80,11 @@ def test_writers_at_the_same_time_lose_no_line_and_without_locks_damage_none(tmp
 @pytest.mark.usefixtures("programs")
 def test_a_host_that_is_away_is_named_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(history, "SECONDS", 3.0)
-    assert history.write({"one": ["true"], "two": ["sleep", "60"], "three": ["false"]}) == ["two", "three"]
+    refused = ["sh", "-c", "echo some; echo 'ssh: refused' >&2; echo >&2; exit 255"]
+    commands = {"one": ["true"], "two": ["sleep", "60"], "three": ["false"], "four": refused, "five": ["/nonexistent"]}
+    failed = history.write({host: (command, "") for host, command in commands.items()})
+    assert "/nonexistent" in failed.pop("five")
+    assert failed == {"two": "no answer within 3 s", "three": "exit status 1", "four": "ssh: refused"}
 
 
 def remembered(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -97,9 +102,18 @@ def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
     ]
 
 
-@pytest.mark.parametrize(("arguments", "left"), [((), 1), (("--check",), 0)])
-def test_a_run_leaves_a_line_on_the_host_that_it_changed(checkout: Path, play: Run, arguments: tuple[str, ...], left: int):
-    """Also one that failed; not a dry run."""
+@pytest.mark.parametrize(
+    ("arguments", "password", "left"), [((), "", 1), (("--check",), "", 0), ((), "secret", 1)], ids=["run", "check", "password"]
+)
+def test_a_run_leaves_a_line_on_the_host_that_it_changed(checkout: Path, play: Run, arguments: tuple[str, ...], password: str, left: int):
+    """Also one that failed, or was given sudo's password; not a dry run."""
+    environment = {}
+    if password:
+        (checkout / "sudo").write_text(FAKE_SUDO)
+        (checkout / "sudo").chmod(0o755)
+        (checkout / "password").write_text(password)
+        arguments = ("--become", "--become-password-file", str(checkout / "password"))
+        environment = {"ANSIBLE_BECOME_EXE": str(checkout / "sudo")}
     stack, started = checkout / "stack", checkout / "stack/release/history.jsonl"
     stack.mkdir()
     code = checkout / "plugins/module_utils/history_file.py"
@@ -110,9 +124,11 @@ def test_a_run_leaves_a_line_on_the_host_that_it_changed(checkout: Path, play: R
         {"ansible.builtin.fail": {"msg": "broken"}},
     ]
     (checkout / "playbooks/test.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    done = play("test", *arguments)
+    done = play("test", *arguments, **environment)
     assert done.returncode == 2
     rows = [json.loads(line) for line in started.read_text().splitlines()] if started.exists() else []
     assert len(rows) == left, done.stdout + done.stderr
     for row in rows:
         assert (row["playbook"], row["result"], row["user"]) == ("test", "failed", getpass.getuser())
+    if password:
+        assert "history.jsonl" in (checkout / "sudo.calls").read_text(), "written by the way that tasks become root"
