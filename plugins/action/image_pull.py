@@ -15,6 +15,7 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_OPTIONS
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_to
 from ansible_collections.slipway.stack.plugins.plugin_utils.layout_server import Server
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import Tunnel, TunnelError
@@ -31,16 +32,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _unused, options = self.validate_argument_spec(
             {
-                "images": {"type": "list", "elements": "dict", "required": True},
+                "images": {"type": "list", "elements": "dict", "default": []},
+                "names": {"type": "list", "elements": "str", "default": []},
                 "transport": {"type": "str", "choices": ["registry", "ssh", "hosted"], "default": "registry"},
                 "store": {"type": "path"},
                 "registry_host": {"type": "str", "default": ""},
                 "registry_port": {"type": "int", "default": 5000},
-                "login": {"type": "dict", "default": {}, "no_log": True},
+                "login": {"type": "dict", "default": {}, "options": LOGIN_OPTIONS},
                 "timeout": {"type": "int", "default": 600},
             }
         )
-        if not options["images"]:
+        if not options["images"] and not options["names"]:
             return {"changed": False, "pulled": []}
         with contextlib.ExitStack() as open_ways:
             try:
@@ -70,7 +72,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _open(self, options: dict[str, t.Any], task_vars: dict[str, t.Any], ways: contextlib.ExitStack) -> tuple[str, Server | None]:
         """Open the way for a transport; return the registry's name on the host ("" for a registry of its own), and our server."""
-        if options["transport"] == "registry" or self._task.check_mode:
+        if options["transport"] == "registry" or self._task.check_mode or not options["images"]:
             return "", None
         folder = ways.enter_context(tempfile.TemporaryDirectory(prefix="slipway-images-"))
         socket_path = f"{folder}/registry"

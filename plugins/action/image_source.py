@@ -21,6 +21,8 @@ from ansible.utils.path import unfrackpath
 from ansible_collections.slipway.stack.plugins.module_utils import images
 
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+#: A login in the address of a repository.
+LOGIN = re.compile(r"([a-z+]+://)[^/\s]+@")
 ADDRESS = re.compile(r"[a-z+]+://|[^/]+@[^/]+:")
 
 
@@ -81,6 +83,11 @@ def problems_of(options: dict[str, t.Any]) -> list[str]:
     return problems
 
 
+def shown(source: str) -> str:
+    """Return the address of a repository without the login that may be in it."""
+    return LOGIN.sub(r"\1", source)
+
+
 def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
     """Return the folder with the product, its commit, and the folder to remove afterwards ("" for the user's own)."""
     if not ADDRESS.match(source):
@@ -95,7 +102,7 @@ def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
         try:
             git("fetch", "--quiet", "--depth", "1", "--", source, ref or "HEAD", folder=Path(clone))
         except AnsibleActionFail as error:
-            raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {source}: {error}") from error
+            raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {shown(source)}: {shown(str(error))}") from error
         return checked_out(Path(clone), source, "FETCH_HEAD")
 
 
@@ -106,7 +113,7 @@ def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str
     except AnsibleActionFail:
         # Git itself says nothing of it.
         raise AnsibleActionFail(
-            f"image_git_ref is {ref}, which is not a branch, tag or commit of {source}: correct it, or fetch it there first"
+            f"image_git_ref is {ref}, which is not a branch, tag or commit of {shown(source)}: correct it, or fetch it there first"
         ) from None
     folder = tempfile.mkdtemp(prefix="slipway-source-")
     archive = Path(folder) / ".archive.tar"
@@ -124,7 +131,7 @@ def checked_out(repository: Path, source: str, ref: str) -> tuple[Path, str, str
 
 def image_of(service: str, image: dict[str, t.Any], folder: Path, options: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return an image with its context and Dockerfile as paths below the folder, which must exist."""
-    where = f"{options['source']}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
+    where = f"{shown(options['source'])}{' at ' + options['git_ref'] if options['git_ref'] else ''}"
     context = image["context"].strip("/") or "."
     dockerfile = f"{context}/{image['dockerfile']}" if image["dockerfile"] else f"{context}/Dockerfile"
     if not (folder / context).is_dir():

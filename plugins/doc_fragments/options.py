@@ -29,6 +29,27 @@ options:
     default: 5000
 """
 
+    LOGIN = r"""
+options:
+  login:
+    description: Login to a registry, which is stored on no host; without a O(login.username), that of the Docker client or engine is used.
+    type: dict
+    default: {}
+    suboptions:
+      username:
+        description: Name of the user; empty for no login.
+        type: str
+        default: ""
+      password:
+        description: Its password or token.
+        type: str
+        default: ""
+      registry:
+        description: Registry as image names begin with it, empty for Docker Hub. No other one is shown the login.
+        type: str
+        default: ""
+"""
+
     SERVICE_FILES = r"""
 options:
   folder:

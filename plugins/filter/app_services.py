@@ -40,6 +40,7 @@ class FilterModule:
             "app_migrating_group": app_services.migrating_group,
             "app_mistakes": app_mistakes,
             "app_ports": app_services.published_ports,
+            "app_registry_login": app_services.registry_login,
             "app_summary": app_services.summary,
             "extra_services_declarations": extra_services.declarations,
             "extra_services_leftovers": extra_services_leftovers,

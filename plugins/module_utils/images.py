@@ -18,6 +18,8 @@ import typing as t
 #: Build arguments that BuildKit knows by itself, and keeps out of the image's history.
 PROXY_ARGUMENTS = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 IMAGE_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: What Docker's client and engines call the registry of names that begin with none.
+DOCKER_HUB = "https://index.docker.io/v1/"
 _PUSHED = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 Record = dict[str, t.Any]
@@ -38,6 +40,25 @@ def registry_of(reference: str) -> str:
     """Return the registry that an image's name begins with, or "" where it names none."""
     first, slash, _rest = repository_of_path(reference)
     return first if slash and ("." in first or ":" in first or first == "localhost") else ""
+
+
+def login_server(registry: str) -> str:
+    """Return the name under which logins to a registry are kept, which the engine takes too.
+
+    Args:
+        registry: as image names begin with it, or "".
+    """
+    return DOCKER_HUB if registry in {"", "docker.io", "index.docker.io", "registry-1.docker.io"} else registry
+
+
+def login_applies(login: dict[str, str], reference: str) -> bool:
+    """Return whether there is a login to the registry that an image's name begins with. It is never shown to another one.
+
+    Args:
+        login: ``username``, ``password`` and ``registry``.
+        reference: name of the image.
+    """
+    return bool(login.get("username")) and login_server(login.get("registry") or "") == login_server(registry_of(reference))
 
 
 def repository_of_path(reference: str) -> tuple[str, str, str]:
@@ -140,11 +161,17 @@ def pushed_digest(output: str) -> str:
     return found[1]
 
 
-def registry_login(login: dict[str, str], server: str) -> str:
-    """Return the header with which an engine logs in to a registry for one pull; empty without a user name."""
-    if not login.get("username"):
+def registry_login(login: dict[str, str], reference: str) -> str:
+    """Return the header with which an engine logs in for one pull; empty without a login to the image's registry.
+
+    Args:
+        login: ``username``, ``password`` and ``registry``.
+        reference: name of the image.
+    """
+    if not login_applies(login, reference):
         return ""
-    return login_header({"username": str(login["username"]), "password": str(login.get("password", "")), "serveraddress": server})
+    server = login_server(registry_of(reference))
+    return login_header({"username": str(login["username"]), "password": str(login.get("password") or ""), "serveraddress": server})
 
 
 def login_header(login: dict[str, str]) -> str:
@@ -152,12 +179,17 @@ def login_header(login: dict[str, str]) -> str:
     return base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
 
 
-def client_config(login: dict[str, str], server: str, own: str = "{}") -> str:
+def client_config(login: dict[str, str], own: str = "{}") -> str:
     """Return the configuration with which a Docker client is logged in to a registry, in addition to its own configuration.
+
+    Args:
+        login: ``username``, ``password`` and ``registry``.
+        own: text of its own configuration.
 
     Raises:
         ImageError: its own configuration is invalid.
     """
+    server = login_server(login.get("registry") or "")
     words = base64.b64encode(f"{login['username']}:{login.get('password', '')}".encode()).decode()
     try:
         config = {**json.loads(own)}

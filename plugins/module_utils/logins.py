@@ -11,12 +11,16 @@ import os
 import subprocess
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.images import login_header, registry_of
+from ansible_collections.slipway.stack.plugins.module_utils.images import login_header, login_server, registry_of
 
 #: Header in which an engine takes a login.
 LOGIN_HEADER = "X-Registry-Auth"
-#: How the client calls the registry of names that begin with none.
-DEFAULT_REGISTRY = "https://index.docker.io/v1/"
+#: How a module takes a login.
+LOGIN_OPTIONS = {
+    "username": {"type": "str", "default": ""},
+    "password": {"type": "str", "default": "", "no_log": True},
+    "registry": {"type": "str", "default": ""},
+}
 HELPER_SECONDS = 20
 
 
@@ -26,7 +30,7 @@ def host_login(reference: str) -> str:
     Args:
         reference: name of the image.
     """
-    server = registry_of(reference) or DEFAULT_REGISTRY
+    server = login_server(registry_of(reference))
     folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
     try:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:

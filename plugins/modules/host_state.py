@@ -67,6 +67,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - slipway.stack.options.login
   - slipway.stack.attributes.reads
 author:
   - The Slipway authors (!UNKNOWN)
@@ -208,7 +209,8 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     normal_reference,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.engine_options import ENGINE_OPTIONS, read_options, refused_change
-from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
+from ansible_collections.slipway.stack.plugins.module_utils.images import registry_login
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, LOGIN_OPTIONS, host_login
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of, kernel_has_wireguard, read_interface
 
 # A config file larger than this is described without its text.
@@ -544,13 +546,20 @@ def users_of(layers: dict[str, str]) -> dict[str, int]:
     return {}
 
 
-def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str]) -> dict[str, str]:
-    """Return, for each wanted image that the host has not, why it cannot be pulled; an empty reason means that it can."""
+def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str], own: dict[str, str] | None = None) -> dict[str, str]:
+    """Return, for each wanted image that the host has not, why it cannot be pulled; an empty reason means that it can.
+
+    Args:
+        engine: the host's.
+        images: those that it has, by name.
+        wanted: names of images.
+        own: login that the host does not have, to one registry.
+    """
     found: dict[str, str] = {}
     if engine is None:
         return found
     for reference in sorted({normal_reference(item) for item in wanted} - set(images)):
-        login = host_login(reference)
+        login = registry_login(own or {}, reference) or host_login(reference)
         try:
             login_header = {LOGIN_HEADER: login} if login else None
             answer = engine.request("GET", f"/distribution/{reference}/json", timeout=20, more_headers=login_header)
@@ -682,6 +691,7 @@ def main() -> None:
             "contents": {"type": "bool", "default": False},
             "engine_options": {"type": "dict", "default": {}},
             "accept_engine_restart": {"type": "bool", "default": False},
+            "login": {"type": "dict", "default": {}, "options": LOGIN_OPTIONS},
         },
         supports_check_mode=True,
     )
@@ -706,7 +716,7 @@ def main() -> None:
     }
     if engine is not None:
         describe_images(engine, state["images"], options["images"])
-    state["missing_images"] = missing_images(engine, state["images"], options["images"])
+    state["missing_images"] = missing_images(engine, state["images"], options["images"], options["login"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()
     state["mesh"] = {

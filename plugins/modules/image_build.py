@@ -70,13 +70,9 @@ options:
     type: list
     elements: str
     default: []
-  login:
-    description: >-
-      C(username) and C(password) at the registry, kept in a file no longer than the push takes; empty for the client's own login.
-    type: dict
-    default: {}
 extends_documentation_fragment:
   - slipway.stack.options.registry
+  - slipway.stack.options.login
 attributes:
   check_mode:
     description: Says that it would build.
@@ -124,6 +120,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_OPTIONS
 
 #: The client's configuration, with its logins, in its folder.
 CLIENT_CONFIG = "config.json"
@@ -155,7 +152,7 @@ def client(argv: list[str], environment: dict[str, str] | None = None) -> str:
 
 
 @contextlib.contextmanager
-def logged_in(login: dict[str, str], server: str) -> t.Iterator[dict[str, str]]:
+def logged_in(login: dict[str, str]) -> t.Iterator[dict[str, str]]:
     """Yield the environment in which the client is logged in to a registry too, with all else that its user has set up."""
     if not login.get("username"):
         yield {}
@@ -169,7 +166,7 @@ def logged_in(login: dict[str, str], server: str) -> t.Iterator[dict[str, str]]:
         config.touch(mode=0o600)
         before = own / CLIENT_CONFIG
         text = before.read_text(encoding="utf-8") if before.is_file() else "{}"
-        config.write_text(images.client_config(login, server, text), encoding="utf-8")
+        config.write_text(images.client_config(login, text), encoding="utf-8")
         yield {"DOCKER_CONFIG": folder}
 
 
@@ -215,8 +212,7 @@ def build(service: str, image: dict[str, t.Any], name: str, options: dict[str, t
     arguments = {"APP_VERSION": options["version"], **(image.get("arguments") or {})}
     proxies = {name: value for name, value in options["proxies"].items() if value}
     # What it is built from, and the cache, may be as private as what is pushed.
-    server = images.registry_of(image["name"])
-    with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder, logged_in(options["login"], server) as login:
+    with tempfile.TemporaryDirectory(prefix="slipway-build-") as folder, logged_in(options["login"]) as login:
         metadata = Path(folder) / "metadata.json"
         command = images.build_command({**options, **image, "arguments": arguments, "proxies": proxies}, name, str(metadata))
         try:
@@ -269,9 +265,8 @@ def push(name: str, built: str, options: dict[str, t.Any]) -> str:
         ImageError: the registry does not take it.
     """
     target = f"{options['push_to']}/{images.path_of(name)}:{name.rpartition(':')[2]}" if options["push_to"] else name
-    server = images.registry_of(target)
     client(["docker", "tag", built, target])
-    with logged_in(options["login"], server) as login:
+    with logged_in(options["login"]) as login:
         try:
             return images.pushed_digest(client(["docker", "push", target], login))
         except ImageError as error:
@@ -279,7 +274,7 @@ def push(name: str, built: str, options: dict[str, t.Any]) -> str:
             lowered = reason.lower()
             refused = any(word in lowered for word in ("denied", "unauthorized", "no basic auth", "authentication"))
             remedy = "correct image_registry_login" if refused else "check its name, the network and the proxy"
-            raise ImageError(f"{name} cannot be pushed to {server}: {reason}; {remedy}") from error
+            raise ImageError(f"{name} cannot be pushed to {images.registry_of(target) or 'Docker Hub'}: {reason}; {remedy}") from error
         finally:
             if target != name:
                 client(["docker", "image", "rm", target])
@@ -341,7 +336,7 @@ def main() -> None:
             "platform": {"type": "str", "default": ""},
             "network": {"type": "str", "default": "host"},
             "cache_from": {"type": "list", "elements": "str", "default": []},
-            "login": {"type": "dict", "default": {}, "no_log": True},
+            "login": {"type": "dict", "default": {}, "options": LOGIN_OPTIONS},
             # The controller opens the way to it.
             "registry_host": {"type": "str", "default": ""},
             "registry_port": {"type": "int", "default": 5000},

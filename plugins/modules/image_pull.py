@@ -23,7 +23,12 @@ options:
     description: Images, each with C(name) and its tag, C(digest) of its manifest, and C(id), the digest of its configuration, or "".
     type: list
     elements: dict
-    required: true
+    default: []
+  names:
+    description: Names of images that are pulled from the registry that each names, unless the host has an image of that name.
+    type: list
+    elements: str
+    default: []
   transport:
     description: Where the images come from.
     type: str
@@ -32,17 +37,13 @@ options:
   store:
     description: Folder of images on the controller, for O(transport=ssh).
     type: path
-  login:
-    description: C(username) and C(password) at the registry, for O(transport=registry), which the host does not keep; empty for its own
-      C(docker login), where it has one.
-    type: dict
-    default: {}
   timeout:
     description: Seconds that the engine may be silent while it pulls.
     type: int
     default: 600
 extends_documentation_fragment:
   - slipway.stack.options.registry
+  - slipway.stack.options.login
 attributes:
   check_mode:
     description: Says which images it would pull.
@@ -78,8 +79,8 @@ from urllib.parse import quote
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils import images
-from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
-from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, host_login
+from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, LOGIN_OPTIONS, host_login
 
 
 def reason(error: str, source: str) -> str:
@@ -128,30 +129,68 @@ def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> d
     return {"name": name, "id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
 
 
+def is_there(engine: Engine, name: str) -> bool:
+    """Return whether the host has an image of this name."""
+    try:
+        engine.get(f"/images/{quote(normal_reference(name), safe='')}/json")
+    except EngineError as error:
+        if error.status != 404:
+            raise
+        return False
+    return True
+
+
+def pull_named(engine: Engine, name: str, login: str, timeout: int) -> dict[str, t.Any]:
+    """Pull one image by its name.
+
+    Raises:
+        EngineError: it cannot be pulled.
+    """
+    login = login or host_login(name)
+    headers = {LOGIN_HEADER: login} if login else {}
+    try:
+        stream = engine.request("POST", "/images/create", {"fromImage": normal_reference(name)}, timeout=timeout, more_headers=headers)
+    except EngineError as error:
+        raise EngineError(reason(str(error), name), error.status) from error
+    outcome = images.pull_outcome(stream.decode("utf-8", "replace"))
+    if outcome["error"]:
+        raise EngineError(reason(outcome["error"], name))
+    arrived = engine.get(f"/images/{quote(normal_reference(name), safe='')}/json")
+    return {"name": name, "id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "images": {"type": "list", "elements": "dict", "required": True},
+            "images": {"type": "list", "elements": "dict", "default": []},
+            "names": {"type": "list", "elements": "str", "default": []},
             # The controller opens the way that these name.
             "transport": {"type": "str", "choices": ["registry", "ssh", "hosted"], "default": "registry"},
             "store": {"type": "path"},
             "registry_host": {"type": "str", "default": ""},
             "registry_port": {"type": "int", "default": 5000},
-            "login": {"type": "dict", "default": {}, "no_log": True},
+            "login": {"type": "dict", "default": {}, "options": LOGIN_OPTIONS},
             "timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
     )
     options, engine, pulled = module.params, Engine(), []
+    try:
+        missing = [*options["images"], *({"name": name} for name in dict.fromkeys(options["names"]) if not is_there(engine, name))]
+    except EngineError as error:
+        module.fail_json(msg=f"Reading the Docker Engine failed: {error}")
     if module.check_mode:
-        module.exit_json(changed=bool(options["images"]), pulled=[{"name": image["name"]} for image in options["images"]])
-    for image in options["images"]:
+        module.exit_json(changed=bool(missing), pulled=[{"name": image["name"]} for image in missing])
+    for image in missing:
+        named = "digest" not in image
         try:
-            login = images.registry_login(options["login"], images.registry_of(image["source"]))
-            pulled.append(pull(engine, image, login, options["timeout"]))
+            login = images.registry_login(options["login"], image["name"] if named else image["source"])
+            pulled.append(
+                pull_named(engine, image["name"], login, options["timeout"]) if named else pull(engine, image, login, options["timeout"])
+            )
         except (EngineError, ValueError) as error:
-            module.fail_json(msg=f"{image['name']} cannot be pulled as {image['digest']}: {error}", pulled=pulled)
+            module.fail_json(msg=f"{image['name']} cannot be pulled{'' if named else ' as ' + image['digest']}: {error}", pulled=pulled)
     module.exit_json(changed=bool(pulled), pulled=pulled)
 
 

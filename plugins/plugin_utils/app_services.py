@@ -21,6 +21,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
+from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed, typed
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, shell_word
@@ -393,6 +394,26 @@ def migration_declarations(
 def images(product: Mapping[str, Any]) -> dict[str, str]:
     """Return the image of each service."""
     return {name: str(service["image"]) for name, service in services(product).items()}
+
+
+def registry_login(product: Mapping[str, Any], login: Mapping[str, str]) -> dict[str, str]:
+    """Return a login with the registry that it is for: that of the images that are built, or of all where none is.
+
+    Args:
+        product: The values of VARIABLES.
+        login: The value of ``image_registry_login``.
+
+    Raises:
+        ImageError: The images are of several registries, and the login names none.
+    """
+    if not login.get("username") or "registry" in login:
+        return dict(login)
+    built = {registry_of(build["name"]) for build in builds(product).values()}
+    registries = sorted(built or {registry_of(image) for image in images(product).values()})
+    if len(registries) > 1:
+        named = " and ".join(registry or "docker.io" for registry in registries)
+        raise ImageError(f"image_registry_login does not say which registry it is for, {named}: add registry: to it")
+    return {**login, "registry": registries[0] if registries else ""}
 
 
 def image_ids(product: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:

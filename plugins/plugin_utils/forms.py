@@ -608,6 +608,10 @@ KINDS: dict[str, Kind] = {
         pattern(r"(?!-)(?:[^\s\[\]@/:]+|(?=(?:[^:]*:){2})[0-9A-Fa-f:.]+(?:%\w+)?)"),
     ),
     "ipv4_host": _text("an IPv4 address or a DNS name", lambda text: is_ipv4(text) or is_dns_name(text)),
+    "registry": _text(
+        "a registry as image names begin with it, such as registry.example.com:5000 or docker.io",
+        pattern(r"(?=[^/]*[.:]|localhost)[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?", 255),
+    ),
     "endpoint": _text("an address and a port, as host:port", is_endpoint),
     "realm": _text("a name of letters, digits, blanks, _, . and -, other than off", pattern(r"(?a:(?!off$)[\w.-]+(?: [\w.-]+)*)", 64)),
     "network": _text("an IP address or a network as 10.0.0.0/8", is_network),

@@ -32,6 +32,10 @@ PRODUCT_OWNERS = "app-"
 #: Where the program of the jobs' timers lies.
 JOBS_FOLDER = r"/etc/slipway/([^/]+)/jobs/"
 #: Where restore.yml notes on all hosts that it exchanges data.
+#: What the names of the collection's own images begin with, as their defaults give them.
+OWN_IMAGES = "slipway/"
+#: How engines and registries say that there is no such image, and nothing else.
+ABSENT = re.compile("manifest unknown|manifest for .* not found|name unknown|not known to registry|: not found$", re.IGNORECASE)
 RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
@@ -607,9 +611,11 @@ def check_ports(
 
 
 def must_be_built(state: Mapping[str, Any], image: str) -> bool:
-    """Return whether a host lacks an image, and no registry is known to have it. One with a digest cannot be built.
+    """Return whether a host lacks an image, and no registry has it. One with a digest cannot be built.
 
-    A host whose engine is not installed yet cannot ask: an image whose name begins with no registry is then taken for one that none has.
+    The collection's own names are in no registry: what has one of them there is of other people. A registry that does not answer, or wants
+    another login, may have the image: it is not built, which would replace it there. A host whose engine is not installed yet cannot ask:
+    an image whose name begins with no registry is then taken for one that none has.
 
     Args:
         state: What host_state read there.
@@ -617,9 +623,11 @@ def must_be_built(state: Mapping[str, Any], image: str) -> bool:
     """
     if "@" in image or normal_reference(image) in (state.get("images") or {}):
         return False
+    if normal_reference(image).startswith(OWN_IMAGES):
+        return True
     if not (state.get("engine") or {}).get("available"):
         return not registry_of(image)
-    return bool((state.get("missing_images") or {}).get(normal_reference(image)))
+    return ABSENT.search((state.get("missing_images") or {}).get(normal_reference(image)) or "") is not None
 
 
 def check_images(

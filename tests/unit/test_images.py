@@ -438,7 +438,7 @@ def test_a_playbook_ends_with_that_message(play: Run, tmp_path: Path):
 # Logins
 
 
-LOGIN = {"username": "deploy", "password": "s3cret"}
+LOGIN = {"username": "deploy", "password": "s3cret", "registry": "registry.example.com"}
 
 
 def test_a_login_is_used_for_base_images_and_caches_too_together_with_the_clients_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -446,9 +446,9 @@ def test_a_login_is_used_for_base_images_and_caches_too_together_with_the_client
     own = {"auths": {"hub.example.com": {"auth": "b3du"}, "registry.example.com": {}}, "credsStore": "vault", "proxies": {"default": {}}}
     (tmp_path / "config.json").write_text(json.dumps(own))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with image_build.logged_in({}, "registry.example.com") as environment:
+    with image_build.logged_in({}) as environment:
         assert environment == {}
-    with image_build.logged_in(LOGIN, "registry.example.com") as environment:
+    with image_build.logged_in(LOGIN) as environment:
         folder = Path(environment["DOCKER_CONFIG"])
         config = json.loads((folder / "config.json").read_text())
         assert (folder / "config.json").stat().st_mode & 0o777 == 0o600
@@ -460,7 +460,7 @@ def test_a_login_is_used_for_base_images_and_caches_too_together_with_the_client
     # What keeps the other logins is not asked for this one.
     assert (config["credHelpers"], "credsStore" in config) == ({"hub.example.com": "vault"}, False)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ImageError, match=r"config\.json cannot be read"), image_build.logged_in(LOGIN, "registry.example.com"):
+    with pytest.raises(ImageError, match=r"config\.json cannot be read"), image_build.logged_in(LOGIN):
         pass
 
 

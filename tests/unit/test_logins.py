@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, client_config, registry_login
 from ansible_collections.slipway.stack.plugins.module_utils.logins import host_login
 from ansible_collections.slipway.stack.plugins.modules import host_state, image_pull
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 
 IMAGE = "registry.example.com/shop/backend:1.0"
 WORDS = base64.b64encode(b"deploy:s3:cret").decode()
@@ -80,6 +82,61 @@ class Engine:
 
     def get(self, _path: str) -> dict[str, str]:
         return {"Id": "sha256:a"}
+
+
+LOGIN = {"username": "deploy", "password": "s3:cret"}
+
+
+@pytest.mark.parametrize(
+    ("registry", "image", "server"),
+    [
+        ("registry.example.com", IMAGE, "registry.example.com"),
+        # Another one is not shown the password.
+        ("registry.example.com", "ghcr.io/shop/backend:1.0", ""),
+        ("registry.example.com", "redis:7", ""),
+        ("registry.example.com", "registry.example.com:5000/shop/backend:1.0", ""),
+        # Logins to it are kept under a name that no image has.
+        ("docker.io", "docker.io/shop/backend:1.0", "https://index.docker.io/v1/"),
+        ("docker.io", "shop/backend:1.0", "https://index.docker.io/v1/"),
+        ("", "index.docker.io/shop/backend:1.0", "https://index.docker.io/v1/"),
+    ],
+)
+def test_a_login_is_for_one_registry(registry: str, image: str, server: str):
+    found = decoded(registry_login({**LOGIN, "registry": registry}, image))
+    assert found == ({**LOGIN, "serveraddress": server} if server else {})
+
+
+def test_the_client_knows_a_login_to_docker_hub_by_its_own_name():
+    assert json.loads(client_config({**LOGIN, "registry": "docker.io"}))["auths"] == {"https://index.docker.io/v1/": {"auth": WORDS}}
+
+
+def product(*images: str, built: tuple[str, ...] = ()) -> dict[str, Any]:
+    services = {
+        f"s{number}": {"image": image, **({"build": {"context": "."}} if image in built else {})} for number, image in enumerate(images)
+    }
+    return {"app_services": services, "app_defaults": {}, "app_service_overrides": {}}
+
+
+def test_a_login_without_a_registry_is_for_the_one_of_the_products_images():
+    mirrored = "mirror.example.com/worker:1.0"
+    assert app_services.registry_login(product(IMAGE), LOGIN)["registry"] == "registry.example.com"
+    assert app_services.registry_login(product(IMAGE, mirrored, built=(IMAGE,)), LOGIN)["registry"] == "registry.example.com"
+    assert app_services.registry_login(product("shop/backend:1.0"), LOGIN)["registry"] == ""
+    named = {**LOGIN, "registry": "mirror.example.com"}
+    assert app_services.registry_login(product(IMAGE, mirrored), named) == named
+    assert app_services.registry_login(product(IMAGE, mirrored), {}) == {}
+    with pytest.raises(ImageError, match=r"mirror\.example\.com and registry\.example\.com: add registry"):
+        app_services.registry_login(product(IMAGE, mirrored), LOGIN)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_private_image_is_found_and_pulled_by_a_login_of_the_inventory():
+    """Of any service, and of a version that no build has recorded."""
+    login = {**LOGIN, "registry": "registry.example.com"}
+    assert host_state.missing_images(Engine(), {}, [IMAGE], login) == {IMAGE: ""}
+    with pytest.raises(EngineError, match="correct image_registry_login, or the host's own"):
+        image_pull.pull_named(Engine(), IMAGE, "", 1)
+    assert image_pull.pull_named(Engine(), IMAGE, registry_login(login, IMAGE), 1)["name"] == IMAGE
 
 
 def test_a_private_image_is_found_and_pulled_by_the_hosts_own_login(home: Path):

@@ -201,7 +201,14 @@ def test_images_that_no_registry_has_name_their_variable():
     ("image", "there", "expected"),
     [
         ("slipway/backup-tools:1", {"images": {"slipway/backup-tools:1": {"id": "sha256:1"}}}, False),
-        ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": ""}}, False),
+        # Whoever has that name in a registry, it is of other people.
+        ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": ""}}, True),
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": ""}}, False),
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": "manifest unknown: manifest unknown"}}, True),
+        # It may be there, and a build would replace it.
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": "unauthorized: authentication required"}}, False),
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": "dial tcp: i/o timeout"}}, False),
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": "toomanyrequests: rate limit"}}, False),
         ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": "pull access denied"}}, True),
         ("docker.io/slipway/backup-tools", {"missing_images": {"slipway/backup-tools:latest": "pull access denied"}}, True),
         # No engine that could ask yet.
