@@ -200,9 +200,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             problems += preflight.check_users(host, state, images, self._user_inputs(host, view), of_version)
             problems += preflight.check_platforms(host, state, images, of_version)
             problems += preflight.check_nginx(host, state, images)
+            if "postgres" in self._roles[host]:
+                problems += preflight.check_superuser(host, state, str(view.value("postgres_volume")[0]), self._database_roles(view))
             brought = list(tunnels.values()) if arguments["brings_mesh"] else []
             problems += preflight.check_reach(host, state, self._list(view, arguments["reach"]), read, brought)
         return problems
+
+    @staticmethod
+    def _database_roles(view: HostView) -> list[tuple[str, str]]:
+        """Return the roles of PostgreSQL that the inventory names, each with the variable that does."""
+        named = [(variable, view.value(variable)[0]) for variable in ("postgres_owner_name", "postgres_app_name")]
+        users = [("postgres_users", user) for user in view.value("postgres_users")[0] or ()]
+        users += [(name, view.value(name)[0]) for name in ("postgres_backup_user", "postgres_monitoring_user", "postgres_jobs_user")]
+        return [(name, str(value)) for name, value in named] + [(name, str(user.get("name"))) for name, user in users if user]
 
     def _hosts_of_mesh(self, views: Mapping[str, HostView], states: Mapping[str, Mapping[str, Any]], ports: str) -> list[mesh.Found]:
         """Return the stack's hosts that were read, with the mesh that they have and are to have."""

@@ -115,7 +115,8 @@ networks:
 volumes:
   description: >-
     All volumes by name, with C(labels), C(mountpoint), the C(uid) that owns its root, whether it is C(empty), and the C(pg_version) of a
-    PostgreSQL cluster; those that are not the stack's also with C(lock) and C(written_s), which show whether it is in use.
+    PostgreSQL cluster; those that are not the stack's also with C(lock) and C(written_s), which show whether it is in use. One with a
+    cluster that another program's container mounts has the C(superuser) that its variable POSTGRES_USER names.
   returned: always
   type: dict
 images:
@@ -447,8 +448,17 @@ def read_volumes(engine: Engine, stack: str, state: dict[str, t.Any]) -> None:
             **describe_volume(volume["Mountpoint"], ours=labels.get("slipway.stack") == stack),
         }
     places = {name: volume["mountpoint"] for name, volume in state["volumes"].items()}
-    for container in state["foreign_containers"].values():
+    for name, container in state["foreign_containers"].items():
         container["volumes"] = volumes_of(container.pop("mounts"), places)
+        for volume in (state["volumes"][mounted] for mounted in container["volumes"]):
+            if volume["pg_version"] and (superuser := superuser_of(engine, name)):
+                volume["superuser"] = superuser
+
+
+def superuser_of(engine: Engine, container: str) -> str:
+    """Return the superuser that a container of PostgreSQL's official image is to create its cluster with, if any."""
+    environment = ((engine.inspect(container) or {}).get("Config") or {}).get("Env") or []
+    return dict(item.split("=", 1) for item in environment if "=" in item).get("POSTGRES_USER", "")
 
 
 def describe_volume(place: str, ours: bool) -> dict[str, t.Any]:

@@ -703,6 +703,29 @@ def check_platforms(host: str, state: Mapping[str, Any], variables: Mapping[str,
     return problems
 
 
+def check_superuser(host: str, state: Mapping[str, Any], volume: str, roles: Iterable[tuple[str, str]]) -> list[Problem]:
+    """No role may have the name of the superuser that a cluster was created with: it stays one, whatever the inventory says.
+
+    It is known while the container of another program is there that uses the cluster, so before that one has to be removed.
+
+    Args:
+        host: Its name in the inventory.
+        state: What host_state read there.
+        volume: Name of the volume with the cluster.
+        roles: Roles of PostgreSQL that the inventory names, each with the variable that does.
+    """
+    superuser = ((state.get("volumes") or {}).get(volume) or {}).get("superuser")
+    return [
+        Problem(
+            host,
+            f"the superuser that the cluster in the volume {volume} was created with (POSTGRES_USER) is named {name}, as is a role of the "
+            f"inventory: set {variable} to another name",
+        )
+        for variable, name in roles
+        if name == superuser
+    ]
+
+
 def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str]) -> list[Problem]:
     """The image of nginx must know all that the configuration says.
 

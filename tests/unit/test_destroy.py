@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import destroy
-from conftest import Run
+from conftest import ROOT, Run
 
 STATE: dict[str, Any] = {
     "engine": {"available": True, "error": ""},
@@ -61,6 +63,15 @@ def test_a_foreign_volume_is_refused(volume: str, said: str) -> None:
     (problem,) = destroy.destroy_plan("shop", [volume], STATE)["problems"]
     assert volume in problem
     assert said in problem
+
+
+def test_the_slot_that_is_dropped_is_that_of_the_backups() -> None:
+    """And only once the server's clients are gone, but before the server is."""
+    (slot,) = re.findall(r'^SLOT = "(.+)"$', (ROOT / "packages/slipway_backup/src/slipway_backup/postgres.py").read_text(), re.MULTILINE)
+    assert set(re.findall(r"slot_name = '(.+?)'", (ROOT / "playbooks/files/drop_slot.sql").read_text())) == {slot}
+    tasks = yaml.safe_load((ROOT / "playbooks/tasks/remove_stack.yml").read_text())
+    owners = [str(task.get("slipway.stack.container_group", {}).get("owner", "slot" if "drop_slot" in str(task) else "")) for task in tasks]
+    assert [owner for owner in owners if owner] == ["{{ __destroy_plan.owners | difference(['postgres']) }}", "slot", "['postgres']"]
 
 
 def test_an_engine_that_does_not_answer_is_not_an_empty_host() -> None:

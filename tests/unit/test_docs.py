@@ -30,7 +30,7 @@ from docs_commands import Command, argv_in_lab, commands, split
 
 COMMANDS = list(commands())
 # Programs that a page may use, and that other checks here do not look into.
-PROGRAMS = {"curl", "docker", "git", "install", "journalctl", "ls", "openssl", "python3", "source", "systemctl"}
+PROGRAMS = {"bash", "curl", "docker", "git", "install", "journalctl", "ls", "openssl", "python3", "source", "systemctl"}
 SETTINGS = {
     "LAB",
     "TOPOLOGY",
@@ -252,7 +252,7 @@ def test_inputs_that_pages_name_exist():
     others = {"nginx_logs", "redis_data", "postgres_data", "chroma_data", "backup_data", "monitoring_data", "backup_id", "restore_seconds"}
     others |= {"release_plan", "release_step", "restore_command"}
     # What rotate.yml rotates, and second logins.
-    others |= {"redis_app", "postgres_app", "postgres_owner", "app_next", "app_owner_next"}
+    others |= {"redis_app", "postgres_app", "postgres_owner", "app_next", "app_owner_next", "app_owner"}
     assert not {entry for entry in unknown if entry.partition(": ")[2] not in others}
 
 

@@ -158,6 +158,28 @@ def test_a_volume_is_found_behind_a_folder_of_the_host_too():
 
 
 @pytest.mark.parametrize(
+    ("version", "environment", "superuser"),
+    [
+        ("17", ["PATH=/bin", "POSTGRES_USER=shop=admin", "POSTGRES_PASSWORD=secret"], "shop=admin"),
+        ("17", ["POSTGRES_PASSWORD=secret"], None),
+        ("17", None, None),
+        # Another program's volume, whatever its variables say.
+        ("", ["POSTGRES_USER=shop"], None),
+    ],
+)
+def test_a_clusters_superuser_is_what_its_container_names(tmp_path: Path, version: str, environment: Any, superuser: str | None):
+    if version:
+        (tmp_path / "PG_VERSION").write_text(version)
+    volume = {"Name": "db", "Mountpoint": str(tmp_path), "Driver": "local", "Labels": None}
+    engine = SimpleNamespace(get=lambda _path: {"Volumes": [volume]}, inspect=lambda _name: {"Config": {"Env": environment}})
+    state: dict[str, Any] = {"volumes": {}, "foreign_containers": {"old-db": {"mounts": [{"Name": "db", "RW": True}]}}}
+    host_state.read_volumes(engine, "shop", state)
+    assert state["foreign_containers"]["old-db"]["volumes"] == {"db": "rw"}
+    assert state["volumes"]["db"].get("superuser") == superuser
+    assert "secret" not in json.dumps(state)
+
+
+@pytest.mark.parametrize(
     ("machine", "handlers", "expected"),
     [
         ("x86_64", ["register", "status"], ["linux/amd64", "linux/386"]),

@@ -804,3 +804,20 @@ def test_preflight_and_plan_agree_on_which_addresses_can_be_published():
                     refused = True
                 problems = preflight.check_bind_address("one", state(host=host), "nginx_bind_address", address)
                 assert bool(problems) is refused, (address, host)
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ({"superuser": "app"}, "(POSTGRES_USER) is named app, as is a role of the inventory: set postgres_app_name to another name"),
+        ({"superuser": "report"}, "(POSTGRES_USER) is named report, as is a role of the inventory: set postgres_users to another name"),
+        ({"superuser": "shop"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_role_with_the_name_of_another_programs_superuser_is_refused_before_that_is_removed(there: dict[str, str], said: str):
+    roles = [("postgres_owner_name", "app_owner"), ("postgres_app_name", "app"), ("postgres_users", "report")]
+    here = {"volumes": {"db": {"pg_version": "17", **there}, "other": {"superuser": "app"}}}
+    found = texts(preflight.check_superuser("one", here, "db", roles))
+    assert said in found
+    assert bool(said) == bool(found)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -617,33 +618,50 @@ def test_start_refuses_data_of_another_user(server: Server, whole: bool) -> None
     assert "belongs to user 0" in printed
 
 
+@contextmanager
+def cluster_of_another(superuser: str, password: str = "") -> Iterator[Server]:
+    """Give a server that has not started yet, whose cluster another program has created."""
+    folder = Path(f"/tmp/slipway-adopt-{os.getpid()}")
+    folder.mkdir(mode=0o755)
+    other = Server(folder)
+    try:
+        other.declare()
+        (folder / "given").write_text(f"{password}\n")
+        options = [f"--pwfile={folder}/given"] if password else []
+        status, printed = other.run(
+            ["initdb", f"--username={superuser}", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", *options]
+        )
+        assert status == 0, printed
+        yield other
+        other.stop()
+    finally:
+        if other.process and other.process.poll() is None:
+            other.process.kill()
+        shutil.rmtree(folder)
+
+
+def alone(server: Server, database: str, *statements: str) -> None:
+    """Run statements on a server that is down, which needs no role."""
+    single = ["postgres", "--single", "-D", str(server.folder / "data"), "-c", "exit_on_error=on", database]
+    status, printed = server.run(single, "\n".join(filter(None, statements)) + "\n")
+    assert status == 0, printed
+
+
 @needs_server
 @pytest.mark.parametrize(
     ("by_hand", "owner"), [("", "cs_user"), ("create role postgres login", "cs_user"), ("create role shop login", "shop")]
 )
 def test_cluster_of_another_superuser_is_taken_over(by_hand: str, owner: str) -> None:
     """Its bootstrap role has another name, or a role of the old product has the tables: the application reads and writes them."""
-    folder = Path(f"/tmp/slipway-adopt-{os.getpid()}")
-    folder.mkdir(mode=0o755)
-    other = Server(folder)
-    try:
-        other.declare()
-        status, printed = other.run(["initdb", "--username=cs_user", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
-        assert status == 0, printed
-        single = ["postgres", "--single", "-D", str(folder / "data"), "-c", "exit_on_error=on"]
-        for database, statements in (
-            ("template1", ["create database app", by_hand]),
-            (
-                "app",
-                [
-                    "create table letters (id serial primary key, t text)",
-                    "insert into letters (t) values ('kept')",
-                    f"alter table letters owner to {owner}",
-                ],
-            ),
-        ):
-            status, printed = other.run([*single, database], "\n".join(filter(None, statements)) + "\n")
-            assert status == 0, printed
+    with cluster_of_another("cs_user") as other:
+        alone(other, "template1", "create database app", by_hand)
+        alone(
+            other,
+            "app",
+            "create table letters (id serial primary key, t text)",
+            "insert into letters (t) values ('kept')",
+            f"alter table letters owner to {owner}",
+        )
         other.start()
         other.converge()
         assert other.differences() == set()
@@ -652,11 +670,63 @@ def test_cluster_of_another_superuser_is_taken_over(by_hand: str, owner: str) ->
         other.stop()
         other.start()
         assert other.log.read_text().count("taken over") == 1
-        other.stop()
-    finally:
-        if other.process and other.process.poll() is None:
-            other.process.kill()
-        shutil.rmtree(folder)
+
+
+@needs_server
+def test_an_adopted_superuser_keeps_its_password() -> None:
+    """POSTGRES_USER is postgres unless it is set: the old product logs in with it again after an undo."""
+    kept = "select rolpassword from pg_authid where rolname = 'postgres'"
+    with cluster_of_another("postgres", "of-the-old-product") as other:
+        other.start()
+        before = other.sql(kept, "postgres")
+        assert before[1].startswith("SCRAM-SHA-256$")
+        assert "roles" in other.differences()
+        for _again in range(2):
+            other.converge()
+            assert other.differences() == set()
+        assert other.sql(kept, "postgres") == before
+        assert other.sql("alter role postgres nobypassrls", "postgres")[0] == 0
+        assert other.differences() == {"roles"}
+        assert other.sql("alter role app password 'changed'; alter role postgres bypassrls", "postgres")[0] == 0
+        assert other.differences() == {"roles"}
+
+
+@needs_server
+@pytest.mark.parametrize(("superuser", "variable"), [("app", "postgres_app_name"), ("app_owner", "postgres_owner_name")])
+def test_start_refuses_a_role_with_the_name_of_the_first_superuser(superuser: str, variable: str) -> None:
+    """It stays a superuser, whatever one wants: nothing is changed, and the old product runs on."""
+    with cluster_of_another(superuser) as other:
+        with pytest.raises(AssertionError, match=rf"POSTGRES_USER\) is named {superuser}, as is a role of the inventory: set {variable}"):
+            other.start()
+        assert not (other.folder / "data/slipway.superuser").exists()
+        other.declare(**{variable: "another"})
+        other.start()
+        assert other.sql("select oid from pg_roles where rolname = 'postgres'", "postgres")[1] != "10\n"
+
+
+@needs_server
+def test_the_old_product_has_its_privileges_again_after_the_statements_of_the_page() -> None:
+    """docs/adopt.md, "Undo": a role of its own, not a superuser, has its tables, and makes and reads others."""
+    undo = (ROOT / "docs/adopt.md").read_text().partition("\n## Undo\n")[2]
+    statements = [text.replace("guestbook_admin", "shop").replace("guestbook", "app") for text in re.findall(r"(?m)^ +-c '(.+)'", undo)]
+    assert len(statements) == 3
+    with cluster_of_another("postgres") as other:
+        alone(other, "template1", "create role shop login", "create role shop_reader login", "create database app owner shop")
+        made = "create table letters (id serial primary key, t text)"
+        alone(other, "app", "set role shop", made, "grant select on letters to shop_reader")
+        other.start()
+        other.converge()
+        assert other.sql("create table made_by_app (x int)", **APP)[0] == 0
+        assert other.sql("create table made_by_owner (x int)", **OWNER)[0] == 0
+        assert other.sql("set role shop; select * from letters")[0] != 0
+        assert other.sql("select has_database_privilege('shop', 'app', 'connect')") == (0, "f\n")
+        for statement in statements:
+            assert other.sql(statement) == (0, "")
+        uses = "insert into letters (t) values ('a'); select * from made_by_app, made_by_owner; alter table letters add x int"
+        assert other.sql(f"set role shop; {uses}; create table more ()") == (0, "")
+        assert other.sql("set role shop_reader; select t from letters") == (0, "a\n")
+        for role in ("shop", "shop_reader"):
+            assert other.sql(f"select has_database_privilege('{role}', 'app', 'connect')") == (0, "t\n")
 
 
 BACKUP = {"name": "backup", "password": "backup-password-1"}
@@ -692,3 +762,31 @@ def test_wal_is_kept_for_a_receiver_and_summed_up_where_the_server_can(inputs: d
     lines = [line.split(" = ") for line in declaration(**inputs)["config"]["runtime.conf"]["content"].splitlines() if " = " in line]
     names = {"max_slot_wal_keep_size", "summarize_wal", "synchronous_standby_names"}
     assert {name: value for name, value in lines if name in names} == expected
+
+
+@needs_server
+def test_the_slot_of_the_backups_is_dropped_though_a_receiver_uses_it(server: Server) -> None:
+    """destroy.yml leaves the volume: a server that runs on it without the backups would keep WAL until the disk is full."""
+    drop, left = (ROOT / "playbooks/files/drop_slot.sql").read_text(), "select count(*) from pg_replication_slots"
+    assert server.sql(drop) == (0, "")
+    # An image whose settings every version knows.
+    server.declare(postgres_backup_user=BACKUP, postgres_image="postgres:15-alpine")
+    server.converge()
+    assert server.run(server.service["reload"])[0] == 0
+    folder = server.folder / "received"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres")
+    login = f"host=127.0.0.1 user={BACKUP['name']} password={BACKUP['password']}"
+    for used in (False, True):
+        assert server.sql("select pg_create_physical_replication_slot('slipway_backup', true)")[0] == 0
+        receive = ["pg_receivewal", "-D", str(folder), "--slot=slipway_backup", "--no-loop", "-d", login]
+        receiver = server.popen(receive, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if used else None
+        deadline = time.monotonic() + 30
+        while used and server.sql("select active from pg_replication_slots") != (0, "t\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert server.sql(drop) == (0, "")
+        assert server.sql(left) == (0, "0\n")
+        if receiver:
+            receiver.wait(30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -22,9 +23,22 @@ import docs_commands
 NAMED = "inventories/shop"
 
 
-def page_commands(page: Path) -> list[docs_commands.Command]:
-    """Return a page's commands on the controller and on hosts, in its order."""
-    return [item for item in docs_commands.commands([page]) if item.kind in ("command", "host")]
+def page_commands(page: Path, heading: str = "") -> list[docs_commands.Command]:
+    """Return a page's commands on the controller and on hosts, in its order: all, or those below a heading and its subheadings."""
+    found = [item for item in docs_commands.commands([page]) if item.kind in ("command", "host")]
+    if not heading:
+        return found
+    level = len(heading.partition(" ")[0])
+    first = last = 0
+    fenced = False
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        fenced ^= line.startswith("```")
+        if line == heading:
+            first = number
+        elif first and not last and not fenced and re.match(rf"#{{1,{level}}} ", line):
+            last = number
+    assert first, f"{page} has no {heading}"
+    return [item for item in found if first < item.line and (not last or item.line < last)]
 
 
 class Environment:

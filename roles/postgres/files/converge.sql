@@ -14,8 +14,9 @@ select format('create role %I', name)
 from jsonb_object_keys(:'desired'::jsonb -> 'roles') as name
 where not exists (select from pg_roles where rolname = name)
 \gexec
+-- The superuser of a cluster that another program has created keeps its password, with which that program logs in again after an undo.
 select format(
-  'alter role %I with %s %s %s %s %s %s %s connection limit %s password %L',
+  'alter role %I with %s %s %s %s %s %s %s connection limit %s %s',
   name,
   case when (attributes ->> 'login')::bool then 'login' else 'nologin' end,
   case when (attributes ->> 'superuser')::bool then 'superuser' else 'nosuperuser' end,
@@ -25,7 +26,8 @@ select format(
   case when (attributes ->> 'bypassrls')::bool then 'bypassrls' else 'nobypassrls' end,
   case when (attributes ->> 'inherit')::bool then 'inherit' else 'noinherit' end,
   attributes ->> 'connection_limit',
-  :'verifiers'::jsonb ->> name
+  case when name = 'postgres' and pg_read_file('slipway.superuser', 0, 100, true) like 'adopted%' then ''
+    else format('password %L', :'verifiers'::jsonb ->> name) end
 )
 from jsonb_each(:'desired'::jsonb -> 'roles') as role (name, attributes)
 \gexec

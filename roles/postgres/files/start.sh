@@ -7,7 +7,7 @@ say() { echo "start.sh: $*" >&2; }
 
 image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 
-# The file in a volume that says that its superuser is named postgres.
+# The file in a volume that says that its superuser is named postgres. It holds a word where another program has created the cluster.
 has_superuser=slipway.superuser
 
 not_ours() {
@@ -31,12 +31,14 @@ if [ -e "$PGDATA/PG_VERSION" ]; then
   # in single-user mode, which needs no name; a copy that is still to be recovered has one.
   if ! [ -e "$PGDATA/$has_superuser" ] && ! [ -e "$PGDATA/recovery.signal" ] && ! [ -e "$PGDATA/standby.signal" ]; then
     say "the volume is taken over: making sure that it has a superuser named postgres"
+    # The role that a cluster was created with stays a superuser: it cannot become one of the inventory. Nothing is changed then.
     chmod 0700 "$PGDATA"
     postgres --single -D "$PGDATA" -c config_file=/etc/slipway/current/postgresql.conf -c exit_on_error=on template1 >/dev/null <<'SQL'
+do $$ declare taken text; variable text; begin select rolname, case rolname when doc #>> '{database,owner}' then 'postgres_owner_name' when doc ->> 'writer' then 'postgres_app_name' else 'the variable with this name' end into taken, variable from pg_roles, (select pg_read_file('/etc/slipway/current/desired.json')::jsonb) as desired (doc) where pg_roles.oid = 10 and rolname <> 'postgres' and doc -> 'roles' ? rolname; if taken is not null then raise exception 'the superuser that this cluster was created with (POSTGRES_USER) is named %, as is a role of the inventory: set % to another name', taken, variable; end if; end $$
 do $$ begin if not exists (select from pg_roles where rolname = 'postgres') then create role postgres; end if; end $$
 alter role postgres superuser login
 SQL
-    : >"$PGDATA/$has_superuser"
+    echo adopted >"$PGDATA/$has_superuser"
   fi
 else
   # The data is created next to its final place and PG_VERSION moves last, so that an interrupted run leaves nothing that

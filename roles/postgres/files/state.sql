@@ -84,8 +84,9 @@ select jsonb_build_object(
       'createrole', rolcreaterole,
       'inherit', rolinherit,
       'login', rolcanlogin,
-      -- Inside the server, so that no hash leaves it.
-      'password_as_declared', coalesce(rolpassword = verifiers ->> rolname, false),
+      -- Inside the server, so that no hash leaves it. The superuser of a cluster that another program has created keeps its own.
+      'password_as_declared', coalesce(rolpassword = verifiers ->> rolname, false)
+        or rolname = 'postgres' and coalesce(pg_read_file('slipway.superuser', 0, 100, true) like 'adopted%', false),
       'replication', rolreplication,
       'superuser', rolsuper,
       'member_of', (
