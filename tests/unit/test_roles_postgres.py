@@ -143,6 +143,30 @@ def test_extensions_that_the_running_image_lacks_are_refused_before_a_host_is_to
     assert mistakes("postgres:17-alpine", "sha256:older") == mistakes("postgres:17", "sha256:a") == []
 
 
+def test_data_of_another_major_version_is_refused_on_its_volume_alone() -> None:
+    """A new volume that a newer server has filled is what a move to its version ends with, while the old server's container is there."""
+
+    def mistakes(wanted: str, version: str, container: str = "postgres_data") -> list[str]:
+        state = {
+            "containers": {"s-postgres": {"image": "postgres:17-alpine", "volumes": {container: {"path": "/x", "mode": "rw"}}}},
+            "images": {},
+            "queries": {},
+            "volumes": {"postgres_data": {"pg_version": "17"}, "postgres_data_18": {"pg_version": version}},
+            "host": {"memory_mb": 8000, "cores": 4},
+        }
+        inputs = {"container_service_host_state": state, "postgres_image": "postgres:18", "postgres_volume": wanted, **SECRETS}
+        return list(role_variable("postgres", "__postgres_mistakes", inputs))
+
+    (said,) = mistakes("postgres_data", "18")
+    assert "PostgreSQL 17 runs on the volume postgres_data, and postgres_image is postgres:18" in said
+    assert mistakes("postgres_data_18", "18") == []
+    (said,) = mistakes("postgres_data_18", "17")
+    assert (
+        "the volume postgres_data_18 holds data of PostgreSQL 17, and postgres_image is postgres:18: set postgres_image to version 17"
+        in said
+    )
+
+
 def test_users_change_neither_container_nor_commands() -> None:
     """What is fixed at creation does not depend on users, grants, extensions or networks."""
     plain = declaration()
@@ -727,6 +751,33 @@ def test_the_old_product_has_its_privileges_again_after_the_statements_of_the_pa
         assert other.sql("set role shop_reader; select t from letters") == (0, "a\n")
         for role in ("shop", "shop_reader"):
             assert other.sql(f"select has_database_privilege('{role}', 'app', 'connect')") == (0, "t\n")
+
+
+@needs_server
+def test_a_cluster_that_another_one_was_dumped_into_is_complete(server: Server) -> None:
+    """docs/backup.md, "Another major version": the new server has all of the old one's roles and data, and nothing is left to converge."""
+    assert server.sql("drop table if exists letters; create table letters (id serial primary key, t text)", **OWNER)[0] == 0
+    assert server.sql("insert into letters (t) values ('kept')", **APP)[0] == 0
+    assert server.sql("drop role if exists by_hand; create role by_hand login password 'of-the-role-1'")[0] == 0
+    status, dump = server.run(["pg_dumpall"])
+    assert status == 0, dump
+    with cluster_of_another("postgres", "for-the-load-alone") as other:
+        with other.log.open("a") as log:
+            loading = other.popen(["postgres", "-k", str(other.folder / "socket"), "-c", "listen_addresses="], stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while other.run(["pg_isready", "--quiet"])[0] != 0:
+            assert time.monotonic() < deadline, other.log.read_text()
+            time.sleep(0.2)
+        load = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres"]
+        status, printed = other.run(load, dump.replace("\nCREATE ROLE postgres;\n", "\n"))
+        assert status == 0, printed
+        loading.send_signal(2)
+        assert loading.wait(60) == 0
+        other.start()
+        # The new server's marker says that it was taken over; the superuser's password came with the dump.
+        assert other.differences() == set()
+        assert other.sql("insert into letters (t) values ('new'); select t from letters order by id", **APP) == (0, "kept\nnew\n")
+        assert other.sql("select count(*) from pg_roles where rolname = 'by_hand'") == (0, "1\n")
 
 
 BACKUP = {"name": "backup", "password": "backup-password-1"}

@@ -111,8 +111,8 @@ def refuse_major(point: str, major: int, image: str, image_major: int) -> None:
     if major != image_major:
         raise HostError(
             f"the point {point} has data of PostgreSQL {major}, which image {image} (PostgreSQL {image_major}) cannot read: "
-            f"set postgres_image to version {major} and postgres_volume to a new name, run site.yml, and restore; "
-            "or load a logical dump (docs/backup.md)"
+            f"set postgres_image to version {major} and postgres_volume to a new name, run site.yml -e accept=restart, and restore "
+            '(docs/backup.md, "Another major version of PostgreSQL")'
         )
 
 
