@@ -34,7 +34,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "contents": bool(self._task.diff),
             **self._task.args,
             "files": [
-                "/etc/docker/daemon.json",
                 "/etc/logrotate.d/*",
                 "/etc/systemd/system/slipway-*",
                 "/etc/systemd/system/timers.target.wants/slipway-*",

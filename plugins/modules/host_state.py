@@ -59,13 +59,17 @@ options:
     type: bool
     default: false
   engine_options:
-    description: Options that the engine is to have in addition to those of its C(daemon.json); RV(engine) reports whether it can.
-    type: dict
-    default: {}
-  accept_engine_restart:
-    description: Whether a restart of the engine may stop containers of others that nothing starts again.
-    type: bool
-    default: false
+    description:
+      - Options that the engine is to have in addition to those of its C(daemon.json), as JSON; RV(engine) reports whether it can. Not
+        logged, as a proxy may have a password.
+    type: json
+  accept_engine:
+    description:
+      - What a restart of the engine may stop; nothing (V(nothing)), containers that it starts again by their restart policy (V(restart)),
+        or any container (V(stop)).
+    type: str
+    choices: [nothing, restart, stop]
+    default: nothing
 extends_documentation_fragment:
   - slipway.stack.options.login
   - slipway.stack.attributes.reads
@@ -93,8 +97,9 @@ host:
   type: dict
 engine:
   description: >-
-    Whether an engine answers (C(available)), its C(version), C(api_version), or the C(error), and why it cannot have O(engine_options)
-    (C(options_refused)).
+    Whether an engine answers (C(available)), its C(version), C(api_version), or the C(error), why it cannot have O(engine_options)
+    (C(options_refused)), and its C(options): those that it has C(accepted), those of the file now (C(current)), those that Slipway has
+    C(written), whether a change was C(interrupted), and whether C(containers_live_on) while it restarts.
   returned: always
   type: dict
 containers:
@@ -209,7 +214,13 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import (
     EngineError,
     normal_reference,
 )
-from ansible_collections.slipway.stack.plugins.module_utils.engine_options import ENGINE_OPTIONS, read_options, refused_change
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import (
+    ACCEPTED,
+    ENGINE_OPTIONS,
+    describe,
+    read_options,
+    refused_change,
+)
 from ansible_collections.slipway.stack.plugins.module_utils.images import registry_login
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, LOGIN_OPTIONS, host_login
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of, kernel_has_wireguard, read_interface
@@ -699,8 +710,8 @@ def main() -> None:
             "reach_timeout": {"type": "float", "default": 3},
             "files": {"type": "list", "elements": "str", "default": []},
             "contents": {"type": "bool", "default": False},
-            "engine_options": {"type": "dict", "default": {}},
-            "accept_engine_restart": {"type": "bool", "default": False},
+            "engine_options": {"type": "json", "no_log": True},
+            "accept_engine": {"type": "str", "choices": list(ACCEPTED), "default": ACCEPTED[0]},
             "login": {"type": "dict", "default": {}, "options": LOGIN_OPTIONS},
         },
         supports_check_mode=True,
@@ -715,7 +726,9 @@ def main() -> None:
         state, engine = read_engine(options["stack"], folder)
     except EngineError as error:
         module.fail_json(msg=f"Reading the Docker Engine failed: {error}")
-    state["engine"]["options_refused"] = refused_change(options["engine_options"], engine, options["accept_engine_restart"])
+    wanted = options["engine_options"]
+    state["engine"]["options_refused"] = refused_change(json.loads(wanted), engine, options["accept_engine"]) if wanted else ""
+    state["engine"]["options"] = describe(engine)
     key = options["digest_key"].encode()
     state["schema"] = 1
     state["host"] = describe_host(data_root(engine))

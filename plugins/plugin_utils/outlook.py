@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import RESTARTS
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import same_major, stale_reasons
 
 #: What happens to a service. Of a release, the whole product moves by its strategy, and no request is lost.
@@ -134,7 +135,7 @@ def outlook(
         )
     known = {(row["host"], reason) for row in compared for reason in _sentences(row)}
     others = [
-        simple_row(host, role, role, RELOAD, left)
+        simple_row(host, role, role, RESTART if any(sentence.startswith(RESTARTS) for sentence in left) else RELOAD, left)
         for role, hosts in reasons.items()
         for host, sentences in hosts.items()
         if (left := [sentence for sentence in sentences if (host, sentence) not in known and not (moves and role == "release")])

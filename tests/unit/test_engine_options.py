@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from ansible_collections.slipway.stack.plugins.module_utils import engine_option
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
 from ansible_collections.slipway.stack.plugins.modules import engine_options
-from ansible_collections.slipway.stack.plugins.plugin_utils import preflight
+from ansible_collections.slipway.stack.plugins.plugin_utils import outlook, preflight
+from conftest import ROOT, role_task
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="writes files as root")
 
@@ -25,14 +27,20 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="writes files as root")
 class Machine:
     """A host whose engine reads its file when it is restarted or reloaded, and does not start with some options."""
 
-    def __init__(self, path: Path, *, bad: str = "", policy: str = "no", swarm: str = "inactive", runs: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, bad: str = "", policy: str = "no", swarm: str = "inactive", runs: bool = True, more: Any = None
+    ) -> None:
         self.path, self.bad, self.policy, self.swarm, self.up = path, bad, policy, swarm, runs
+        #: What its description and that of its container contain in addition, and the number of its process.
+        self.info: dict[str, Any] = {}
+        self.container: dict[str, Any] = more or {}
+        self.pid = str(os.getpid())
         self.loaded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         self.did: list[str] = []
 
     def run(self, *argv: str) -> tuple[int, str]:
         if argv[:2] == ("systemctl", "show"):
-            return 0, "0"
+            return 0, self.pid
         if argv[0] == "dockerd":
             return (1, "the following directives don't match: nonsense") if "nonsense" in Path(argv[-1][14:]).read_text() else (0, "OK")
         if argv[0] == "systemctl" and argv[1] in ("reload", "restart", "start"):
@@ -48,13 +56,15 @@ class Machine:
         return {}
 
     def get(self, _path: str) -> dict[str, Any]:
-        return {"LiveRestoreEnabled": bool(self.loaded.get("live-restore")), "Swarm": {"LocalNodeState": self.swarm}}
+        info = {"LiveRestoreEnabled": bool(self.loaded.get("live-restore")), "Swarm": {"LocalNodeState": self.swarm}}
+        return {**info, "DockerRootDir": "/var/lib/docker", **self.info}
 
     def containers(self) -> list[dict[str, Any]]:
         return [{"Id": "1"}]
 
     def inspect(self, _name: str) -> dict[str, Any]:
-        return {"Name": "/old-shop", "State": {"Running": True}, "HostConfig": {"RestartPolicy": {"Name": self.policy}}}
+        found = {"Id": "1", "Name": "/old-shop", "State": {"Running": True}, "HostConfig": {"RestartPolicy": {"Name": self.policy}}}
+        return {**found, "Config": {"Labels": None}, "NetworkSettings": {}, **self.container}
 
 
 @pytest.fixture
@@ -67,7 +77,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def change(machine: Machine, options: dict[str, Any], accept: bool = False) -> str:
+def change(machine: Machine, options: dict[str, Any], accept: str = "nothing") -> str:
     return engine_options.apply(options, str(machine.path), accept, machine, machine.run)
 
 
@@ -90,8 +100,31 @@ def test_a_container_that_nothing_starts_again_is_not_stopped_without_consent(pa
     with pytest.raises(RefusedError, match=r"old-shop \(restart policy no\).*host_accept_engine_restart: true"):
         change(machine, {"userland-proxy": False})
     assert (machine.did, path.read_text()) == ([], before)
-    assert change(machine, {"userland-proxy": False}, accept=True) == "restarted"
-    assert change(Machine(path, policy="always"), {"userland-proxy": True}) == "restarted"
+    with pytest.raises(RefusedError, match="host_accept_engine_restart"):
+        change(machine, {"userland-proxy": False}, accept="restart")
+    assert change(machine, {"userland-proxy": False}, accept="stop") == "restarted"
+
+
+def test_containers_that_come_back_are_stopped_with_consent_only(path: Path):
+    """All stores of all hosts would stop at once, and the plan reported a reload."""
+    machine, before = Machine(path, policy="always"), path.read_text()
+    with pytest.raises(RefusedError, match=r"stops its containers meanwhile \(1 run\).*-e accept=restart"):
+        change(machine, {"userland-proxy": False})
+    assert (machine.did, path.read_text()) == ([], before)
+    assert change(machine, {"userland-proxy": False}, accept="restart") == "restarted"
+
+
+def test_the_next_host_waits_until_the_containers_of_this_one_are_healthy(path: Path, monkeypatch: pytest.MonkeyPatch):
+    health, pauses = iter(["starting", "starting", "healthy"]), []
+    machine = Machine(path, policy="always")
+    monkeypatch.setattr(machine, "inspect", lambda _name: {
+        "Id": "1", "Name": "/db", "State": {"Running": True, **({"Health": {"Status": next(health)}} if machine.did else {})},
+        "HostConfig": {"RestartPolicy": {"Name": "always"}}, "Config": {}, "NetworkSettings": {},
+    })  # fmt: skip
+    monkeypatch.setattr(engine_options.time, "sleep", pauses.append)
+    assert change(machine, {"userland-proxy": False}, accept="restart") == "restarted"
+    assert pauses == [1, 1]
+    assert next(health, None) is None
 
 
 def test_options_that_the_engine_refuses_are_not_written(path: Path):
@@ -123,7 +156,7 @@ def test_a_swarm_is_refused_before_anything_is_touched(path: Path):
 def test_a_file_that_is_not_valid_is_the_owners_to_correct(path: Path):
     path.write_text("{")
     with pytest.raises(RefusedError, match="is not valid JSON"):
-        engine_options.apply({}, str(path), False, None)
+        engine_options.apply({}, str(path), "nothing", None)
     assert path.read_text() == "{"
 
 
@@ -141,7 +174,12 @@ def test_an_engine_with_containers_does_not_lose_them_to_another_place(path: Pat
         ({"data-root": "/srv/docker"}, {}, "data-root in host_engine_options differs"),
         ({"live-restore": True, "userland-proxy": False}, {"swarm": "active"}, "node of a swarm"),
         ({"userland-proxy": False}, {}, "old-shop (restart policy no)"),
-        ({"userland-proxy": False}, {"policy": "always"}, ""),
+        ({"userland-proxy": False}, {"policy": "always"}, "-e accept=restart"),
+        ({"userland-proxy": False, "live-restore": True}, {}, ""),
+        ({"iptables": False, "live-restore": True}, {}, "the engine has iptables: false"),
+        ({"firewall-backend": "nftables", "live-restore": True}, {}, "the engine has firewall-backend: nftables"),
+        ({"log-opts": {"gelf-address": "udp://x:1"}, "live-restore": True}, {}, "log driver json-file has no option gelf-address"),
+        ({"log-opts": {"cache-disabled": "true", "mode": "non-blocking"}, "live-restore": True}, {}, ""),
         ({"labels": ["c=d"]}, {}, ""),
         ({"labels": ["a=b"]}, {"swarm": "active"}, ""),
     ],
@@ -149,7 +187,7 @@ def test_an_engine_with_containers_does_not_lose_them_to_another_place(path: Pat
 def test_what_is_refused_is_known_before_a_run_touches_anything(path: Path, options: dict[str, Any], machine: dict[str, Any], said: str):
     """With the state of the host, so that no other host and no lock has been touched either."""
     there, before = Machine(path, **machine), path.read_text()
-    refused = known_before.refused_change(options, there, False, str(path), there.run)
+    refused = known_before.refused_change(options, there, "nothing", str(path), there.run)
     assert said in refused
     assert bool(refused) == bool(said)
     assert (there.did, path.read_text()) == ([], before)
@@ -159,16 +197,16 @@ def test_what_is_refused_is_known_before_a_run_touches_anything(path: Path, opti
 
 def test_a_restart_that_is_accepted_is_refused_by_no_one(path: Path):
     there = Machine(path)
-    assert known_before.refused_change({"userland-proxy": False}, there, True, str(path), there.run) == ""
+    assert known_before.refused_change({"userland-proxy": False}, there, "stop", str(path), there.run) == ""
 
 
 def test_a_host_without_an_engine_or_a_file_takes_what_its_program_takes(path: Path):
     run = Machine(path).run
     path.unlink()
-    assert known_before.refused_change({"userland-proxy": False}, None, False, str(path), run) == ""
-    assert "refuses its options" in known_before.refused_change({"nonsense": 1}, None, False, str(path), run)
+    assert known_before.refused_change({"userland-proxy": False}, None, "nothing", str(path), run) == ""
+    assert "refuses its options" in known_before.refused_change({"nonsense": 1}, None, "nothing", str(path), run)
     path.write_text("[]")
-    assert "is not valid JSON" in known_before.refused_change({}, None, False, str(path), run)
+    assert "is not valid JSON" in known_before.refused_change({}, None, "nothing", str(path), run)
 
 
 @pytest.mark.parametrize(
@@ -182,3 +220,234 @@ def test_a_host_without_an_engine_or_a_file_takes_what_its_program_takes(path: P
 )
 def test_options_are_laid_over_those_of_the_file_as_role_host_does(former: dict[str, Any], options: dict[str, Any]):
     assert known_before.merged(former, options) == merge_hash(former, options, recursive=True)
+
+
+GELF = {"log-driver": "gelf", "log-opts": {"gelf-address": "udp://log:1"}}
+FILES = {"log-driver": "json-file", "log-opts": {"max-file": "3", "max-size": "10m"}}
+
+
+def test_options_of_another_log_driver_are_not_mixed_with_those_of_the_former_one(path: Path):
+    """``dockerd --validate`` does not look at them, and the engine does not start."""
+    path.write_text(json.dumps({**GELF, "labels": ["a=b"]}))
+    machine = Machine(path)
+    assert change(machine, {**FILES, "live-restore": True}) == "restarted"
+    assert machine.loaded == {**FILES, "live-restore": True, "labels": ["a=b"]}
+    assert change(machine, {"log-driver": "journald", "live-restore": True}) == "restarted"
+    assert machine.loaded == {"log-driver": "journald", "live-restore": True, "labels": ["a=b"]}
+    path.write_text(json.dumps(GELF))
+    change(machine, {"log-driver": "local", "live-restore": True})
+    assert machine.loaded == {"log-driver": "local", "live-restore": True}
+
+
+def test_what_is_no_longer_wanted_goes_and_what_its_owner_wrote_stays(path: Path):
+    path.write_text(json.dumps({"labels": ["a=b"], "log-opts": {"tag": "x"}, "dns": ["10.0.0.2"]}))
+    machine = Machine(path)
+    wanted = {"live-restore": True, "bip": "10.9.0.1/24", "debug": True, "log-opts": {"max-file": "3", "max-size": "10m"}}
+    change(machine, wanted)
+    # Changed by the owner since.
+    path.write_text(json.dumps({**json.loads(path.read_text()), "debug": False}))
+    change(machine, {"live-restore": True, "log-opts": {"max-size": "10m"}})
+    assert machine.loaded == {
+        "labels": ["a=b"],
+        "dns": ["10.0.0.2"],
+        "live-restore": True,
+        "debug": False,
+        "log-opts": {"tag": "x", "max-size": "10m"},
+    }
+    change(machine, {})
+    assert machine.loaded == {"labels": ["a=b"], "dns": ["10.0.0.2"], "debug": False, "log-opts": {"tag": "x"}}
+
+
+class KilledError(Exception):
+    """The run has ended here."""
+
+
+def killed(machine: Machine, options: dict[str, Any], at: str, *, after: bool = False) -> None:
+    """Change the options in a run that dies at a call of systemctl, or right after it."""
+
+    def run(*argv: str) -> tuple[int, str]:
+        dies = argv[:2] == ("systemctl", at)
+        if dies and not after:
+            raise KilledError
+        done = machine.run(*argv)
+        if dies:
+            raise KilledError
+        return done
+
+    with pytest.raises(KilledError):
+        engine_options.apply(options, str(machine.path), "stop", machine, run)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("at", "options"),
+    [
+        ("restart", {"live-restore": True, "log-driver": "local"}),
+        ("restart", {"log-driver": "local"}),
+        ("reload", {"live-restore": True, "log-driver": "local"}),
+        ("reload", {"debug": True}),
+        ("enable", {"live-restore": True, "log-driver": "local"}),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_the_next_run_finishes_what_a_killed_one_began(path: Path, at: str, options: dict[str, Any], after: bool, there: bool):
+    if not there:
+        path.unlink()
+    machine = Machine(path)
+    killed(machine, options, at, after=after)
+    described = known_before.describe(machine, str(path))
+    assert described["interrupted"]
+    (reason,) = known_before.reasons(described, options)
+    assert reason.endswith("an earlier change was interrupted")
+    assert change(machine, options, "stop") in ("reloaded", "restarted")
+    assert machine.loaded == {**({"labels": ["a=b"]} if there else {}), **options}
+    assert change(machine, options) == "nothing"
+    assert known_before.reasons(known_before.describe(machine, str(path)), options) == []
+
+
+def test_options_with_which_a_killed_run_left_no_engine_are_taken_back(path: Path):
+    machine, before = Machine(path, bad="bip"), path.read_text()
+    wanted = {"bip": "10.0.0.1/33", "live-restore": True}
+    killed(machine, wanted, "restart", after=True)
+    assert not machine.up
+    with pytest.raises(RefusedError, match="has its former options"):
+        change(machine, wanted)
+    assert machine.up
+    assert path.read_text() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ["daemon.json"]
+
+
+def test_a_change_that_is_not_wanted_any_more_after_a_killed_run_is_undone(path: Path):
+    machine, former = Machine(path), json.loads(path.read_text())
+    killed(machine, {"live-restore": True, "log-driver": "local"}, "restart", after=True)
+    assert change(machine, {"live-restore": True}) == "restarted"
+    assert machine.loaded == {**former, "live-restore": True}
+
+
+def test_a_file_that_its_owner_has_edited_after_a_killed_run_is_the_owners(path: Path):
+    machine = Machine(path)
+    killed(machine, {"live-restore": True, "log-driver": "local"}, "restart")
+    path.write_text('{"dns": ["10.0.0.2"]}')
+    assert not known_before.describe(machine, str(path))["interrupted"]
+    change(machine, {"live-restore": True})
+    assert machine.loaded == {"dns": ["10.0.0.2"], "live-restore": True}
+
+
+def test_an_engine_that_does_not_come_back_with_its_former_options_is_reported(path: Path):
+    machine = Machine(path, bad="labels")
+    with pytest.raises(RefusedError, match="does not run with its former options either"):
+        change(machine, {"live-restore": True, "log-driver": "local"})
+
+
+def test_a_program_that_hangs_does_not_hold_the_run(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(known_before, "PROGRAM_TIMEOUT", 0.1)
+    assert known_before.run_program("sleep", "60") == (124, "sleep 60 has not ended after 0.1 s")
+    assert known_before.run_program("echo", "yes") == (0, "yes")
+
+
+def test_a_file_behind_a_link_keeps_its_place_and_its_mode(path: Path, tmp_path: Path):
+    real = tmp_path / "managed" / "docker.json"
+    real.parent.mkdir()
+    real.write_text('{"proxies": {"http-proxy": "http://u:secret@proxy:3128"}}')
+    real.chmod(0o600)
+    os.chown(real, 7, 8)
+    path.unlink()
+    path.symlink_to(real)
+    machine = Machine(path)
+    change(machine, {"live-restore": True, "debug": True})
+    info = real.stat()
+    assert (path.is_symlink(), oct(info.st_mode & 0o777), info.st_uid, info.st_gid) == (True, "0o600", 7, 8)
+    assert set(machine.loaded) == {"proxies", "live-restore", "debug"}
+    assert {oct(file.stat().st_mode & 0o777) for file in path.parent.glob("daemon.json.*")} == {"0o600"}
+    machine.bad = "bip"
+    with pytest.raises(RefusedError, match="has its former options"):
+        change(machine, {"live-restore": True, "debug": True, "bip": "10.0.0.1/33"})
+    assert (path.is_symlink(), oct(real.stat().st_mode & 0o777)) == (True, "0o600")
+
+
+@pytest.mark.parametrize("plugin", ["engine_options", "host_state"])
+def test_options_are_not_written_to_the_hosts_journal(plugin: str):
+    """As one string: hidden one by one, each 3 of a report would be hidden."""
+    source = (ROOT / f"plugins/modules/{plugin}.py").read_text()
+    assert re.search(r'"(engine_)?options": \{"type": "json", ("required": True, )?"no_log": True\}', source)
+    tasks = (ROOT / "roles/host/tasks/prepare.yml").read_text() + (ROOT / "roles/host/tasks/read.yml").read_text()
+    assert len(re.findall(r"options: \"\{\{ host_engine_options \| to_json \}\}\"", tasks)) == 2
+
+
+def test_another_engine_than_the_one_of_its_unit_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch):
+    machine, wanted = Machine(path), {"labels": ["a=b"]}
+
+    def refused() -> str:
+        return known_before.refused_change(wanted, machine, "nothing", str(path), machine.run)
+
+    assert refused() == ""
+    machine.pid = "0"
+    assert "docker.service does not run" in refused()
+    monkeypatch.setattr(known_before.shutil, "which", lambda *_args, **_more: None)
+    assert "there is no program dockerd" in refused()
+    machine.info = {"DockerRootDir": "/var/snap/docker/common/var-lib-docker"}
+    assert "snap remove docker" in refused()
+    assert known_before.refused_change(wanted, None, "nothing", str(path), machine.run) == ""
+
+
+def published(address: str, own: str = "", labels: Any = None) -> dict[str, Any]:
+    ports = {"80/tcp": [{"HostIp": address, "HostPort": "80"}], "81/tcp": None}
+    return {"Config": {"Labels": labels}, "NetworkSettings": {"Ports": ports, "Networks": {"bridge": {"GlobalIPv6Address": own}}}}
+
+
+@pytest.mark.parametrize(
+    ("container", "public", "refused"),
+    [
+        (published("::"), True, True),
+        (published("2001:db8::1"), True, True),
+        (published("::"), False, False),
+        (published("0.0.0.0"), True, False),
+        (published("::", own="2001:db8::2"), True, False),
+        (published("::", labels={"slipway.stack": "another"}), True, False),
+    ],
+)
+def test_ports_of_others_are_not_cut_off_without_consent(
+    path: Path, monkeypatch: pytest.MonkeyPatch, container: dict[str, Any], public: bool, refused: bool
+):
+    monkeypatch.setattr(known_before, "has_public_ipv6", lambda: public)
+    machine, wanted = Machine(path, more=container), {"userland-proxy": False, "live-restore": True}
+    said = known_before.refused_change(wanted, machine, "restart", str(path), machine.run)
+    assert ("unreachable over IPv6" in said, "old-shop" in said) == (refused, refused)
+    assert known_before.refused_change(wanted, machine, "stop", str(path), machine.run) == ""
+    path.write_text(json.dumps({"userland-proxy": False}))
+    assert known_before.refused_change(wanted, machine, "restart", str(path), machine.run) == ""
+
+
+def test_an_address_of_one_link_or_of_the_host_itself_is_not_public(tmp_path: Path):
+    table = tmp_path / "if_inet6"
+    table.write_text("00000000000000000000000000000001 01 80 10 80 lo\nfe800000000000000000000000000001 02 40 20 80 eth0\n")
+    assert not known_before.has_public_ipv6(str(table))
+    table.write_text("20010db8000000000000000000000001 02 40 00 80 eth0\n")
+    assert known_before.has_public_ipv6(str(table))
+    assert not known_before.has_public_ipv6(str(tmp_path / "none"))
+
+
+def test_the_plan_says_what_becomes_of_the_engine_and_of_its_containers(path: Path):
+    described = known_before.describe(Machine(path), str(path))
+    assert known_before.reasons(described, {"debug": True}) == ["the engine reloads its options: debug"]
+    assert known_before.reasons(described, {"log-driver": "local"}) == [
+        "the engine restarts for its options: log-driver; its containers stop meanwhile"
+    ]
+    lives = {"log-driver": "local", "live-restore": True}
+    assert known_before.reasons(described, lives) == [
+        "the engine restarts for its options: live-restore, log-driver; containers keep running"
+    ]
+    assert [known_before.stops_containers(described, options) for options in ({"log-driver": "local"}, lives, {"debug": True}, {})] == [
+        *(True, False, False, False)
+    ]
+    assert known_before.reasons(known_before.describe(None, str(path)), {"debug": True}) == ["the engine starts with its options: debug"]
+    release = {"inputs": {"rolling": False}, "record": None, "moves": False, "images": {}, "version": "1"}
+    for options, action in ((lives, outlook.RESTART), ({"debug": True}, outlook.RELOAD)):
+        (row,) = outlook.outlook([], {"host": {"db1": known_before.reasons(described, options)}}, release)
+        assert (row["service"], row["action"]) == ("host", action)
+
+
+def test_hosts_whose_containers_stop_take_their_turns() -> None:
+    for described, throttle in (({"accepted": {}, "current": {}, "runs": True, "containers_live_on": False}, "1"), ({}, "0")):
+        given = {"container_service_host_state": {"engine": {"options": described}}, "host_engine_options": {"log-driver": "local"}}
+        assert str(role_task("host", "prepare.yml", "prepare | Run the engine with its options", "throttle", given)) == throttle

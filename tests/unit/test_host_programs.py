@@ -42,7 +42,7 @@ ELSEWHERE = (
 #: What runs in a container of a drill, and a command of docker.
 IN_CONTAINERS = {"psql", "run"}
 SHELL = [
-    *("roles/host/templates/firewall.service.j2", "roles/mesh/templates/mesh.service.j2", "roles/mesh/templates/tunnel.sh.j2"),
+    *("roles/host/templates/firewall.sh.j2", "roles/mesh/templates/mesh.service.j2", "roles/mesh/templates/tunnel.sh.j2"),
     "roles/nginx/templates/logrotate.j2",
 ]
 
