@@ -57,7 +57,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 lock=release.fleet_lock(read, options["folder"]),
                 history=history.merged(read, str(Path(options["folder"]).parent))[-SHOWN_RUNS:],
                 reports={host: topology.reports(host) for host in states},
-                ways={host: topology.ways(host) for host in states},
+                connections={host: topology.connections(host) for host in states},
             )
         )
         # What programs report may hold anything.

@@ -67,7 +67,8 @@ containers:
   sample: {cache1: {slipway-redis: redis}}
 services:
   description: >-
-    For each service of each host what a run would do: C(host), C(role), C(service), C(action), C(reasons), C(away_s), C(data), C(waits).
+    What a run would do for each service of each host: C(host), C(role), C(service), C(action), C(reasons), C(downtime_s), C(data),
+    C(waits).
   type: list
   elements: dict
   returned: always

@@ -23,7 +23,7 @@ CLOSED, UNDECIDED = "closed", "undecided"
 NO_ROUTE = os.strerror(errno.ENETUNREACH)
 #: In what it says where a firewall rejects a datagram in another way than a host on which nothing listens.
 REJECTIONS = os.strerror(errno.EHOSTUNREACH), os.strerror(errno.EACCES)
-#: The one who tries and is neither a host of the stack nor one of the group strangers.
+#: The one who tries and is neither a host of the stack nor one of the group external_probes.
 CONTROLLER = "the controller"
 
 Port = Mapping[str, t.Any]
@@ -257,7 +257,7 @@ def _unreached(hosts: Mapping[str, Host], views: Sequence[Tries]) -> tuple[list[
         addresses = [address for _host, address in blind]
         sources = list(dict.fromkeys(source for place in blind for source in silent.pop(place)))
         what = f"could not be reached from {', '.join(sources)}" if sources else "was tried from no other machine"
-        remedy = "run this from a machine that reaches it, or add one to the group strangers"
+        remedy = "run this from a machine that reaches it, or add one to the group external_probes"
         text = f"{', '.join(addresses)} {what}, so nothing is known of what is open there: {remedy}"
         problems.append({"host": name, "text": text, "addresses": addresses, "sources": sources})
     groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}

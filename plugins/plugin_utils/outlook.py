@@ -55,7 +55,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
         containers: The containers of the host.
 
     Returns:
-        Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``away_s`` (the seconds that it may be away, at most), ``data``
+        Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``downtime_s`` (seconds, at most), ``data``
         (whether its data is at risk, as another major version or another volume takes its place), ``waits`` (for ``accept=restart``), and
         ``holds_back`` (what others need of it that waits too). For outlook(): ``image`` and ``image_id`` of the container that is there,
         ``migrates`` (whether a release runs it), ``moves`` (whether the product needs a release, as release_decision.mode() decides), and
@@ -76,7 +76,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
                 "service": item["name"],
                 "action": action,
                 "reasons": item["reasons"] if action != NOTHING else [],
-                "away_s": item["stop_timeout"] + item["healthy_timeout"] if action == RESTART else 0,
+                "downtime_s": item["stop_timeout"] + item["healthy_timeout"] if action == RESTART else 0,
                 "data": bool(item["interrupts"] and moved) or other,
                 "waits": item in plan["waiting"],
                 "holds_back": [what for what, held in HELD.items() if item in plan["waiting"] and held(item, wanted - published)],
@@ -105,7 +105,7 @@ def _removals(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[
 def simple_row(host: str, role: str, service: str, action: str, reasons: list[str]) -> Row:
     """Return the row of what takes no service away."""
     row = {"host": host, "role": role, "service": service, "action": action, "reasons": reasons}
-    return {**row, "away_s": 0, "data": False, "waits": False, "holds_back": []}
+    return {**row, "downtime_s": 0, "data": False, "waits": False, "holds_back": []}
 
 
 def outlook(
@@ -131,7 +131,7 @@ def outlook(
         why = [MIGRATES] if row.get("migrates") else row["reasons"] or versions or ["it moves with the product's other services"]
         found.append(
             {name: value for name, value in row.items() if name not in PRIVATE}
-            | ({"action": strategy, "away_s": 0, "reasons": why} if released else {})
+            | ({"action": strategy, "downtime_s": 0, "reasons": why} if released else {})
         )
     known = {(row["host"], reason) for row in compared for reason in _sentences(row)}
     others = [
@@ -165,7 +165,7 @@ def lines(found: Sequence[Row]) -> list[dict[str, str]]:
     """Return the rows for a terminal, each line with its ``text`` and ``color``."""
     cells = [COLUMNS]
     for row in found:
-        away = f"at most {row['away_s']} s" if row["away_s"] else "-"
+        away = f"at most {row['downtime_s']} s" if row["downtime_s"] else "-"
         risk = ["another major version or volume: its data stays where it is"] if row["data"] else []
         cells.append((row["host"], row["service"], row["action"], away, "; ".join([*row["reasons"], *risk]) or "-"))
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
@@ -176,6 +176,5 @@ def lines(found: Sequence[Row]) -> list[dict[str, str]]:
 
 def waiting_text(row: Row) -> str:
     """Return what a service waits for and how to accept it."""
-    return (
-        f"waits for a restart, of at most {row['away_s']} s: {'; '.join(row['reasons'])}. Accept it: playbooks/site.yml -e accept=restart"
-    )
+    reasons = "; ".join(row["reasons"])
+    return f"waits for a restart, of at most {row['downtime_s']} s: {reasons}. Accept it: playbooks/site.yml -e accept=restart"

@@ -89,7 +89,7 @@ class Fleet:
         lock: The release lock, as release.fleet_lock returns it.
         reports: By host, the paths of the reports of its services, with their roles.
         history: The last runs that changed something, as history.merged returns them.
-        ways: By host the ways of its services to others, as the topology has them.
+        connections: By host the connections of its services to others, as the topology has them.
     """
 
     stack: str
@@ -104,7 +104,7 @@ class Fleet:
     lock: Row | None = None
     reports: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     history: Iterable[Row] = ()
-    ways: Mapping[str, list[Row]] = field(default_factory=dict)
+    connections: Mapping[str, list[Row]] = field(default_factory=dict)
 
 
 def judge(fleet: Fleet) -> Row:
@@ -128,7 +128,7 @@ def judge(fleet: Fleet) -> Row:
         ],
     }
     down = {(row["host"], row["role"]) for row in rows["services"] if row["state"] == DOWN}
-    rows["ways"] = list(_ways(fleet, rows["services"], down))
+    rows["connections"] = list(_connections(fleet, rows["services"], down))
     problems = [
         {"state": row["state"], "host": row.get("host", ""), "service": row.get("service", ""), "what": what}
         for kind, found in rows.items()
@@ -141,7 +141,9 @@ def judge(fleet: Fleet) -> Row:
         problems.append({"state": ATTENTION, "host": "", "service": "", "what": f"what site.yml would change is unknown: {fleet.unknown}"})
     absent = _absent(fleet, rows["services"])
     problems += [{"state": DOWN, "host": "", "service": role, "what": "no host has a container of it"} for role in absent]
-    outages = absent + _outages(fleet, rows["services"], rows["ways"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
+    outages = (
+        absent + _outages(fleet, rows["services"], rows["connections"]) + [row for row in rows["certificates"] if row["state"] == DOWN]
+    )
     return {
         "stack": fleet.stack,
         "at": instant(fleet.now),
@@ -180,7 +182,7 @@ def _absent(fleet: Fleet, containers: list[Row]) -> list[str]:
     ]
 
 
-def _outages(fleet: Fleet, containers: list[Row], ways: list[Row]) -> list[str]:
+def _outages(fleet: Fleet, containers: list[Row], connections: list[Row]) -> list[str]:
     """Return the services that the product needs and that no host of the run serves, or that none of their clients reaches."""
     essential = [service for service in fleet.services if service.essential]
     away = [
@@ -195,39 +197,39 @@ def _outages(fleet: Fleet, containers: list[Row], ways: list[Row]) -> list[str]:
         if row["role"] in roles and row["state"] != IDLE:
             key = (row["role"], row["replica_of"])
             serving[key] = serving.get(key, False) or row["state"] != DOWN
-    for row in ways:
+    for row in connections:
         if {row["client"], row["service"]} <= roles:
-            key = (row["client"], f"its way to {row['service']}")
+            key = (row["client"], f"its connection to {row['service']}")
             serving[key] = serving.get(key, False) or row["state"] != DOWN
     return away + [name for (_role, name), serves in serving.items() if not serves]
 
 
-def _ways(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> Iterator[Row]:
-    """Yield the rows of the ways between services: to another host as the client's host has tried it, else by the server's state."""
+def _connections(fleet: Fleet, containers: list[Row], down: set[tuple[str, str]]) -> Iterator[Row]:
+    """Yield the rows of the connections between services: to another host as the client's host has tried it, else by the server's state."""
     runs = {(row["host"], row["role"]) for row in containers if row["state"] != IDLE}
-    for host, ways in fleet.ways.items():
-        for way in ways:
-            server = (way["server"], way["service"])
+    for host, connections in fleet.connections.items():
+        for connection in connections:
+            server = (connection["server"], connection["service"])
             # Of a host that the run does not include, it is known whether others reach it.
-            included = way["server"] in fleet.states
-            answers = not included or _serves(fleet, way["server"])
-            if "containers" not in fleet.states.get(host, {}) or (host, way["client"]) not in runs:
+            included = connection["server"] in fleet.states
+            answers = not included or _serves(fleet, connection["server"])
+            if "containers" not in fleet.states.get(host, {}) or (host, connection["client"]) not in runs:
                 continue
             if included and answers and server not in runs:
                 continue
-            tried = [fleet.states[host]["reach"].get(address, "not tried") for address in way["addresses"]]
+            tried = [fleet.states[host]["reach"].get(address, "not tried") for address in connection["addresses"]]
             detail = "open" if "open" in tried else tried[0] if tried else "on the same host"
             broken = server in down if not tried else detail != "open"
             # What is down itself, or its host, was reported.
             news = broken and answers and server not in down
             yield {
                 "host": host,
-                "client": way["client"],
-                "service": way["service"],
-                "server": way["server"],
+                "client": connection["client"],
+                "service": connection["service"],
+                "server": connection["server"],
                 "state": DOWN if broken or not answers else WELL,
                 "detail": detail,
-                "problems": [f"{way['client']} does not reach it on {way['server']}: {detail}"] if news else [],
+                "problems": [f"{connection['client']} does not reach it on {connection['server']}: {detail}"] if news else [],
             }
 
 

@@ -44,7 +44,7 @@ class Box:
 
     @property
     def middle(self) -> int:
-        """Where ways begin and end."""
+        """Where connections begin and end."""
         return self.y + self.height // 2
 
 
@@ -61,13 +61,13 @@ class Band:
 
 @dataclass
 class Picture:
-    """Hosts one below the other, their services from clients on the left to stores on the right, and the ways between these."""
+    """Hosts one below the other, their services from clients on the left to stores on the right, and the connections between these."""
 
     width: int = 0
     height: int = MARGIN
     bands: list[Band] = field(default_factory=list)
     #: Each with its two ends, its state, and what is known of it.
-    ways: list[dict[str, t.Any]] = field(default_factory=list)
+    connections: list[dict[str, t.Any]] = field(default_factory=list)
 
 
 def page(status: Row) -> str:
@@ -78,7 +78,7 @@ def page(status: Row) -> str:
 
 def picture(status: Row) -> Picture:
     """Return where everything is drawn."""
-    depth = _depths(status["ways"])
+    depth = _depths(status["connections"])
     found = Picture(width=2 * MARGIN + (max(depth.values(), default=0) + 1) * (BOX_WIDTH + COLUMN_GAP))
     places: dict[tuple[str, str], Box] = {}
     # Of each host how far right its services are.
@@ -91,27 +91,27 @@ def picture(status: Row) -> Picture:
         places |= {(band.host, box.role): box for box in band.boxes}
         found.bands.append(band)
         found.height += band.height + ROW_GAP
-    for way in status["ways"]:
-        start, end = places.get((way["host"], way["client"])), places.get((way["server"], way["service"]))
+    for connection in status["connections"]:
+        start, end = places.get((connection["host"], connection["client"])), places.get((connection["server"], connection["service"]))
         if start and end:
             ends = {"x1": start.x + BOX_WIDTH, "y1": start.middle, "x2": end.x, "y2": end.middle}
-            found.ways.append({**way, **ends})
+            found.connections.append({**connection, **ends})
     return found
 
 
-def _depths(ways: list[Row]) -> dict[str, int]:
-    """Return how many services a client passes before each one; ways lead from left to right."""
-    depth = {role: 0 for way in ways for role in (way["client"], way["service"])}
+def _depths(connections: list[Row]) -> dict[str, int]:
+    """Return how many services a client passes before each one; connections lead from left to right."""
+    depth = {role: 0 for connection in connections for role in (connection["client"], connection["service"])}
     for _unused in depth:
-        for way in ways:
-            depth[way["service"]] = min(max(depth[way["service"]], depth[way["client"]] + 1), len(depth))
+        for connection in connections:
+            depth[connection["service"]] = min(max(depth[connection["service"]], depth[connection["client"]] + 1), len(depth))
     return depth
 
 
 def _band(host: Row, status: Row, depth: dict[str, int], y: int) -> Band:
-    """Return a host with a box for each of its services; of one that does not answer those to which ways lead."""
+    """Return a host with a box for each of its services; of one that does not answer those to which connections lead."""
     rows = [row for row in status["services"] if row["host"] == host["host"] and row["state"] != IDLE]
-    reached = [way["service"] for way in status["ways"] if way["server"] == host["host"]]
+    reached = [connection["service"] for connection in status["connections"] if connection["server"] == host["host"]]
     bottoms: dict[int, int] = {}
     boxes = []
     for role in dict.fromkeys([row["role"] for row in rows] + reached):

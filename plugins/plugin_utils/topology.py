@@ -43,8 +43,8 @@ VOLUME_SERVER = "volume_server"
 #: Its name and its port on its container network.
 SERVER_NAME = "volume-server"
 SERVER_PORT = 8873
-#: Hosts of an inventory that are none of the stack's: from there, ports are tried as a stranger would.
-STRANGERS = "strangers"
+#: Hosts of an inventory that are none of the stack's: from there, ports are tried as others would.
+EXTERNAL_PROBES = "external_probes"
 #: Where SSH listens if ansible_port does not say it.
 SSH_PORT = 22
 #: Ports of transfers of volumes begin so far behind restore_port.
@@ -468,9 +468,9 @@ class Topology:
         ]
         return published + moving + self.transfer_ports()
 
-    def strangers(self) -> list[str]:
+    def external_probes(self) -> list[str]:
         """Return the hosts that are none of the stack's, and from which its ports are tried."""
-        return list(self._groups.get(STRANGERS, ()))
+        return list(self._groups.get(EXTERNAL_PROBES, ()))
 
     def named_addresses(self) -> dict[str, list[str]]:
         """Return by host the addresses and names at which the inventory says that it is reached, by Ansible and by the other hosts."""
@@ -562,8 +562,8 @@ class Topology:
             for host in self.hosts("nginx")
         ]
 
-    def ways(self, host: str = "") -> list[dict[str, Any]]:
-        """Return the ways of a host's services, by default this host's, to the services that they reach over published ports.
+    def connections(self, host: str = "") -> list[dict[str, Any]]:
+        """Return the connections of a host's services, by default this host's, to the services that they reach over published ports.
 
         Each has the ``client``, the ``service``, its ``server``, and the ``addresses`` to try, of which one answers: none on the same host.
         Those without the mesh are among them, as a service stays there until the run that brings the mesh.

@@ -88,7 +88,7 @@ def test_the_plan_of_an_edit_is_what_is_done(path: tuple[str, ...], value: Any, 
     (row,) = rows(edited(path, value), state())
     assert row["action"] == action, row
     assert reason in "; ".join(row["reasons"])
-    assert bool(row["away_s"]) is (action == "restart")
+    assert bool(row["downtime_s"]) is (action == "restart")
     assert row["waits"] is False
 
 
@@ -123,7 +123,7 @@ def test_a_first_deployment_waits_for_nothing():
     there = state()
     there["containers"], there["files"] = {}, {}
     (row,) = rows(STORE, there, accept=False)
-    assert (row["action"], row["waits"], row["away_s"]) == ("create", False, 0)
+    assert (row["action"], row["waits"], row["downtime_s"]) == ("create", False, 0)
 
 
 def test_a_service_without_data_waits_for_nothing():
@@ -200,7 +200,7 @@ def release(moves: bool = False, rolling: bool = False, **more: Any) -> dict[str
         (
             False,
             False,
-            [row("api-blue-1", "restart", reasons=["x"], away_s=9, moves=True), row("job-blue-1", "nothing")],
+            [row("api-blue-1", "restart", reasons=["x"], downtime_s=9, moves=True), row("job-blue-1", "nothing")],
             ["blue_green"] * 2,
         ),
         (
@@ -224,7 +224,7 @@ def test_the_product_moves_as_a_whole_where_one_of_its_containers_is_replaced(
     found = outlook.outlook(compared, {"release": {"app1": ["version 1.0 becomes 1.1"]}} if moves else {}, release(moves, rolling))
     assert [item["action"] for item in found] == actions
     assert all(outlook.PRIVATE.isdisjoint(item) for item in found)
-    assert all(item["away_s"] == 0 for item in found if item["action"] in ("rolling", "blue_green"))
+    assert all(item["downtime_s"] == 0 for item in found if item["action"] in ("rolling", "blue_green"))
     if moves and found[0]["action"] in ("rolling", "blue_green"):
         assert found[0]["reasons"] == ["version 1.0 becomes 1.1"]
 

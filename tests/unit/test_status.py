@@ -93,7 +93,7 @@ def fleet(**given: Any) -> Fleet:
         },
         record={"slot": "blue", "version": "2"},
         reports={"db": {"backup": REPORT}},
-        ways={
+        connections={
             "a1": [{"client": "app", "service": "redis", "server": "db", "addresses": ["db:6379"]}],
             "a2": [{"client": "app", "service": "redis", "server": "db", "addresses": ["db:1", "db:6379"]}],
             "db": [{"client": "backup", "service": "redis", "server": "db", "addresses": []}],
@@ -149,8 +149,8 @@ def watched(*ages: float, gave_up: bool = False) -> dict[str, str]:
 def test_a_fleet_that_is_well_has_no_problem():
     found = judge(fleet())
     assert (found["state"], found["problems"]) == ("well", [])
-    assert {row["state"] for kind in ("hosts", "services", "recovery", "releases", "ways") for row in found[kind]} == {"well"}
-    assert [row["detail"] for row in found["ways"]] == ["open", "open", "on the same host"]
+    assert {row["state"] for kind in ("hosts", "services", "recovery", "releases", "connections") for row in found[kind]} == {"well"}
+    assert [row["detail"] for row in found["connections"]] == ["open", "open", "on the same host"]
     (redis,) = [row for row in found["services"] if row["role"] == "redis"]
     assert (redis["memory_mb"], redis["memory_limit_mb"], redis["cores"], redis["cores_limit"]) == (256, 1024, 0.1, 1)
     assert found["recovery"][0]["last_verified"]["name"] == POINT["name"]
@@ -351,9 +351,9 @@ def test_a_way_to_what_is_down_is_down_and_not_a_problem_of_its_own():
     broken.states["db"]["containers"]["s-redis"]["health"] = "unhealthy"
     found = judge(broken)
     assert reported_problems(found) == ["down db redis the container is unhealthy"]
-    assert [row["state"] for row in found["ways"]] == ["down", "well", "down"]
+    assert [row["state"] for row in found["connections"]] == ["down", "well", "down"]
     broken.states["db"].clear()
-    assert {row["state"] for row in judge(broken)["ways"]} == {"down"}
+    assert {row["state"] for row in judge(broken)["connections"]} == {"down"}
 
 
 def test_a_fleet_of_which_nothing_was_read_is_down():
@@ -499,8 +499,8 @@ def test_the_picture_leads_from_clients_on_the_left_to_stores_on_the_right_witho
     picture = status_page.picture(judge(fleet()))
     boxes = {(band.host, box.role): box for band in picture.bands for box in band.boxes}
     assert set(boxes) == {("a1", "app"), ("a2", "app"), ("db", "redis"), ("db", "backup")}
-    assert len(picture.ways) == 3
-    assert all(way["x1"] < way["x2"] for way in picture.ways)
+    assert len(picture.connections) == 3
+    assert all(connection["x1"] < connection["x2"] for connection in picture.connections)
     for above, below in itertools.pairwise(picture.bands):
         assert above.y + above.height < below.y
     assert all(band.y < box.y and box.y + box.height < band.y + band.height for band in picture.bands for box in band.boxes)
@@ -509,6 +509,6 @@ def test_the_picture_leads_from_clients_on_the_left_to_stores_on_the_right_witho
 
 def test_services_that_reach_each_other_are_drawn_too():
     """As a hub of the product may call the balancer that serves it."""
-    ways = {"a1": [{"client": "app", "service": "app", "server": "a2", "addresses": ["x"]}]}
-    ways["a2"] = [{"client": "app", "service": "app", "server": "a1", "addresses": ["x"]}]
-    assert len(status_page.picture(judge(fleet(ways=ways))).ways) == 2
+    connections = {"a1": [{"client": "app", "service": "app", "server": "a2", "addresses": ["x"]}]}
+    connections["a2"] = [{"client": "app", "service": "app", "server": "a1", "addresses": ["x"]}]
+    assert len(status_page.picture(judge(fleet(connections=connections))).connections) == 2

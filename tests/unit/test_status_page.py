@@ -69,7 +69,7 @@ def test_the_page_is_accessible(
 ):
     status = judge(shown())
     assert status["state"] == state
-    assert all(status[kind] for kind in ("hosts", "services", "certificates", "recovery", "jobs", "releases", "history", "ways"))
+    assert all(status[kind] for kind in ("hosts", "services", "certificates", "recovery", "jobs", "releases", "history", "connections"))
     file = tmp_path / "status.html"
     file.write_text(status_page.page(status), encoding="utf-8")
     asked: list[str] = []

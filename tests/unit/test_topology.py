@@ -41,7 +41,7 @@ GROUPS = {
     "redis": ["db1"],
     "backup": ["backup1"],
     "registry": ["lb1"],
-    "strangers": ["other1"],
+    "external_probes": ["other1"],
 }
 ADDRESSES = {host: f"10.0.0.{number}" for number, host in enumerate(sorted({host for hosts in GROUPS.values() for host in hosts}), 1)}
 
@@ -162,11 +162,11 @@ def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none()
 def test_hosts_of_other_groups_do_not_make_a_stack_of_several():
     alone = {group: ["db1"] for group in GROUPS}
     assert topology("db1").several_hosts()
-    assert not topology("db1", **{**alone, "registry": ["lb1"], "strangers": ["other1"]}).several_hosts()
+    assert not topology("db1", **{**alone, "registry": ["lb1"], "external_probes": ["other1"]}).several_hosts()
 
 
 def test_ways_are_tried_with_and_without_the_mesh_that_a_run_is_to_bring():
-    (redis,) = [way for way in topology("app1", MESH).ways("backup1") if way["service"] == "redis"]
+    (redis,) = [connection for connection in topology("app1", MESH).connections("backup1") if connection["service"] == "redis"]
     assert redis["addresses"] == [f"{topology('db1', MESH).service_address()}:6379", f"{ADDRESSES['db1']}:6379"]
 
 
@@ -209,13 +209,13 @@ def test_a_service_reports_of_itself_on_its_host():
 
 
 def test_ways_lead_to_the_published_ports_of_other_hosts_and_on_one_host_to_none():
-    ways = [(way["client"], way["service"], way["server"]) for way in topology("app1").ways()]
-    assert ("app", "redis", "db1") in ways
-    (redis,) = [way for way in topology("app1").ways("backup1") if way["service"] == "redis"]
+    found = [(connection["client"], connection["service"], connection["server"]) for connection in topology("app1").connections()]
+    assert ("app", "redis", "db1") in found
+    (redis,) = [connection for connection in topology("app1").connections("backup1") if connection["service"] == "redis"]
     assert redis == {"client": "backup", "service": "redis", "server": "db1", "addresses": [f"{ADDRESSES['db1']}:6379"]}
-    alone = topology("db1", **{group: ["db1"] for group in GROUPS}).ways()
-    assert ("nginx", "app") in {(way["client"], way["service"]) for way in alone}
-    assert {address for way in alone for address in way["addresses"]} == set()
+    alone = topology("db1", **{group: ["db1"] for group in GROUPS}).connections()
+    assert ("nginx", "app") in {(connection["client"], connection["service"]) for connection in alone}
+    assert {address for connection in alone for address in connection["addresses"]} == set()
 
 
 def test_a_secret_is_needed_where_its_service_and_the_other_one_have_a_host():
@@ -306,7 +306,7 @@ def test_services_that_share_a_volume_are_quiesced_together():
 def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service():
     volumes = [{"name": "search_data", "path": "/d"}, {"name": "search_tmp", "path": "/t", "backup": False}]
     dumped = {"command": ["dump"], "restore_command": ["load"]}
-    described = {"search": {"hosts": "strangers", "volumes": volumes}, "mails": {"hosts": "strangers", "backup": dumped}}
+    described = {"search": {"hosts": "external_probes", "volumes": volumes}, "mails": {"hosts": "external_probes", "backup": dumped}}
     values = {"slipway_extra_services": described, "volume_server_port": 9873}
     groups = {"extra": ["other1"]}
     data, dump = topology("backup1", values, **groups).backup_volumes()
@@ -329,7 +329,7 @@ def test_a_volume_is_backed_up_once_however_often_it_is_mounted(backup: dict[str
     """The copy of it would find the folder of the first one, and the server of the volumes a mount of the same name."""
     twice = [{"name": "twice", "path": "/a"}, {"name": "twice", "path": "/b"}]
     values = {"app_services": {"api": {"volumes": [{**volume, "name": "uploads"} for volume in twice]}}, "volume_server_port": 9873}
-    described = {"search": {"hosts": "strangers", "volumes": twice, "backup": backup}}
+    described = {"search": {"hosts": "external_probes", "volumes": twice, "backup": backup}}
     found = topology("other1", {**values, "slipway_extra_services": described}, extra=["other1"]).backup_volumes()
     assert [(item["host"], item["name"]) for item in found] == [("app1", "uploads"), ("app2", "uploads"), ("other1", "twice")]
     assert found[-1] == {"host": "other1", "name": "twice", "service": "search", "address": "volume-server", "port": 8873, **dumped}
@@ -345,10 +345,10 @@ def test_what_build_brings_is_removed_with_the_stack_and_no_part_of_it_otherwise
 
 #: Services that belong to no version: on a host of its own, on one of the product's hosts, on all of them, and one without a port.
 EXTRA = {
-    "search": {"port": 7700, "publish_port": 17700, "hosts": "strangers"},
+    "search": {"port": 7700, "publish_port": 17700, "hosts": "external_probes"},
     "mails": {"port": 25, "hosts": "first"},
     "cache": {"port": 6379},
-    "agent": {"hosts": "strangers"},
+    "agent": {"hosts": "external_probes"},
 }
 
 
@@ -491,7 +491,7 @@ def test_a_stack_of_several_hosts_has_a_mesh_unless_it_says_otherwise(checkout: 
     assert several["address"].startswith("10.210.")
     assert "vault_mesh_preshared_secret" in several["secrets"]
     # The other host is none of the stack's any more.
-    inventory["all"]["children"]["strangers"] = inventory["all"]["children"].pop("search")
+    inventory["all"]["children"]["external_probes"] = inventory["all"]["children"].pop("search")
     hosts.write_text(yaml.safe_dump(inventory))
     alone = answers(checkout, added, "web", **asked)
     assert (alone["mesh"], alone["address"]) == (False, "10.0.0.1")
