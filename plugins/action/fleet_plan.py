@@ -25,7 +25,9 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     role_folders,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
+    BEGIN_EMPTY,
     DeclarationError,
+    begun_empty,
     left_behind,
     plan_services,
     stale_reasons,
@@ -49,7 +51,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         _unused, arguments = self.validate_argument_spec(
-            {"roles": ROLES_OPTION, "variables": {"type": "dict", "default": {}}, "found": {"type": "dict", "default": {}}}
+            {
+                "roles": ROLES_OPTION,
+                "variables": {"type": "dict", "default": {}},
+                "found": {"type": "dict", "default": {}},
+                "release": {"type": "dict", "options": {"seen": {"type": "bool", "required": True}, "record": {"type": "dict"}}},
+            }
         )
         self._files = RoleFiles()
         self._extra = {name: task_vars[name] for name in TASK_VARIABLES if name in task_vars}
@@ -58,9 +65,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._rows: list[outlook.Row] = []
         # Of each host, the containers that are to run there, with their roles.
         self._containers: dict[str, dict[str, str]] = {}
-        # Of each host, the volumes with data that it is to lose, and those that it is to get empty.
+        # Of each host, the volumes with data that it is to lose, and those that it is to have, by role.
         self._left: dict[str, dict[str, dict[str, str]]] = {}
-        self._to_fill: dict[str, dict[str, dict[str, str]]] = {}
+        self._declared: dict[str, set[str]] = {}
+        self._wanted: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         views = {
             (host, role): view
             for host in task_vars["ansible_play_hosts_all"]
@@ -90,13 +98,42 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for row in self._rows
             if row["holds_back"]
         ]
-        mistakes += left_behind(self._left, self._to_fill)
+        mistakes += self._without_data(arguments, task_vars["groups"]) if not mistakes else []
         write_compiled(ansible_home())
         result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers, services=self._rows)
         result["waiting"] = [f"{row['service']} on {row['host']} {outlook.waiting_text(row)}" for row in self._rows if row["waits"]]
         if mistakes:
             result.update(failed=True, msg="\n".join(mistakes))
         return result
+
+    def _without_data(self, arguments: Mapping[str, Any], groups: Mapping[str, list[str]]) -> list[str]:
+        """Return why a service may not begin with an empty volume: its data is on another host, or was known to a release."""
+        left = {
+            host: {name: there for name, there in volumes.items() if name not in self._declared[host]}
+            for host, volumes in self._left.items()
+        }
+        wanted: dict[str, dict[str, dict[str, Any]]] = {}
+        for hosts in self._wanted.values():
+            for host, volumes in hosts.items():
+                wanted.setdefault(host, {}).update(volumes)
+        found = left_behind(left, wanted)
+        release = arguments["release"]
+        if release is None or found:
+            return found
+        if not release["seen"]:
+            return [
+                f"{host}: the volume {name} is empty, and this run leaves out the app hosts and balancers, which know whether the product "
+                f"has data: run again without --limit. {BEGIN_EMPTY}"
+                for host, volumes in wanted.items()
+                for name, volume in volumes.items()
+                if volume["store"] and volume["empty"] and not volume["used"]
+            ]
+        if not release["record"]:
+            return []
+        for role, hosts in self._wanted.items():
+            members = {host for item in arguments["roles"] if item["role"] == role for host in groups.get(item["group"], ())}
+            found += begun_empty(hosts, release["record"].get("data"), members - set(hosts))
+        return found
 
     def _view(self, host: str, role: str, variables: Mapping[str, Any], task_vars: Mapping[str, Any]) -> HostView:
         """Return a host's variables as the tasks of a role there would see them."""
@@ -149,9 +186,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
             accept_restart=boolean(self._value(host, view, f"{RUNNER}_accept_restart"), strict=False),
+            accept_empty=boolean(self._value(host, view, f"{RUNNER}_accept_empty"), strict=False),
         )
-        self._left.setdefault(host, {}).update(plan["volumes_left"])
-        self._to_fill.setdefault(host, {}).update(plan["volumes_to_fill"])
+        left = self._left.setdefault(host, {})
+        left.update({name: there for name, there in plan["volumes_left"].items() if there["container"] or name not in left})
+        self._declared.setdefault(host, set()).update(plan["volumes_declared"])
+        self._wanted.setdefault(role, {})[host] = plan["volumes_of_data"]
         self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)

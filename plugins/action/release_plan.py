@@ -71,6 +71,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "rollback": {"type": "bool", "default": False},
                 "first": {"type": "bool", "default": True},
                 "kept": {"type": "int", "default": 3},
+                "data": {"type": "dict"},
                 "release": {"type": "dict", "options": INPUTS},
             }
         )
@@ -115,6 +116,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
         result.update(
             record=record,
+            seen=bool(states),
             # Where balancers send requests as long as no release moves them.
             traffic={"live": live_slot, "previous": ((record or {}).get("previous") or {}).get("slot", "")},
             live={"slot": live_slot, "version": record["version"] if record else ""},
@@ -123,8 +125,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             declared=declared,
             recover=release.recovery(lock),
             interrupted=release.journal_of(lock),
-            next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"]),
-            kept_record=release.next_record(record, live_slot, version, declared, options["kept"]),
+            next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"], options["data"]),
+            kept_record=release.next_record(record, live_slot, version, declared, options["kept"], options["data"]),
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for a rollback.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
             report={**report, "version": report["version"] or version, "wanted": version},

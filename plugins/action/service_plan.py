@@ -37,6 +37,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "run_one_shots": {"type": "bool", "default": False},
                 "adopt_volumes": {"type": "bool", "default": False},
                 "accept_restart": {"type": "bool", "default": True},
+                "accept_empty": {"type": "bool", "default": False},
             }
         )
         try:
@@ -51,6 +52,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 adopt=options["adopt_volumes"],
                 run_one_shots=options["run_one_shots"],
                 accept_restart=options["accept_restart"],
+                accept_empty=options["accept_empty"],
             )
         except DeclarationError as error:
             raise AnsibleActionFail(f"{(task_vars or {}).get('inventory_hostname', '')}: {error}") from error

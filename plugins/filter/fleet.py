@@ -115,7 +115,7 @@ def left_behind(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any]) -> list
     plans = {host: hostvars[host]["container_service_plan"] for host in hosts if "container_service_plan" in hostvars[host]}
     return plan.left_behind(
         {host: found.get("volumes_left", {}) for host, found in plans.items()},
-        {host: found.get("volumes_to_fill", {}) for host, found in plans.items()},
+        {host: found.get("volumes_of_data", {}) for host, found in plans.items()},
     )
 
 

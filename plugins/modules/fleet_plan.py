@@ -27,6 +27,19 @@ options:
       By role what was found before, in addition to the role's own variables: C(mistakes), and C(reasons) by host, as a release knows them.
     type: dict
     default: {}
+  release:
+    description: >-
+      What M(slipway.stack.release_plan) has C(seen) and found as the C(record). By it a host that has lost its data, or a new one in the
+      place of one that is not there any more, is distinguished from one that has none yet.
+    type: dict
+    suboptions:
+      seen:
+        description: Whether any host that may hold the record was read.
+        type: bool
+        required: true
+      record:
+        description: The record; none before the first release.
+        type: dict
 extends_documentation_fragment:
   - slipway.stack.options.roles
   - slipway.stack.attributes.reads

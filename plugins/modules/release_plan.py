@@ -47,6 +47,9 @@ options:
     description: How many versions before the running one are remembered.
     type: int
     default: 3
+  data:
+    description: Which hosts hold the stack's data, as the record is to say, by service of a store and by volume. By default, as before.
+    type: dict
   release:
     description: How the product is released. With it, the task says what the release needs, too.
     type: dict
@@ -111,6 +114,10 @@ record:
   description: What the fleet serves, or none before its first release.
   returned: success
   type: dict
+seen:
+  description: Whether any host of the fleet was read, so that RV(record) is known.
+  returned: success
+  type: bool
 version:
   description: Version that is to run.
   returned: success

@@ -51,6 +51,10 @@ options:
     description: Whether a store that serves may be stopped for a while. Otherwise it waits, and what differs of it stays as it is.
     type: bool
     default: true
+  accept_empty:
+    description: Whether an empty volume may take the place of one with data.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller
@@ -96,11 +100,20 @@ stale_running:
   type: list
   elements: str
 volumes_left:
-  description: Volumes with data that running containers write to and that are no longer declared, each with C(path) and C(container).
+  description: >-
+    Volumes with data that are no longer declared by this owner, each with C(path) and C(container) of the running container that writes to
+    it, which are empty for those of the stack that none writes to.
   returned: success
   type: dict
-volumes_to_fill:
-  description: Declared volumes with data of the product that are empty or not there, each with C(path) and C(variable).
+volumes_declared:
+  description: Names of the volumes that are declared.
+  returned: success
+  type: list
+  elements: str
+volumes_of_data:
+  description: >-
+    Declared volumes of stores and of recovery points, each with C(path), C(variable), C(store), C(empty), C(used) and C(there). None with
+    O(accept_empty).
   returned: success
   type: dict
 stale_folders:

@@ -82,6 +82,9 @@ CHANGED = "its declaration changed"
 #: The label of a container that says what it is made of, and the longest value that it shows.
 DESCRIBED = "slipway.described"
 SHOWN_VALUE = 120
+#: What to do instead, and how to go on all the same, where a service would begin without its data.
+MOVE_DATA = "move the data as docs/operate.md says (Move data to another host)"
+BEGIN_EMPTY = "To begin without it, on purpose or to restore it afterwards: -e accept=empty"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -463,10 +466,9 @@ def refuse_volumes(service: Declaration, container: str, stack: str, state: Stat
 def volume_clashes(service: Declaration, container: str, stack: str, state: State, adopt: bool) -> list[str]:
     """Return why a service may not have its volumes, all reasons at once, each with what to do."""
     actual = state["containers"].get(container)
-    found = []
+    found: list[str] = []
     for volume in (volume for volume in service["volumes"] if not volume.get("shared")):
         name, there = volume["name"], state["volumes"].get(volume["name"])
-        found += unintended_move(service, volume, actual, there)
         if there is None:
             continue
         variable, found_before = volume.get("variable") or "the declaration", len(found)
@@ -520,92 +522,158 @@ def adoption_clashes(name: str, variable: str, there: dict[str, t.Any], stack: s
     return []
 
 
-def unintended_move(
-    service: Declaration, volume: dict[str, t.Any], actual: dict[str, t.Any] | None, there: dict[str, t.Any] | None
-) -> list[str]:
-    """Return why a store that runs may not be given an empty volume in place of the one with its data.
+def runs_elsewhere(service: Declaration, volume: dict[str, t.Any], state: State, stack: str) -> str:
+    """Return the other volume that a service runs on, in the place of a declared one, or ""."""
+    actual = state["containers"].get(f"{stack}-{service['name']}") or {}
+    former = next((name for name, mount in actual.get("volumes", {}).items() if mount["path"] == volume["path"]), "")
+    return former if actual.get("running") and former != volume["name"] else ""
+
+
+def unintended_moves(declared: list[Declaration], state: State, stack: str) -> list[str]:
+    """Return why a store that runs may not be given an empty volume in place of the one with its data, a sentence for each.
 
     A new major version, which cannot read the data, is meant to begin on an empty one.
     """
-    mounted = (actual or {}).get("volumes", {})
-    former = next((name for name, mount in mounted.items() if mount["path"] == volume["path"]), "")
-    if not volume.get("data") or not actual or not actual["running"] or former in ("", volume["name"]):
-        return []
-    if (there and there.get("empty") is False) or not same_major(actual["image"], normal_reference(str(service["image"]))):
-        return []
-    message = (
-        f"{service['name']} runs on the volume {former}, and {volume.get('variable') or 'its declaration'} names {volume['name']}, which "
-        f"is empty: the product would be without its data. Set it back to {former}. To begin without data on purpose, remove the container "
-        "first (`docker rm -f` keeps the volume)"
-    )
-    return [message]
+    return [
+        f"{item['name']} runs on the volume {former}, and {volume.get('variable') or 'its declaration'} names {volume['name']}, which is "
+        f"empty: the product would be without its data. Set it back to {former}. {BEGIN_EMPTY}"
+        for item in declared
+        for volume in item.get("volumes", ())
+        if volume.get("data") and (former := runs_elsewhere(item, volume, state, stack))
+        if state["volumes"].get(volume["name"], {}).get("empty") is not False
+        if same_major(state["containers"][f"{stack}-{item['name']}"]["image"], normal_reference(str(item["image"])))
+    ]
 
 
-def volumes_left(declared: list[Declaration], state: State, owner: str) -> dict[str, dict[str, str]]:
-    """Return the volumes with data that running containers write to, and that no declaration of this host has any more.
+def volumes_left(declared: list[Declaration], state: State, stack: str, owner: str) -> dict[str, dict[str, str]]:
+    """Return the volumes with data that an owner's services no longer have on this host.
 
     Args:
         declared: What is to run on the host, of one owner.
         state: What was read from the host.
+        stack: Name of the stack.
         owner: Whose services these are. Both slots of the product count as one.
 
     Returns:
-        By name of the volume, its ``path`` in the container, and the ``container``.
+        By name of the volume, of those that a running container writes to, its ``path`` there, and the ``container``. Both are empty for
+        those of the stack that no such container has; other owners may declare these.
     """
     slots = any("slipway.slot" in item.get("labels", {}) for item in declared)
     named = {volume["name"] for item in declared for volume in item.get("volumes", ())}
-    return {
+    filled = {name: there for name, there in state["volumes"].items() if name not in named and there.get("empty") is False}
+    written = {
         name: {"path": mount["path"], "container": container}
         for container, there in sorted(state["containers"].items())
         if there.get("running") and (there["labels"].get("slipway.owner") == owner or (slots and "slipway.slot" in there["labels"]))
         for name, mount in there.get("volumes", {}).items()
-        if mount["mode"] == "rw" and name not in named and state["volumes"].get(name, {}).get("empty") is False
+        if mount["mode"] == "rw" and name in filled
     }
+    ours = (name for name, there in filled.items() if there.get("labels", {}).get("slipway.stack") == stack)
+    return {name: {"path": "", "container": ""} for name in ours} | written
 
 
-def volumes_to_fill(declared: list[Declaration], state: State) -> dict[str, dict[str, str]]:
-    """Return the declared volumes whose data is kept in recovery points, and that are empty or not there.
+def volumes_of_data(declared: list[Declaration], state: State, stack: str) -> dict[str, dict[str, t.Any]]:
+    """Return the declared volumes with data: those of stores, and those that recovery points hold.
+
+    Not what a store of another major version is to begin on, in the place of the volume that it runs on.
 
     Returns:
-        By name of the volume, its ``path`` in the container, and the ``variable`` that names it.
+        By name of the volume, its ``path`` in the container, the ``variable`` that names it, ``store`` (the service, where it is a store,
+        or ""), ``empty``, ``used`` (whether a running container has it: a service may have nothing to keep yet), and ``there`` (whether it
+        exists).
     """
+    used = {name for there in state["containers"].values() if there.get("running") for name in there.get("volumes", {})}
     return {
-        volume["name"]: {"path": volume["path"], "variable": volume.get("variable") or "the declaration"}
+        volume["name"]: {
+            "path": volume["path"],
+            "variable": volume.get("variable") or "the declaration",
+            "store": item["name"] if volume.get("data") else "",
+            "empty": state["volumes"].get(volume["name"], {"empty": True}).get("empty") is True,
+            "used": volume["name"] in used,
+            "there": volume["name"] in state["volumes"],
+        }
         for item in declared
         for volume in item.get("volumes", ())
-        if volume.get("kept") and state["volumes"].get(volume["name"], {"empty": True}).get("empty") is True
+        if volume.get("kept") or (volume.get("data") and not runs_elsewhere(item, volume, state, stack))
     }
 
 
-def emptied(declared: list[Declaration], state: State, owner: str) -> list[str]:
-    """Return why the product may not be given an empty volume in place of one with its files, a sentence for each."""
-    left = volumes_left(declared, state, owner)
+def emptied(declared: list[Declaration], state: State, stack: str, owner: str) -> list[str]:
+    """Return why the product may not be given an empty volume in place of one with its files, a sentence for each.
+
+    unintended_moves says it of stores.
+    """
+    left = volumes_left(declared, state, stack, owner)
     return [
         f"{there['container']} runs on the volume {former}, and {wanted['variable']} names {name}, which is empty: the product would be "
-        f"without its files. Set it back to {former}, or copy them first. To begin without them on purpose, take the service out of the "
-        "inventory, run site.yml, and add it again"
-        for name, wanted in volumes_to_fill(declared, state).items()
+        f"without its files. Set it back to {former}, or copy them first. {BEGIN_EMPTY}"
+        for name, wanted in volumes_of_data(declared, state, stack).items()
+        if wanted["empty"] and not wanted["store"]
         for former, there in left.items()
         if there["path"] == wanted["path"]
     ]
 
 
-def left_behind(left: t.Mapping[str, t.Mapping[str, dict[str, str]]], to_fill: t.Mapping[str, t.Iterable[str]]) -> list[str]:
+def left_behind(
+    left: t.Mapping[str, t.Mapping[str, dict[str, str]]], wanted: t.Mapping[str, t.Mapping[str, dict[str, t.Any]]]
+) -> list[str]:
     """Return why a service may not move to a host that has an empty volume of the name, a sentence for each, beginning with the host.
+
+    What no container uses any more may have been left there long ago: it says nothing where the volume is in use, or another host has it
+    with data.
 
     Args:
         left: By host, what volumes_left says of it.
-        to_fill: By host, what volumes_to_fill says of it.
+        wanted: By host, what volumes_of_data says of it.
     """
+    filled = {name for volumes in wanted.values() for name, volume in volumes.items() if not volume["empty"]}
     return [
-        f"{host}: the volume {volume} is empty here, and its files are on {other}, where {there[volume]['container']} would be removed: "
-        f"the product would be without them. Keep the service on {other}, or copy them first. To begin without them on purpose, take the "
-        "service out of the inventory, run site.yml, and add it again"
-        for host, volumes in to_fill.items()
-        for volume in volumes
+        f"{host}: the volume {name} is empty here, and its data is on {other}"
+        + (f", where {there[name]['container']} would be removed" if there[name]["container"] else ", where no container uses it any more")
+        + f": the product would be without it. Keep the service on {other}, or {MOVE_DATA}. {BEGIN_EMPTY}"
+        for host, volumes in wanted.items()
+        for name, volume in volumes.items()
+        if volume["empty"]
         for other, there in left.items()
-        if other != host and volume in there
+        if other != host and name in there and (there[name]["container"] or not (volume["used"] or name in filled))
     ]
+
+
+def begun_empty(
+    wanted: t.Mapping[str, t.Mapping[str, dict[str, t.Any]]],
+    recorded: t.Mapping[str, t.Collection[str]] | None,
+    left_out: t.Collection[str] = (),
+) -> list[str]:
+    """Return why the product may not go on with volumes that are empty on all hosts, a sentence for each, beginning with the host.
+
+    A host that has failed, or has left the inventory, cannot be asked: that its data is missing is seen by what a release has recorded.
+
+    Args:
+        wanted: By host, what volumes_of_data says of it, for the services of one owner.
+        recorded: Of a stack that was released, which hosts hold data, by service of a store and by volume. None if that was not recorded.
+        left_out: Hosts that run services of this owner too, and were not read.
+    """
+    held, begins, goes_on = recorded or {}, [], set()
+    for host, volumes in wanted.items():
+        for name, volume in volumes.items():
+            # One of the product may be empty until something is uploaded.
+            kept = not volume["store"] and volume["there"] and host in held.get(name, ())
+            if volume["empty"] and not volume["used"] and not kept:
+                begins.append((host, name, volume))
+            else:
+                goes_on.add(volume["store"] or name)
+    found = []
+    for host, name, volume in begins:
+        known = volume["store"] or name
+        where = held.get(known, ())
+        if known in goes_on or set(where) & set(left_out) or not (where or (recorded is None and volume["store"])):
+            continue
+        on = ", ".join(sorted(where)) if where else "a host that is not recorded"
+        found.append(
+            f"{host}: the volume {name} {'is empty' if volume['there'] else 'does not exist'} here, and the product that was released has "
+            f"had this data on {on}: it would be without it. Bring that volume back, or {MOVE_DATA}. {BEGIN_EMPTY}"
+        )
+    return found
 
 
 def holds_data(service: Declaration) -> bool:
@@ -806,11 +874,13 @@ def plan_services(
     adopt: bool,
     run_one_shots: bool = False,
     accept_restart: bool = True,
+    accept_empty: bool = False,
 ) -> dict[str, t.Any]:
     """Return the plans of all services of one owner, in the order given, and its containers and folders that are not declared.
 
     A store that would be stopped is ``waiting`` and not ``needed``, without ``accept_restart``: nothing of it changes. A one-shot service
-    is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``.
+    is needed exactly when a container of another service of the list is about to be created, or with ``run_one_shots``. With
+    ``accept_empty``, an empty volume may take the place of one with data.
 
     Raises:
         DeclarationError: see plan_service.
@@ -821,7 +891,8 @@ def plan_services(
             plans.append(plan_service(item, state, stack=stack, root=root, owner=owner, key=key, networks=networks, adopt=adopt))
         except DeclarationError as error:
             wrong.append(str(error))
-    wrong += emptied(declared, state, owner)
+    if not accept_empty:
+        wrong += unintended_moves(declared, state, stack) + emptied(declared, state, stack, owner)
     if wrong:
         raise DeclarationError("\n".join(wrong))
     waiting = [plan for plan in plans if plan["interrupts"] and not accept_restart]
@@ -861,8 +932,9 @@ def plan_services(
         "waiting": waiting,
         "stale": stale,
         "stale_running": [name for name in stale if state["containers"][name].get("running") and not name.endswith((NEXT, BEFORE, TRIAL))],
-        "volumes_left": volumes_left(declared, state, owner),
-        "volumes_to_fill": volumes_to_fill(declared, state),
+        "volumes_left": volumes_left(declared, state, stack, owner),
+        "volumes_declared": sorted({volume["name"] for item in declared for volume in item.get("volumes", ())}),
+        "volumes_of_data": {} if accept_empty else volumes_of_data(declared, state, stack),
         "stale_folders": sorted(
             {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}
         ),

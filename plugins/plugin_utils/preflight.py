@@ -207,11 +207,22 @@ def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Ite
                 f"systemctl daemon-reload && rm -r /etc/slipway/{stack}/jobs",
             ]
         members = " or ".join(groups[role])
+        volumes = state.get("volumes") or {}
+        mounted = {
+            name for container in containers.values() for name, mount in (container.get("volumes") or {}).items() if mount["mode"] == "rw"
+        }
+        filled = sorted(name for name in mounted if (volumes.get(name) or {}).get("empty") is False)
+        stays = (
+            f"the data in {', '.join(filled)} stays on this host, and {role} begins without it on another one: move it as docs/operate.md "
+            "says (Move data to another host)"
+            if filled
+            else "volumes stay"
+        )
         problems.append(
             Problem(
                 host,
                 f"{what}, but the host is not in group {members}; add it to the group, or, where it is to run without {role}, remove "
-                f"this first, for the product once other hosts run it: `{' && '.join(commands)}` (volumes stay)",
+                f"this first, for the product once other hosts run it: `{' && '.join(commands)}` ({stays})",
             )
         )
     return problems

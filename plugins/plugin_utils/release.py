@@ -162,7 +162,9 @@ def after_recovery(record: Record | None, lock: Record | None) -> Record | None:
     return record
 
 
-def next_record(record: Record | None, slot: str, version: str, declared: str, kept: int) -> Record:
+def next_record(
+    record: Record | None, slot: str, version: str, declared: str, kept: int, data: dict[str, list[str]] | None = None
+) -> Record:
     """Return the record of a release that succeeds.
 
     Args:
@@ -171,6 +173,7 @@ def next_record(record: Record | None, slot: str, version: str, declared: str, k
         version: its version.
         declared: the version that the inventory names.
         kept: number of versions before this one that are remembered, and whose images stay.
+        data: which hosts hold the stack's data, by service of a store and by volume; None leaves that part as it is.
     """
     before = {"slot": record["slot"], "version": record["version"]} if record else None
     same = bool(record) and record is not None and (record["slot"], record["version"]) == (slot, version)
@@ -183,6 +186,8 @@ def next_record(record: Record | None, slot: str, version: str, declared: str, k
         "previous": (record or {}).get("previous") if same else before,
         # Before a release's migration, where backups mark it; the release adds it.
         "restore_point": (record or {}).get("restore_point", {}) if same else {},
+        # By this a later run knows that an empty volume is not a beginning.
+        "data": (record or {}).get("data") if data is None else data,
         "history": history[: kept + 1],
         "retired": history[kept + 1 :],
     }

@@ -190,7 +190,7 @@ def missing_images(host: Host, plan: Record, inputs: Inputs) -> dict[str, t.Any]
 def is_recorded(plan: Record) -> bool:
     """Return whether the fleet's record is as this run would write it if nothing moves."""
     record, kept = plan["record"], plan["kept_record"]
-    return bool(record) and (record["version"], record["declared"]) == (kept["version"], kept["declared"])
+    return bool(record) and all(record.get(part) == kept[part] for part in ("version", "declared", "data"))
 
 
 def without_record(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> list[str]:
@@ -210,7 +210,7 @@ def reasons(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> dict[str
         else:
             said += [f"{item['name']} will be pulled by its digest" for item in missing_images(host, plan, inputs)["recorded"]]
         if name in stale:
-            said.append(f"version {plan['version']} will be recorded")
+            said.append(f"version {plan['version']} will be recorded, with the hosts that hold data")
         found[name] = said
     return found
 

@@ -369,6 +369,19 @@ class Topology:
             )
         return found
 
+    def data(self) -> dict[str, list[str]]:
+        """Return which hosts hold the stack's data, by the role of each store, and by each volume of the product and of extra services."""
+        held = {store.role: set(self.hosts(store.role)) for store in self._stores() if self.hosts(store.role)}
+        for host in self.hosts(VOLUME_SERVER):
+            groups = self._memberships(host)
+            product = app_services.services({name: self._value(host, name, lazy=True) for name in app_services.VARIABLES})
+            extra = extra_services.services(self._value(host, extra_services.VARIABLE, lazy=True))
+            for service in (service for service in (*product.values(), *extra.values()) if app_services.runs(service, groups)):
+                for volume in service.written_volumes:
+                    if "name" in volume and app_services.is_kept(volume):
+                        held.setdefault(str(volume["name"]), set()).add(host)
+        return {name: sorted(hosts) for name, hosts in sorted(held.items())}
+
     def data_hosts(self) -> list[str]:
         """Return the hosts with data that recovery points are made of: of stores, and of volumes of the product."""
         roles = [*(store.role for store in self._kept()), VOLUME_SERVER]

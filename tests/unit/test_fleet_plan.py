@@ -37,6 +37,7 @@ PLAYBOOK = """
           - {group: empty, role: chroma}
           - {group: postgres, role: postgres}
         variables: {redis: {redis_memory_mb: 512}}
+        release: "{{ released | default(omit) }}"
       run_once: true
       register: fleet
     - ansible.builtin.copy: {content: "{{ fleet | to_json }}", dest: "{{ playbook_dir }}/fleet.json"}
@@ -58,7 +59,8 @@ def compare(checkout: Path, **inputs: Any) -> tuple[dict[str, Any], str]:
     """Return what the task found on two hosts on which nothing runs, and all that was printed."""
     (checkout / "fleet.yml").write_text(PLAYBOOK)
     (checkout / "fleet.ini").write_text(INVENTORY)
-    done = ansible("ansible-playbook", "fleet.yml", "-i", "fleet.ini", "-e", json.dumps(INPUTS | inputs), cwd=checkout)
+    given = {name: value for name, value in (INPUTS | inputs).items() if value is not None}
+    done = ansible("ansible-playbook", "fleet.yml", "-i", "fleet.ini", "-e", json.dumps(given), cwd=checkout)
     file = checkout / "fleet.json"
     return json.loads(file.read_text()) if file.exists() else {}, done.stdout + done.stderr
 
@@ -138,3 +140,56 @@ def test_a_value_that_cannot_be_had_is_named(checkout: Path) -> None:
     assert not found
     assert "one: __redis_services cannot be evaluated" in " ".join(output.split())
     assert "not_there" in output
+
+
+RECORDED = {"seen": True, "record": {"data": {"redis": ["one", "two"], "postgres": ["db0"]}}}
+
+
+@pytest.mark.parametrize("there", [{}, {"redis_data": {"labels": {"slipway.stack": "slipway"}, "empty": True}}], ids=["missing", "empty"])
+def test_a_store_does_not_begin_without_the_data_that_the_product_had(checkout: Path, there: dict[str, Any]) -> None:
+    """The host that has it may be lost, or have left the inventory: it cannot be asked."""
+    found, output = compare(checkout, container_service_host_state={**STATE, "volumes": there}, released=RECORDED)
+    assert not found
+    said = " ".join(output.split())
+    assert f"one: the volume redis_data {'is empty' if there else 'does not exist'} here" in said
+    assert "two: the volume postgres_data does not exist here, and the product that was released has had this data on db0" in said
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"released": {"seen": True, "record": None}},
+        {"released": {"seen": True, "record": {"data": {}}}},
+        {"released": RECORDED, "accept": "empty"},
+        {"released": RECORDED, "accept": "restart,empty"},
+        {"released": {"seen": False, "record": None}, "accept": "empty"},
+    ],
+    ids=["first deployment", "new stores", "accepted", "both accepted", "accepted without the record"],
+)
+def test_a_store_may_begin_without_data(checkout: Path, more: dict[str, Any]) -> None:
+    found, output = compare(checkout, **more)
+    assert found, output
+    assert found["roles"] == ["redis", "postgres"]
+
+
+def test_a_run_that_leaves_out_who_knows_does_not_make_a_store(checkout: Path) -> None:
+    found, output = compare(checkout, released={"seen": False, "record": None})
+    assert not found
+    assert "two: the volume postgres_data is empty, and this run leaves out the app hosts and balancers" in " ".join(output.split())
+
+
+def test_a_store_does_not_leave_its_data_on_a_host_that_has_left_the_group(checkout: Path) -> None:
+    """Its container is gone, as preflight has asked for."""
+    there = {"labels": {"slipway.stack": "slipway"}, "empty": False}
+    full = {**STATE, "volumes": {"postgres_data": there, "redis_data": there}}
+    states = {"one": full, "two": {**STATE, "volumes": {"redis_data": there}}}
+    for host, state in states.items():
+        own = checkout / f"host_vars/{host}.json"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(json.dumps({"container_service_host_state": state}))
+    found, output = compare(checkout, container_service_host_state=None)
+    assert not found
+    said = " ".join(output.split())
+    assert "two: the volume postgres_data is empty here, and its data is on one, where no container uses it any more" in said
+    assert "redis_data" not in said.partition("[ERROR]")[2]
+    assert compare(checkout, container_service_host_state=None, accept="empty")[0]

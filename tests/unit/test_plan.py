@@ -605,16 +605,81 @@ def test_another_volume_of_the_product_may_be_meant() -> None:
 
 def test_a_service_does_not_leave_its_files_behind_on_another_host() -> None:
     left = {"one": plan(product_state(), DECLARED)["volumes_left"], "two": {}}
-    empty = plan(agreeing_state(DECLARED), PRODUCT)["volumes_to_fill"]
+    empty = plan(agreeing_state(DECLARED), PRODUCT)["volumes_of_data"]
     hostvars = {host: {"container_service_plan": {"volumes_left": left[host]}} for host in left} | {"balancer": {}}
-    hostvars["two"]["container_service_plan"]["volumes_to_fill"] = empty
+    hostvars["two"]["container_service_plan"]["volumes_of_data"] = empty
     assert left_behind(hostvars, hostvars) == plan_module.left_behind(left, {"two": empty})
     (said,) = plan_module.left_behind(left, {"two": empty})
-    assert said.startswith("two: the volume uploads is empty here, and its files are on one, where slipway-files-blue-1 would be removed")
+    assert said.startswith("two: the volume uploads is empty here, and its data is on one, where slipway-files-blue-1 would be removed")
     # A further host begins with files of its own, and the host itself has them.
-    assert not plan_module.left_behind({"one": plan_module.volumes_left([PRODUCT], product_state(), "redis")}, {"two": empty})
-    assert not plan_module.volumes_to_fill([PRODUCT], product_state())
+    assert not plan_module.left_behind({"one": plan_module.volumes_left([PRODUCT], product_state(), "slipway", "redis")}, {"two": empty})
+    assert not plan_module.volumes_of_data([PRODUCT], product_state(), "slipway")["uploads"]["empty"]
     assert not plan_module.left_behind(left, {"one": empty})
+
+
+@pytest.mark.parametrize("declared", [PRODUCT, STORE], ids=["product", "store"])
+def test_data_is_not_left_behind_either_where_its_container_is_gone(declared: dict[str, Any]) -> None:
+    (volume,) = declared["volumes"]
+    name, there = volume["name"], {"labels": {"slipway.stack": "slipway"}, "empty": False}
+    former = agreeing_state(DECLARED) | {"volumes": {name: there, "other": {**there, "labels": {}}}}
+    left = {"one": plan_module.volumes_left([], former, "slipway", "redis")}
+    assert set(left["one"]) == {name}, "and no volume that is not the stack's"
+    new: dict[str, Any] = {**agreeing_state(declared), "containers": {}, "volumes": {}}
+    wanted = plan_module.volumes_of_data([declared], new, "slipway")
+    (said,) = plan_module.left_behind(left, {"two": wanted})
+    assert said.startswith(f"two: the volume {name} is empty here, and its data is on one, where no container uses it any more")
+    assert said.endswith("-e accept=empty")
+    assert not plan_module.left_behind(left, {"two": wanted, "three": plan_module.volumes_of_data([declared], former, "slipway")})
+    # It was accepted once, and nothing was uploaded yet.
+    running = {"running": True, "labels": {}, "volumes": {name: {"path": volume["path"], "mode": "rw"}}}
+    new |= {"volumes": {name: {**there, "empty": True}}, "containers": {"slipway-redis": running}}
+    assert not plan_module.left_behind(left, {"two": plan_module.volumes_of_data([declared], new, "slipway")})
+
+
+def of_data(declared: dict[str, Any], **there: Any) -> dict[str, Any]:
+    """What a host has of a service's volume; nothing runs there."""
+    volumes = {declared["volumes"][0]["name"]: {"labels": {}, **there}} if there else {}
+    return plan_module.volumes_of_data([declared], {"containers": {}, "volumes": volumes}, "slipway")
+
+
+@pytest.mark.parametrize(("declared", "known"), [(STORE, "redis"), (PRODUCT, "uploads")], ids=["store", "product"])
+def test_the_product_does_not_go_on_without_data_that_a_release_has_recorded(declared: dict[str, Any], known: str) -> None:
+    name = declared["volumes"][0]["name"]
+    (said,) = plan_module.begun_empty({"two": of_data(declared)}, {known: ["one"]})
+    assert said.startswith(f"two: the volume {name} does not exist here, and the product that was released has had this data on one")
+    assert said.endswith("-e accept=empty")
+    (said,) = plan_module.begun_empty({"two": of_data(declared, empty=True)}, {known: ["one"]})
+    assert said.startswith(f"two: the volume {name} is empty here")
+    assert plan_module.begun_empty({"one": of_data(declared)}, {known: ["one"]}), "the volume was removed"
+    # The data was brought, the service is new, a host is added, and a host that has it may not have been read.
+    assert not plan_module.begun_empty({"two": of_data(declared, empty=False)}, {known: ["one"]})
+    assert not plan_module.begun_empty({"two": of_data(declared)}, {"another": ["one"]})
+    assert not plan_module.begun_empty({"one": of_data(declared, empty=False), "two": of_data(declared)}, {known: ["one"]})
+    assert not plan_module.begun_empty({"two": of_data(declared)}, {known: ["one"]}, {"one"})
+
+
+def test_what_older_records_do_not_know_counts_for_stores() -> None:
+    assert "has had this data on a host that is not recorded" in plan_module.begun_empty({"two": of_data(STORE)}, None)[0]
+    assert not plan_module.begun_empty({"two": of_data(PRODUCT)}, None)
+
+
+def test_a_volume_into_which_nothing_was_uploaded_yet_loses_nothing() -> None:
+    assert not plan_module.begun_empty({"one": of_data(PRODUCT, empty=True)}, {"uploads": ["one"]})
+    assert plan_module.begun_empty({"one": of_data(STORE, empty=True)}, {"redis": ["one"]})
+
+
+def test_an_empty_volume_can_be_accepted(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
+    moved = {**STORE, "volumes": [{**STORE["volumes"][0], "name": "new"}]}
+    assert plan(state, moved, accept_empty=True)["needed"]
+    assert plan(product_state(), renamed(), accept_empty=True)["needed"]
+    assert plan(state, STORE, accept_empty=True)["volumes_of_data"] == {}
+
+
+def test_another_major_version_begins_on_an_empty_volume(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
+    moved = {**STORE, "image": "redis:8-alpine", "volumes": [{**STORE["volumes"][0], "name": "new"}]}
+    assert plan(state, moved)["volumes_of_data"] == {}
 
 
 def test_containers_that_run_and_go_are_not_what_interrupted_runs_have_left() -> None:

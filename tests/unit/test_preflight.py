@@ -402,6 +402,20 @@ def test_a_host_that_leaves_the_product_has_all_that_goes_listed():
     assert preflight.check_left_out("lb1", {"containers": containers, "files": files}, groups, ["nginx", "app", "jobs"]) == []
 
 
+def test_who_removes_a_store_reads_that_its_data_stays():
+    volumes = {"chroma_data": {"path": "/data", "mode": "rw"}, "logs": {"path": "/log", "mode": "rw"}, "more": {"path": "/m", "mode": "ro"}}
+    store = {"owner": "chroma", "running": True, "volumes": volumes}
+    state = {
+        "containers": {"slipway-chroma": store},
+        "volumes": {"chroma_data": {"empty": False}, "logs": {"empty": True}, "more": {"empty": False}},
+    }
+    (said,) = preflight.check_left_out("a", state, {"chroma": ["chroma"]}, [])
+    assert said.text.endswith(
+        "(the data in chroma_data stays on this host, and chroma begins without it on another one: move it as docs/operate.md says "
+        "(Move data to another host))"
+    )
+
+
 def test_hosts_that_share_an_address_are_found():
     problems = preflight.check_connections(
         {"a": ("ssh", "10.0.0.1", "22"), "b": ("ssh", "10.0.0.1", "22"), "c": ("ssh", "10.0.0.1", "23")}, {"a": "10.1", "c": "10.1"}

@@ -48,6 +48,15 @@ def test_a_record_remembers_where_it_came_from_and_what_goes():
     assert record["retired"] == ["1.1"]
 
 
+def test_a_record_says_which_hosts_hold_data():
+    before = release.next_record(None, "blue", "1.0", "1.0", 3, {"postgres": ["db1"]})
+    assert before["data"] == {"postgres": ["db1"]}
+    assert release.next_record(before, "blue", "1.0", "1.0", 3, {"postgres": ["db2"]})["data"] == {"postgres": ["db2"]}
+    # A playbook that does not say it leaves it as it is, and a record of an older version has none.
+    assert release.next_record(before, "green", "1.1", "1.1", 3)["data"] == {"postgres": ["db1"]}
+    assert FIRST["data"] is None
+
+
 def test_a_version_that_was_released_again_is_not_the_one_before():
     record = release.next_record(FIRST, "green", "1.1", "1.1", 3)
     for slot in ("blue", "green"):

@@ -257,7 +257,11 @@ def test_a_run_says_by_host_what_it_will_do() -> None:
     assert reasons({"a": host(), "lb": host(product={})}, planned(version="1.0"), inputs) == {"a": [], "lb": []}
     assert reasons({"a": lacks}, planned(version="1.0"), inputs) == {"a": ["shop/api:1.1 will be pulled by its digest"]}
     said = reasons({"a": lacks}, planned(locked_on="a"), inputs)["a"]
-    assert said == ["the fleet's lock is held on a", "version 1.0 becomes 1.1", "version 1.1 will be recorded"]
+    assert said == [
+        "the fleet's lock is held on a",
+        "version 1.0 becomes 1.1",
+        "version 1.1 will be recorded, with the hosts that hold data",
+    ]
 
 
 @pytest.mark.parametrize(

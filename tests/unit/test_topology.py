@@ -270,6 +270,7 @@ def test_what_has_another_type_is_left_to_the_check_of_inputs(variable: str, val
     assert seen.secrets()
     assert seen.required_groups()
     assert seen.data_hosts()
+    assert seen.data()
     assert seen.quiesced_volumes() == {}
 
 
@@ -319,6 +320,20 @@ def test_volumes_of_extra_services_are_backed_up_and_restored_with_their_service
     opened = {port["port"]: port["peers"] for port in topology("backup1", values, **groups).transfer_ports()}
     assert {8800: [ADDRESSES["other1"]], 8801: [ADDRESSES["other1"]]}.items() <= opened.items()
     assert [of_data["port"], of_dump["port"]] == [8800, 8801]
+
+
+def test_which_hosts_hold_data_is_known_without_backups():
+    volumes = [
+        {"name": "uploads", "path": "/u"},
+        {"name": "cache", "path": "/c", "backup": False},
+        {"name": "logs", "path": "/l", "mode": "ro"},
+    ]
+    dumped = {"hosts": "extra", "volumes": [{"name": "search_data", "path": "/d"}], "backup": {"command": ["dump"]}}
+    values = {"app_services": {"api": {"volumes": volumes}}, "slipway_extra_services": {"search": dumped}}
+    seen = topology("lb1", values, extra=["other1"], backup=[])
+    stores = {role: seen.hosts(role) for role in ("postgres", "redis")}
+    assert seen.data() == {**stores, "search_data": ["other1"], "uploads": ["app1", "app2"]}
+    assert "redis" not in topology("lb1", values, redis=[]).data()
 
 
 @pytest.mark.parametrize(
