@@ -76,10 +76,13 @@ class Watch:
         restarts: how often its restart policy had started it again when the watch began.
     """
 
-    def __init__(self, engine: Engine, name: str, command: list[str] | None = None) -> None:
-        """Begin to watch; with ``command``, for its success in the container instead of the container's health."""
+    def __init__(self, engine: Engine, name: str, command: list[str] | None = None, restarts: int | None = None) -> None:
+        """Begin to watch; with ``command``, for its success in the container instead of the container's health.
+
+        With ``restarts``, the engine is not asked how often it had started the container again.
+        """
         self.name = name
-        self.restarts = int((engine.inspect(name) or {}).get("RestartCount", 0))
+        self.restarts = int((engine.inspect(name) or {}).get("RestartCount", 0)) if restarts is None else restarts
         self._engine = engine
         self._command = command or []
         self._pause = INTERVAL
@@ -107,7 +110,7 @@ class Watch:
         if state["Status"] != "running":
             return False
         if self._command:
-            return self._may_run(until=None) and self._engine.execute(self.name, self._command)[0] == 0
+            return self._may_run(until=None) and self._succeeds(self._command)
         health = (state.get("Health") or {}).get("Status", "none")
         if health == "unhealthy":
             raise NeverError("is unhealthy")
@@ -134,11 +137,13 @@ class Watch:
         kind, *test = check.get("Test") or ["NONE"]
         if kind == "NONE":
             return False
-        argv = test if kind == "CMD" else ["/bin/sh", "-c", *test]
+        return self._succeeds(test if kind == "CMD" else ["/bin/sh", "-c", *test], check.get("Timeout", 0) / 1e9 or 30)
+
+    def _succeeds(self, argv: list[str], timeout: float = 30) -> bool:
         try:
-            return self._engine.execute(self.name, argv, timeout=check.get("Timeout", 0) / 1e9 or 30)[0] == 0
+            return self._engine.execute(self.name, argv, timeout=timeout)[0] == 0
         except EngineError:
-            # It ended in the meantime, or the check takes too long; the next check shows it.
+            # It ended in the meantime, or the command takes too long; the next look shows it.
             return False
 
     def restarting(self) -> str:

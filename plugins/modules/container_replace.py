@@ -17,7 +17,8 @@ description:
   - When the new one cannot be started, ends, restarts again and again, is unhealthy or is not up in time, it is removed, and the
     former one runs again under its name, with the files that M(slipway.stack.config_tree) has kept. The module then fails, with the
     log lines of the one that failed.
-  - A call that was killed is finished by the next; the former container is called C(NAME-before) meanwhile.
+  - A call that was killed is finished by the next; the former container is called C(NAME-before) meanwhile. Where there is none called
+    C(NAME-next), the one that has its name already is started and waited for.
 options:
   containers:
     description: The containers, one after the other.
@@ -92,18 +93,43 @@ def rename(engine: Engine, identity: str, name: str) -> None:
     engine.request("POST", f"/containers/{identity}/rename", {"name": name})
 
 
+def is_healthy(inspected: dict[str, t.Any]) -> bool:
+    """Return whether a container is healthy, or runs without a health check."""
+    state = inspected["State"]
+    return bool(state["Status"] == "running" and (state.get("Health") or {}).get("Status", "healthy") == "healthy")
+
+
+def is_up(watch: Watch) -> bool:
+    """Return whether a container is up, as far as the engine says: one that is busy or restarts says nothing of it.
+
+    Raises:
+        NeverError: it cannot come up.
+    """
+    try:
+        return watch.ready()
+    except EngineError:
+        return False
+
+
+def explained(watch: Watch, why: str, log_lines: int, restarting: bool = False) -> str:
+    """Return what a person needs to fix a container that is not up, as far as the engine says it."""
+    try:
+        return watch.explain(why + (watch.restarting() if restarting else ""), log_lines)
+    except EngineError as error:
+        return f"{watch.name} {why}. Its state cannot be read: {error}"
+
+
 def wait_until_up(engine: Engine, item: dict[str, t.Any], log_lines: int) -> str:
     """Wait for a container that was started; return why it is not up, or an empty string."""
-    watch, deadline = Watch(engine, item["name"], item["ready"]), time.monotonic() + item["timeout"]
     # Counted from its start: a watch that begins later has not seen the first restarts.
-    watch.restarts = 0
+    watch, deadline = Watch(engine, item["name"], item["ready"], restarts=0), time.monotonic() + item["timeout"]
     try:
-        while not watch.ready():
+        while not is_up(watch):
             if time.monotonic() > deadline:
-                return watch.explain(f"did not come up within {item['timeout']:g} s{watch.restarting()}", log_lines)
+                return explained(watch, f"did not come up within {item['timeout']:g} s", log_lines, restarting=True)
             time.sleep(INTERVAL)
     except NeverError as error:
-        return watch.explain(str(error), log_lines)
+        return explained(watch, str(error), log_lines)
     return ""
 
 
@@ -116,23 +142,31 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     """
     name, following, former = item["name"], item["name"] + NEXT, item["name"] + BEFORE
     new, current, before = engine.inspect(following), engine.inspect(name), engine.inspect(former)
-    if new is None:
-        raise RefusedError(f"there is no container {following} to take the place of {name}")
     began = time.monotonic()
-    if current is not None:
+    if new is None and current is not None and before is not None:
+        # Of a call that ended while the new one came up.
+        new = current
+    elif new is None:
+        raise RefusedError(f"there is no container {following} to take the place of {name}")
+    elif current is not None and before is not None and not is_healthy(current):
+        # Of a call that ended before the new one was up: what ran before that is what may have to return.
+        engine.stop(current)
+        engine.remove(name)
+    elif current is not None:
         if before is not None:
             # Of a call that was killed when the new one was up.
             engine.remove(former)
         engine.stop(current)
         rename(engine, current["Id"], former)
+        before = current
     elif before is None:
         raise RefusedError(f"there is no container {name} to be replaced")
-    before = current or before
-    rename(engine, new["Id"], name)
     try:
+        if new is not current:
+            rename(engine, new["Id"], name)
         engine.request("POST", f"/containers/{new['Id']}/start")
     except EngineError as error:
-        put_back(engine, item, before or {})
+        put_back(engine, item, before)
         raise NotUpError(f"The new {name} cannot be started: {error}\n{runs_again(name)}") from error
     away = round(time.monotonic() - began, 2)
     failure = wait_until_up(engine, item, log_lines)
@@ -142,7 +176,7 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
             "Fix the cause and run this again, or restore a recovery point."
         )
     if failure:
-        put_back(engine, item, before or {})
+        put_back(engine, item, before)
         raise NotUpError(f"The new {failure}\n{runs_again(name)}")
     engine.remove(former)
     forget_files(item["folder"])

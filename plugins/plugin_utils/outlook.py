@@ -40,7 +40,7 @@ def action_of(item: Mapping[str, t.Any]) -> str:
         return NOTHING
     if not item["exists"] and item["replaced"]:
         return CREATE
-    if item["restart"] or item["keep"]:
+    if item["restart"] or item["keep"] or item["taken_up"]:
         return RESTART
     return START if item["starts"] and (item["replaced"] or item["stopped"]) else RELOAD
 

@@ -713,6 +713,15 @@ def between_restarts(actual: dict[str, t.Any] | None) -> dict[str, t.Any] | None
     return actual
 
 
+def start_reasons(actual: dict[str, t.Any] | None, taken_up: bool, start: bool) -> list[str]:
+    """Return why a container must be started, other than that it is declared otherwise."""
+    if actual is None:
+        return ["the container does not exist"]
+    if taken_up:
+        return ["its replacement was interrupted"]
+    return [f"the container is {actual['status']}"] if start else []
+
+
 def plan_service(
     declared: Declaration, state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool = False
 ) -> dict[str, t.Any]:
@@ -742,14 +751,14 @@ def plan_service(
     recreate, update = container_differences(options, actual, state) if actual else ([], [])
     if moved:
         recreate, update = ["its replacement was interrupted"], []
+    # It has its name, but is not up, and the one before it is still there. What is declared otherwise by now takes its place.
+    up = bool(actual) and actual["running"] and actual["health"] == "healthy"
+    former = state["containers"].get(container + BEFORE) if runs and actual and not (moved or up or service["one_shot"]) else None
+    taken_up = bool(former) and not recreate and not differing
     # Where nothing was ever deployed, a list of all its files says no more than that.
     reasons = [f"{item['path']} {item['why']}" for item in differing if actual or files_alone or item["why"] != "is missing"]
-    start = runs and bool(actual) and not actual["running"] and not recreate
-    if not actual and not files_alone:
-        reasons.append("the container does not exist")
-    elif start:
-        reasons.append(f"the container is {actual['status']}")
-    reasons += recreate + update
+    start = runs and bool(actual) and not actual["running"] and not recreate and not taken_up
+    reasons += ([] if files_alone else start_reasons(actual, taken_up, start)) + recreate + update
     foreign_volumes = [
         volume["name"]
         for volume in service["volumes"]
@@ -762,7 +771,7 @@ def plan_service(
     reasons += [f"volume {name} belongs to another user" for name in foreign_volumes]
     # A container that its restart policy starts again and again is running for the engine, and waits longer each time.
     failing = bool(actual) and (actual["status"] == "restarting" or (actual["running"] and actual["health"] == "unhealthy"))
-    if failing and not recreate and actual["status"] != "restarting":
+    if failing and not recreate and not taken_up and actual["status"] != "restarting":
         reasons.append("the container is unhealthy")
     starting = bool(actual) and actual["running"] and actual["health"] == "starting"
     if starting and not reasons:
@@ -775,23 +784,23 @@ def plan_service(
     }
     revision = revision_of(service) if service["config"] else ""
     loaded = state["files"].get(f"{folder}/config/loaded", {}).get("content", "").strip()
-    reload_wanted = bool(service["reload"]) and not replaced and not start
     # What config_tree keeps until the service has taken a change over.
     interrupted = f"{folder}/undo/journal.json" in state["files"]
-    reload = reload_wanted and ("reload" in changed_kinds or interrupted or (bool(revision) and loaded != revision))
+    reload = bool(service["reload"]) and not (replaced or start or taken_up)
+    reload &= "reload" in changed_kinds or interrupted or (bool(revision) and loaded != revision)
     if reload and not differing and loaded != revision:
         reasons.append("its configuration was not loaded yet")
     if interrupted:
         reasons.append("a change of its files was interrupted")
-    inner = converge_difference(service, container, state) if not replaced and not start else ""
+    inner = converge_difference(service, container, state) if not replaced and not start and not taken_up else ""
     secrets_differ = any(item["kind"] == "secrets" for item in differing)
     converge = bool(service["converge"]) and (
-        replaced or start or bool(inner) or failing or (secrets_differ and service["converge"].get("on_secrets", True))
+        replaced or start or taken_up or bool(inner) or failing or (secrets_differ and service["converge"].get("on_secrets", True))
     )
     if inner and not starting:
         reasons.append(inner)
     # A login that fails because of a changed password is fixed by converge, and needs no restart.
-    restart = failing and not recreate and not (bool(inner) or (secrets_differ and bool(service["converge"])))
+    restart = failing and not recreate and not taken_up and not (bool(inner) or (secrets_differ and bool(service["converge"])))
     return {
         "name": service["name"],
         "container": container,
@@ -804,12 +813,14 @@ def plan_service(
         "recreate": bool(recreate),
         # What runs goes on, or runs again, unless its successor is known to run.
         "keep": not service["one_shot"] and bool(recreate) and (bool(moved) or (actual["running"] and not failing)),
+        # Its successor is waited for again, or gives its place back.
+        "taken_up": taken_up,
         # A store that serves is stopped for a while: some want to say when.
         "interrupts": holds_data(service) and bool(recreate) and not moved and actual["running"] and not failing,
         "stop_timeout": int(service["stop_timeout"]),
         "trial": service["trial"],
         "judged_inputs": service["judged_inputs"],
-        "returns": not service["volumes"] or (bool(actual) and same_major(actual["image"], normal_reference(options["image"]))),
+        "returns": not service["volumes"] or (bool(actual) and same_major((former or actual)["image"], normal_reference(options["image"]))),
         # What runs there is not what was released: there is nothing to keep alive while another takes its place.
         "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
         "replaced": replaced,
@@ -819,11 +830,12 @@ def plan_service(
         "stopped": start,
         # Stopped and otherwise as declared, or to be created, changed or restarted.
         "resume": start and not update,
-        "make": not service["one_shot"] and (replaced or restart or bool(update)),
+        "make": not service["one_shot"] and not taken_up and (replaced or restart or bool(update)),
         # A reload leaves the health as it is.
-        "wait": runs and not service["one_shot"] and (replaced or start or restart or failing or starting),
+        "wait": runs and not service["one_shot"] and (replaced or start or restart or taken_up or failing or starting),
         "pull": not files_alone and normal_reference(options["image"]) not in state["images"],
-        "files": bool(differing) or reload or replaced or interrupted or bool(foreign_volumes),
+        # What config_tree has kept belongs to the former container until the other one is up.
+        "files": not taken_up and (bool(differing) or reload or replaced or interrupted or bool(foreign_volumes)),
         "reload": reload,
         "converge": converge,
         "revision": revision,
@@ -918,6 +930,7 @@ def plan_services(
     # What a run that was killed has left of a one-shot service goes where it is not to run again.
     containers = {plan["container"] for plan in plans if plan["needed"] or not plan["one_shot"]}
     containers |= {name + BEFORE for name in containers if name not in state["containers"]}
+    containers |= {plan["container"] + BEFORE for plan in plans if plan["taken_up"]}
     stale = sorted(
         name
         for name, container in state["containers"].items()

@@ -138,6 +138,96 @@ def test_one_that_does_not_come_up_leaves_the_former_one_with_its_files(item: di
     assert live(item) == "a"
 
 
+def failing(engine: FakeEngine, method: str, times: int, only: str = "") -> None:
+    """Have calls of an engine fail, once there is a container ``new`` that runs."""
+    answer, left = getattr(engine, method), [times]
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        if engine.containers["new"]["State"]["Status"] == "running" and left[0] > 0 and only in (str(arguments[0]), ""):
+            left[0] -= 1
+            raise EngineError("container 1f is not running", 409)
+        return answer(*arguments, **more)
+
+    setattr(engine, method, call)
+
+
+@as_root
+@pytest.mark.parametrize("method", ["inspect", "execute"])
+def test_an_engine_that_fails_while_the_new_one_comes_up_is_asked_again(item: dict[str, Any], method: str):
+    """As with a command in a container between two restarts, or one that takes too long."""
+    engine = FakeEngine(OLD, NEW, states=["healthy"])
+    engine.execute = lambda *_arguments, **_more: (0, "", "")  # type: ignore[attr-defined]
+    failing(engine, method, 2)
+    container_replace.replace(engine, {**item, "ready": ["ping"], "timeout": 5}, 20)
+    assert engine.running() == {"s-redis": "new"}
+    assert list(engine.containers) == ["new"]
+
+
+@as_root
+@pytest.mark.parametrize(("method", "ready"), [("execute", ["ping"]), ("inspect", [])])
+def test_an_engine_that_goes_on_failing_has_the_former_one_put_back(item: dict[str, Any], method: str, ready: list[str]):
+    engine = FakeEngine(OLD, NEW)
+    engine.execute = lambda *_arguments, **_more: (0, "", "")  # type: ignore[attr-defined]
+    failing(engine, method, 10**6, only="s-redis")
+    with pytest.raises(RefusedError, match=r"(?s)did not come up within 0\.5 s.*The former s-redis is back in its place"):
+        container_replace.replace(engine, {**item, "ready": ready}, 20)
+    assert engine.running() == {"s-redis": "old"}
+    assert live(item) == "a"
+
+
+@as_root
+def test_a_name_that_the_new_one_does_not_get_leaves_the_former_one_running(item: dict[str, Any]):
+    engine = FakeEngine(OLD, NEW)
+    answer = engine.request
+    refuse = lambda *arguments: arguments[:2] == ("POST", "/containers/new/rename")  # noqa: E731
+
+    def request(*arguments: Any, **more: Any) -> bytes:
+        if refuse(*arguments):
+            raise EngineError("timed out")
+        return answer(*arguments, **more)
+
+    engine.request = request  # type: ignore[method-assign]
+    with pytest.raises(RefusedError, match="timed out"):
+        container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "old"}
+
+
+BEGUN = ({**OLD, "Name": "s-redis-before"}, {**NEW, "Name": "s-redis"})
+
+
+@as_root
+def test_a_successor_that_was_not_waited_for_to_the_end_is_waited_for_again(item: dict[str, Any]):
+    """The run before it ended meanwhile, so what it has declared is all there, and nothing is made for it."""
+    engine = FakeEngine(*BEGUN, states=["starting", "healthy"])
+    container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "new"}
+    assert list(engine.containers) == ["new"]
+    assert live(item) == "b"
+
+
+@as_root
+def test_a_successor_that_does_not_come_up_now_either_gives_its_place_back(item: dict[str, Any]):
+    engine = FakeEngine(*BEGUN, states=["unhealthy"])
+    with pytest.raises(RefusedError, match="The former s-redis is back in its place"):
+        container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "old"}
+    assert live(item) == "a"
+    engine = FakeEngine(*BEGUN, states=["unhealthy"])
+    with pytest.raises(RefusedError, match="may have changed its data"):
+        container_replace.replace(engine, {**item, "returns": False}, 20)
+
+
+@as_root
+def test_a_successor_that_was_not_up_is_not_what_returns_after_the_next_one(item: dict[str, Any]):
+    newer = {"Id": "newer", "Name": "s-redis-next"}
+    engine = FakeEngine(*BEGUN, newer, states=["unhealthy"], unstartable="newer")
+    engine.containers["new"]["State"] = {"Status": "running"}
+    with pytest.raises(RefusedError, match="is back in its place"):
+        container_replace.replace(engine, item, 20)
+    assert engine.running() == {"s-redis": "old"}
+    assert list(engine.containers) == ["old"]
+
+
 @as_root
 def test_the_log_of_one_that_is_removed_is_kept(item: dict[str, Any], tmp_path: Path):
     with pytest.raises(RefusedError, match=r"The log is kept on the host in .*/log/s-redis\.log"):

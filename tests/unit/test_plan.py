@@ -434,6 +434,38 @@ def test_a_replacement_that_was_killed_between_its_renames_goes_on(state: dict[s
     assert (found["needed"][0]["keep"], found["needed"][0]["resume"], found["stale"]) == (True, False, [])
 
 
+@pytest.mark.parametrize(
+    "actual",
+    [
+        {"health": "unhealthy"},
+        {"health": "starting"},
+        {"health": "starting", "restarts": 9},
+        {"running": False, "status": "exited"},
+        {"running": False, "status": "created"},
+    ],
+)
+def test_a_replacement_that_ended_before_its_successor_was_up_is_taken_up_again(state: dict[str, Any], actual: dict[str, Any]) -> None:
+    """Nothing is made or written for it: what the former one needs to run again stays."""
+    state["containers"]["slipway-redis-before"] = {**state["containers"]["slipway-redis"], "running": False, "status": "exited"}
+    state["containers"]["slipway-redis"] |= actual
+    state["files"]["/etc/slipway/slipway/redis/undo/journal.json"] = {}
+    found = plan(state)
+    (needed,) = found["needed"]
+    assert (needed["taken_up"], needed["wait"], needed["returns"], found["stale"]) == (True, True, True, [])
+    assert not any(needed[step] for step in ("keep", "make", "files", "resume", "stop", "reload", "restart", "wait_only"))
+    assert "its replacement was interrupted" in needed["reasons"]
+    # What is declared otherwise by now takes its place.
+    (needed,) = plan(state, {**DECLARED, "command": ["redis-server", "--other"]})["needed"]
+    assert (needed["taken_up"], needed["files"], needed["make"] or needed["keep"]) == (False, True, True)
+
+
+def test_a_former_container_of_another_major_version_does_not_return(state: dict[str, Any]) -> None:
+    state["containers"]["slipway-redis-before"] = {**state["containers"]["slipway-redis"], "image": "redis:6-alpine", "running": False}
+    state["containers"]["slipway-redis"]["health"] = "unhealthy"
+    (needed,) = plan(state, STORE)["needed"]
+    assert (needed["taken_up"], needed["returns"]) == (True, False)
+
+
 @pytest.mark.parametrize("suffix", ["-next", "-before", "-trial"])
 def test_what_an_interrupted_replacement_has_left_goes(state: dict[str, Any], suffix: str) -> None:
     state["containers"][f"slipway-redis{suffix}"] = copy.deepcopy(state["containers"]["slipway-redis"])
