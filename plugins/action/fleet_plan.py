@@ -28,9 +28,12 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
     BEGIN_EMPTY,
     DeclarationError,
     begun_empty,
+    family,
     left_behind,
     plan_services,
     stale_reasons,
+    written_by_others,
+    written_volumes,
 )
 
 RUNNER = "container_service"
@@ -76,6 +79,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if (view := self._view(host, role, arguments["variables"].get(role, {}), task_vars)).state() is not None
         }
         # All of them first: declarations are rendered for a while, and mistakes may be why one cannot be.
+        self._starting: dict[str, dict[str, dict[str, list[str]]]] = {}
+        self._written: dict[str, dict[str, set[str]]] = {}
         known = arguments["found"]
         mistakes = [
             f"{host}: {text}"
@@ -98,7 +103,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             for row in self._rows
             if row["holds_back"]
         ]
-        mistakes += self._without_data(arguments, task_vars["groups"]) if not mistakes else []
+        if not mistakes:
+            states = {host: view.state() or {} for (host, _role), view in views.items()}
+            mistakes = self._without_data(arguments, task_vars["groups"]) + [
+                f"{host}: {text}"
+                for host, starting in self._starting.items()
+                for text in written_by_others(starting, self._written[host], states[host])
+            ]
         write_compiled(ansible_home())
         result.update(changed=False, roles=list(reasons), reasons=reasons, containers=self._containers, services=self._rows)
         result["waiting"] = [f"{row['service']} on {row['host']} {outlook.waiting_text(row)}" for row in self._rows if row["waits"]]
@@ -174,20 +185,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         services = private(role, "services")
         if not view.known(services):
             return []
-        owner = private(role, "owner")
-        state = view.state() or {}
+        state, declared = view.state() or {}, self._value(host, view, services)
+        owner = self._value(host, view, private(role, "owner")) if view.known(private(role, "owner")) else role
         plan = plan_services(
-            self._value(host, view, services),
+            declared,
             state,
             stack=self._value(host, view, f"{RUNNER}_stack"),
             root=self._value(host, view, f"{RUNNER}_root"),
-            owner=self._value(host, view, owner) if view.known(owner) else role,
+            owner=owner,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
             adopt=boolean(self._value(host, view, f"{RUNNER}_adopt_volumes"), strict=False),
             accept_restart=boolean(self._value(host, view, f"{RUNNER}_accept_restart"), strict=False),
             accept_empty=boolean(self._value(host, view, f"{RUNNER}_accept_empty"), strict=False),
         )
+        self._starting.setdefault(host, {})[owner] = plan["begins_on"]
+        self._written.setdefault(host, {}).setdefault(family(owner), set()).update(written_volumes(declared))
         left = self._left.setdefault(host, {})
         left.update({name: there for name, there in plan["volumes_left"].items() if there["container"] or name not in left})
         self._declared.setdefault(host, set()).update(plan["volumes_declared"])

@@ -38,6 +38,10 @@ options:
     description: Names of the containers that are meant; by default all of the owner's, and with an empty list none.
     type: list
     elements: str
+  writes_to:
+    description: Volumes of which a container must be able to write to one; by default, it need not.
+    type: list
+    elements: str
   journal:
     description:
       - File on the host with the names of the containers that V(stopped) stops. It is written before the first stops. A run that finds
@@ -159,6 +163,9 @@ def containers_to_change(engine: Engine, options: dict[str, t.Any]) -> list[dict
         if options["names"] is not None and short["Names"][0].lstrip("/") not in options["names"]:
             continue
         differs = options["state"] == "absent" or (short["State"] in RUNNING) != (options["state"] == "started")
+        written = {mount.get("Name") for mount in short.get("Mounts") or [] if mount.get("RW")}
+        if options["writes_to"] is not None and not written.intersection(options["writes_to"]):
+            continue
         if (differs or options["cpu_shares"]) and (inspected := engine.inspect(short["Id"])):
             found += [inspected] if differs or cpu_shares(inspected) != options["cpu_shares"] else []
     return found
@@ -173,6 +180,7 @@ def main() -> None:
             "services": {"type": "list", "elements": "str"},
             "except_services": {"type": "list", "elements": "str", "default": []},
             "names": {"type": "list", "elements": "str"},
+            "writes_to": {"type": "list", "elements": "str"},
             "journal": {"type": "path", "default": ""},
             "journal_of": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},

@@ -89,6 +89,17 @@ needed:
   returned: success
   type: list
   elements: dict
+begins_on:
+  description: Volumes that services write to once they start, each with the containers that do.
+  returned: success
+  type: dict
+handed_over:
+  description: >-
+    Containers that must stop before another one starts on their volume, each with C(container), C(volume) and the container that it is
+    handed C(to).
+  returned: success
+  type: list
+  elements: dict
 stale:
   description: Names of containers that are no longer declared.
   returned: success

@@ -85,6 +85,9 @@ SHOWN_VALUE = 120
 #: What to do instead, and how to go on all the same, where a service would begin without its data.
 MOVE_DATA = "move the data as docs/operate.md says (Move data to another host)"
 BEGIN_EMPTY = "To begin without it, on purpose or to restore it afterwards: -e accept=empty"
+TWO_SERVERS = "two servers on one volume destroy its data"
+#: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
+PRODUCT = "app"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -867,6 +870,88 @@ def plan_service(
     }
 
 
+def begins_on(plans: list[dict[str, t.Any]]) -> dict[str, list[str]]:
+    """Return the volumes that services of a plan write to once they start, each with the containers that do."""
+    found: dict[str, list[str]] = {}
+    for plan in plans:
+        if plan["needed"] and plan["starts"] and not plan["one_shot"] and (plan["replaced"] or plan["stopped"] or plan["taken_up"]):
+            for name in plan["owned_volumes"]:
+                found.setdefault(name, []).append(plan["container"])
+    return found
+
+
+def written_volumes(declared: t.Iterable[Declaration]) -> set[str]:
+    """Return the volumes that services are declared to write to."""
+    return {volume["name"] for item in declared for volume in item.get("volumes", ()) if volume.get("mode", "rw") == "rw"}
+
+
+def writers(name: str, state: State) -> dict[str, dict[str, t.Any]]:
+    """Return the stack's running containers that can write to a volume, by name."""
+    return {
+        other: there
+        for other, there in sorted(state["containers"].items())
+        if there.get("running") and there.get("volumes", {}).get(name, {}).get("mode") == "rw"
+    }
+
+
+def handed_over(plans: list[dict[str, t.Any]], stale: t.Collection[str], state: State) -> list[dict[str, str]]:
+    """Return the containers that go and must stop before another one starts on their volume: two servers on it destroy its data.
+
+    Slots of the product share what they write to.
+
+    Returns:
+        Each with ``container``, the ``volume``, and the container that it is handed ``to``.
+    """
+    return [
+        {"container": other, "volume": name, "to": container}
+        for name, containers in begins_on(plans).items()
+        for container in containers
+        for other, there in writers(name, state).items()
+        if other in stale and "slipway.slot" not in there["labels"]
+    ]
+
+
+def exchanged(declared: list[Declaration], plans: list[dict[str, t.Any]], state: State) -> list[str]:
+    """Return why services may not start on volumes that other ones still write to, which are to have another one, a sentence for each."""
+    wanted = {plan["container"]: written_volumes([item]) for plan, item in zip(plans, declared, strict=True)}
+    return [
+        f"{container} is to write to the volume {name}, on which {other} runs: {TWO_SERVERS}. Leave one of them out of the inventory, run "
+        "site.yml, which removes its container, and add it then"
+        for name, containers in begins_on(plans).items()
+        for container in containers
+        for other in writers(name, state)
+        if other != container and other in wanted and name not in wanted[other]
+    ]
+
+
+def written_by_others(
+    starting: t.Mapping[str, t.Mapping[str, list[str]]], declared: t.Mapping[str, t.Collection[str]], state: State
+) -> list[str]:
+    """Return why services may not start on volumes that containers of other owners write to, and are not declared to any more.
+
+    Args:
+        starting: By owner, what begins_on says of it.
+        declared: By owner, the volumes that its services are declared to write to. Both slots of the product, and what runs as copies of
+            its containers, are of one owner.
+        state: What was read from the host.
+    """
+    return [
+        f"{container} is to write to the volume {name}, on which {other} of {whose} runs: {TWO_SERVERS}. Leave "
+        f"{container} out of the inventory, run site.yml, which removes {other}, and add it then"
+        for owner, volumes in starting.items()
+        for name, containers in volumes.items()
+        for container in containers
+        for other, there in writers(name, state).items()
+        if (whose := family(there["labels"].get("slipway.owner", ""))) not in ("", family(owner)) and other != container
+        if name not in declared.get(whose, ())
+    ]
+
+
+def family(owner: str) -> str:
+    """Return an owner of containers, and of all those of the product's, one."""
+    return PRODUCT if owner.startswith(f"{PRODUCT}-") else owner
+
+
 def stale_reasons(plan: dict[str, t.Any]) -> list[str]:
     """Return why containers and folders go that are not declared."""
     left = {name: name.endswith((NEXT, BEFORE, TRIAL)) for name in plan["stale"]}
@@ -919,6 +1004,8 @@ def plan_services(
         if plan["one_shot"]:
             plan["needed"] = bool(replaced) or run_one_shots
             plan["reasons"] = [f"{', '.join(replaced)} will be made" if replaced else "it was asked for"] if plan["needed"] else []
+    if found := exchanged(declared, plans, state):
+        raise DeclarationError("\n".join(found))
     kinds: set[str] = set()
     for plan, item in zip(plans, declared, strict=True):
         plan["try"] = plan["keep"]
@@ -942,6 +1029,8 @@ def plan_services(
     return {
         "services": plans,
         "needed": [plan for plan in plans if plan["needed"]],
+        "begins_on": begins_on(plans),
+        "handed_over": handed_over(plans, stale, state),
         "waiting": waiting,
         "stale": stale,
         "stale_running": [name for name in stale if state["containers"][name].get("running") and not name.endswith((NEXT, BEFORE, TRIAL))],

@@ -24,6 +24,7 @@ class Engine:
                 "Names": [f"/s-{service}-{slot}-1"],
                 "State": "running" if slot == "blue" else "exited",
                 "Labels": {"slipway.stack": "s", "slipway.owner": f"app-{slot}", "slipway.service": f"{service}-{slot}-1"},
+                "Mounts": [{"Name": "uploads", "RW": service == "worker"}, {"Type": "bind", "RW": True}],
             }
             for slot in ("blue", "green")
             for service in ("api", "api-v2", "worker")
@@ -44,11 +45,14 @@ class Engine:
         # As where a product has no service of the kind that is meant.
         ({"owner": ["app-green"], "state": "started", "services": []}, []),
         ({"owner": ["app-blue"], "state": "stopped", "names": []}, []),
+        ({"owner": ["app-blue"], "state": "stopped", "writes_to": ["uploads"]}, ["worker-blue"]),
+        ({"owner": ["app-blue"], "state": "stopped", "writes_to": ["other"]}, []),
     ],
 )
 def test_services_are_known_by_their_whole_name(options: dict[str, Any], changed: list[str]) -> None:
     """A service's name may begin as another's does."""
-    asked = {"stack": "s", "version": "", "names": None, "services": None, "except_services": [], "cpu_shares": 0, **options}
+    asked = {"stack": "s", "version": "", "names": None, "services": None, "except_services": [], "cpu_shares": 0}
+    asked |= {"writes_to": None, **options}
     assert [item["Id"] for item in containers_to_change(Engine(), asked)] == changed  # type: ignore[arg-type]
 
 
@@ -108,6 +112,7 @@ class Weighing(Engine):
 def test_a_container_has_its_weight_before_it_starts(slot: str, cpu_shares: int, requests: list[tuple[Any, ...]]):
     engine = Weighing()
     asked = {"stack": "s", "version": "", "names": None, "services": None, "except_services": [], "owner": [f"app-{slot}"]}
+    asked |= {"writes_to": None}
     for item in containers_to_change(engine, {**asked, "state": "started", "cpu_shares": cpu_shares}):  # type: ignore[arg-type]
         act(engine, item, "started", cpu_shares)  # type: ignore[arg-type]
     assert engine.requests == requests

@@ -708,6 +708,59 @@ def test_an_empty_volume_can_be_accepted(state: dict[str, Any]) -> None:
     assert plan(state, STORE, accept_empty=True)["volumes_of_data"] == {}
 
 
+FILES = {"name": "files", "path": "/data", "variable": "slipway_extra_services.search.volumes", "kept": True}
+SEARCH: dict[str, Any] = {**DECLARED, "name": "search", "volumes": [FILES]}
+
+
+def with_former(state: dict[str, Any], name: str = "old", owner: str = "redis", mode: str = "rw", **labels: str) -> dict[str, Any]:
+    """What a host reports on which another container runs on the volume of the service ``search``, which is not there yet."""
+    former = {**state["containers"]["slipway-redis"], "volumes": {"files": {"path": "/data", "mode": mode}}}
+    former["labels"] = {**former["labels"], "slipway.owner": owner, **labels}
+    return {
+        **state,
+        "containers": {f"slipway-{name}": former},
+        "volumes": {"files": {"labels": {"slipway.stack": "slipway"}, "empty": False}},
+    }
+
+
+def test_who_has_a_volume_stops_before_a_renamed_service_starts_on_it(state: dict[str, Any]) -> None:
+    handed = {"container": "slipway-old", "volume": "files", "to": "slipway-search"}
+    assert plan(with_former(state), SEARCH)["handed_over"] == [handed]
+    stopped = with_former(state)
+    stopped["containers"]["slipway-search"] = {**stopped["containers"]["slipway-old"], "running": False, "status": "exited"}
+    assert handed in plan(stopped, SEARCH)["handed_over"], "the run before was interrupted"
+    # Readers, slots of the product, which share a volume, and what does not run.
+    assert not plan(with_former(state, mode="ro"), SEARCH)["handed_over"]
+    assert not plan(with_former(state, **{"slipway.slot": "blue"}), {**SEARCH, "labels": {"slipway.slot": "blue"}})["handed_over"]
+    stopped["containers"]["slipway-old"]["running"] = False
+    assert not plan(stopped, SEARCH)["handed_over"]
+    reader = {**SEARCH, "volumes": [{**FILES, "mode": "ro"}]}
+    assert not plan(with_former(state), reader)["handed_over"]
+
+
+def test_services_that_are_declared_do_not_exchange_a_volume_in_one_run(state: dict[str, Any]) -> None:
+    """One of them failing would leave both on one volume."""
+    found = with_former(state, name="redis")
+    arguments = {"stack": "slipway", "root": "/etc/slipway", "owner": "redis", "key": KEY, "networks": NETWORKS, "adopt": False}
+    with pytest.raises(DeclarationError, match="slipway-search is to write to the volume files, on which slipway-redis runs: two servers"):
+        plan_services([DECLARED, SEARCH], found, **arguments)
+    # They share it.
+    assert plan_services([{**DECLARED, "volumes": [FILES]}, SEARCH], found, **arguments)["needed"]
+
+
+@pytest.mark.parametrize("owner", ["app-blue", "app-green"])
+def test_a_service_does_not_start_on_a_volume_that_another_owner_has(state: dict[str, Any], owner: str) -> None:
+    """As a worker that becomes an extra service: these start before the release removes it."""
+    found = with_former(state, "worker-blue-1", owner)
+    starting = {"extra_services": plan(found, SEARCH, owner="extra_services")["begins_on"]}
+    assert starting["extra_services"] == {"files": ["slipway-search"]}
+    (said,) = plan_module.written_by_others(starting, {"app": {"uploads"}, "extra_services": {"files"}}, found)
+    assert said.startswith("slipway-search is to write to the volume files, on which slipway-worker-blue-1 of app runs: two servers")
+    # The product goes on sharing it.
+    assert not plan_module.written_by_others(starting, {"app": {"files"}}, found)
+    assert not plan_module.written_by_others({"app-blue": starting["extra_services"]}, {}, found)
+
+
 def test_another_major_version_begins_on_an_empty_volume(state: dict[str, Any]) -> None:
     state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
     moved = {**STORE, "image": "redis:8-alpine", "volumes": [{**STORE["volumes"][0], "name": "new"}]}
