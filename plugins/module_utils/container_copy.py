@@ -26,6 +26,9 @@ JSON = dict[str, t.Any]
 TAKEN = ("User", "Env", "Entrypoint", "Cmd", "StopSignal", "StopTimeout")
 
 
+#: The label of a container that starts its program through others, as JSON: how many words of its entrypoint copies keep (``wrapper``), the
+#: entrypoint of its program (``entrypoint``), and the volumes that copies do without (``without``).
+COPIED = "slipway.copied"
 #: Of each copy, while it is there: its files, and a lock that says that the program which follows it lives. Gone with a reboot.
 COPIES = "/run/slipway-copies"
 #: Seconds between two looks at whether a copy is to be stopped.
@@ -121,6 +124,11 @@ def copied_binds(binds: t.Iterable[str], folder: str) -> list[str]:
     return found
 
 
+def copied_parts(inspected: JSON) -> JSON:
+    """Return what the label COPIED of a container says; nothing of one without it."""
+    return t.cast("JSON", json.loads((inspected["Config"].get("Labels") or {}).get(COPIED) or "{}"))
+
+
 def body_of(inspected: JSON, binds: list[str], labels: dict[str, str], command: t.Sequence[str] = ()) -> JSON:
     """Return what the engine is asked for: a container that publishes nothing, has no health check and ends for good.
 
@@ -130,11 +138,15 @@ def body_of(inspected: JSON, binds: list[str], labels: dict[str, str], command: 
         labels: its labels.
         command: what to run instead of the container's own command.
     """
-    config, networks = inspected["Config"], list(inspected["NetworkSettings"]["Networks"])
+    config, networks, copied = inspected["Config"], list(inspected["NetworkSettings"]["Networks"]), copied_parts(inspected)
     taken = {key: config[key] for key in TAKEN if config.get(key) is not None}
+    taken |= {"Cmd": list(command)} if command else {}
+    if copied:
+        words = [*config["Entrypoint"][: copied["wrapper"]], *(copied["entrypoint"] if command else []), *(taken.get("Cmd") or [])]
+        # With an entrypoint, the engine adds nothing of the image's.
+        taken |= {"Entrypoint": words[:1], "Cmd": words[1:]}
     return {
         **taken,
-        **({"Cmd": list(command)} if command else {}),
         # Not by name, which a build may have given to another image since.
         "Image": inspected["Image"],
         "Labels": labels,
@@ -177,7 +189,9 @@ def start_copy(
     inspected = engine.inspect(container)
     if inspected is None:
         raise CopyError(f"the container {container}, which it is a copy of, does not exist: site.yml creates it")
-    mounts = [*copied_binds(inspected["HostConfig"].get("Binds") or [], folder), *binds]
+    without = copied_parts(inspected).get("without", ())
+    own = [bind for bind in inspected["HostConfig"].get("Binds") or [] if bind.partition(":")[0] not in without]
+    mounts = [*copied_binds(own, folder), *binds]
     made = json.loads(engine.request("POST", "/containers/create", {"name": name}, body_of(inspected, mounts, labels, command)))
     identity = str(made["Id"])
     for network in list(inspected["NetworkSettings"]["Networks"])[1:]:

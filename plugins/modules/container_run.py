@@ -14,6 +14,7 @@ short_description: Run a command in a new container of the version that serves
 description:
   - The container is a copy of the service's first one, with its image, environment, secrets, networks, volumes and limits. It publishes no
     port, and is removed when the command has ended.
+  - If the run ends before the command, as by Ctrl-C or a lost connection, the command is stopped within 5 s of the host noticing.
   - A container that an interrupted run has left is removed by the next run on that host.
 options:
   service:
@@ -64,6 +65,7 @@ output:
 """
 
 import contextlib
+import select
 import shlex
 import signal
 import typing as t
@@ -76,6 +78,14 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 
 OUTPUT_LINES = 10000
 OWNER = "app-run"
+
+
+def reader_is_gone(descriptor: int = 1) -> bool:
+    """Return whether what is written to a descriptor has no reader any more, as after the end of the run, or of its connection."""
+    poll = select.poll()
+    # Both are always reported.
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _descriptor, event in poll.poll(0))
 
 
 def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -98,7 +108,7 @@ def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
     with container_copy.following(name) as folder:
         try:
             identity = container_copy.start_copy(engine, container, name, labels, folder, options["command"])
-            result, code = container_copy.follow_copy(engine, identity, options["timeout"])
+            result, code = container_copy.follow_copy(engine, identity, options["timeout"], reader_is_gone)
         finally:
             output = container_copy.end_copy(engine, name, OUTPUT_LINES)
     return {"container": container, "result": result, "code": code, "output": output}

@@ -295,8 +295,11 @@ def quiesce_declaration(service: Service, common: Mapping[str, Any], settings: M
     backup = service["backup"]
     commands = [" ".join(shell_word(word, f"{service.path}.backup.{key}") for word in backup[key]) for key in ("before", "after")]
     volume = {"name": quiesce_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup"}
+    quiesce = ["/bin/sh", "/etc/slipway/current/quiesce.sh", *commands]
     return {
-        "wrapper": [*common["wrapper"], "/bin/sh", "/etc/slipway/current/quiesce.sh", *commands],
+        "wrapper": [*common["wrapper"], *quiesce],
+        # A command of a run would hold up the copy for as long as it runs.
+        "not_copied": {"wrapper_words": len(quiesce), "volumes": [volume["name"]]},
         "config": {**common["config"], "quiesce.sh": {"content": settings["quiesce_script"], "on_change": "restart"}},
         "volumes": [*common["volumes"], volume],
     }

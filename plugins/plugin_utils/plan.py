@@ -33,6 +33,7 @@ FIELDS: dict[str, t.Any] = {
     "image": None,
     "user": "",
     "wrapper": [],
+    "not_copied": {},
     "entrypoint": [],
     "command": [],
     "environment": {},
@@ -226,6 +227,10 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         labels["slipway.query"] = json.dumps(service["converge"]["query"])
     hashed = {**options, "labels": labels, "files": create_time_files(service)}
     options["labels"] = {**labels, "slipway.declaration": fingerprint(hashed), DESCRIBED: json.dumps(described(hashed), sort_keys=True)}
+    if service["wrapper"]:
+        # For runs of commands, which follow from the above.
+        left_out = int(service["not_copied"].get("wrapper_words", 0))
+        options["copied"] = {"wrapper": len(service["wrapper"]) - left_out, "without": list(service["not_copied"].get("volumes", ()))}
     # What follows can be changed on a living container, so it stays out of the hash and is compared as it is.
     options["memory"] = f"{int(service['memory_mb'])}M"
     options["memory_swap"] = options["memory"]

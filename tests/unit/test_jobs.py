@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +31,7 @@ import slipway_jobs
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
+from ansible_collections.slipway.stack.plugins.modules import container_run
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, status
 from conftest import ROOT, role_variable
 
@@ -291,6 +294,95 @@ def test_a_copy_has_the_options_of_its_container_and_nothing_that_outlives_it() 
     assert (host["RestartPolicy"]["Name"], host["PortBindings"], host["NetworkMode"]) == ("no", {}, "shop-backend")
     assert body["NetworkingConfig"] == {"EndpointsConfig": {"shop-backend": {}}}, "under no name of the service"
     assert container_copy.body_of(inspected, [], {})["Cmd"] == ["serve"]
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "copied", "command", "run"),
+    [
+        # As the image says, behind what exports secrets.
+        (["sh", "export"], {"wrapper": 2, "entrypoint": ["python", "manage.py"], "without": []}, ["migrate"],
+         ["sh", "export", "python", "manage.py", "migrate"]),
+        (["sh", "export"], {"wrapper": 2, "entrypoint": ["python", "manage.py"], "without": []}, [],
+         ["sh", "export", "python", "manage.py", "serve"]),
+        (["sh", "export"], {"wrapper": 2, "entrypoint": [], "without": []}, ["migrate"], ["sh", "export", "migrate"]),
+        # What runs while volumes are copied is left out, also where nothing else is in front of the program.
+        (["sh", "export", "sh", "quiesce", "a", "b"], {"wrapper": 2, "entrypoint": ["python"], "without": ["api_quiesce"]}, ["migrate"],
+         ["sh", "export", "python", "migrate"]),
+        (["sh", "quiesce", "a", "b"], {"wrapper": 0, "entrypoint": [], "without": ["api_quiesce"]}, ["migrate", "--all"],
+         ["migrate", "--all"]),
+    ],
+)  # fmt: skip
+def test_a_copy_starts_its_command_as_the_service_starts_its_own(
+    entrypoint: list[str], copied: dict[str, Any], command: list[str], run: list[str]
+) -> None:
+    inspected = {
+        "Image": "sha256:1",
+        "Config": {
+            "Entrypoint": entrypoint,
+            "Cmd": ["python", "manage.py", "serve"],
+            "Labels": {container_copy.COPIED: json.dumps(copied)},
+        },
+        "HostConfig": {},
+        "NetworkSettings": {"Networks": {}},
+    }
+    body = container_copy.body_of(inspected, [], {}, command)
+    assert body["Entrypoint"] + body["Cmd"] == run
+    assert body["Entrypoint"], "with none, the engine would take the image's"
+
+
+def test_a_copy_does_without_the_volume_by_which_its_service_is_quiesced(tmp_path: Path) -> None:
+    asked: list[Any] = []
+
+    def request(_method: str, path: str, _query: Any = None, body: Any = None) -> bytes:
+        asked.append((path, body))
+        return b'{"Id": "1"}'
+
+    inspected = {
+        "Image": "sha256:1",
+        "Config": {
+            "Entrypoint": ["sh", "quiesce"],
+            "Cmd": ["serve"],
+            "Labels": {container_copy.COPIED: json.dumps({"wrapper": 0, "entrypoint": [], "without": ["api_quiesce"]})},
+        },
+        "HostConfig": {"Binds": ["uploads:/uploads:rw,nocopy", "api_quiesce:/slipway/backup:rw,nocopy"]},
+        "NetworkSettings": {"Networks": {}},
+    }
+    engine: Any = SimpleNamespace(inspect=lambda _name: inspected, request=request)
+    container_copy.start_copy(engine, "shop-api-blue-1", "shop-run-api-1", {}, str(tmp_path), ["migrate"])
+    assert asked[0][1]["HostConfig"]["Binds"] == ["uploads:/uploads:rw,nocopy"]
+
+
+def test_a_command_whose_run_has_ended_is_noticed() -> None:
+    """By Ctrl-C, a cancelled job or a lost connection: SSH closes its end."""
+    for reading, writing in (os.pipe(), tuple(end.detach() for end in socket.socketpair())):
+        assert not container_run.reader_is_gone(writing)
+        os.close(reading)
+        assert container_run.reader_is_gone(writing)
+        os.close(writing)
+    with open(os.devnull, "wb") as file:
+        assert not container_run.reader_is_gone(file.fileno())
+
+
+def test_a_command_whose_run_has_ended_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_copy, "COPIES", str(tmp_path))
+    monkeypatch.setattr(container_copy, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(container_copy, "serving_container", lambda *_unused: ("shop-api-blue-1", "1.0"))
+    monkeypatch.setattr(container_copy, "start_copy", lambda *_unused: "1")
+    monkeypatch.setattr(container_run, "reader_is_gone", lambda: True)
+    stopped: list[str] = []
+    engine: Any = SimpleNamespace(
+        containers=list,
+        inspect=lambda name: {"Id": name, "State": {"Running": True, "Status": "running"}},
+        request=lambda *_unused, **_also: b"",
+        stop=lambda found: stopped.append(found["Id"]),
+        logs=lambda *_unused: "",
+        remove=lambda *_unused, **_also: None,
+    )
+    options = {"stack": "shop", "root": "/", "service": "api", "command": ["sleep", "3600"], "timeout": 3600}
+    began = time.monotonic()
+    assert container_run.run(engine, options)["code"] is None
+    assert time.monotonic() - began < 60
+    assert len(stopped) == 1
 
 
 def test_a_progress_bar_of_a_copy_is_one_of_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

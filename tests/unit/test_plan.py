@@ -761,6 +761,15 @@ def test_a_service_does_not_start_on_a_volume_that_another_owner_has(state: dict
     assert not plan_module.written_by_others({"app-blue": starting["extra_services"]}, {}, found)
 
 
+def test_what_copies_keep_of_a_wrapper_makes_no_new_container(state: dict[str, Any]) -> None:
+    wrapped = {**DECLARED, "wrapper": ["sh", "export", "sh", "quiesce"]}
+    partly = {**wrapped, "not_copied": {"wrapper_words": 2, "volumes": ["redis_quiesce"]}}
+    (whole,), (part,) = (plan(state, declared)["needed"] for declared in (wrapped, partly))
+    assert whole["options"]["copied"] == {"wrapper": 4, "without": []}
+    assert part["options"]["copied"] == {"wrapper": 2, "without": ["redis_quiesce"]}
+    assert whole["options"]["labels"] == part["options"]["labels"]
+
+
 def test_another_major_version_begins_on_an_empty_volume(state: dict[str, Any]) -> None:
     state["containers"]["slipway-redis"]["volumes"] = {"redis_data": {"path": "/data", "mode": "rw"}}
     moved = {**STORE, "image": "redis:8-alpine", "volumes": [{**STORE["volumes"][0], "name": "new"}]}

@@ -165,6 +165,9 @@ def test_a_service_becomes_its_command_by_the_script():
     assert api["wrapper"][2:] == ["/bin/sh", "/etc/slipway/current/quiesce.sh", "manage 'freeze it'", "manage thaw"]
     assert {"entrypoint.sh", "quiesce.sh"} == set(api["config"])
     assert [volume["name"] for volume in api["volumes"]] == ["uploads", "api_quiesce"]
+    # A command of run.yml does without it.
+    assert api["wrapper"][: -api["not_copied"]["wrapper_words"]] == declared(secrets_in_environment=True)["wrapper"]
+    assert api["not_copied"]["volumes"] == ["api_quiesce"]
     assert declared()["wrapper"] == []
 
 
