@@ -21,6 +21,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import app_services,
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once, write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near, plain
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import with_shared
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUCT_ROLE, RUNNER, Given, Inputs
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
@@ -196,7 +197,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # Of services that share an image, the first is named.
             by_image = {image: name for name, image in reversed(images.items())}
             problems += preflight.check_images(host, {**state, "missing_images": lacking}, by_image, str(version), recorded)
-            of_version = dict(recorded or {}).get(str(version)) or {}
+            of_version = with_shared(self._product_images(host, view), dict(recorded).get(str(version)))
             problems += preflight.check_users(host, state, images, self._user_inputs(host, view), of_version)
             problems += preflight.check_platforms(host, state, images, of_version)
             problems += preflight.check_nginx(host, state, images)
@@ -277,6 +278,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _core_limits(self, host: str, view: HostView) -> dict[str, float]:
         """Return the inputs that limit a container's cores and have a value."""
         return {name: float(value) for name, value in self._named(host, view, "cpus").items() if is_number(value)}
+
+    def _product_images(self, host: str, view: HostView) -> dict[str, str]:
+        """Return the image of each service of the product, where the host runs some of them."""
+        if PRODUCT_ROLE not in self._roles[host]:
+            return {}
+        return app_services.images({name: view.value(name)[0] for name in app_services.VARIABLES})
 
     def _image_variables(self, host: str, view: HostView) -> dict[str, str]:
         """Return the images that inputs name, by input."""

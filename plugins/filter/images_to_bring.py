@@ -14,7 +14,7 @@ description:
   - Compares ids, on the controller alone. A name that means another image on the host by now counts as lacking.
 options:
   _input:
-    description: Images with their tags, by service.
+    description: Images with their tags, by service, of all services of the product; one may be recorded with another that shares its image.
     type: dict
     required: true
   digests:
@@ -29,6 +29,10 @@ options:
     description: The host's images, as M(slipway.stack.host_state) lists them.
     type: dict
     required: true
+  services:
+    description: Services that run on the host; all if omitted.
+    type: list
+    elements: str
 """
 
 EXAMPLES = r"""
@@ -51,9 +55,11 @@ import typing as t
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import to_bring
 
 
-def images_to_bring(names: dict[str, str], digests: dict[str, t.Any], version: t.Any, images: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+def images_to_bring(
+    names: dict[str, str], digests: dict[str, t.Any], version: t.Any, images: dict[str, t.Any], services: t.Collection[str] | None = None
+) -> list[dict[str, t.Any]]:
     """Return what :func:`to_bring` says of a version."""
-    return to_bring(names, (digests or {}).get(str(version)), images)
+    return to_bring(names, (digests or {}).get(str(version)), images, services)
 
 
 class FilterModule:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import IMAGE_DIGEST, ImageError, Record
 
 
-def is_there(wanted: Record, images: dict[str, Any]) -> bool:
+def is_there(wanted: Record, images: Mapping[str, Any]) -> bool:
     """Return whether a host has the recorded image under its name.
 
     Args:
@@ -30,19 +30,38 @@ def is_there(wanted: Record, images: dict[str, Any]) -> bool:
     return any(item.endswith(f"@{wanted['digest']}") for item in found.get("digests") or [])
 
 
-def to_bring(names: dict[str, str], record: dict[str, Record] | None, images: dict[str, Any]) -> list[Record]:
+def with_shared(names: Mapping[str, str], record: Mapping[str, Record] | None) -> dict[str, Record]:
+    """Return what is recorded of each service's image, also of those that share another service's: a build records an image once.
+
+    Args:
+        names: image with its tag of every service of the product, on whichever hosts it runs.
+        record: what was recorded for this version, by service.
+    """
+    record = dict(record or {})
+    known: dict[str, Record] = {}
+    for service, entry in record.items():
+        if service in names:
+            known.setdefault(normal_reference(names[service]), entry)
+    shared = {service: known.get(normal_reference(name)) for service, name in names.items()}
+    return {service: entry for service, entry in shared.items() if entry} | record
+
+
+def to_bring(
+    names: Mapping[str, str], record: Mapping[str, Record] | None, images: Mapping[str, Any], services: Collection[str] | None = None
+) -> list[Record]:
     """Return the recorded images that a host lacks, each with ``name``, ``digest``, ``id`` and ``other``.
 
     ``other`` says that the host has a different image under that name. Images that no build has recorded are not among them.
 
     Args:
-        names: each service's image with its tag.
+        names: image with its tag of every service of the product, on whichever hosts it runs.
         record: what was recorded for this version.
         images: the host's images, as ``host_state`` lists them.
+        services: services that run on the host; None for all.
     """
-    found = []
+    known, found = with_shared(names, record), []
     for service, name in sorted(names.items()):
-        entry = (record or {}).get(service)
+        entry = known.get(service) if services is None or service in services else None
         if not entry:
             continue
         wanted = {"name": name, "digest": entry["digest"], "id": entry.get("id", "")}
@@ -60,12 +79,13 @@ def unavailable_images(missing: dict[str, str], variables: Mapping[str, str], ve
         version: the requested version of the product, which is part of the tags of its images.
         recorded: versions that builds have recorded.
     """
+    # The host reports images as its engine lists them.
+    known_by = {normal_reference(image): variable for image, variable in variables.items()}
     found = []
     for image, reason in sorted(missing.items()):
         if not reason:
             continue
-        # The host adds the tag that a name without one means.
-        variable = variables.get(image) or variables.get(image.removesuffix(":latest")) or ""
+        variable = known_by.get(normal_reference(image), "")
         named = f"{image}{f' ({variable})' if variable else ''}"
         why = f"cannot be pulled: {' '.join(str(reason).split())}"
         if version and variable.startswith("app_") and version in image.rpartition(":")[2]:

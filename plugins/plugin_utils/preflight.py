@@ -749,7 +749,7 @@ def check_nginx(host: str, state: Mapping[str, Any], variables: Mapping[str, str
     """
     problems = []
     for image in (image for variable, image in variables.items() if variable == "nginx_image"):
-        said = ((state.get("images") or {}).get(image) or {}).get("versions", {}).get("nginx", "")
+        said = ((state.get("images") or {}).get(normal_reference(image)) or {}).get("versions", {}).get("nginx", "")
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", said) or re.search(r"(?:^|/)nginx:(\d+)\.(\d+)(?:\.(\d+))?", image)
         if found is None:
             continue

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import to_bring
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import Record, read_json
@@ -65,11 +66,13 @@ class Host:
         state: What was read from it, as host_state describes it.
         product: The services that it runs; empty for a host that only balances.
         compared: How its live slot differs, as service_plan says it; empty where it was not compared.
+        images: Images of all services of the product, by service, those of other hosts too.
     """
 
     state: Mapping[str, t.Any]
     product: Mapping[str, t.Any] = field(default_factory=dict)
     compared: Mapping[str, t.Any] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
 
 
 def batches(hosts: Iterable[str], size: int) -> list[dict[str, list[str]]]:
@@ -178,12 +181,14 @@ def missing_images(host: Host, plan: Record, inputs: Inputs) -> dict[str, t.Any]
     """Return the images that a host needs for the version that is to run, and which of them it lacks.
 
     Returns:
-        ``all`` (by service), ``recorded`` (those that a build has recorded, as to_bring says it), and ``named`` (the names of others).
+        ``all`` (by service), ``recorded`` (those that a build has recorded, as to_bring says it), and ``named`` (the names of others, as
+        the engine lists them).
     """
     names = app_services.images(host.product)
-    recorded = to_bring(names, inputs.digests.get(str(plan["version"])), host.state["images"])
-    brought = {item["name"] for item in recorded}
-    named = [name for name in dict.fromkeys(names.values()) if name not in host.state["images"] and name not in brought]
+    there = host.state["images"]
+    recorded = to_bring({**host.images, **names}, inputs.digests.get(str(plan["version"])), there, services=names)
+    brought = {normal_reference(item["name"]) for item in recorded}
+    named = [name for name in dict.fromkeys(map(normal_reference, names.values())) if name not in there and name not in brought]
     return {"all": names, "recorded": recorded, "named": named}
 
 

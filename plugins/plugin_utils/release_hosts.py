@@ -39,6 +39,7 @@ class ReleaseHosts:
             state = raw.get(STATE)
             if not state or "files" not in state:
                 continue
-            product = app_services.here(self.product(name), raw["group_names"]) if name in inputs.app_hosts else {}
-            found[name] = Host(state, product, raw.get(COMPARED) or {})
+            product = self.product(name) if name in inputs.app_hosts else {}
+            here = app_services.here(product, raw["group_names"]) if product else {}
+            found[name] = Host(state, here, raw.get(COMPARED) or {}, app_services.images(product))
         return found

@@ -13,6 +13,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,65 @@ def test_hosts_get_the_recorded_images_that_they_lack(there: dict[str, Any], mis
 def test_what_no_build_recorded_is_left_to_its_name():
     assert image_records.to_bring(NAMES, None, {}) == []
     assert [item["name"] for item in image_records.to_bring(NAMES, {"backend": {"digest": A}}, {})] == ["shop/backend:1.0"]
+
+
+SHARED = {"backend": "shop/backend:1.0", "worker": "docker.io/shop/backend:1.0", "frontend": "shop/frontend:1.0", "other": "other:1"}
+
+
+def test_services_that_share_an_image_share_what_is_recorded_of_it():
+    """A build records an image once, under the first of the services that say how it is built."""
+    assert image_records.with_shared(SHARED, RECORD) == {**RECORD, "worker": RECORD["backend"]}
+    # What is recorded of a service itself counts for it; what none has any more counts for none.
+    own = {"backend": {"digest": A}, "worker": {"digest": C}, "gone": {"digest": B}}
+    assert image_records.with_shared(SHARED, own) == own
+    assert image_records.with_shared(SHARED, None) == image_records.with_shared({}, None) == {}
+
+
+@pytest.mark.parametrize(
+    ("services", "brought"),
+    [
+        (["worker"], ["docker.io/shop/backend:1.0"]),
+        (["frontend"], ["shop/frontend:1.0"]),
+        (["other"], []),
+        ([], []),
+    ],
+)
+def test_a_host_gets_the_recorded_images_of_its_own_services_alone(services: list[str], brought: list[str]):
+    assert [item["name"] for item in image_records.to_bring(SHARED, RECORD, {}, services)] == brought
+    assert [item["digest"] for item in image_records.to_bring(SHARED, RECORD, {}, ["worker"])] == [A]
+
+
+def test_an_image_is_brought_to_all_hosts_whose_services_use_it(checkout: Path, play: Run):
+    (checkout / "inventories/test/hosts.yml").write_text(
+        yaml.safe_dump(
+            {
+                "all": {
+                    "vars": {"ansible_connection": "ansible.builtin.local", "ansible_python_interpreter": sys.executable},
+                    "children": {"app": {"hosts": {"one": {}}}, "workers": {"hosts": {"two": {}}}},
+                }
+            }
+        )
+    )
+    services = {
+        "backend": {"image": "shop/backend:1.0", "port": 8000, "build": {"context": "backend"}},
+        "frontend": {"image": "shop/frontend:1.0", "port": 3000, "build": {"context": "frontend"}},
+        "worker": {"image": "shop/backend:1.0", "hosts": "workers"},
+    }
+    variables = {"app_version": "1.0", "app_services": services, "image_digests": {"1.0": RECORD}}
+    (checkout / "inventories/test/group_vars/all/20_product.yml").write_text(yaml.safe_dump(variables))
+    pulls = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {"container_service_host_state": {"images": {}}},
+        "tasks": [{"ansible.builtin.import_role": {"name": "slipway.stack.image", "tasks_from": "pull.yml", "rolespec_validate": False}}],
+    }
+    (checkout / "playbooks/pulls.yml").write_text(yaml.safe_dump([pulls]))
+    done = play("pulls", "--check", "-v", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.minimal")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pulled = {
+        part.split()[0]: re.findall(r"shop/\w+:1\.0", part) for part in re.split(r"^(?=one |two )", done.stdout, flags=re.MULTILINE)[1:]
+    }
+    assert pulled == {"one": ["shop/backend:1.0", "shop/frontend:1.0"], "two": ["shop/backend:1.0"]}
 
 
 def test_a_build_gets_all_its_arguments_and_shows_no_login_of_a_proxy():

@@ -256,6 +256,10 @@ def test_a_version_that_is_not_available_is_named_with_all_places():
 def test_an_nginx_that_loses_requests_is_named(image: str, said: str, too_old: str):
     read = state(images={image: {"id": "sha256:1", "versions": {"nginx": said}}} if said else {})
     problems = preflight.check_nginx("one", read, {"nginx_image": image, "redis_image": "redis:6"})
+    if said:
+        # As the engine lists it.
+        listed = preflight.check_nginx("one", read, {"nginx_image": f"docker.io/library/{image}"})
+        assert len(listed) == len(problems)
     if too_old:
         assert f"image {image} (nginx_image) is nginx {too_old}, which loses requests" in texts(problems)
         assert "from 1.27.4 on" in texts(problems)
@@ -654,6 +658,28 @@ def test_a_fleet_without_a_mesh_is_asked_before_services_move(fleet):
     assert fleet({}, brings_mesh=True, **asked) == []
     (line,) = fleet({"slipway_mesh": True}, outside, **asked)
     assert line.startswith("- hosts one, two: has no mesh yet")
+
+
+def test_what_a_build_says_of_an_image_counts_for_all_services_that_share_it(checkout: Path, says):
+    """A build records an image once, and the service that it is recorded with may run on other hosts."""
+    groups = {group: {"hosts": {host: {"ansible_connection": "local"}}} for group, host in (("app", "one"), ("workers", "two"))}
+    (checkout / "inventories/test/hosts.yml").write_text(json.dumps({"all": {"children": groups}}))
+    variables = {
+        "app_version": "1.0",
+        "app_services": {
+            "api": {"image": "shop/api:1.0", "port": 8000, "user": "1000"},
+            "mailer": {"image": "docker.io/shop/api:1.0", "hosts": "workers"},
+        },
+        "image_digests": {"1.0": {"api": {"digest": f"sha256:{'a' * 64}", "user": "root", "platform": "linux/arm64"}}},
+        "slipway_mesh": False,
+    }
+    facts = state(host={"hostname": "{{ inventory_hostname }}", "machine_id": "{{ inventory_hostname }}", "platforms": ["linux/amd64"]})
+    said = says(variables, facts=facts, states=True, secrets=[], roles=[{"group": group, "role": "app"} for group in groups])
+    assert [re.split(r" runs as root| is for linux/arm64", line)[0] for line in said] == [
+        "- host one: image shop/api:1.0 (app_services.api.image)",
+        "- host two: image docker.io/shop/api:1.0 (app_services.mailer.image)",
+        "- host two: image docker.io/shop/api:1.0 (app_services.mailer.image)",
+    ]
 
 
 def test_the_secret_of_the_mesh_can_be_generated_or_done_without(says):

@@ -220,6 +220,19 @@ def test_a_host_pulls_what_it_lacks_by_digest_where_a_build_has_recorded_it() ->
     assert set(found["all"]) == {"api", "page", "mailer", "clock"}
 
 
+def test_a_host_with_part_of_the_product_pulls_by_digest_what_a_service_of_other_hosts_records() -> None:
+    """A build records an image once, and the service that it is recorded with may run elsewhere."""
+    workers = {"app_services": {"mailer": {"image": "docker.io/shop/api:1.1"}, "tool": {"image": "docker.io/shop/tool"}}}
+    lacks = Host({**host().state, "images": {}}, workers, images={"api": "shop/api:1.1", "page": "shop/page:1.1"})
+    digests = {"1.1": {"api": {"digest": "sha256:1", "id": "i"}, "page": {"digest": "sha256:2", "id": "p"}}}
+    found = decide({"a": lacks}, planned(), Inputs(["a"], digests=digests))["hosts"]["a"]["images"]
+    assert [(item["name"], item["digest"]) for item in found["recorded"]] == [("docker.io/shop/api:1.1", "sha256:1")]
+    assert found["named"] == ["shop/tool:latest"]
+    there = Host({**host().state, "images": {"shop/api:1.1": {"id": "i"}, "shop/tool:latest": {"id": "t"}}}, workers, images=lacks.images)
+    found = decide({"a": there}, planned(), Inputs(["a"], digests=digests))["hosts"]["a"]["images"]
+    assert (found["recorded"], found["named"]) == ([], [])
+
+
 def test_what_undoing_needs_is_written_before_anything_moves() -> None:
     found = decide({"a": host()}, planned(kept=["a"]), Inputs(["a", "b"], rolling=True, rollback=True))["journal"]
     assert found["from"] == {"slot": "blue", "version": "1.0"}
