@@ -33,6 +33,7 @@ class FilterModule:
             "app_command_service": app_services.command_service,
             "app_declarations": app_services.declarations,
             "app_here": app_services.here,
+            "app_image_differences": app_services.image_differences,
             "app_image_ids": app_services.image_ids,
             "app_images": app_services.images,
             "app_jobs": app_services.jobs,

@@ -21,9 +21,11 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
+from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed, typed
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import differing_images
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError, shell_word
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import canary_weights
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
@@ -425,8 +427,18 @@ def image_ids(product: Mapping[str, Any], hosts: Iterable[str], hostvars: Mappin
     for host in hosts:
         known = hostvars[host]["container_service_host_state"]["images"]
         running = images(here(product, hostvars[host]["group_names"]))
-        found[host] = {name: known[image]["id"] for name, image in running.items() if image in known}
+        listed = {name: normal_reference(image) for name, image in running.items()}
+        found[host] = {name: known[image]["id"] for name, image in listed.items() if image in known}
     return found
+
+
+def image_differences(
+    product: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any], digests: Mapping[str, Any], version: Any
+) -> list[str]:
+    """Return what differing_images says of hosts as they were read last, for a version of the product."""
+    running = {host: list(services(here(product, hostvars[host]["group_names"]))) for host in hosts}
+    read = {host: hostvars[host]["container_service_host_state"]["images"] for host in running}
+    return differing_images(images(product), (digests or {}).get(str(version)), running, read)
 
 
 def published_ports(product: Mapping[str, Any], address: str, peers: Sequence[str]) -> list[dict[str, Any]]:

@@ -70,6 +70,66 @@ def to_bring(
     return [{**item, "other": normal_reference(item["name"]) in images} for item in found]
 
 
+def identities(wanted: Record, images: Mapping[str, Any]) -> set[str]:
+    """Return all digests that the image under a name is known by: its id, those of registries, and those recorded where it is that one.
+
+    Args:
+        wanted: ``name`` with its tag, which the host has, and what is recorded of it, if anything.
+        images: the host's images, as ``host_state`` lists them.
+    """
+    found = images[normal_reference(wanted["name"])]
+    known = {found["id"], *(item.rpartition("@")[2] for item in found.get("digests") or [])}
+    if wanted.get("digest") and is_there(wanted, images):
+        known |= {wanted["digest"], wanted.get("id") or wanted["digest"]}
+    return known
+
+
+def differing_images(
+    names: Mapping[str, str],
+    record: Mapping[str, Record] | None,
+    running: Mapping[str, Collection[str]],
+    images: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Return a sentence for each image of which hosts have different ones under its name, or were not seen to have it.
+
+    Engines list one image by different ids, depending on their image stores and platforms. So two hosts have the same image if both have
+    the recorded one, or if they list the same id or the same digest of a registry.
+
+    Args:
+        names: image with its tag of every service of the product, on whichever hosts it runs.
+        record: what was recorded for this version.
+        running: by host, the services that run there.
+        images: by host, its images, as ``host_state`` lists them.
+    """
+    recorded = with_shared(names, record)
+    wanted: dict[str, Record] = {}
+    users: dict[str, list[str]] = {}
+    for service, image in names.items():
+        name = normal_reference(image)
+        wanted[name] = {**(recorded.get(service) or {}), "name": name}
+        users.setdefault(name, []).extend(host for host in running if service in running[host])
+    found = []
+    for name, hosts in users.items():
+        if unseen := sorted({host for host in hosts if name not in images[host]}):
+            found.append(f"{name} is not on {', '.join(unseen)}, so it was not compared; pull or load it there")
+            continue
+        # Hosts that have the same image, and all digests that it is known by.
+        groups: list[tuple[list[str], set[str]]] = []
+        for host in dict.fromkeys(hosts):
+            members, known = [host], identities(wanted[name], images[host])
+            for group in [group for group in groups if group[1] & known]:
+                groups.remove(group)
+                members, known = group[0] + members, group[1] | known
+            groups.append((members, known))
+        if len(groups) > 1:
+            ids = "; ".join(f"{images[members[0]][name]['id']} on {', '.join(members)}" for members, _known in groups)
+            found.append(
+                f"{name} is not the same image on all app hosts: {ids}; push it once, and remove it on the hosts (docker image rm {name}), "
+                "which then pull it, or record its digest in image_digests"
+            )
+    return found
+
+
 def unavailable_images(missing: dict[str, str], variables: Mapping[str, str], version: str = "", recorded: Iterable[str] = ()) -> list[str]:
     """Return a sentence for each image that is neither on a host nor in a registry, with the remedy.
 

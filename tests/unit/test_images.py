@@ -37,7 +37,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.layout_server import
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError, ssh_command
 from conftest import ROOT, Run
 
-A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+A, B, C, D = (f"sha256:{letter * 64}" for letter in "abcd")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,50 @@ def test_services_that_share_an_image_share_what_is_recorded_of_it():
 def test_a_host_gets_the_recorded_images_of_its_own_services_alone(services: list[str], brought: list[str]):
     assert [item["name"] for item in image_records.to_bring(SHARED, RECORD, {}, services)] == brought
     assert [item["digest"] for item in image_records.to_bring(SHARED, RECORD, {}, ["worker"])] == [A]
+
+
+def listed(identity: str, *digests: str) -> dict[str, Any]:
+    """Return an image as an engine lists it."""
+    return {"id": identity, "digests": [f"shop/backend@{digest}" for digest in digests]}
+
+
+@pytest.mark.parametrize(
+    ("record", "images", "same"),
+    [
+        # The same id, whatever else is known.
+        ({}, [listed(A), listed(A)], True),
+        ({}, [listed(A, B), listed(A, C)], True),
+        ({}, [listed(A), listed(B)], False),
+        # One engine lists it by its configuration, the other by its manifest or, of several platforms, by their index.
+        ({}, [listed(A, B), listed(B, B)], True),
+        # Two platforms of one name, each with a configuration of its own.
+        ({}, [listed(A, C), listed(B, C)], True),
+        ({}, [listed(A, C), listed(B, A), listed(C, B)], True),
+        ({}, [listed(A, C), listed(B, D)], False),
+        # An image that was loaded has no digest of a registry, but a build may have recorded both.
+        ({"backend": {"digest": A, "id": B}}, [listed(A), listed(B)], True),
+        ({"backend": {"digest": A, "id": B}}, [listed(B), listed(B)], True),
+        ({"backend": {"digest": A, "id": B}}, [listed(A), listed(C)], False),
+        ({"backend": {"digest": C}}, [listed(A, C), listed(B, C)], True),
+        ({"worker": {"digest": A, "id": B}}, [listed(A), listed(B)], True),
+    ],
+)
+def test_hosts_have_the_same_image_whatever_their_engines_list_it_by(record: dict[str, Any], images: list[Any], same: bool):
+    hosts = {f"app{number}": {"shop/backend:1.0": image} for number, image in enumerate(images, 1)}
+    running = {host: ["backend", "worker"] for host in hosts}
+    told = image_records.differing_images({name: SHARED[name] for name in ("backend", "worker")}, record, running, hosts)
+    assert bool(told) is not same
+    if told:
+        (sentence,) = told
+        assert all(f"{image['id']} on app" in sentence for image in images)
+        assert "docker image rm shop/backend:1.0" in sentence
+
+
+def test_an_image_that_a_host_was_not_seen_to_have_was_not_compared():
+    hosts = {"app1": {"shop/backend:1.0": listed(A)}, "app2": {}, "app3": {}}
+    running = {"app1": ["backend"], "app2": ["worker"], "app3": []}
+    told = image_records.differing_images(SHARED, None, running, hosts)
+    assert told == ["shop/backend:1.0 is not on app2, so it was not compared; pull or load it there"]
 
 
 def test_an_image_is_brought_to_all_hosts_whose_services_use_it(checkout: Path, play: Run):

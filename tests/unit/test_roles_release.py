@@ -261,17 +261,28 @@ def test_images_are_compared_by_name_on_the_hosts_that_run_them() -> None:
     inputs = {
         "release_services": {
             "app_services": {"api": {"hosts": "web"}, "mailer": {"hosts": "mail"}},
-            "app_defaults": {"image": "shop/api:1"},
+            "app_defaults": {"image": "docker.io/shop/api:1"},
         },
         "release_app_hosts": ["one", "two", "three"],
+        "release_digests": {},
+        "app_version": "1",
         "ansible_play_hosts": ["one", "two", "three"],
         "hostvars": {"one": host("web", "a"), "two": host("mail", "b"), "three": host("other", "c")},
         "release_plan": PLAN,
-        "item": "shop/api:1",
     }
-    name = "pull | same | Refuse different images under one name"
-    assert role_task("release", "pull/same.yml", name, "loop", inputs) == ["shop/api:1"]
-    assert set(role_task("release", "pull/same.yml", name, "vars", inputs)["__release_ids"]) == {"a", "b"}
+
+    def differences() -> list[str]:
+        found = role_task("release", "pull/same.yml", "pull | same | Refuse different images under one name", "vars", inputs)
+        return list(found["__release_differences"])
+
+    (difference,) = differences()
+    assert difference.startswith("shop/api:1 is not the same image on all app hosts: a on one; b on two; push it once")
+    inputs["hostvars"]["two"] = host("mail", "a")
+    assert differences() == []
+    # One is listed by the digest of its manifest, and the other by that of its configuration.
+    inputs["hostvars"]["two"] = host("mail", "b")
+    inputs["release_digests"] = {"1": {"api": {"digest": "a", "id": "b"}}}
+    assert differences() == []
 
 
 @pytest.mark.parametrize(
