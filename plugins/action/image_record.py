@@ -47,6 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result.update(
             changed=changed,
             path=str(path),
+            inventory=str(folder.resolve()),
             store=options["store"] or str(folder.absolute() / STORE),
             recorded=digests.get(options["version"]) or {},
             kept=sorted({entry["digest"] for services in digests.values() for entry in services.values()}),

@@ -8,11 +8,14 @@ plugin_utils/layout_server.py sends them to engines.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import json
 import re
 import shutil
+import socket
 import tarfile
 import tempfile
 import typing as t
@@ -26,6 +29,8 @@ PLAIN_LAYERS = {
 CHUNK = 1024 * 1024
 #: Quick, and most of what can be won: a layer is compressed once and travels over networks between hosts.
 LEVEL = 3
+#: Folder with a file for each environment that says what it needs, and what the names of folders begin with in which an image is unpacked.
+ROOTS, UNPACKED = "roots", ".save-"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -43,7 +48,7 @@ def copied(source: t.IO[bytes], target: t.IO[bytes]) -> str:
 
 
 class Layout:
-    """A folder of blobs by digest. Writers replace whole files, so readers see no part of one."""
+    """A folder of blobs by digest, which several environments may share. Writers replace whole files, so readers see no part of one."""
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; it is made when something is put there."""
@@ -129,7 +134,7 @@ class Layout:
         ignore = self.folder / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="ascii")
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".save-") as name:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=UNPACKED) as name:
             top = Path(name)
             with tarfile.open(fileobj=saved, mode="r|") as archive:
                 for member in archive:
@@ -170,10 +175,54 @@ class Layout:
         document = {**manifest, "layers": layers, "mediaType": manifest.get("mediaType", MANIFEST)}
         return self._keep(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()), config
 
-    def prune(self, digests: t.Iterable[str]) -> int:
-        """Remove what no image of these needs, and return how many blobs went."""
-        needed = {part for digest in digests if self.path(digest).exists() for part in self.parts(digest)}
-        gone = [path for path in self.blobs.glob("*") if f"sha256:{path.name}" not in needed]
+    @contextlib.contextmanager
+    def writing(self) -> t.Iterator[None]:
+        """Have the folder for oneself, to put images there and to remove others; readers need not."""
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _needed(self) -> set[str]:
+        """Return the digests of all images that environments need, without those that are gone from this controller.
+
+        Raises:
+            LayoutError: it is not known what one needs.
+        """
+        found: set[str] = set()
+        for path in (self.folder / ROOTS).glob("*.json"):
+            try:
+                root = json.loads(path.read_bytes())
+                digests, inventory, here = set(root["digests"]), Path(root["inventory"]), root["controller"] == socket.gethostname()
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise LayoutError(f"{path}, which says what an environment needs, cannot be read: {error}") from error
+            if here and not inventory.exists():
+                path.unlink()
+            else:
+                found |= digests
+        return found
+
+    def prune(self, inventory: str, digests: t.Iterable[str]) -> int:
+        """Note what an environment needs, remove what none needs, and return how many blobs went. For a writer alone.
+
+        Args:
+            inventory: folder of the environment's inventory.
+            digests: manifests of the images that it needs.
+
+        Raises:
+            LayoutError: it is not known what another one needs.
+        """
+        root = {"inventory": inventory, "controller": socket.gethostname(), "digests": sorted(set(digests))}
+        path = self.folder / ROOTS / f"{hashlib.sha256(inventory.encode()).hexdigest()}.json"
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=self.blobs, prefix=".new-", delete=False, encoding="utf-8") as file:
+            json.dump(root, file, indent=1)
+        Path(file.name).replace(path)
+        needed = {part for digest in self._needed() if self.path(digest).exists() for part in self.parts(digest)}
+        gone = [path for path in self.blobs.iterdir() if f"sha256:{path.name}" not in needed]
         for path in gone:
             path.unlink()
+        # Of writers that were killed.
+        for path in self.folder.glob(f"{UNPACKED}*"):
+            shutil.rmtree(path)
         return len(gone)

@@ -44,8 +44,12 @@ options:
     description: Address of that registry as the host that builds reaches it, which the controller finds out.
     type: str
     default: ""
+  inventory:
+    description: Folder of the environment's inventory, for O(store), which environments may share.
+    type: str
+    default: ""
   kept:
-    description: Digests of the folder's other images, whose layers stay; what none of them needs is removed.
+    description: Digests of the environment's other images, whose layers stay in O(store); what no environment needs is removed.
     type: list
     elements: str
     default: []
@@ -99,7 +103,7 @@ seconds:
   returned: success
   type: dict
 removed:
-  description: Number of blobs that no recorded version needs any more, and that were removed.
+  description: Number of blobs that no environment's recorded versions need any more, and that were removed.
   returned: success
   type: int
 """
@@ -253,6 +257,18 @@ def save(name: str, layout: Layout) -> str:
             raise ImageError(f"the image cannot be saved to {layout.folder}: {said or error}") from error
 
 
+def forget(layout: Layout, inventory: str, kept: list[str]) -> int:
+    """Remove the blobs of the folder of images that no environment needs, and return their number.
+
+    Raises:
+        ImageError: it is not known what one needs.
+    """
+    try:
+        return layout.prune(inventory, kept)
+    except (LayoutError, OSError) as error:
+        raise ImageError(f"what no version needs any more cannot be removed from {layout.folder}: {error}") from error
+
+
 def push(name: str, built: str, options: dict[str, t.Any]) -> str:
     """Push an image, by its own name or to O(push_to), and return the digest of its manifest.
 
@@ -305,6 +321,7 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
         began, built, layout, removed = time.monotonic(), {}, None, 0
         if options["store"]:
             layout = Layout(Path(options["store"]))
+            temporary.enter_context(layout.writing())
         for service, name in sorted(names.items()):
             own = options["images"][service]["name"]
             client(["docker", "tag", name, own])
@@ -314,7 +331,7 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
             platform, _blank, user = described.strip().partition(" ")
             built[service] = {"digest": digest, "id": made[service]["id"], "platform": platform, "user": user or "root"}
         if layout:
-            removed = layout.prune([*options["kept"], *(item["digest"] for item in built.values())])
+            removed = forget(layout, options["inventory"], [*options["kept"], *(item["digest"] for item in built.values())])
     seconds["kept"] = round(time.monotonic() - began, 1)
     return {"built": built, "seconds": seconds, "removed": removed}
 
@@ -330,6 +347,7 @@ def main() -> None:
             "replace": {"type": "bool", "default": False},
             "store": {"type": "path"},
             "push_to": {"type": "str", "default": ""},
+            "inventory": {"type": "str", "default": ""},
             "kept": {"type": "list", "elements": "str", "default": []},
             "ca_file": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}, "no_log": True},

@@ -45,6 +45,10 @@ path:
   description: The file.
   returned: success
   type: str
+inventory:
+  description: Folder of the environment's inventory.
+  returned: success
+  type: str
 store:
   description: Folder of images on the controller.
   returned: success

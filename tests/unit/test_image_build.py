@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout
 from ansible_collections.slipway.stack.plugins.modules import image_build, image_pull
 from ansible_collections.slipway.stack.plugins.plugin_utils import image_records
+from conftest import ansible
 
 STORES = ["graphdriver", "containerd"]
 #: Where images go: into a folder on the controller, to the registry of their names, or to one of Slipway's.
@@ -58,6 +62,7 @@ class Builder:
                 "replace": False,
                 "store": str(self.top / "store") if transport == "ssh" else "",
                 "push_to": "127.0.0.1:40001" if transport == "hosted" else "",
+                "inventory": str(self.top),
                 "kept": [],
                 "ca_file": "",
                 "proxies": {},
@@ -139,6 +144,25 @@ def test_hosts_take_what_was_built_whatever_their_own_image_store(listed_by: str
     assert image_records.is_there(recorded, {recorded["name"]: {"id": listed, "digests": []}})
 
 
+def test_a_build_keeps_what_other_environments_have_in_the_same_folder_of_images(builder: Builder):
+    environments = [builder.top / name for name in ("prod", "staging")]
+    for environment in environments:
+        environment.mkdir()
+    prod = builder.build("one", "ssh", inventory=str(environments[0]))
+    first = builder.build("two", "ssh", inventory=str(environments[1]))
+    second = builder.build("three", "ssh", inventory=str(environments[1]))
+    layout = Layout(builder.top / "store")
+    assert [bool(layout.missing(built["digest"])) for built in (prod, first, second)] == [False, True, False]
+
+
+def test_a_build_that_cannot_know_what_others_need_removes_nothing(builder: Builder):
+    first = builder.build("one", "ssh")
+    (builder.top / "store/roots/other.json").write_text("torn")
+    with pytest.raises(ImageError, match=r"what no version needs any more cannot be removed from .*other\.json"):
+        builder.build("two", "ssh")
+    assert Layout(builder.top / "store").missing(first["digest"]) == []
+
+
 def test_an_image_that_cannot_be_saved_is_reported_with_what_the_engine_says(builder: Builder):
     with pytest.raises(ImageError, match=r"cannot be saved to .*store: Error response from daemon: No such image: shop/backend:9"):
         image_build.save("shop/backend:9", Layout(builder.top / "store"))
@@ -151,3 +175,29 @@ def test_a_client_that_does_not_say_what_it_built_is_refused(builder: Builder):
     )
     with pytest.raises(ImageError, match="update docker buildx"):
         builder.build("one", "ssh")
+
+
+def test_the_playbook_says_whose_images_it_keeps(builder: Builder, checkout: Path):
+    """Two environments build their own versions into one folder."""
+    versions, product = {"test": "1.0", "staging": "1.1"}, builder.top
+    (product / "backend/Dockerfile").write_text("FROM scratch\n", encoding="utf-8")
+    for environment, version in versions.items():
+        inventory = checkout / "inventories" / environment
+        if environment != "test":
+            shutil.copytree(checkout / "inventories/test", inventory)
+        variables = {
+            "app_version": version,
+            "app_services": {"backend": {"image": f"shop/backend:{version}", "build": {"context": "backend"}}},
+            "image_source": str(product),
+            "image_store": str(builder.top / "store"),
+        }
+        (inventory / "group_vars/all/20_product.yml").write_text(yaml.safe_dump(variables), encoding="utf-8")
+    for environment, version in versions.items():
+        (product / "backend/payload").write_text(version, encoding="utf-8")
+        done = ansible("ansible-playbook", "playbooks/build.yml", "-i", f"inventories/{environment}", cwd=checkout, PATH=os.environ["PATH"])
+        assert done.returncode == 0, done.stdout + done.stderr
+    layout = Layout(builder.top / "store")
+    for environment, version in versions.items():
+        record = (checkout / "inventories" / environment / "group_vars/all/30_images.yml").read_text(encoding="utf-8")
+        (entry,) = yaml.safe_load(record)["image_digests"][version].values()
+        assert layout.missing(entry["digest"]) == []

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -318,14 +319,71 @@ def test_layers_are_kept_once_and_compressed_the_same_each_time(tmp_path: Path):
 
 
 def test_what_no_version_needs_goes(tmp_path: Path):
-    layout = Layout(tmp_path)
+    layout, shop = Layout(tmp_path / "images"), str(tmp_path)
     first, _ = layout.add(saved(b"base", b"one"))
     second, _ = layout.add(saved(b"base", b"two"))
-    assert layout.prune([second, A]) == 3
+    # What a writer left that was killed.
+    (layout.blobs / ".new-layer").touch()
+    (layout.folder / ".save-image/blobs").mkdir(parents=True)
+    assert layout.prune(shop, [second, A]) == 4
     assert layout.missing(second) == []
     assert layout.missing(first) == [first]
+    assert not (layout.folder / ".save-image").exists()
     third, _ = layout.add(saved(b"base", b"one"))
     assert (third, layout.missing(third)) == (first, [])
+
+
+def test_environments_that_share_a_folder_keep_what_the_others_need(tmp_path: Path):
+    layout, environments = Layout(tmp_path / "images"), [tmp_path / name for name in ("prod", "staging")]
+    for environment in environments:
+        environment.mkdir()
+    prod, staging = map(str, environments)
+    first, _ = layout.add(saved(b"base", b"one"))
+    layout.prune(prod, [first])
+    second, _ = layout.add(saved(b"base", b"two"))
+    assert layout.prune(staging, [second]) == 0
+    third, _ = layout.add(saved(b"base", b"three"))
+    # The former image of one's own goes, and that of the other stays.
+    assert layout.prune(staging, [third]) == 3
+    assert layout.missing(first) == layout.missing(third) == []
+    # An environment of this controller that is gone needs nothing; one of another controller is not seen from here.
+    environments[0].rmdir()
+    (root,) = [path for path in (layout.folder / "roots").iterdir() if prod in path.read_text()]
+    before = json.loads(root.read_text())
+    root.write_text(json.dumps({**before, "controller": "another"}))
+    assert layout.prune(staging, [third]) == 0
+    root.write_text(json.dumps(before))
+    assert layout.prune(staging, [third]) == 3
+    assert (layout.missing(first), layout.missing(third)) == ([first], [])
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"inventory": null, "controller": "c", "digests": []}'])
+def test_nothing_goes_where_it_is_not_known_what_another_environment_needs(tmp_path: Path, text: str):
+    layout = Layout(tmp_path / "images")
+    first, _ = layout.add(saved(b"one"))
+    layout.prune(str(tmp_path), [first])
+    (layout.folder / "roots/other.json").write_text(text)
+    with pytest.raises(LayoutError, match=r"other\.json, which says what an environment needs, cannot be read"):
+        layout.prune(str(tmp_path), [])
+    assert layout.missing(first) == []
+
+
+def test_one_writer_waits_for_the_other(tmp_path: Path):
+    layout = Layout(tmp_path / "images")
+    done: list[str] = []
+
+    def other() -> None:
+        with Layout(tmp_path / "images").writing():
+            done.append("other")
+
+    with layout.writing():
+        writer = threading.Thread(target=other)
+        writer.start()
+        writer.join(0.2)
+        assert done == []
+    writer.join(10)
+    assert done == ["other"]
 
 
 def test_an_image_of_the_collection_keeps_the_one_that_was_built_before_it(root: Path):
