@@ -85,26 +85,6 @@ def site_name(names: t.Sequence[str], url: str = "") -> str:
         return ""
 
 
-def images_of_versions(images: list[str], version: str, versions: list[str]) -> list[str]:
-    """Return the names that images have for other versions: those whose tag holds the version, with the other in its place.
-
-    Rendering the names again would not help: ``app_version`` given with ``-e`` overrides any other value.
-
-    Args:
-        images: names of images of one version.
-        version: that version.
-        versions: the other versions.
-    """
-    found = []
-    for image in dict.fromkeys(images):
-        name, colon, tag = image.rpartition(":")
-        # A colon may belong to a registry's port, or to a digest, which is one image's for good.
-        if not colon or "/" in tag or "@" in name or version not in tag:
-            continue
-        found += [f"{name}:{tag.replace(version, other)}" for other in versions if other != version]
-    return found
-
-
 def moved_hosts(hosts: t.Iterable[str], hostvars: t.Mapping[str, t.Any], slot: str, others: t.Collection[str]) -> list[str]:
     """Return what the function of that name in release_decision.py returns for hosts as they were read last."""
     return release_decision.moved_hosts({host: hostvars[host]["container_service_host_state"] for host in hosts}, slot, others)
@@ -129,7 +109,6 @@ class FilterModule:
             "firewall_in_place": firewall_in_place,
             "firewall_rules": firewall_rules,
             "fleet_batches": release_decision.batches,
-            "images_of_versions": images_of_versions,
             "images_that_run": images_that_run,
             "left_behind": left_behind,
             "moved_hosts": moved_hosts,

@@ -13,6 +13,9 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import IMAGE_DIGEST, ImageError, Record
 
+#: A commit, perhaps abbreviated, with at least one letter and one digit.
+COMMIT = re.compile(r"(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{7,40}")
+
 
 def is_there(wanted: Record, images: Mapping[str, Any]) -> bool:
     """Return whether a host has the recorded image under its name.
@@ -128,6 +131,63 @@ def differing_images(
                 "which then pull it, or record its digest in image_digests"
             )
     return found
+
+
+def tag_of_version(name: str, version: str) -> tuple[str, str, str] | None:
+    """Return the repository of an image, and what is before and after the version in its tag; None where the tag does not hold it once."""
+    # A colon may belong to a registry's port, and a digest is one image's for good.
+    repository, _colon, tag = normal_reference(name).rpartition(":")
+    if "@" in name or not version or tag.count(version) != 1:
+        return None
+    before, _version, after = tag.partition(version)
+    return repository, before, after
+
+
+def same_form(version: str, other: str) -> bool:
+    """Return whether two versions are of one form, as 1.9.0 and 1.10.0 are, or two commits; a tag such as latest is of another."""
+    if COMMIT.fullmatch(version):
+        return bool(COMMIT.fullmatch(other)) and len(version) == len(other)
+    return bool(re.search(r"\d", version)) and re.sub(r"\d+", "0", version) == re.sub(r"\d+", "0", other)
+
+
+def old_images(
+    names: Iterable[str],
+    version: str,
+    kept: Collection[str],
+    retired: Collection[str],
+    digests: Mapping[str, Any],
+    images: Mapping[str, Any],
+    used: Collection[str],
+) -> list[str]:
+    """Return the names of a host's images that are of other versions of the product, and that nothing needs there any more.
+
+    Of versions that were not released here, or not to the end, only images that can be pulled again are among them: those that a build has
+    recorded, and those with a tag of the same form that came from their registry.
+
+    Args:
+        names: images of the product with their tags, of one version.
+        version: that version.
+        kept: versions whose images stay, for a rollback.
+        retired: versions that were released, and are not kept.
+        digests: what builds have recorded, by version.
+        images: the host's images, as ``host_state`` lists them.
+        used: names of images that containers use.
+    """
+    patterns = {pattern for pattern in (tag_of_version(name, version) for name in names) if pattern}
+    used, stays, found = {normal_reference(name) for name in used}, {version, *map(str, kept)}, []
+    for name, image in images.items():
+        repository, _colon, tag = name.rpartition(":")
+        versions = {
+            tag[len(before) : len(tag) - len(after)]
+            for of_product, before, after in patterns
+            if repository == of_product and tag.startswith(before) and tag.endswith(after) and len(tag) > len(before) + len(after)
+        }
+        if "@" in name or name in used or not versions or versions & stays:
+            continue
+        pulled = any(item.startswith(f"{repository}@") for item in image.get("digests") or [])
+        if versions & {*map(str, retired), *map(str, digests)} or (pulled and any(same_form(version, other) for other in versions)):
+            found.append(name)
+    return sorted(found)
 
 
 def unavailable_images(missing: dict[str, str], variables: Mapping[str, str], version: str = "", recorded: Iterable[str] = ()) -> list[str]:

@@ -467,7 +467,7 @@ def check_host(
                 Problem(
                     host,
                     f"has {free} MB free on the disk of {path}, and {wanted} MB are needed; free some, for example with "
-                    "`docker image prune`, or lower slipway_minimum_disk_mb",
+                    "`docker image prune --all`, which keeps what containers use, or lower slipway_minimum_disk_mb",
                 )
             )
     return problems

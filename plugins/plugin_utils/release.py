@@ -178,6 +178,9 @@ def next_record(
     before = {"slot": record["slot"], "version": record["version"]} if record else None
     same = bool(record) and record is not None and (record["slot"], record["version"]) == (slot, version)
     history = [version] + [item for item in (record or {}).get("history", []) if item != version]
+    remembered = history[: kept + 1]
+    # The slot before held the last one's images when that one was retired.
+    gone = [*history[kept + 1 :], ((record or {}).get("previous") or {}).get("version", "")]
     return {
         "serial": int((record or {}).get("serial", 0)) + 1,
         "slot": slot,
@@ -188,8 +191,8 @@ def next_record(
         "restore_point": (record or {}).get("restore_point", {}) if same else {},
         # By this a later run knows that an empty volume is not a beginning.
         "data": (record or {}).get("data") if data is None else data,
-        "history": history[: kept + 1],
-        "retired": history[kept + 1 :],
+        "history": remembered,
+        "retired": [item for item in dict.fromkeys(gone) if item and item not in remembered],
     }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
-from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import to_bring
+from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import old_images, to_bring
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import Record, read_json
 
 #: Memory in MB that a slot takes however little is known of it.
@@ -192,6 +192,17 @@ def missing_images(host: Host, plan: Record, inputs: Inputs) -> dict[str, t.Any]
     return {"all": names, "recorded": recorded, "named": named}
 
 
+def unneeded_images(host: Host, plan: Record, inputs: Inputs) -> list[str]:
+    """Return the names of the images of other versions that a host does not need once the fleet has moved to the other slot."""
+    replaced = f"app-{plan['idle']['slot']}"
+    ours = [item for item in host.state["containers"].values() if item["owner"] != replaced]
+    used = [item.get("image", "") for item in [*ours, *host.state.get("foreign_containers", {}).values()]]
+    next_record = plan["next_record"]
+    names = {**host.images, **app_services.images(host.product)}.values()
+    versions = (str(plan["version"]), next_record["history"], next_record["retired"])
+    return old_images(names, *versions, inputs.digests, host.state["images"], used)
+
+
 def is_recorded(plan: Record) -> bool:
     """Return whether the fleet's record is as this run would write it if nothing moves."""
     record, kept = plan["record"], plan["kept_record"]
@@ -254,8 +265,8 @@ def of_host(name: str, host: Host, plan: Record, inputs: Inputs) -> dict[str, t.
     Returns:
         ``resumes`` (whether containers of the version are there, and only start), ``starts`` (whether any of these has to), ``ready``
         (whether nothing else is to be made), ``awaited`` (by container of a slot that is ready, the seconds until it must be healthy),
-        ``stands_by`` (whether they run already, with their memory), ``memory_mb`` (that a second slot needs), ``images``, and ``checked``
-        (what the containers of the new slot answer on).
+        ``stands_by`` (whether they run already, with their memory), ``memory_mb`` (that a second slot needs), ``images``,
+        ``unneeded_images``, and ``checked`` (what the containers of the new slot answer on).
     """
     live, idle = plan["live"], plan["idle"]
     services = app_services.summary(host.product, inputs.stack, idle["slot"])
@@ -276,6 +287,7 @@ def of_host(name: str, host: Host, plan: Record, inputs: Inputs) -> dict[str, t.
         # that ran here before.
         "memory_mb": inputs.minimum_memory_mb or slot_memory(containers, "" if inputs.rollback else live["slot"]),
         "images": missing_images(host, plan, inputs),
+        "unneeded_images": unneeded_images(host, plan, inputs),
         "checked": services["checked"],
     }
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -129,14 +130,23 @@ def test_hosts_take_what_was_built_whatever_their_own_image_store(listed_by: str
     class Engine:
         """The host's engine, once it has pulled the image."""
 
-        def request(self, *_unused: Any, **_options: Any) -> bytes:
+        removed = ""
+
+        def request(self, method: str, path: str, *_unused: Any, **_options: Any) -> bytes:
+            if method == "DELETE":
+                self.removed = unquote(path)
             return b"{}"
 
         def get(self, _path: str) -> dict[str, str]:
             return {"Id": listed}
 
-    source = {**recorded, "source": "registry.example.com/shop/backend"}
-    assert image_pull.pull(Engine(), source, "", 1)["id"] == listed
+    source, engine = {**recorded, "source": "registry.example.com/shop/backend"}, Engine()
+    assert image_pull.pull(engine, source, "", 1)["id"] == listed
+    # With containerd's image store, all names in a repository would go together with the one that has the digest.
+    assert engine.removed == ""
+    address = "127.0.0.1:40001/shop/backend"
+    image_pull.pull(engine, {**source, "source": address}, "", 1)
+    assert engine.removed == f"/images/{address}@{recorded['digest']}"
     # As builds recorded it before: what was pulled by its digest is what was built.
     assert image_pull.pull(Engine(), {**source, "id": recorded["digest"]}, "", 1)["id"] == listed
     with pytest.raises(ValueError, match="was recorded"):

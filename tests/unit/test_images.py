@@ -263,6 +263,76 @@ def test_the_record_is_read_as_it_was_written_and_versions_are_in_order():
         image_records.with_record({}, "1.0", {"backend": {"digest": "latest"}})
 
 
+# What hosts do not need any more
+
+PRODUCT_IMAGES = ["hub:5000/desk/backend:1.1.0", "docker.io/desk/frontend:v1.1.0-alpine"]
+
+
+@pytest.mark.parametrize(
+    ("name", "goes"),
+    [
+        # Released before and not kept, recorded by a build, and pulled from its registry though no build has recorded it.
+        ("hub:5000/desk/backend:0.9", True),
+        ("hub:5000/desk/backend:1.2.0", True),
+        ("hub:5000/desk/backend:1.10.0", True),
+        ("desk/frontend:v0.9-alpine", True),
+        # The version that serves, one that is kept, and one that a container uses.
+        ("hub:5000/desk/backend:1.1.0", False),
+        ("hub:5000/desk/backend:1.0.0", False),
+        ("desk/frontend:v1.0.0-alpine", False),
+        ("desk/frontend:v1.2.0-alpine", False),
+        # Nothing that is not known to be another version's, or that cannot be pulled again.
+        ("hub:5000/desk/backend:loaded-1.3", False),
+        ("hub:5000/desk/backend:latest", False),
+        ("hub:5000/desk/backend:3.0.0", False),
+        ("desk/frontend:0.9", False),
+        ("desk/frontend:v-alpine", False),
+        ("desk/frontend:v0.9", False),
+        ("other/backend:0.9", False),
+        ("desk/backend:0.9", False),
+        (f"hub:5000/desk/backend@{A}", False),
+    ],
+)
+def test_images_of_versions_that_nothing_needs_are_found(name: str, goes: bool):
+    repository = name.partition("@")[0].rpartition(":")[0]
+    digests = [] if name.endswith(":3.0.0") else [f"{repository}@{A}"]
+    found = image_records.old_images(
+        PRODUCT_IMAGES,
+        "1.1.0",
+        kept=["1.1.0", "1.0.0"],
+        retired=["0.9"],
+        digests={"1.0.0": {}, "1.2.0": {}},
+        images={name: {"id": A, "digests": digests}},
+        used=["docker.io/desk/frontend:v1.2.0-alpine", "redis"],
+    )
+    assert found == ([name] if goes else [])
+
+
+@pytest.mark.parametrize("name", ["desk/backend", "hub-1.1.0:5000/desk/backend", "desk/backend:stable", "desk/backend:1.1.0-1.1.0"])
+def test_an_image_whose_tag_does_not_hold_the_version_once_says_nothing_of_others(name: str):
+    there = {f"{image}:1.0.0": {"id": A, "digests": [f"{image}@{A}"]} for image in ("desk/backend", "hub-1.1.0:5000/desk/backend")}
+    assert image_records.old_images([name], "1.1.0", [], ["1.0.0"], {}, there, []) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "other", "same"),
+    [
+        ("1.9.0", "1.10.0", True),
+        ("1.9.0", "1.10", False),
+        ("1.9.0", "1.9.0-rc1", False),
+        ("2026-11-30", "2025-01-02", True),
+        ("a1b2c3d", "9f8e7d6", True),
+        ("a1b2c3d", "9f8e7d6c", False),
+        ("a1b2c3d", "staging", False),
+        ("a1b2c3d", "defaced", False),
+        ("1.9.0", "latest", False),
+        ("stable", "latest", False),
+    ],
+)
+def test_tags_of_one_form_are_versions_of_one_product(version: str, other: str, same: bool):
+    assert image_records.same_form(version, other) is same
+
+
 # The folder of layers
 
 

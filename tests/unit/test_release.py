@@ -14,10 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import (
-    firewall_rules,
-    images_of_versions,
-)
+from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.plugin_utils import release
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 
@@ -46,6 +43,10 @@ def test_a_record_remembers_where_it_came_from_and_what_goes():
     assert record["previous"] == {"slot": "green", "version": "1.3"}
     assert record["history"] == ["1.4", "1.3", "1.2"]
     assert record["retired"] == ["1.1"]
+    # The slot before has held the images of the last one, which were retired in vain.
+    for number, version in enumerate(["1.5", "1.6"]):
+        record = release.next_record(record, release.SLOTS[number % 2], version, version, 0)
+    assert (record["history"], record["retired"]) == (["1.6"], ["1.5", "1.4"])
 
 
 def test_a_record_says_which_hosts_hold_data():
@@ -370,22 +371,6 @@ def test_a_run_that_could_not_undo_all_leaves_a_lock_that_the_next_takes_from_an
     lock_module(tmp_path, run="m", state="absent")
     assert release.recovery(json.loads((tmp_path / "lock.json").read_text())) == "undo"
     assert lock_module(tmp_path, run="b", step="switch")["lock"]["run"] == "b"
-
-
-def test_images_are_named_by_version_as_the_ones_that_serve() -> None:
-    names = ["hub:5000/desk/backend:1.1.0", "desk/frontend:v1.1.0-alpine", "desk/frontend:v1.1.0-alpine"]
-    assert images_of_versions(names, "1.1.0", ["1.0.0", "0.9", "1.1.0"]) == [
-        "hub:5000/desk/backend:1.0.0", "hub:5000/desk/backend:0.9", "desk/frontend:v1.0.0-alpine", "desk/frontend:v0.9-alpine",
-    ]  # fmt: skip
-    # Nothing that is not known to be another version's.
-    for name in (
-        "desk/backend",
-        "hub-1.1.0:5000/desk/backend",
-        "desk/backend:stable",
-        "desk/backend@sha256:1.1.0",
-        "10.1.1.0:5000/backend:live",
-    ):
-        assert images_of_versions([name], "1.1.0", ["1.0.0"]) == [], name
 
 
 def test_ports_are_limited_to_their_peers():

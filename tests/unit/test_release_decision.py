@@ -233,6 +233,43 @@ def test_a_host_with_part_of_the_product_pulls_by_digest_what_a_service_of_other
     assert (found["recorded"], found["named"]) == ([], [])
 
 
+@pytest.mark.parametrize("kept", [0, 1, 3])
+@pytest.mark.parametrize("origin", ["built", "pulled", "loaded"])
+def test_only_the_images_that_a_rollback_needs_stay_on_a_host(origin: str, kept: int) -> None:
+    """Whatever their number, and also those of versions that failed or that were only transferred; images in use go with their slot."""
+    images: dict[str, Any] = {"redis:7": {"id": "r"}}
+    slots: dict[str, str] = {}
+    record = None
+
+    def here(version: str) -> Host:
+        containers = {slot: {**container("api", slot, True, there), "image": f"hub/shop/api:{there}"} for slot, there in slots.items()} | {
+            "redis": {**container("redis", "", True), "owner": "redis", "image": "redis:7"}
+        }
+        seen = {"containers": containers, "images": images, "files": {}, "foreign_containers": {"other": {"image": "hub/shop/api:1.0.0"}}}
+        return Host(seen, {"app_services": {"api": {"image": f"hub/shop/api:{version}", "port": 8000}}})
+
+    for number in range(10):
+        version = f"1.{number}.0"
+        images[f"hub/shop/api:{version}"] = {"id": version, "digests": [f"hub/shop/api@{version}"] if origin == "pulled" else []}
+        if number in (4, 7):
+            # It failed, and its containers have gone.
+            continue
+        digests = {f"1.{earlier}.0": {"api": {"digest": f"d{earlier}", "id": f"1.{earlier}.0"}} for earlier in range(number + 1)}
+        inputs = Inputs(["a"], digests=digests if origin == "built" else {})
+        live = record["slot"] if record else "green"
+        record = release.next_record(record, release.other(live), version, version, kept)
+        plan = planned(version=version, idle={"slot": record["slot"], "version": version}, next_record=record)
+        gone = decide({"a": here(version)}, plan, inputs)["hosts"]["a"]["unneeded_images"]
+        slots[record["slot"]] = version
+        needed = {*record["history"], *slots.values(), "1.0.0"}
+        assert not needed & {name.rpartition(":")[2] for name in gone}
+        for name in gone:
+            del images[name]
+        left = {name.rpartition(":")[2] for name in images} - {"7"}
+        failed = {"1.4.0", "1.7.0"} if origin == "loaded" else set()
+        assert left - failed == needed
+
+
 def test_what_undoing_needs_is_written_before_anything_moves() -> None:
     found = decide({"a": host()}, planned(kept=["a"]), Inputs(["a", "b"], rolling=True, rollback=True))["journal"]
     assert found["from"] == {"slot": "blue", "version": "1.0"}
