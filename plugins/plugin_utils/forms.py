@@ -780,6 +780,10 @@ def _parsed_text(declared: str) -> Form:
 Changed = Callable[[Any, Any], "str | None"]
 
 
+#: What is said of a number whose writing is not known, so that YAML may have changed it.
+DECIMALS, ENCRYPTED = "a number with decimals", "a number in an encrypted file"
+
+
 def unchanged(_key: Any, _value: Any) -> str | None:
     """Take a value as it is."""
     return None
@@ -897,7 +901,8 @@ def _changed_problem(form: Form, key: Any, value: Any, changed: Changed) -> str 
         if form.kind == "setting_value" and not (isinstance(part, int) and not isinstance(part, bool)):
             continue
         word = changed(name, part)
-        if word:
+        # Where a number is meant, it is most likely the one that it is.
+        if word and not (word == ENCRYPTED and (kind.number or form.kind == "setting_value")):
             return f"which YAML made of {word}: quote the value"
     return None
 
@@ -931,8 +936,8 @@ def one_problem(form: Form, value: Any) -> str | None:
     if form.kind == "secret":
         wrong = secret_problem(value)
         return f"{wrong}" if wrong else None
-    # An integer is the same string however it is read; what YAML may have changed is found by the caller, who knows the file.
-    if kind.text and isinstance(value, int) and not isinstance(value, bool):
+    # What YAML may have changed is found by the caller, who knows the file. A secret's is mostly encrypted: 0123 may have become 83.
+    if kind.text and not kind.secret and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if kind.text and not isinstance(value, str):
         return form.sentence + quote_it(value)

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import DECIMALS, ENCRYPTED
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import is_template
 
 try:
@@ -18,8 +19,10 @@ try:
 except ImportError:
     Origin = None
 
+#: An anchor or a tag before a value.
+_MARKS = re.compile(r"(?:[&!]\S*\s+)*")
 _WORD = re.compile(r"[^\s,\]}#]*")
-_AFTER_KEY = re.compile(r"[\"']?\s*:(?=\s|$)\s*([^\s,\]}#]*)")
+_AFTER_KEY = re.compile(r"[\"']?\s*:(?=\s|$)\s*(?:[&!]\S*\s+)*([^\s,\]}#]*)")
 
 
 @functools.lru_cache(maxsize=256)
@@ -30,6 +33,16 @@ def _lines(path: str) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError):
         return ()
     return () if lines and lines[0].startswith("$ANSIBLE_VAULT") else lines
+
+
+@functools.lru_cache(maxsize=256)
+def _is_encrypted(path: str) -> bool:
+    """Return whether all of a file is in Ansible Vault."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(14) == b"$ANSIBLE_VAULT"
+    except OSError:
+        return False
 
 
 def in_clear_text(value: Any) -> tuple[Path, int | None] | None:
@@ -94,7 +107,7 @@ def is_of_a_group(place: str, name: str) -> bool:
 def changed_by_yaml(key: Any, value: Any) -> str | None:
     """Return how a number or boolean was written where that is another text than Ansible's; None where it is the same.
 
-    A number with decimals whose writing is not known may have been changed.
+    A number whose writing is not known may have been changed: one with decimals, and one in an encrypted file.
 
     Args:
         key: The name in the dictionary that holds the value; None for a member of a list.
@@ -106,9 +119,11 @@ def changed_by_yaml(key: Any, value: Any) -> str | None:
     if isinstance(value, (int, float)):
         rest = _rest_of_line(value)
         if rest is None:
-            return "a number with decimals" if isinstance(value, float) else None
-        found = _WORD.match(rest)
+            origin = Origin.get_tag(value) if Origin else None
+            encrypted = origin is not None and origin.path and _is_encrypted(str(origin.path))
+            return DECIMALS if isinstance(value, float) else ENCRYPTED if encrypted else None
+        found = _WORD.match(rest, _MARKS.match(rest).end())  # type: ignore[union-attr]
         word = found[0] if found else ""
-        # Of an anchor, a tag or a template nothing is known.
+        # Of a template nothing is known.
         return word if word and word[0] in "+-.0123456789" and word != str(value) else None
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ Judge = Callable[..., list[str]]
 def judged(tmp_path: Path) -> Judge:
     """Return what is wrong with an inventory that sets these variables and those of the example; YAML as a string, or a dictionary."""
 
-    def judge(variables: str | dict[str, Any], *, hosts: int = 1, given: Given | None = None) -> list[str]:
+    def judge(
+        variables: str | dict[str, Any], *, hosts: int = 1, given: Given | None = None, vault: Mapping[str, Any] | None = None
+    ) -> list[str]:
         path = tmp_path / "own.yml"
         path.write_text(variables if isinstance(variables, str) else json.dumps(variables, indent=1), encoding="utf-8")
         own = LOADER.load_from_file(str(path), cache="none", trusted_as_template=True)
@@ -71,6 +73,7 @@ def judged(tmp_path: Path) -> Judge:
                 "ansible_host": f"10.0.0.{number}",
                 "group_names": list(GROUPS),
                 **own,
+                **(vault or {}),
                 **given.variables,
             }
             for number, name in enumerate(names, 1)
@@ -1089,6 +1092,34 @@ def test_a_secret_after_e_or_encrypted_is_not_in_clear_text(judged: Judge, tmp_p
     path.write_text(f"vault_a: !vault |\n  {inline}\nvault_b: {SECRET}\n")
     found = loader.load_from_file(str(path), cache="none")
     assert (in_clear_text(found["vault_a"]), in_clear_text(found["vault_b"])) == (None, (path, path.read_text().count("\n")))
+
+
+@pytest.mark.parametrize("written", ["0123", "01730", "12:30", "1_000", "0x1F", "123", "1.10"])
+def test_a_number_in_an_encrypted_file_is_refused_where_a_string_is_meant(judged: Judge, tmp_path: Path, written: str):
+    """YAML makes 83 of 0123, and the file does not say so: the product would have another secret than its author gave it."""
+    loader, password = DataLoader(), VaultSecret(b"x")
+    loader.set_vault_secrets([("default", password)])
+    (tmp_path / "vault.yml").write_bytes(VaultLib().encrypt(f"vault_pin: {written}\nvault_text: '{written}'\nvault_port: 8080", password))
+    vault = loader.load_from_file(str(tmp_path / "vault.yml"), trusted_as_template=True)
+    keys = {"secrets": {"PIN": "{{ vault_pin }}"}, "migrate": {"command": ["m"], "secrets": {"PIN": "{{ vault_pin }}"}}}
+    for name, key in keys.items():
+        (line,) = judged({"app_service_overrides": {"backend": {name: key}}}, vault=vault)
+        assert re.search(r"PIN has a value that must be a string without NUL; it is a number: quote the value", line), line
+    (line,) = judged({"app_defaults": {"environment": {"PIN": "{{ vault_pin }}"}}}, vault=vault)
+    assert re.search(rf"PIN is \S+, {FOLLOWS} a number (in an encrypted file|with decimals): quote the value", line), line
+    good = {"environment": {"TEXT": "{{ vault_text }}"}, "secrets": {"PIN": "{{ vault_text }}"}}
+    assert judged({"app_defaults": good, "nginx_http_port": "{{ vault_port }}"}, vault=vault) == []
+
+
+@pytest.mark.parametrize("mark", ["&v", "!!float", "&v !!float", "!!float &v"])
+def test_an_anchor_or_a_tag_hides_nothing(judged: Judge, mark: str):
+    (line,) = judged(f"app_defaults: {{environment: {{A: {mark} 1.10}}}}")
+    assert f"app_defaults.environment.A is 1.1, {FOLLOWS} 1.10: quote the value" in line
+
+
+def test_an_anchor_of_a_boolean_hides_nothing(judged: Judge):
+    (line,) = judged("app_defaults: {environment: {A: &v on, B: *v}}")
+    assert f"app_defaults.environment.A is True, {FOLLOWS} on: quote the value" in line
 
 
 def test_a_file_of_secrets_that_is_not_encrypted_is_refused(judged: Judge, tmp_path: Path):
