@@ -52,6 +52,9 @@ BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
 QUIESCE_KEYS = ("before", "after", "seconds")
 #: Folders of a container that hold what Slipway writes for it.
 MOUNTED = {"/etc/slipway": "its configuration", "/run/secrets": "its secrets"}
+CURRENT = "/etc/slipway/current"
+#: Scripts of ours among the files of a service, with names that none of its own can have.
+START_SCRIPT, QUIESCE_SCRIPT, BACKUP_SCRIPT = ".entrypoint.sh", ".quiesce.sh", ".backup.sh"
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
 #: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
@@ -240,11 +243,11 @@ def common_declaration(service: Service, settings: Mapping[str, Any], containers
     kept = [volume for volume in service.written_volumes if is_kept(volume)]
     config = {name: {"content": content, "on_change": "restart"} for name, content in service["files"].items()}
     if exported:
-        config["entrypoint.sh"] = {"content": settings["start_script"], "on_change": "restart"}
+        config[START_SCRIPT] = {"content": settings["start_script"], "on_change": "restart"}
     return {
         "image": service["image"],
         "user": service["user"],
-        "wrapper": ["/bin/sh", "/etc/slipway/current/entrypoint.sh"] if exported else [],
+        "wrapper": ["/bin/sh", f"{CURRENT}/{START_SCRIPT}"] if exported else [],
         "entrypoint": service["entrypoint"],
         "config": config,
         "volumes": [{**volume, "kept": volume in kept, "variable": f"{service.path}.volumes"} for volume in service["volumes"]],
@@ -297,12 +300,12 @@ def quiesce_declaration(service: Service, common: Mapping[str, Any], settings: M
     backup = service["backup"]
     commands = [" ".join(shell_word(word, f"{service.path}.backup.{key}") for word in backup[key]) for key in ("before", "after")]
     volume = {"name": quiesce_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup"}
-    quiesce = ["/bin/sh", "/etc/slipway/current/quiesce.sh", *commands]
+    quiesce = ["/bin/sh", f"{CURRENT}/{QUIESCE_SCRIPT}", *commands]
     return {
         "wrapper": [*common["wrapper"], *quiesce],
         # A command of a run would hold up the copy for as long as it runs.
         "not_copied": {"wrapper_words": len(quiesce), "volumes": [volume["name"]]},
-        "config": {**common["config"], "quiesce.sh": {"content": settings["quiesce_script"], "on_change": "restart"}},
+        "config": {**common["config"], QUIESCE_SCRIPT: {"content": settings["quiesce_script"], "on_change": "restart"}},
         "volumes": [*common["volumes"], volume],
     }
 

@@ -15,6 +15,8 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import (
     BACKUP_PATH,
+    BACKUP_SCRIPT,
+    CURRENT,
     Service,
     common_declaration,
     container_mistakes,
@@ -104,8 +106,8 @@ def dump_declaration(service: Service, common: Mapping[str, Any], script: str) -
     command = " ".join(shell_word(word, f"{service.path}.backup.command") for word in service["backup"]["command"])
     volume = {"name": dump_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup.volume"}
     return {
-        "wrapper": [*common["wrapper"], "/bin/sh", "/etc/slipway/current/backup.sh", command],
-        "config": {**common["config"], "backup.sh": {"content": script, "on_change": "restart"}},
+        "wrapper": [*common["wrapper"], "/bin/sh", f"{CURRENT}/{BACKUP_SCRIPT}", command],
+        "config": {**common["config"], BACKUP_SCRIPT: {"content": script, "on_change": "restart"}},
         "volumes": [*common["volumes"], volume],
     }
 

@@ -594,8 +594,8 @@ KINDS: dict[str, Kind] = {
         "the name of a service, of at most 30 small letters, digits and -, beginning with a letter and not ending with -", is_service_name
     ),
     "file_name": _text(
-        "the name of a file, of letters, digits, _, . and -, and not entrypoint.sh",
-        pattern(r"(?!entrypoint\.sh$)[A-Za-z0-9_][A-Za-z0-9_.-]*", 200),
+        "the name of a file, of letters, digits, _, . and -, not beginning with . or -",
+        pattern(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", 200),
     ),
     "signal": _text("a signal as SIGTERM", pattern(f"SIG(?:{SIGNALS})")),
     "inventory_host": _text("a host of the inventory", lambda text: bool(text.strip()) and is_line(text)),

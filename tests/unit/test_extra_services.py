@@ -89,9 +89,9 @@ def test_a_service_with_a_backup_command_runs_next_to_it():
     described = {"search": {**DESCRIBED["search"], "backup": {"command": ["dump", "--key", "a b"]}, "secrets_in_environment": True}}
     (declared,) = extra_services.declarations(described, ["app"], [], SETTINGS)
     # The command has the secrets too.
-    start = ["/bin/sh", "/etc/slipway/current/entrypoint.sh"]
-    assert declared["wrapper"] == [*start, "/bin/sh", "/etc/slipway/current/backup.sh", "dump --key 'a b'"]
-    assert declared["config"]["backup.sh"]["content"] == "back up"
+    start = ["/bin/sh", "/etc/slipway/current/.entrypoint.sh"]
+    assert declared["wrapper"] == [*start, "/bin/sh", "/etc/slipway/current/.backup.sh", "dump --key 'a b'"]
+    assert declared["config"][".backup.sh"]["content"] == "back up"
     assert [volume["name"] for volume in declared["volumes"]] == ["search_data", "search_tmp", "search_dump"]
 
 

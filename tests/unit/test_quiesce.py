@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import KINDS
 from conftest import ROOT, role_variable
 
 SCRIPT = (ROOT / "roles/app/files/quiesce.sh").read_text()
@@ -162,13 +163,31 @@ def declared(**keys: Any) -> dict[str, Any]:
 def test_a_service_becomes_its_command_by_the_script():
     commands = {"before": ["manage", "freeze it"], "after": ["manage", "thaw"]}
     api = declared(backup=commands, secrets_in_environment=True)
-    assert api["wrapper"][2:] == ["/bin/sh", "/etc/slipway/current/quiesce.sh", "manage 'freeze it'", "manage thaw"]
-    assert {"entrypoint.sh", "quiesce.sh"} == set(api["config"])
+    assert api["wrapper"][2:] == ["/bin/sh", "/etc/slipway/current/.quiesce.sh", "manage 'freeze it'", "manage thaw"]
+    assert {".entrypoint.sh", ".quiesce.sh"} == set(api["config"])
     assert [volume["name"] for volume in api["volumes"]] == ["uploads", "api_quiesce"]
     # A command of run.yml does without it.
     assert api["wrapper"][: -api["not_copied"]["wrapper_words"]] == declared(secrets_in_environment=True)["wrapper"]
     assert api["not_copied"]["volumes"] == ["api_quiesce"]
     assert declared()["wrapper"] == []
+
+
+def test_no_script_of_ours_has_the_name_that_a_file_of_the_service_may_have():
+    """`[sh, /etc/slipway/current/quiesce.sh]` as a command of one's own would run ours, which answers for ever."""
+    own = dict.fromkeys(("entrypoint.sh", "quiesce.sh", "backup.sh"), "mine")
+    described: dict[str, Any] = {"files": own, "secrets_in_environment": True}
+    commands = {"before": ["sh", "/etc/slipway/current/quiesce.sh"], "after": ["true"]}
+    api = declared(**described, backup=commands)
+    extra = {"api": {"image": "api:1", "hosts": "app", **described, "backup": {"command": ["sh", "/etc/slipway/current/backup.sh"]}}}
+    settings = {"start_script": "start", "backup_script": "back up", "host": {"memory_mb": 8000, "cores": 4}}
+    (search,) = extra_services.declarations(extra, ["app"], [], settings)
+    is_file_name = KINDS["file_name"].test
+    assert is_file_name
+    for declaration in (api, search):
+        contents = {name: item["content"] for name, item in declaration["config"].items()}
+        assert {name: contents.pop(name) for name in own} == own
+        assert len(contents) == 2
+        assert not any(map(is_file_name, contents))
 
 
 @pytest.mark.parametrize(

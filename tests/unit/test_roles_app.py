@@ -71,9 +71,9 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     """A product that reads plain variables gets each value byte for byte, and its own command."""
     backend = services({"secrets": SECRETS, "secrets_in_environment": True, "command": ["serve", "it"]})["backend-blue-1"]
     assert backend["environment"] == {}, "some images refuse NAME together with NAME_FILE"
-    assert backend["wrapper"][-1] == "/etc/slipway/current/entrypoint.sh"
+    assert backend["wrapper"][-1] == "/etc/slipway/current/.entrypoint.sh"
     assert (backend["entrypoint"], backend["command"]) == ([], ["serve", "it"])
-    script = backend["config"]["entrypoint.sh"]
+    script = backend["config"][".entrypoint.sh"]
     assert script["on_change"] == "restart"
     for name, value in SECRETS.items():
         (tmp_path / name).write_text(value)
