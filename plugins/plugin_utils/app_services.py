@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,12 @@ QUIESCE_KEYS = ("before", "after", "seconds")
 #: Folders of a container that hold what Slipway writes for it.
 MOUNTED = {"/etc/slipway": "its configuration", "/run/secrets": "its secrets"}
 CURRENT = "/etc/slipway/current"
-#: Scripts of ours among the files of a service, with names that none of its own can have.
+#: Scripts of Slipway among the files of a service, with names that none of its own can have.
 START_SCRIPT, QUIESCE_SCRIPT, BACKUP_SCRIPT = ".entrypoint.sh", ".quiesce.sh", ".backup.sh"
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
+#: Networks that balancers are in.
+BALANCER_NETWORKS = ("frontend", "backend")
 #: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
 HEALTH_SECONDS = 10
 #: Seconds that a migration may take where it does not say.
@@ -789,6 +791,21 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
     if len(migrations) > 1:
         problems.append(("app_services", f"has a migration in {' and '.join(migrations)}: give the product one, in one of them"))
     return problems
+
+
+def unreached(product: Mapping[str, Any], networks: Collection[str]) -> list[tuple[str, str]]:
+    """Return the services with routes that nginx cannot reach, each with what to do.
+
+    Args:
+        product: The values of VARIABLES.
+        networks: Networks of the stack; others are refused elsewhere.
+    """
+    how = f"where nginx is not: add {' or '.join(BALANCER_NETWORKS)} to networks"
+    return [
+        (f"app_services.{name}", f"has routes and is in {' and '.join(service['networks'])} alone, {how}")
+        for name, service in services(product).items()
+        if service.port and service.routes and set(service["networks"]) <= {*networks} - {*BALANCER_NETWORKS}
+    ]
 
 
 def unclaimed_jobs(product: Mapping[str, Any], groups: Mapping[str, Sequence[str]], *, shared: bool) -> list[tuple[str, str]]:

@@ -413,6 +413,32 @@ def _is_plain_calendar(text: str) -> bool:
     return all(int(part) <= limit for part, limit in zip(parts[0].split(":"), limits, strict=False))
 
 
+def is_healthcheck(value: Any) -> bool | str:
+    """Return whether the engine runs a list as a health check, or what it must be. An empty list stands for the default.
+
+    The engine takes any other list for a container without a check, which then counts as good while it runs.
+    """
+    if not isinstance(value, (list, tuple)):
+        return f"a list: write [CMD-SHELL, {value!r}]" if isinstance(value, str) and value else False
+    words = [str(word) for word in value if isinstance(word, (str, int)) and not isinstance(word, bool)]
+    if len(words) < len(value) or any("\0" in word for word in words):
+        return "a list of strings: quote its numbers and booleans"
+    if not words:
+        return True
+    first, *rest = words
+    if first not in ("CMD", "CMD-SHELL", "NONE"):
+        known = first.upper() in ("CMD", "CMD-SHELL", "NONE")
+        how = [first.upper(), *rest] if known else ["CMD", *words]
+        return f"a list that begins with CMD, CMD-SHELL or NONE: write [{', '.join(how[:2])}{', …' * (len(how) > 2)}]"
+    if first == "NONE":
+        return not rest or "[NONE] alone: remove what follows, or NONE"
+    if not rest or not rest[0].strip():
+        return f"{first} and {'a program with its arguments' if first == 'CMD' else 'one string with the command'}"
+    if first == "CMD-SHELL" and len(rest) > 1:
+        return f"CMD-SHELL and one string, as the shell would leave out what follows: write [CMD-SHELL, {shlex.join(rest)!r}]"
+    return True
+
+
 def is_repository(text: str) -> bool | str:
     """Return whether restic accepts a string as a repository, and the backup image can reach it."""
     if not is_line(text) or " " in text:
@@ -671,6 +697,7 @@ KINDS: dict[str, Kind] = {
     "password_hash": _text("a hashed password", is_password_hash, secret=True),
     "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
     "boolean": Kind("true or false", text=False),
+    "healthcheck": Kind("a list: [CMD, program, …], [CMD-SHELL, command] or [NONE]", is_healthcheck, text=False),
     "data": Kind("data that can be written as JSON", is_data, text=False),
     # Not judged here, as another check does, or its form is a program's: the reason is in forms.yml, above it.
     "anything": Kind("", text=False),
@@ -780,7 +807,7 @@ def _parsed_text(declared: str) -> Form:
 Changed = Callable[[Any, Any], "str | None"]
 
 
-#: What is said of a number whose writing is not known, so that YAML may have changed it.
+#: What a message calls a number whose writing is not known, so that YAML may have changed it.
 DECIMALS, ENCRYPTED = "a number with decimals", "a number in an encrypted file"
 
 
@@ -894,7 +921,9 @@ def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, pat
 def _changed_problem(form: Form, key: Any, value: Any, changed: Changed) -> str | None:
     """Return a sentence about a value that YAML does not read as it is written."""
     kind = KINDS.get(form.kind)
-    if kind is None or not (kind.text or (kind.number and kind.whole) or form.kind in ("environment_value", "setting_value")):
+    if kind is None or not (
+        kind.text or (kind.number and kind.whole) or form.kind in ("environment_value", "setting_value", "healthcheck")
+    ):
         return None
     for name, part in _scalars(key, value):
         # A setting's booleans are written as its program reads them.

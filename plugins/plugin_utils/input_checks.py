@@ -246,6 +246,7 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     found = app_services.mistakes(
         product, get("app_publish_address") or "", app_services.SLOT_PORT_OFFSET if offset is None else int(offset)
     )
+    found += app_services.unreached(product, get("container_service_networks") or ())
     return found + app_services.unclaimed_jobs(product, get("groups") or {}, shared=bool(get("slipway_postgres_hosts")))
 
 

@@ -298,6 +298,21 @@ def test_a_job_is_refused_what_it_cannot_have(more: dict[str, Any], said: str) -
     assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
 
 
+def test_a_service_may_be_where_nginx_reaches_it_or_have_no_routes() -> None:
+    assert f"networks: [{', '.join(app_services.BALANCER_NETWORKS)}]" in (ROOT / "roles/nginx/vars/main.yml").read_text()
+    known = ("frontend", "backend", "database", "peers")
+
+    def unreached(name: str, **keys: Any) -> list[tuple[str, str]]:
+        described = PRODUCT["app_services"]
+        return app_services.unreached({"app_services": {**described, name: {**described[name], **keys}}}, known)
+
+    how = "alone, where nginx is not: add frontend or backend to networks"
+    assert unreached("api", networks=["database"]) == [("app_services.api", f"has routes and is in database {how}")]
+    assert unreached("api", networks=["database", "peers"]) == [("app_services.api", f"has routes and is in database and peers {how}")]
+    assert unreached("api", networks=["frontend"]) == unreached("api", networks=["database", "backend"]) == []
+    assert unreached("api", networks=["database"], routes=[]) == unreached("mailer", networks=["database"]) == []
+
+
 def test_a_job_of_several_hosts_without_a_database_is_refused() -> None:
     groups = {"app": ["app1", "app2"], "night": ["app2"]}
     jobs = {name: {"image": "shop/tools:1", "schedule": "daily", "hosts": name} for name in groups}

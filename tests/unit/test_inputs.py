@@ -207,6 +207,13 @@ REFUSED: list[tuple[Any, str]] = [
     # In no network: it could not be reached, and reach nothing
     ({"app_service_overrides": {"backend": {"networks": []}}}, "app_service_overrides.backend.networks is [], must have 1 member or more"),
     ({"app_defaults": {"networks": []}}, "app_defaults.networks is [], must have 1 member or more"),
+    (
+        {"app_service_overrides": {"backend": {"healthcheck": ["curl", "-f", "http://localhost:8000/"]}}},
+        "app_service_overrides.backend.healthcheck is ['curl', '-f', 'http://localhost:8000/'], must be a list that begins with CMD",
+    ),
+    (extra(healthcheck=["CMD"]), "slipway_extra_services.search.healthcheck is ['CMD'], must be CMD and a program"),
+    ("app_defaults: {healthcheck: [CMD, x, 0755]}", f"app_defaults.healthcheck is ['CMD', 'x', 493], {FOLLOWS} 0755: quote the value"),
+    ({"app_defaults": {"networks": ["database"]}}, "app_services.backend has routes and is in database alone, where nginx is not"),
     (extra(networks=[]), "slipway_extra_services.search.networks is [], must have 1 member or more"),
     ({"backup_networks": []}, "backup_networks is [], must have 1 member or more"),
     # What YAML makes of a value, and what a message does not show of one

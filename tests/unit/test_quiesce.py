@@ -172,8 +172,8 @@ def test_a_service_becomes_its_command_by_the_script():
     assert declared()["wrapper"] == []
 
 
-def test_no_script_of_ours_has_the_name_that_a_file_of_the_service_may_have():
-    """`[sh, /etc/slipway/current/quiesce.sh]` as a command of one's own would run ours, which answers for ever."""
+def test_no_script_of_slipway_has_the_name_that_a_file_of_the_service_may_have():
+    """`[sh, /etc/slipway/current/quiesce.sh]` as a command of the service would run that of Slipway, which never ends."""
     own = dict.fromkeys(("entrypoint.sh", "quiesce.sh", "backup.sh"), "mine")
     described: dict[str, Any] = {"files": own, "secrets_in_environment": True}
     commands = {"before": ["sh", "/etc/slipway/current/quiesce.sh"], "after": ["true"]}
