@@ -31,6 +31,7 @@ import shlex
 import shutil
 import subprocess
 import urllib.parse
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -48,6 +49,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import secret_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.security_headers import HSTS, hsts_problem, policy_problem
+from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
 HIGHEST_PORT = 65535
 #: Longest name that PostgreSQL keeps, in bytes.
@@ -177,19 +179,37 @@ def is_server_name(text: str) -> bool | str:
             return f"a server name in ASCII; write it as {text.encode('idna').decode()}"
         except UnicodeError:
             return False
+    if text.endswith(".") and not text.startswith("~"):
+        return f"a server name without the dot at its end; write it as {text.rstrip('.')}"
+    try:
+        server_name(text, "it")
+    except QuotingError:
+        return False
     if text.startswith("~"):
-        if re.search(r"[\s;{}\"'\\]", text.replace("\\.", "").replace("\\d", "").replace("\\w", "")):
-            return "a regular expression without blanks, quotes, ;, { and }"
-        try:
-            re.compile(text[1:])
-        except re.error as error:
-            return f"a valid regular expression after ~ ({error})"
-        return True
+        return _is_nginx_expression(text[1:])
     if text.startswith("*."):
         return is_dns_name(text[2:])
     if text.endswith(".*"):
         return is_dns_name(text[:-2])
     return is_host(text.removeprefix("."))
+
+
+#: What Python says of regular expressions that PCRE refuses as well.
+_WRONG_EXPRESSION = ("missing ), unterminated subpattern", "unbalanced parenthesis", "unterminated character set", "nothing to repeat")
+
+
+def _is_nginx_expression(text: str) -> bool | str:
+    """Return whether a string may be a regular expression of nginx for names of servers. The rest of PCRE is for `nginx -t` to judge."""
+    if not text or re.search(r"[\s;\"']", text):
+        return "a regular expression after ~, without blanks, quotes and ;"
+    try:
+        # Python warns of [[:alpha:]].
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(re.sub(r"(?<!\\)\(\?<(?=[A-Za-z_])", "(?P<", text))
+    except re.error as error:
+        if error.msg.startswith(_WRONG_EXPRESSION):
+            return f"a valid regular expression after ~ ({error})"
+    return True
 
 
 def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 
@@ -443,6 +444,20 @@ PORTS = (
 )  # fmt: skip
 
 
+def attempted(check: Callable[[], list[tuple[str, str]]], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what a check finds; where it fails itself, that, with the inputs that it looks at: a run ends with their names all the same.
+
+    Args:
+        check: The check.
+        names: Inputs that it looks at, those that the inventory sets first.
+    """
+    try:
+        return check()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        others = f" (or {', '.join(names[1:MOST_LISTED])})" if len(names) > 1 else ""
+        return [(names[0], f"cannot be checked: {type(error).__name__}: {error}; correct it{others}")]
+
+
 def check_together(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], bool]) -> list[tuple[str, str]]:
     """Return what is wrong with the inputs of one host to each other, each with the input that it is about.
 
@@ -451,13 +466,16 @@ def check_together(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], 
         get: Returns a variable's value.
         is_set: Returns whether the inventory sets an input.
     """
-    found = [problem for check, names in CHECKS if any(map(is_set, names)) for problem in check(get)]
+    found: list[tuple[str, str]] = []
+    for check, looked_at in CHECKS:
+        if chosen := [name for name in looked_at if is_set(name)]:
+            found += attempted(partial(check, get), chosen)
     if any(is_set(name) for name, form in forms.items() if "volume" in kinds(form)):
         found += check_volumes(forms, get)
     if any(is_set(name) for name, form in forms.items() if "container_network" in kinds(form)):
         found += check_networks(forms, get)
     if any(map(is_set, PORTS)):
-        found += check_published(get("slipway_published_ports"))
+        found += attempted(lambda: check_published(get("slipway_published_ports")), [name for name in PORTS if is_set(name)])
     return found
 
 

@@ -516,7 +516,8 @@ class Inputs:
             found = input_checks.check_together(forms, get, is_set)
             if extra_services.VARIABLE in forms:
                 runner = next(service for service in services() if service.role == EXTRA_SERVICES)
-                found += input_checks.check_extra_services(get, runner.groups, role_folders())
+                check = partial(input_checks.check_extra_services, get, runner.groups, role_folders())
+                found += input_checks.attempted(check, [extra_services.VARIABLE])
             found += input_checks.check_hosts({**self._shared, **forms}, get, is_set, {*self._views, "localhost"})
             problems += [Problem(host, f"{name} {text}{_in(self._place_of_any(view, name, text))}") for name, text in found]
             problems += input_checks.check_alike(host, {name: view.value(name)[0] for name in self._secrets if name in view})

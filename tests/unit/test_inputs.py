@@ -27,6 +27,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import CONNECTION, Given, Inputs, given_problems, why_no_value
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import message_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import QuotingError
 from ansible_collections.slipway.stack.plugins.plugin_utils.written import in_clear_text, is_of_a_group
 from conftest import ROOT, Run
 
@@ -125,6 +126,48 @@ def test_nothing_that_a_run_sets_is_taken_from_outside(judged: Judge, given: boo
     problems = judged({}, given=Given(playbook="site", variables=values)) if given else judged(values)
     # A problem is "<host>: <name> …", or "<name> …".
     assert names - {re.split(r"[ .\[]", line.rpartition("h1: ")[2])[0] for line in problems} == set()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"nginx_server_names": ["example.com."]},
+            "nginx_server_names[0] is 'example.com.', must be a server name without the dot at its end",
+        ),
+        (
+            {"nginx_redirects": [{"from": "www.example.com.", "to": "localhost"}]},
+            "nginx_redirects[0].from is 'www.example.com.', must be a server name without the dot at its end; write it as www.example.com",
+        ),
+        (
+            {"nginx_certificates": [{"names": ["localhost."], "certificate": "a.pem", "key": "a.key"}]},
+            "nginx_certificates[0].names[0] is 'localhost.', must be a server name without the dot at its end; write it as localhost",
+        ),
+        (
+            {"app_service_overrides": {"frontend": {"routes": [{"path": "/", "host": "a.example.com."}]}}},
+            "app_service_overrides.frontend.routes[0].host is 'a.example.com.', must be a server name without the dot at its end",
+        ),
+    ],
+)
+def test_a_name_with_a_dot_at_its_end_is_refused(judged: Judge, variables: dict[str, Any], said: str):
+    (line,) = judged(variables)
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), TypeError("y"), ValueError("z"), AttributeError("a"), ZeroDivisionError("d"), QuotingError("q")]
+)
+@pytest.mark.parametrize("number", range(len(input_checks.CHECKS)))
+def test_a_check_that_fails_is_a_problem_of_its_inputs(monkeypatch: pytest.MonkeyPatch, number: int, error: Exception):
+    """And not the end of the run with words of Python's."""
+
+    def fail(_get: Any) -> list[tuple[str, str]]:
+        raise error
+
+    names = input_checks.CHECKS[number][1]
+    monkeypatch.setattr(input_checks, "CHECKS", ((fail, names),))
+    found = input_checks.check_together({}, {"slipway_published_ports": []}.get, lambda name: name == names[-1])
+    assert found == [(names[-1], f"cannot be checked: {type(error).__name__}: {error}; correct it")]
 
 
 def test_the_example_has_no_problem(judged: Judge):
