@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
-
-from ansible.module_utils.parsing.convert_bool import boolean
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
@@ -79,13 +78,10 @@ def form_of_service() -> Form:
 
 
 def merged(values: Sequence[Any]) -> Any:
-    """Return the last value; of dictionaries, one with the members of all, those of later ones first; null stands for none."""
-    values = [value for value in values if value is not None]
-    if not values:
-        return None
-    if not isinstance(values[-1], Mapping):
-        return values[-1]
-    maps = [value for value in values if isinstance(value, Mapping)]
+    """Return the last value; of dictionaries, one with the members of all, those of later ones first. Null takes away what is before."""
+    if not values or not isinstance(values[-1], Mapping):
+        return values[-1] if values else None
+    maps = list(itertools.takewhile(lambda value: isinstance(value, Mapping), reversed(values)))[::-1]
     return {
         name: merged([value[name] for value in maps if name in value]) for name in dict.fromkeys(name for value in maps for name in value)
     }
@@ -105,7 +101,7 @@ def as_served(host: Any) -> Any:
 
 def is_kept(volume: Mapping[str, Any]) -> bool:
     """Return whether recovery points hold a volume that a service writes to."""
-    return bool(boolean(str(volume.get("backup", True)), strict=False))
+    return volume.get("backup") in (None, True)
 
 
 def fits(value: Any, form: Mapping[str, Any]) -> bool:
@@ -133,10 +129,15 @@ class Service(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         """Return a key's value with booleans and numbers as such, also where they came as text, or its default."""
-        value = merged([part[key] for part in self._parts if key in part])
-        form = known_keys()[key]
+        value, form = self._merged(key, self._parts), known_keys()[key]
         # The check of all inputs refuses what is of another type; the topology is asked before it.
         return form.get("default") if value is None or not fits(value, form) else typed(form_of_service().fields[key], value)
+
+    @staticmethod
+    def _merged(key: str, parts: Iterable[Mapping[str, Any]]) -> Any:
+        """Return the value that some parts give a key. Null takes away a value, but a dictionary without a member adds none to others'."""
+        values = [part[key] for part in parts if key in part]
+        return merged([value for value in values if value is not None] if known_keys()[key].get("type") == "dict" else values)
 
     def __iter__(self) -> Iterator[str]:
         """Yield all keys that a service may have."""
@@ -174,7 +175,7 @@ class Service(Mapping[str, Any]):
 
     def sets(self, key: str) -> bool:
         """Return whether a key has a value of its own, and not one that all services share."""
-        return any(part.get(key) is not None for part in self._parts[1:])
+        return self._merged(key, self._parts[1:]) is not None
 
     @property
     def written_volumes(self) -> list[Mapping[str, Any]]:
@@ -384,7 +385,7 @@ def migration_declarations(
     declared = []
     for service in migrating(found):
         migration = service["migrate"]
-        secrets, variables = secret_files(service, merged([service["secrets"], migration.get("secrets")]))
+        secrets, variables = secret_files(service, merged([service["secrets"], migration.get("secrets") or {}]))
         declared.append(
             {
                 **common[service.name],
@@ -831,7 +832,7 @@ def container_mistakes(service: Service) -> list[str]:
     problems = []
     if not service["image"]:
         problems.append("has no image: add the key image, as shop/api:{{ app_version }}")
-    double = sorted(set(service["environment"]) & set(service["secrets"]))
+    double = sorted({name for name, value in service["environment"].items() if value is not None} & set(service["secrets"]))
     if double:
         problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
     volumes = [str(volume.get("path", "")).rstrip("/") for volume in service["volumes"]]

@@ -885,14 +885,15 @@ def is_secret(form: Form) -> bool:
 
 
 def is_typed(form: Form) -> bool:
-    """Return whether a value, or a part of it, is a boolean or a number, which may also come as text."""
-    return any(kind == "boolean" or (kind in KINDS and KINDS[kind].number) for kind in kinds(form))
+    """Return whether :func:`typed` may change a value."""
+    return any(kind in ("boolean", "fields") or (kind in KINDS and KINDS[kind].number) for kind in kinds(form))
 
 
 def typed(form: Form, value: Any) -> Any:
-    """Return a value with the booleans and numbers that its form says, where they came as text, such as "false" and "30".
+    """Return a value as it is meant.
 
-    What does not have its form stays as it is: :func:`problems` reports it.
+    Booleans and numbers that came as text, such as "false" and "30", are booleans and numbers, and members with known names that are null
+    are left out, so that their defaults hold. What does not have its form stays as it is: :func:`problems` reports it.
     """
     if not is_typed(form):
         return value
@@ -906,7 +907,8 @@ def typed(form: Form, value: Any) -> Any:
     if form.kind == "map" and isinstance(value, Mapping):
         return {name: typed(form.members, member) for name, member in value.items()}  # type: ignore[arg-type]
     if form.kind == "fields" and isinstance(value, Mapping):
-        return {name: typed(form.fields[name], member) if name in form.fields else member for name, member in value.items()}
+        given = {name: member for name, member in value.items() if member is not None}
+        return {name: typed(form.fields[name], member) if name in form.fields else member for name, member in given.items()}
     return value
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment_values import environment_of
 from conftest import ROOT
 
 PRODUCT: dict[str, Any] = {
@@ -25,6 +26,10 @@ PRODUCT: dict[str, Any] = {
         "mailer": {"image": "shop/api:1", "build": {"context": "elsewhere"}},
         "importer": {"image": "shop/tools:1", "retire": "before"},
     }
+}  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "slot": "blue", "version": "1", "publish_address": "", "slot_port_offset": 100, "host_header": "", "start_script": "",
+    "migrate": False, "host": {"memory_mb": 8000, "cores": 2},
 }  # fmt: skip
 HOSTVARS: dict[str, Any] = {
     name: {"slipway_service_address": address, "group_names": ["app"], **PRODUCT}
@@ -298,6 +303,67 @@ def test_a_job_is_refused_what_it_cannot_have(more: dict[str, Any], said: str) -
     assert [f"{where} {text}".startswith(said) for where, text in problems] == [True], problems
 
 
+def service_of(*parts: Any) -> app_services.Service:
+    """Return a service by app_defaults, app_services and app_service_overrides."""
+    named = zip(app_services.VARIABLES, ({"api": parts[1]}, parts[0], {"api": parts[2]} if len(parts) > 2 else {}), strict=True)
+    return app_services.services(dict(named))["api"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "environment"),
+    [
+        (({"environment": {"LOG": "x", "B": "y"}}, {"environment": {"LOG": None}}), {"B": "y"}),
+        (({"environment": {"LOG": "x"}}, {"environment": {"LOG": None}}, {"environment": {"LOG": "z"}}), {"LOG": "z"}),
+        (({"environment": {"LOG": "x"}}, {"environment": {"LOG": "z"}}, {"environment": {"LOG": None}}), {}),
+        (({"environment": {"A": {"a": 1}}}, {"environment": {"A": None}}, {"environment": {"A": {"b": 2}}}), {"A": '{"b": 2}'}),
+        # A section without a line, such as one whose lines are all comments.
+        (({"environment": {"LOG": "x"}}, {"environment": None}), {"LOG": "x"}),
+    ],
+)
+def test_a_variable_that_is_null_is_not_set(parts: tuple[Any, ...], environment: dict[str, str]) -> None:
+    assert environment_of(service_of(*parts)["environment"]) == environment
+
+
+def test_a_variable_that_is_null_may_be_a_secret() -> None:
+    service = service_of({"environment": {"A": "x"}}, {"image": "a:1", "environment": {"A": None}, "secrets": {"A": "y"}})
+    assert app_services.container_mistakes(service) == []
+
+
+@pytest.mark.parametrize("key", sorted(key for key, form in app_services.known_keys().items() if form["type"] != "dict"))
+def test_a_key_that_is_null_has_its_default(key: str) -> None:
+    default = app_services.known_keys()[key].get("default")
+    for parts in (({}, {key: None}), ({key: "60"}, {key: None}), ({}, {key: "60"}, {key: None})):
+        service = service_of(*parts)
+        assert service[key] == default
+        assert not service.sets(key)
+
+
+@pytest.mark.parametrize("name", ["mode", "backup"])
+def test_a_member_of_a_volume_that_is_null_has_its_default(name: str) -> None:
+    """`mode:` without a value would mount it with the mode None, and `backup:` leave it out of recovery points."""
+    volume = {"name": "uploads", "path": "/srv"}
+    (plain,), (declared,) = (
+        app_services.declarations({"app_services": {"api": {"image": "a:1", "volumes": [item]}}}, SETTINGS)
+        for item in (volume, {**volume, name: None})
+    )
+    assert declared["volumes"] == plain["volumes"]
+    assert declared["volumes"][0]["kept"]
+
+
+@pytest.mark.parametrize(
+    ("key", "member"),
+    [
+        (key, name)
+        for key, form in app_services.form_of_service().fields.items()
+        for name in (form.members or form).fields
+        if name != "path"
+    ],
+)
+def test_a_member_that_is_null_is_left_out(key: str, member: str) -> None:
+    found = service_of({}, {key: [{member: None}] if app_services.known_keys()[key]["type"] == "list" else {member: None}})[key]
+    assert found in ({}, [{}])
+
+
 def test_a_service_may_be_where_nginx_reaches_it_or_have_no_routes() -> None:
     assert f"networks: [{', '.join(app_services.BALANCER_NETWORKS)}]" in (ROOT / "roles/nginx/vars/main.yml").read_text()
     known = ("frontend", "backend", "database", "peers")
@@ -329,12 +395,8 @@ def test_a_release_does_not_wait_for_a_job() -> None:
     assert app_services.summary(product, "shop", "blue") == app_services.summary(PRODUCT, "shop", "blue")
     assert app_services.published_ports(product, "10.0.0.2", []) == app_services.published_ports(PRODUCT, "10.0.0.2", [])
     assert app_services.jobs(product) == {"cleanup": {"schedule": ["Mon 03:00", "daily"], "concurrency": "forbid", "deadline_seconds": 60}}
-    settings = {
-        "slot": "blue", "version": "1", "publish_address": "", "slot_port_offset": 100, "host_header": "", "start_script": "",
-        "migrate": False, "host": {"memory_mb": 8000, "cores": 2},
-    }  # fmt: skip
-    declared = app_services.declarations(product, settings)
-    assert declared[:-1] == app_services.declarations(PRODUCT, settings), "it takes no memory of the others"
+    declared = app_services.declarations(product, SETTINGS)
+    assert declared[:-1] == app_services.declarations(PRODUCT, SETTINGS), "it takes no memory of the others"
     assert (declared[-1]["name"], declared[-1]["container"], declared[-1]["labels"]["slipway.job"]) == (
         "cleanup-blue-1",
         "created",
