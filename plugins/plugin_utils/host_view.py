@@ -122,6 +122,12 @@ def place_of(value: Any) -> str | None:
     return f"{path}:{origin.line_num}" if origin.line_num else str(path)
 
 
+def is_computed(value: Any) -> bool:
+    """Return whether an inventory plugin or a script has set a variable to a value, which no file holds."""
+    origin = Origin.get_tag(value) if Origin else None
+    return origin is not None and not origin.path
+
+
 @functools.cache
 def role_folders() -> dict[str, Path]:
     """Return the folders of the collection's roles, and of others that describe a service."""

@@ -69,6 +69,28 @@ def _letters(name: str) -> int:
     return bits
 
 
+def may_be_meant(word: str, known: str) -> bool:
+    """Return whether the first word of a name may be that of one of ours, misspelled, and not another program's, as chrony.
+
+    Short words that differ by a letter are other words, as api and app, but for a letter too many, too few, or exchanged.
+
+    Args:
+        word: The word, in small letters.
+        known: That of one of our names.
+    """
+    far = distance(word, known)
+    if far < MOST:
+        return far == 0 or len(word) >= SHORTEST or len(word) != len(known) or sorted(word) == sorted(known)
+    # Not postgresql for postgres.
+    return far == MOST and len(known) >= SHORT - 1 and not word.startswith(known)
+
+
+def _begin_alike(name: str, known: str) -> bool:
+    """Return whether the first words of two names, where both have several, may be the same."""
+    words = name.partition("_")[0], known.partition("_")[0]
+    return name in words or known in words or name.replace("_", "") == known.replace("_", "") or may_be_meant(*words)
+
+
 class KnownNames:
     """The names of our inputs, to find those that another name was meant for."""
 
@@ -79,7 +101,10 @@ class KnownNames:
         self.all = {entry[0] for entry in self._names}
 
     def near(self, name: str) -> list[str]:
-        """Return the names that differ from another by at most two letters, capitals aside, the nearest first; none for one of them."""
+        """Return the names that differ from another by at most two letters, capitals aside, the nearest first; none for one of them.
+
+        Their first words, by which they belong to a role, must be alike as well.
+        """
         if name in self.all:
             return []
         plain = name.lower()
@@ -88,7 +113,7 @@ class KnownNames:
         found = [
             (far, known)
             for known, lower, letters in self._names
-            if (bits ^ letters).bit_count() <= 2 * most and (far := distance(plain, lower, most)) <= most
+            if (bits ^ letters).bit_count() <= 2 * most and (far := distance(plain, lower, most)) <= most and _begin_alike(plain, lower)
         ]
         return [known for _unused, known in sorted(found)]
 

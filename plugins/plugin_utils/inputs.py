@@ -40,6 +40,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
     RoleFiles,
     inputs_of_playbooks,
     internal_variables,
+    is_computed,
     names_used,
     near,
     place_of,
@@ -232,6 +233,7 @@ class Inputs:
         for host, view in self._views.items():
             facts = view.raw.get("ansible_facts") or {}
             names = [name for name in view.raw if name not in facts and name not in reported and not name.startswith(NOT_OURS)]
+            names = self._without_computed(view, names)
             problems += [
                 Problem(host, f"{name} is gone: {self._successor(name)}; correct it{_in(self._place(view, name))}")
                 for name in names
@@ -248,6 +250,18 @@ class Inputs:
                 if seen.get(name)
             ]
         return problems
+
+    def _without_computed(self, view: HostView, names: list[str]) -> list[str]:
+        """Return the names without those that an inventory plugin sets, as those of clouds do: they are of other software.
+
+        Booleans and null bear no mark of where they come from: next to others of a plugin they are its own where no file sets them.
+        """
+        computed = {name for name in names if name not in self._given.variables and is_computed(view.raw[name])}
+        if not computed:
+            return names
+        unmarked = {name for name in names if view.raw[name] is None or isinstance(view.raw[name], bool)}
+        computed |= {name for name in unmarked if not self._place(view, name)}
+        return [name for name in names if name not in computed]
 
     def _connection_name_problems(self) -> list[Problem]:
         """Return the variables whose names are nearly those by which Ansible reaches a host, so that it would reach it otherwise."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible._internal._datatag._tags import Origin
 from ansible.constants import config
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecret
@@ -725,13 +726,50 @@ def test_an_odd_input_with_a_meaning_is_taken(judged: Judge, variables: Any):
 
 
 @pytest.mark.parametrize(
-    "name", ["postgre_port", "App_version", "APP_VERSION", "redis_prot", "ngnix_http_port", "bakcup_schedule", "slipwey_stack"]
-)
+    "name",
+    [
+        "postgre_port", "App_version", "APP_VERSION", "redis_prot", "ngnix_http_port", "bakcup_schedule", "slipwey_stack",
+        "ap_version", "appp_version", "posgre_port", "psotgres_port", "chrom_port", "slip_way_stack", "nginx_htpp_prot", "rdis_memory_mb",
+    ],
+)  # fmt: skip
 def test_a_name_that_is_nearly_an_inputs_is_never_ignored(judged: Judge, name: str):
     (line,) = judged({name: "1"})
     assert f"{name} is " in line
     assert "did you mean" in line
     assert "own.yml" in line
+
+
+#: Of programs that are none of Slipway's, as variables of an inventory that other playbooks share.
+OF_OTHERS = [
+    *(f"{name}_version" for name in ("php", "api", "pip", "ntp", "aws", "ops", "map", "apk", "amp", "asp", "web", "apt", "npm", "pg")),
+    *("api_services", "api_port", "cache_volume", "cache_memory_mb", "chrony_port", "chrony_user", "postgresql_users", "postgresql_port"),
+    *("docker_users", "redmine_port", "mysql_port", "ngrok_image"),
+]
+
+
+def test_variables_of_other_programs_are_taken(judged: Judge):
+    assert judged(dict.fromkeys(OF_OTHERS, "1")) == []
+
+
+#: As the inventory plugins of clouds name them, some of which begin as ours do.
+OF_CLOUDS: dict[str, Any] = {
+    "image_id": "ami-1", "image_name": "debian", "image_os_flavor": "debian", "image": {"id": 1}, "app_protection": "on", "host_id": "h",
+    "watchdog_enabled": True, "backup_window": None, "nginx_enabled": False, "backups": {"enabled": True}, "app_versio": "1",
+}  # fmt: skip
+
+
+def test_variables_of_an_inventory_plugin_are_taken(judged: Judge):
+    origin = Origin(description="<inventory plugin 'amazon.aws.aws_ec2' with source 'aws_ec2.yml'>")
+    computed = {name: value if value is None or isinstance(value, bool) else origin.tag(value) for name, value in OF_CLOUDS.items()}
+    assert judged({}, vault=computed) == []
+
+
+def test_those_that_a_file_or_the_command_line_sets_are_still_looked_at(judged: Judge):
+    """Also next to those of a plugin, and a boolean, which bears no mark of where it comes from."""
+    computed = {"image_id": Origin(description="<inventory plugin 'a' with source 'b'>").tag("ami-1")}
+    lines = judged({"nginx_enabled": True, "app_versio": "1"}, vault=computed)
+    assert sorted(line.partition(" is ")[0].rpartition(" ")[2] for line in lines) == ["app_versio", "nginx_enabled"]
+    assert "image_id" in judged({}, given=Given("site", variables={"image_id": "1"}))[0]
 
 
 @pytest.mark.parametrize(
