@@ -29,7 +29,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import urllib.parse
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +39,7 @@ import yaml
 
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
+from ansible_collections.slipway.stack.plugins.plugin_utils.calendar_events import is_calendar
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
 from ansible_collections.slipway.stack.plugins.plugin_utils.quoting import (
     QuotingError,
@@ -69,8 +69,6 @@ STACK_SERVICES = (
     *("nginx", "postgres", "redis", "chroma", "backup", "registry", "migrate"),
     *("exporters", "prometheus", "alertmanager", "blackbox"),
 )
-CALENDAR_WORDS = ("minutely", "hourly", "daily", "weekly", "monthly", "quarterly", "semiannually", "yearly", "annually")
-DAYS = {day for name in ["mon", "tues", "wednes", "thurs", "fri", "satur", "sun"] for day in (name[:3], f"{name}day")}
 
 
 class Wrong(NamedTuple):
@@ -391,46 +389,6 @@ def is_redis_rule(text: str) -> bool | str:
     if found and found[1] and found[2].lower() not in REDIS_CATEGORIES:
         return f"a rule of a category that Redis knows: {', '.join(REDIS_CATEGORIES)}"
     return found is not None
-
-
-@functools.lru_cache(maxsize=64)
-def is_calendar(text: str) -> bool:
-    """Return whether systemd accepts a string for OnCalendar: by systemd where it is installed, or else by a grammar of its usual forms."""
-    if not is_line(text) or text.startswith("-"):
-        return False
-    program = shutil.which("systemd-analyze")
-    plain = _is_plain_calendar(text)
-    # Starting a program takes longer than all other checks; the usual forms do without.
-    if not plain and program:
-        try:
-            done = subprocess.run([program, "calendar", "--", text], capture_output=True, timeout=5, check=False)
-        except (OSError, subprocess.SubprocessError):
-            return False
-        return done.returncode == 0
-    return plain
-
-
-def _is_plain_calendar(text: str) -> bool:
-    """Return whether a string is of the form that nearly all calendar events have: days of the week, a date and a time."""
-    if text.lower() in CALENDAR_WORDS:
-        return True
-    parts = text.split()
-    day, date, time = r"(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*", r"(?:\*|\d{4})-(?:\*|\d{1,2})-(?:\*|\d{1,2})", r"\d{1,2}:\d{2}(?::\d{2})?"
-    if parts and re.fullmatch(rf"{day}(?:(?:\.\.|,){day})*", parts[0], re.IGNORECASE):
-        if not all(name.lower() in DAYS for name in re.split(r"\.\.|,", parts[0])):
-            return False
-        parts = parts[1:] or ["00:00"]
-    if parts and re.fullmatch(date, parts[0]):
-        _unused, month, number = (0 if part == "*" else int(part) for part in parts[0].split("-"))
-        if "0" in parts[0].split("-") or month > 12 or number > 31:
-            return False
-        parts = parts[1:] or ["00:00"]
-    if len(parts) > 1 and parts[-1] == "UTC":
-        parts = parts[:-1]
-    if len(parts) != 1 or not re.fullmatch(time, parts[0]):
-        return False
-    limits = (23, 59, 59)
-    return all(int(part) <= limit for part, limit in zip(parts[0].split(":"), limits, strict=False))
 
 
 def is_healthcheck(value: Any) -> bool | str:

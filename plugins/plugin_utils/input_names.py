@@ -70,7 +70,7 @@ def _letters(name: str) -> int:
 
 
 def may_be_meant(word: str, known: str) -> bool:
-    """Return whether the first word of a name may be that of one of ours, misspelled, and not another program's, as chrony.
+    """Return whether the first word of a name may be that of an input, misspelled, and not another program's, as chrony.
 
     Short words that differ by a letter are other words, as api and app, but for a letter too many, too few, or exchanged.
 

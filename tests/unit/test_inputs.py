@@ -751,7 +751,7 @@ def test_variables_of_other_programs_are_taken(judged: Judge):
     assert judged(dict.fromkeys(OF_OTHERS, "1")) == []
 
 
-#: As the inventory plugins of clouds name them, some of which begin as ours do.
+#: As the inventory plugins of clouds name them, some of which begin as inputs do.
 OF_CLOUDS: dict[str, Any] = {
     "image_id": "ami-1", "image_name": "debian", "image_os_flavor": "debian", "image": {"id": 1}, "app_protection": "on", "host_id": "h",
     "watchdog_enabled": True, "backup_window": None, "nginx_enabled": False, "backups": {"enabled": True}, "app_versio": "1",
