@@ -861,6 +861,8 @@ def service_mistakes(service: Service) -> list[str]:
     choices = ("drain", "next") if service.port else ("before", "drain", "after")
     if service["retire"] not in choices:
         problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")
+    if service.sets("migrate") and service["migrate"] and not service["migrate"].get("command"):
+        problems.append(f"has migrate with {' and '.join(service['migrate'])} and no command: add the command that migrates, or remove it")
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
         problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
     return problems + [f"has the route {route.get('path')}, which {text}" for route in service.routes for text in route_mistakes(route)]

@@ -916,6 +916,14 @@ def _changed_problem(form: Form, key: Any, value: Any, changed: Changed) -> str 
     return None
 
 
+def _parts(value: Any) -> Iterator[Any]:
+    """Yield a value, and the members of dictionaries and lists in it."""
+    yield value
+    if isinstance(value, (Mapping, list, tuple)):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(member)
+
+
 def _scalars(key: Any, value: Any) -> Iterator[tuple[Any, Any]]:
     """Yield the numbers and booleans in a value, each with its name where it has one."""
     if isinstance(value, Mapping):
@@ -955,7 +963,9 @@ def one_problem(form: Form, value: Any) -> str | None:
     found = kind.test(value) if kind.test else True
     if isinstance(found, str):
         return f"must be {found}"
-    return None if found else form.sentence
+    if found:
+        return None
+    return form.sentence + next((quote_it(part) for part in _parts(value) if isinstance(part, dt.date)), "")
 
 
 def quote_it(value: Any) -> str:

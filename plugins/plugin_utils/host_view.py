@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +246,25 @@ class HostView:
             except AnsibleError as error:
                 self._values[name] = (default, " ".join(str(error).split()))
         return self._values[name]
+
+    def failing(self, name: str) -> Iterator[tuple[str, str | None, str]]:
+        """Yield the members of a variable that cannot be evaluated: the path in it, "" for all of it, where it is written, and why."""
+
+        def look(value: Any, path: str, place: str | None) -> Iterator[tuple[str, str | None, str]]:
+            if isinstance(value, Mapping):
+                for key, member in value.items():
+                    yield from look(member, f"{path}.{key}", place_of(key) or place)
+            elif isinstance(value, (list, tuple)):
+                for number, member in enumerate(value):
+                    yield from look(member, f"{path}[{number}]", place)
+            elif isinstance(value, str):
+                try:
+                    with compiled_once():
+                        plain(self._templar.template(value))
+                except AnsibleError as error:
+                    yield path, place_of(value) or place, " ".join(str(error).split())
+
+        yield from look(self._variables[name], "", self.place(name))
 
     def sources(self, name: str) -> set[str]:
         """Return the variables that a variable's value is made of, those behind them too."""

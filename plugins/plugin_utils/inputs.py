@@ -100,6 +100,7 @@ CONNECTION = {
 }  # fmt: skip
 #: What Ansible says of a value that is encrypted with another password, and of facts that were not gathered.
 _UNDECRYPTABLE = re.compile("(?i)undecryptable|decryption failed")
+_SYNTAX = re.compile("(?i)syntax error in template")
 _FACT = re.compile(
     r"'ansible_\w+' is undefined|'dict' has no attribute '(?:default_ipv[46]|hostname|fqdn|distribution\w*|mem\w+_mb|processor\w*)'"
 )
@@ -469,14 +470,14 @@ class Inputs:
             for name, spec in self._specs[role].items():
                 # What stands as all environments share it is wrong by what it is made of alone.
                 if name not in found and self.is_set(view, name):
-                    wrong = self._wrong_value(view, name, spec, self._forms[role].get(name))
+                    wrong = self._wrong_value(host, view, name, spec, self._forms[role].get(name))
                     if wrong:
-                        found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name, wrong)}")
+                        found[name] = Problem(host, wrong)
         for name, form in self._shared.items():
             if name in view and self.is_set(view, name):
-                wrong = self._wrong_value(view, name, {"type": "raw"}, form)
+                wrong = self._wrong_value(host, view, name, {"type": "raw"}, form)
                 if wrong:
-                    found[name] = Problem(host, f"{name}{wrong}; {self._remedy(view, name, wrong)}")
+                    found[name] = Problem(host, wrong)
         return found
 
     def _undecryptable(self, host: str, view: HostView) -> dict[str, str]:
@@ -499,11 +500,43 @@ class Inputs:
         value, default = view.raw.get(name), self._defaults.get(name)
         return name in view and not (name in self._defaults and value == default and repr(value) == repr(default))
 
-    def _wrong_value(self, view: HostView, name: str, spec: Mapping[str, Any], form: Form | None) -> str | None:
-        """Compare an input that the inventory sets with its form and specification; return what follows its name in a sentence, or None."""
+    def _wrong_value(self, host: str, view: HostView, name: str, spec: Mapping[str, Any], form: Form | None) -> str:
+        """Return what is wrong with an input that the inventory sets, and what to do, or ""."""
         value, error = view.value(name)
         if error:
-            return f" {why_no_value(error)}"
+            return self._not_evaluated(host, view, name, error)
+        wrong = self._wrong_form(name, value, spec, form)
+        return f"{name}{wrong}; {self._remedy(view, name, wrong)}" if wrong else ""
+
+    def _not_evaluated(self, host: str, view: HostView, name: str, error: str) -> str:
+        """Return which members of a variable cannot be evaluated, each with why, where it is and what to do.
+
+        Args:
+            host: The host.
+            view: Its variables.
+            name: The variable.
+            error: Why all of it cannot.
+        """
+        found = list(view.failing(name)) or [("", None, error)]
+        texts = []
+        for path, place, why in found[: input_checks.MOST_LISTED]:
+            where = place or self._place(view, name)
+            missing = re.search(r"'(vault_\w+)' is undefined", why)
+            how = preflight.remedy(where, self._inventory)
+            if name in self._given.variables:
+                how = self._remedy(view, name)
+            elif missing:
+                key = missing[1]
+                how = self._in_manager(host, f"add a key {key}") or f"add {key} with `ansible-vault edit {self._inventory}/{VAULT_FILE}`"
+                how += f", for {where}" if where else ""
+            elif _SYNTAX.search(why):
+                how = f"correct it{_in(where)}, or write !unsafe before the value if its braces are not Ansible's"
+            texts.append(f"{name}{path} {why_no_value(why)}; {how}")
+        more = len(found) - len(texts)
+        return "; ".join(texts) + (f"; and {more} more" if more else "")
+
+    def _wrong_form(self, name: str, value: Any, spec: Mapping[str, Any], form: Form | None) -> str | None:
+        """Compare an input with its form and specification; return what follows its name in a sentence, or None."""
         secret = preflight.is_hidden(name, spec) and not (form and OPEN.issuperset(kinds(form)))
         if form:
             found = input_checks.form_problem(

@@ -256,6 +256,7 @@ def test_an_image_that_services_share_is_built_once() -> None:
         ({"retire": "before"}, "app_services.api has retire: before, which a web service cannot have: set drain or next"),
         ({"routes": [{"path": "/health"}]}, "app_services.api has a route /health, on which nginx itself answers"),
         ({"replicas": 101}, "app_services.api.replicas is 101, more than app_slot_port_offset (100)"),
+        ({"migrate": {"seconds": 1800}}, "app_services.api has migrate with seconds and no command: add the command"),
         ({"migrate": {"command": ["a"]}}, "app_services has a migration in api and mailer"),
         ({"concurrency": "allow"}, "app_services.api has concurrency, which only a job has: add a schedule"),
     ],
@@ -336,6 +337,13 @@ def test_a_key_that_is_null_has_its_default(key: str) -> None:
         service = service_of(*parts)
         assert service[key] == default
         assert not service.sets(key)
+
+
+def test_values_for_migrations_that_all_services_share_are_not_a_migration() -> None:
+    product = {**PRODUCT, "app_defaults": {"migrate": {"seconds": 1800}}, "app_service_overrides": {"api": {"migrate": {"command": ["m"]}}}}
+    assert app_services.mistakes(product) == []
+    [(where, text)] = app_services.mistakes({**PRODUCT, "app_service_overrides": {"mailer": {"migrate": {"seconds": 1800}}}})
+    assert f"{where} {text}".startswith("app_services.mailer has migrate with seconds and no command")
 
 
 @pytest.mark.parametrize("name", ["mode", "backup"])

@@ -662,6 +662,15 @@ REFUSED: list[tuple[Any, str]] = [
         "app_service_overrides: {backend: {migrate: {environment: {T: 12:30}}}}",
         f"app_service_overrides.backend.migrate.environment.T is 750, {FOLLOWS} 12:30: quote the value",
     ),
+    (
+        "app_defaults: {environment: {API_VERSION: 2024-06-20}}",
+        "or a list or dictionary of them; YAML reads it as a date: quote the value",
+    ),
+    ("app_defaults: {environment: {DATES: {a: [2024-06-20 10:00:00]}}}", "of them; YAML reads it as a date: quote the value"),
+    (
+        {"app_service_overrides": {"backend": {"migrate": {"seconds": 1800, "command": []}}}},
+        "app_services.backend has migrate with",
+    ),
     ("postgres_settings: {log_file_mode: 0640}", f"postgres_settings.log_file_mode is 416, {FOLLOWS} 0640: quote the value"),
 ]
 
@@ -673,6 +682,50 @@ def test_a_bad_input_is_refused_in_one_line(judged: Judge, variables: Any, said:
     assert said in lines[0]
     assert "host h1: " in lines[0]
     assert ".yml" in lines[0] or "reads" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "said"),
+    [
+        (
+            '{F: "{{.Name}}"}',
+            "environment.F",
+            r"Syntax error in template: .*; correct it in \S+own.yml:4, or write !unsafe before the value if its braces are not Ansible's",
+        ),
+        (
+            '{F: "{% if %}"}',
+            "environment.F",
+            r"Syntax error in template: \S.*; correct it in \S+own.yml:4, or write !unsafe before the value",
+        ),
+        (
+            '{PIN: "{{ vault_pin }}"}',
+            "environment.PIN",
+            r"'vault_pin' is undefined; add vault_pin with `ansible-vault edit \S+group_vars/all/vault.yml`, for \S+own.yml:4",
+        ),
+        ('{L: [a, "{{ my_domain }}"]}', r"environment.L\[1\]", r"'my_domain' is undefined; set it in \S+own.yml:4"),
+        ('{D: {d: {e: "{{ my_domain }}"}}}', "environment.D.d.e", r"'my_domain' is undefined; set it in \S+own.yml:4"),
+    ],
+)
+def test_a_member_that_cannot_be_evaluated_is_named_with_its_line(judged: Judge, value: str, path: str, said: str):
+    (line,) = judged(
+        f'app_service_overrides:\n  backend:\n    memory_mb: 600\n    environment: {value}\n    files: {{a: "{{{{ 1 + 1 }}}}"}}\n'
+    )
+    assert re.fullmatch(rf"host h1: app_service_overrides\.backend\.{path} cannot be evaluated: {said}.*", line), line
+
+
+def test_all_members_that_cannot_be_evaluated_are_listed(judged: Judge):
+    (line,) = judged({"app_defaults": {"environment": dict.fromkeys("ABCDE", "{{ vault_pin }}")}})
+    assert [name for name in "ABCDE" if f"app_defaults.environment.{name} cannot be evaluated" in line] == ["A", "B", "C"]
+    assert line.endswith("; and 2 more")
+
+
+def test_a_member_after_e_that_cannot_be_evaluated_is_corrected_there(judged: Judge, tmp_path: Path):
+    text = json.dumps({"app_defaults": {"environment": {"A": "{{ vault_pin }}"}}})
+    path = tmp_path / "given.yml"
+    path.write_text(text)
+    given = Given("site", variables=LOADER.load_from_file(str(path), cache="none", trusted_as_template=True))
+    (line,) = judged({}, given=given)
+    assert line.endswith("app_defaults.environment.A cannot be evaluated: 'vault_pin' is undefined; correct it after -e")
 
 
 #: Odd, and what its author means.

@@ -549,7 +549,7 @@ BAD_INPUTS: list[tuple[dict[str, Any], str]] = [
     ({"demo_items": [{"name": "a", "mode": "rx"}]}, "demo_items does not fit: value of mode must be one of: ro, rw, got: rx"),
     ({"demo_items": [{"name": "a", "modus": 1}]}, "demo_items does not fit: modus is unknown there, known are mode, name"),
     ({"demo_text": "{{ no_such_thing.inside }}"}, "demo_text cannot be evaluated: 'no_such_thing' is undefined; set it in"),
-    ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map cannot be evaluated: 'no_such_thing' is undefined"),
+    ({"demo_map": {"a": ["{{ no_such_thing }}"]}}, "demo_map.a[0] cannot be evaluated: 'no_such_thing' is undefined"),
     (
         {"demo_polciy": "a"},
         "demo_polciy is not a known input of role demo (did you mean demo_policy?)",
