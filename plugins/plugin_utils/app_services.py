@@ -135,9 +135,8 @@ class Service(Mapping[str, Any]):
 
     @staticmethod
     def _merged(key: str, parts: Iterable[Mapping[str, Any]]) -> Any:
-        """Return the value that some parts give a key. Null takes away a value, but a dictionary without a member adds none to others'."""
-        values = [part[key] for part in parts if key in part]
-        return merged([value for value in values if value is not None] if known_keys()[key].get("type") == "dict" else values)
+        """Return the value that some parts give a key. A key that is null is not set there; a member that is null takes one away."""
+        return merged([part[key] for part in parts if part.get(key) is not None])
 
     def __iter__(self) -> Iterator[str]:
         """Yield all keys that a service may have."""

@@ -330,15 +330,6 @@ def test_a_variable_that_is_null_may_be_a_secret() -> None:
     assert app_services.container_mistakes(service) == []
 
 
-@pytest.mark.parametrize("key", sorted(key for key, form in app_services.known_keys().items() if form["type"] != "dict"))
-def test_a_key_that_is_null_has_its_default(key: str) -> None:
-    default = app_services.known_keys()[key].get("default")
-    for parts in (({}, {key: None}), ({key: "60"}, {key: None}), ({}, {key: "60"}, {key: None})):
-        service = service_of(*parts)
-        assert service[key] == default
-        assert not service.sets(key)
-
-
 def test_values_for_migrations_that_all_services_share_are_not_a_migration() -> None:
     product = {**PRODUCT, "app_defaults": {"migrate": {"seconds": 1800}}, "app_service_overrides": {"api": {"migrate": {"command": ["m"]}}}}
     assert app_services.mistakes(product) == []
