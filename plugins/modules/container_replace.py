@@ -46,7 +46,8 @@ options:
       returns:
         description: >-
           Whether the former one may run on the data once the new one has been started. Where it may not, as another major version may have
-          migrated the data, the new one stays.
+          migrated the data, the new one stays, unless the data itself shows that it was left as it was: both have no volume in common that
+          they write to, or each of these holds a PostgreSQL cluster of the same major version as before.
         type: bool
         default: true
 extends_documentation_fragment:
@@ -73,6 +74,7 @@ seconds:
   type: dict
 """
 
+import os
 import time
 import typing as t
 
@@ -80,6 +82,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, forget_files, restore_files
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT
+from ansible_collections.slipway.stack.plugins.module_utils.control_groups import read_text
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.health import INTERVAL, NeverError, Watch
 
@@ -133,6 +136,12 @@ def wait_until_up(engine: Engine, item: dict[str, t.Any], log_lines: int) -> str
     return ""
 
 
+def clusters(one: dict[str, t.Any], other: dict[str, t.Any]) -> dict[str, str]:
+    """Return by its folder the major version of PostgreSQL of each volume that two containers write to, "" for other data."""
+    places = [{mount.get("Source") or "" for mount in item.get("Mounts") or [] if mount.get("RW")} for item in (one, other)]
+    return {place: read_text(os.path.join(place, "PG_VERSION")).strip() if place else "" for place in places[0] & places[1]}
+
+
 def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
     """Replace one container; return the seconds between the stop of the former one and the start of the new one.
 
@@ -161,6 +170,8 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
         before = current
     elif before is None:
         raise RefusedError(f"there is no container {name} to be replaced")
+    # Where a successor has run already, nothing shows what the data was before it.
+    kept = clusters(before, new) if before is current else {"": ""}
     try:
         if new is not current:
             rename(engine, new["Id"], name)
@@ -170,7 +181,7 @@ def replace(engine: Engine, item: dict[str, t.Any], log_lines: int) -> float:
         raise NotUpError(f"The new {name} cannot be started: {error}\n{runs_again(name)}") from error
     away = round(time.monotonic() - began, 2)
     failure = wait_until_up(engine, item, log_lines)
-    if failure and not item["returns"]:
+    if failure and not item["returns"] and not (all(kept.values()) and kept == clusters(before, new)):
         raise NotUpError(
             f"{failure}\nThe former one, {former}, is not started again, because another version of the image may have changed its data. "
             "Fix the cause and run this again, or restore a recovery point."

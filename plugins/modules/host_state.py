@@ -127,8 +127,8 @@ volumes:
 images:
   description: >-
     The images that are there, by tag and by digest, each with its C(id), and those of O(images) with the C(versions) of programs
-    that they name in variables such as C(NGINX_VERSION), their C(platform), the C(user) they run as, and the numbers of the C(users)
-    that they know.
+    that they name in variables such as C(NGINX_VERSION) and in C(PG_MAJOR), their C(platform), the C(user) they run as, and the numbers of
+    the C(users) that they know.
   returned: always
   type: dict
 missing_images:
@@ -545,8 +545,11 @@ def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str])
     for reference in sorted({normal_reference(item) for item in wanted} & set(images)):
         inspected = engine.get(f"/images/{reference}/json")
         config = inspected.get("Config") or {}
-        named = [variable.partition("=") for variable in config.get("Env") or []]
-        images[reference]["versions"] = {name[:-8].lower(): value for name, _unused, value in named if name.endswith("_VERSION")}
+        named = {name: value for name, _equals, value in (variable.partition("=") for variable in config.get("Env") or [])}
+        images[reference]["versions"] = {name[:-8].lower(): value for name, value in named.items() if name.endswith("_VERSION")}
+        if "PG_MAJOR" in named:
+            # PostgreSQL's images name it apart, those that are built from them at times it alone.
+            images[reference]["versions"]["pg_major"] = named["PG_MAJOR"]
         images[reference]["user"] = config.get("User") or "root"
         images[reference]["platform"] = f"{inspected.get('Os')}/{inspected.get('Architecture')}"
         images[reference]["users"] = users_of((inspected.get("GraphDriver") or {}).get("Data") or {})

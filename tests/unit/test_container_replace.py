@@ -239,7 +239,8 @@ def test_the_log_of_one_that_is_removed_is_kept(item: dict[str, Any], tmp_path: 
 
 @as_root
 def test_another_major_version_that_has_run_is_not_followed_by_the_former_one(item: dict[str, Any]):
-    engine = FakeEngine(OLD, NEW, states=["exited"])
+    mounts = {"Mounts": [{"Type": "volume", "Name": "data", "Source": "/nonexistent", "RW": True}]}
+    engine = FakeEngine({**OLD, **mounts}, {**NEW, **mounts}, states=["exited"])
     with pytest.raises(RefusedError, match="may have changed its data"):
         container_replace.replace(engine, {**item, "returns": False}, 20)
     assert engine.find("s-redis-before")["Id"] == "old"
@@ -248,6 +249,48 @@ def test_another_major_version_that_has_run_is_not_followed_by_the_former_one(it
     with pytest.raises(RefusedError, match="is back in its place"):
         container_replace.replace(engine, {**item, "returns": False}, 20)
     assert engine.running() == {"s-redis": "old"}
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("before", "after", "shared", "returns"),
+    [
+        ("17", "17", True, True),
+        ("17", "18", True, False),
+        ("17", "", True, False),
+        # No cluster of PostgreSQL: nothing says whether the data was left as it was.
+        ("", "", True, False),
+        ("", "18", True, False),
+        # A volume of its own.
+        ("17", "17", False, True),
+        ("", "", False, True),
+    ],
+)
+def test_the_former_one_runs_again_on_data_that_was_left_as_it_was(
+    item: dict[str, Any], tmp_path: Path, before: str, after: str, shared: bool, returns: bool
+):
+    """Whatever the names of both images say."""
+
+    class Server(FakeEngine):
+        def request(self, method: str, path: str, *rest: Any) -> bytes:
+            if path == "/containers/new/start":
+                write(after)
+            return super().request(method, path, *rest)
+
+    def write(version: str) -> None:
+        (tmp_path / "data/PG_VERSION").unlink(missing_ok=True)
+        if version:
+            (tmp_path / "data/PG_VERSION").write_text(f"{version}\n")
+
+    (tmp_path / "data").mkdir()
+    write(before)
+    mounts = [{"Type": "volume", "Name": "data", "Source": str(tmp_path / "data"), "RW": True}]
+    logs = {"Type": "bind", "Source": str(tmp_path), "RW": False}
+    others = mounts if shared else [{**mounts[0], "Source": str(tmp_path / "other")}]
+    engine = Server({**OLD, "Mounts": [*mounts, logs]}, {**NEW, "Mounts": [*others, logs]}, states=["exited"])
+    with pytest.raises(RefusedError, match="is back in its place" if returns else "may have changed its data"):
+        container_replace.replace(engine, {**item, "returns": False}, 20)
+    assert engine.running() == ({"s-redis": "old"} if returns else {"s-redis": "new"})
 
 
 @as_root

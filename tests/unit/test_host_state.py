@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -111,6 +111,27 @@ def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(t
     layers = {"UpperDir": f"{tmp_path}/top", "LowerDir": f"{tmp_path}/app:{tmp_path}/base"}
     assert host_state.users_of(layers) == {"root": 0, "shop": 1000}
     assert host_state.users_of({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "versions"),
+    [
+        (["PATH=/bin", "NGINX_VERSION=1.29.1"], {"nginx": "1.29.1"}),
+        (["PG_MAJOR=17", "PG_VERSION=17.2-1.pgdg120+1"], {"pg": "17.2-1.pgdg120+1", "pg_major": "17"}),
+        (["PG_MAJOR=16"], {"pg_major": "16"}),
+        (None, {}),
+    ],
+)
+def test_an_image_is_described_with_the_versions_that_it_names(environment: list[str] | None, versions: dict[str, str]):
+    class Engine:
+        def get(self, path: str) -> dict[str, Any]:
+            assert path == "/images/postgres:17/json"
+            return {"Config": {"Env": environment}, "Os": "linux", "Architecture": "amd64"}
+
+    images: dict[str, Any] = {"postgres:17": {"id": "sha256:a"}, "redis:7": {"id": "sha256:b"}}
+    host_state.describe_images(cast("host_state.Engine", Engine()), images, ["docker.io/library/postgres:17", "chroma:1"])
+    assert images["postgres:17"]["versions"] == versions
+    assert "versions" not in images["redis:7"]
 
 
 def test_a_volume_is_described_with_its_content_and_its_users(tmp_path: Path):

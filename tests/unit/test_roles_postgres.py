@@ -158,13 +158,11 @@ def test_data_of_another_major_version_is_refused_on_its_volume_alone() -> None:
         return list(role_variable("postgres", "__postgres_mistakes", inputs))
 
     (said,) = mistakes("postgres_data", "18")
-    assert "PostgreSQL 17 runs on the volume postgres_data, and postgres_image is postgres:18" in said
+    assert "the volume postgres_data holds data of PostgreSQL 17, and postgres_image is postgres:18" in said
     assert mistakes("postgres_data_18", "18") == []
     (said,) = mistakes("postgres_data_18", "17")
-    assert (
-        "the volume postgres_data_18 holds data of PostgreSQL 17, and postgres_image is postgres:18: set postgres_image to version 17"
-        in said
-    )
+    assert "the volume postgres_data_18 holds data of PostgreSQL 17, and postgres_image is postgres:18" in said
+    assert "set postgres_image to version 17" in said
 
 
 def test_users_change_neither_container_nor_commands() -> None:
@@ -595,6 +593,23 @@ def test_a_mistake_stops_the_reload(server: Server) -> None:
     server.declare()
     assert server.run(server.service["reload"])[0] == 0
     assert server.run(check)[0] == 0
+
+
+@needs_server
+def test_the_check_refuses_data_of_another_major_version(server: Server) -> None:
+    """In a trial, whatever the image is called, and before anything else that the other version would refuse; none without data."""
+    image_major = server.run(["postgres", "--version"])[1].split()[2].partition(".")[0]
+    state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": {"postgres_data": {"empty": False, "pg_version": "9"}}}
+    trial = declaration(container_service_host_state=state)["trial"]
+    assert trial[-2:] == ["9", "postgres_data"]
+    assert '"${0%/*}/check.sh" "${0%/*}" "$1" "$2"' in trial[2]
+    assert declaration()["trial"][-2:] == ["0", "postgres_data"]
+    folder = f"{server.folder}/etc/current"
+    status, printed = server.run(["sh", f"{folder}/check.sh", folder, "9", "postgres_data"])
+    assert status == 1
+    assert printed.startswith(f"the volume postgres_data holds data of PostgreSQL 9, and the image has PostgreSQL {image_major}, which ")
+    for version in ("0", image_major):
+        assert server.run(["sh", f"{folder}/check.sh", folder, version, "postgres_data"])[0] == 0
 
 
 @needs_server

@@ -1,8 +1,16 @@
 #!/bin/sh
-# Checks a new configuration before the server reads it: check.sh FOLDER
+# Checks a new configuration before the server reads it, and whether the server can read the data of a volume, whose major version is 0 where
+# there is none: check.sh FOLDER [MAJOR VOLUME]
 set -eu
 
 folder=$1
+data_major=${2:-0}
+image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+if [ "$data_major" != 0 ] && [ "$data_major" != "$image_major" ]; then
+  echo "the volume $3 holds data of PostgreSQL $data_major, and the image has PostgreSQL $image_major, which cannot read it: set postgres_image" \
+    "to version $data_major, or move the data as docs/backup.md says under \"Another major version of PostgreSQL\"" >&2
+  exit 1
+fi
 # Parses all of the files; pg_hba.conf is looked at by reload.sql, as only a server can.
 postgres -C shared_buffers -c "config_file=$folder/postgresql.conf"
 
