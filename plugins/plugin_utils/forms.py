@@ -636,6 +636,7 @@ KINDS: dict[str, Kind] = {
     "tasks_file": _text("the path of a file of tasks", is_tasks_file),
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
+    "image_digest": _text("a digest, sha256: and 64 hexadecimal digits", pattern(r"sha256:[0-9a-f]{64}")),
     "version": _text("a version of letters, digits, _, . and -, as the tag of an image", is_version),
     "platform": _text("a platform such as linux/amd64 or linux/arm64", pattern(r"linux/[a-z0-9]+(/v[0-9])?")),
     "git_ref": _text("a branch, tag or commit", pattern(r"(?!-)[^\s\x00-\x1f\x7f~^:?*\[\\]+", 255)),
@@ -881,6 +882,9 @@ def _map_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: 
     for name, member in value.items():
         for wrong in problems(form.keys, name):  # type: ignore[arg-type]
             yield Wrong(path, name, f"names {str(name)!r}, which {wrong.sentence}", secret=True, key=name)
+        if form.keys.kind == "version" and isinstance(name, int):  # type: ignore[union-attr]
+            # It is looked up as the text that app_version is.
+            yield Wrong(path, name, f"names {name}, which is a number: quote it", secret=True, key=name)
         yield from _with_key(name, problems(form.members, member, changed, f"{path}.{name}", name))  # type: ignore[arg-type]
 
 

@@ -195,6 +195,7 @@ def extra(**keys: Any) -> dict[str, Any]:
 
 X1 = {"name": "x1", "path": "/x"}
 #: Variables that an inventory sets, and the message about them. Those of the first deployments, and relatives of each.
+DIGEST = f"sha256:{'a' * 64}"
 REFUSED: list[tuple[Any, str]] = [
     # Addresses, calendars and networks
     ({"nginx_bind_address": "localhost"}, "nginx_bind_address is 'localhost', must be an IP address; set it in"),
@@ -671,6 +672,13 @@ REFUSED: list[tuple[Any, str]] = [
         {"app_service_overrides": {"backend": {"migrate": {"seconds": 1800, "command": []}}}},
         "app_services.backend has migrate with",
     ),
+    # Written by hand where CI builds; what is not found in it is pulled by name, without the record's guarantee.
+    (f"image_digests: {{2.10: {{backend: {{digest: {DIGEST}}}}}}}", "image_digests names '2.1', which must be a version"),
+    (f"image_digests: {{2: {{backend: {{digest: {DIGEST}}}}}}}", "image_digests names 2, which is a number: quote it"),
+    (f"image_digests: {{'1.0': {{backend: {DIGEST}}}}}", "must be a dictionary with digest"),
+    (f"image_digests: {{'1.0': {{backend: {{id: {DIGEST}}}}}}}", "image_digests.1.0.backend lacks digest"),
+    ("image_digests: {'1.0': {backend: {digest: latest}}}", "image_digests.1.0.backend.digest is 'latest', must be a digest"),
+    ("image_digests: {'1.0': }", "image_digests.1.0 is None, must be a dictionary"),
     ("postgres_settings: {log_file_mode: 0640}", f"postgres_settings.log_file_mode is 416, {FOLLOWS} 0640: quote the value"),
 ]
 
@@ -768,6 +776,7 @@ TAKEN: list[Any] = [
     {"nginx_allow": ["fd00::/8", "10.0.0.1"], "nginx_auth_basic_users": {"A b": {"c d": APR1}}},
     {"nginx_deny": [], "nginx_limit_conn": 0, "nginx_limit_req_rate": "", "nginx_auth_basic": "", "nginx_limit_req_burst": 9},
     {"image_build_host": "localhost", "release_restore_point_host": ""},
+    {"image_digests": {"1.0": {"backend": {"digest": DIGEST, "id": "", "user": "10001"}, "gone": {"digest": DIGEST}}}},
     {"backup_offsite_repository": "sftp:u@backup.example.com:/x", "backup_retention": {"days": 3}},
     extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/x"]}, publish_port=17700, health_path="/health", hosts="chroma"),
 ]  # fmt: skip
