@@ -599,17 +599,68 @@ def test_a_mistake_stops_the_reload(server: Server) -> None:
 def test_the_check_refuses_data_of_another_major_version(server: Server) -> None:
     """In a trial, whatever the image is called, and before anything else that the other version would refuse; none without data."""
     image_major = server.run(["postgres", "--version"])[1].split()[2].partition(".")[0]
-    state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": {"postgres_data": {"empty": False, "pg_version": "9"}}}
-    trial = declaration(container_service_host_state=state)["trial"]
-    assert trial[-2:] == ["9", "postgres_data"]
-    assert '"${0%/*}/check.sh" "${0%/*}" "$1" "$2"' in trial[2]
-    assert declaration()["trial"][-2:] == ["0", "postgres_data"]
     folder = f"{server.folder}/etc/current"
     status, printed = server.run(["sh", f"{folder}/check.sh", folder, "9", "postgres_data"])
     assert status == 1
     assert printed.startswith(f"the volume postgres_data holds data of PostgreSQL 9, and the image has PostgreSQL {image_major}, which ")
     for version in ("0", image_major):
         assert server.run(["sh", f"{folder}/check.sh", folder, version, "postgres_data"])[0] == 0
+
+
+def trial(server: Server, data: str, *arguments: str) -> tuple[int, str]:
+    """Run the declaration's trial with these arguments of initdb, for a volume with data of a major version, "" for none."""
+    volumes = {"postgres_data": {"empty": not data, "pg_version": data}}
+    state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": volumes}
+    argv = declaration(container_service_host_state=state, postgres_initdb_arguments=list(arguments))["trial"]
+    place = server.folder / "tmp"
+    place.mkdir()
+    place.chmod(0o777)
+    try:
+        return server.run(
+            [
+                part.replace("{revision}", "current")
+                .replace("/tmp/trial", f"{place}/trial")
+                .replace("=/tmp", f"={place}")
+                .replace("/tmp/initdb.log", f"{place}/log")
+                for part in argv
+            ]
+        )
+    finally:
+        shutil.rmtree(place)
+
+
+@needs_server
+def test_the_trial_makes_the_cluster_as_the_start_of_an_empty_volume_will(server: Server) -> None:
+    """Whatever initdb refuses is known before anything of a first deployment is there."""
+    image_major = server.run(["postgres", "--version"])[1].split()[2].partition(".")[0]
+    good = ["--data-checksums", "--locale=C.UTF-8", "--wal-segsize=64", "--auth-local=scram-sha-256"]
+    assert trial(server, "", *good)[0] == 0
+    for bad in (["--no-such"], ["--locale-provider=no_such"], ["--locale=no_such"], ["--encoding=no_such"]):
+        status, printed = trial(server, "", *good, *bad)
+        assert (status, bad[0].partition("=")[0].lstrip("-") in printed or "no_such" in printed) == (1, True), printed
+        # They are of no use where there is data, and of no harm.
+        assert trial(server, image_major, *good, *bad)[0] == 0
+    status, printed = trial(server, "9", *good)
+    assert (status, "holds data of PostgreSQL 9" in printed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("image", "images", "builtin"),
+    [
+        ("postgres:17-alpine", {}, True),
+        ("postgres:18", {}, True),
+        ("postgres:16-alpine", {}, False),
+        ("pgvector/pgvector:pg15", {}, False),
+        ("acme/postgres:1.4.0", {}, True),
+        ("acme/postgres:1.4.0", {"acme/postgres:1.4.0": {"versions": {"pg_major": "16"}}}, False),
+    ],
+)
+def test_a_new_cluster_has_the_builtin_collation_where_the_version_has_it(image: str, images: dict[str, Any], builtin: bool) -> None:
+    state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": {}, "images": images}
+    service = declaration(container_service_host_state=state, postgres_image=image)
+    expected = ["--data-checksums", "--encoding=UTF8", *(["--locale-provider=builtin"] if builtin else []), "--locale=C.UTF-8"]
+    assert service["command"][1:] == service["trial"][-len(expected) :] == expected
+    assert "postgres_initdb_arguments" in service["judged_inputs"]
 
 
 @needs_server

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Tries a new image and configuration, in a throw-away container without the data: trial.sh FILE MAJOR VOLUME [ARGUMENT OF INITDB...]
+# FILE is postgresql.conf; MAJOR is that of the data in VOLUME, 0 where there is none.
+set -eu
+
+file=$1
+major=$2
+volume=$3
+shift 3
+
+# The image's name may not say which version it has.
+sh "${file%/*}/check.sh" "${file%/*}" "$major" "$volume"
+# These are of another time where there is data.
+[ "$major" = 0 ] || set --
+# As start.sh does it, but small.
+initdb --pgdata=/tmp/trial --username=postgres --pwfile=/run/secrets/superuser_password --auth-local=peer --auth-host=scram-sha-256 \
+  --no-sync --no-instructions "$@" --wal-segsize=1 >/tmp/initdb.log 2>&1 ||
+  { cat /tmp/initdb.log; exit 1; }
+pg_ctl --pgdata=/tmp/trial --wait --timeout=50 start \
+  --options="-c config_file=$file -c data_directory=/tmp/trial -c listen_addresses= -c unix_socket_directories=/tmp"
+pg_ctl --pgdata=/tmp/trial --mode=immediate stop
