@@ -165,6 +165,33 @@ def test_data_of_another_major_version_is_refused_on_its_volume_alone() -> None:
     assert "set postgres_image to version 17" in said
 
 
+@pytest.mark.parametrize(
+    ("roles", "volume", "answer", "unknown"),
+    [
+        (["pg_monitor", "crew", "report", "app_owner", "slipway_reader"], "postgres_data", {"known_roles": ["crew", "pg_monitor"]}, ""),
+        (["pg_monitor", "pg_maintain", "crewe"], "postgres_data", {"known_roles": ["crew", "pg_monitor"]}, "crewe, pg_maintain"),
+        # Of another volume, of a server that answers as its former files say, and of one that does not answer, nothing is known.
+        (["crewe"], "postgres_other", {"known_roles": ["crew"]}, ""),
+        (["crewe"], "postgres_data", {}, ""),
+        (["crewe"], "postgres_data", None, ""),
+    ],
+)
+def test_roles_that_the_server_lacks_are_refused_before_anything_changes(
+    roles: list[str], volume: str, answer: dict[str, Any] | None, unknown: str
+) -> None:
+    state = {
+        "containers": {"s-postgres": {"image": "postgres:17", "volumes": {"postgres_data": {"path": "/x", "mode": "rw"}}}},
+        "queries": {"s-postgres": {"rc": 0, "answer": answer}},
+        "host": {"memory_mb": 8000, "cores": 4},
+        "images": {},
+        "volumes": {},
+    }
+    users = [{"name": "report", "password": "report-password-1"}, {"name": "reader", "password": "reader-password-1", "roles": roles}]
+    inputs = {"container_service_host_state": state, "postgres_users": users, "postgres_volume": volume, **SECRETS}
+    expected = [f"postgres_users names roles that PostgreSQL does not have: {unknown}; remove or correct them"] if unknown else []
+    assert role_variable("postgres", "__postgres_mistakes", inputs) == expected
+
+
 def test_users_change_neither_container_nor_commands() -> None:
     """What is fixed at creation does not depend on users, grants, extensions or networks."""
     plain = declaration()
@@ -611,7 +638,7 @@ def trial(server: Server, data: str, *arguments: str) -> tuple[int, str]:
     """Run the declaration's trial with these arguments of initdb, for a volume with data of a major version, "" for none."""
     volumes = {"postgres_data": {"empty": not data, "pg_version": data}}
     state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": volumes}
-    argv = declaration(container_service_host_state=state, postgres_initdb_arguments=list(arguments))["trial"]
+    argv = declaration(container_service_host_state=state, postgres_initdb_arguments=list(arguments), postgres_port=server.port)["trial"]
     place = server.folder / "tmp"
     place.mkdir()
     place.chmod(0o777)
@@ -642,6 +669,34 @@ def test_the_trial_makes_the_cluster_as_the_start_of_an_empty_volume_will(server
         assert trial(server, image_major, *good, *bad)[0] == 0
     status, printed = trial(server, "9", *good)
     assert (status, "holds data of PostgreSQL 9" in printed) == (1, True)
+
+
+@needs_server
+def test_roles_that_the_version_lacks_are_refused_in_the_trial(server: Server) -> None:
+    users = [{"name": "report", "password": "report-password-1", "roles": ["pg_monitor", "pg_no_such", "crew_of_the_data"]}]
+    server.declare(postgres_users=users)
+    try:
+        status, printed = trial(server, "", "--locale=C.UTF-8")
+    finally:
+        server.declare()
+    assert (status, printed.splitlines()[-1]) == (
+        1,
+        "postgres_users names roles that this version of PostgreSQL does not have: pg_no_such; remove or correct them",
+    )
+
+
+@needs_server
+def test_a_role_that_cannot_be_given_leaves_all_as_it_was(server: Server) -> None:
+    """Also where nothing could be known of it before, as the server did not answer."""
+    roles = "select rolname, rolcanlogin, rolpassword, rolconnlimit from pg_authid order by 1"
+    before = server.sql(roles)
+    users = [{"name": "analyst", "password": "analyst-password-1", "roles": ["pg_monitor", "pg_no_such"], "connection_limit": 3}]
+    server.declare(postgres_users=users, postgres_app_password="another-password-1")
+    status, printed = server.run(server.service["converge"]["apply"], server.here(server.service["converge"]["apply_input"]))
+    assert (status, 'role "pg_no_such" does not exist' in printed) == (3, True)
+    assert server.sql(roles) == before
+    status, printed = server.run(server.service["converge"]["query"])
+    assert {"pg_monitor", "app", "postgres"} <= set(json.loads(printed)["known_roles"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ set log_statement = 'none';
 set client_min_messages = warning;
 -- The standby that commits wait for may need a role of these to come.
 set synchronous_commit = local;
+begin;
 
 select format('create role %I', name)
 from jsonb_object_keys(:'desired'::jsonb -> 'roles') as name
@@ -58,6 +59,8 @@ from pg_roles
 where not :'desired'::jsonb -> 'roles' ? rolname
   and shobj_description(oid, 'pg_authid') = 'Managed by Slipway'
 \gexec
+commit;
+-- None of them can log in again.
 select count(pg_terminate_backend(pid)) as ended
 from pg_stat_activity join pg_roles on rolname = usename
 where not :'desired'::jsonb -> 'roles' ? rolname

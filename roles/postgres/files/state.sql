@@ -162,6 +162,7 @@ select jsonb_build_object(
     where setdatabase = 0 and doc -> 'second_logins' ? rolname and setting like 'role=%'
   ),
   -- Not compared: for the role, which refuses others.
+  'known_roles', (select jsonb_agg(rolname order by rolname collate "C") from pg_roles),
   'available_extensions', (select jsonb_agg(name order by name collate "C") from pg_available_extensions),
   'extensions', (
     select coalesce(jsonb_agg(extname order by extname collate "C"), '[]')

@@ -18,4 +18,16 @@ initdb --pgdata=/tmp/trial --username=postgres --pwfile=/run/secrets/superuser_p
   { cat /tmp/initdb.log; exit 1; }
 pg_ctl --pgdata=/tmp/trial --wait --timeout=50 start \
   --options="-c config_file=$file -c data_directory=/tmp/trial -c listen_addresses= -c unix_socket_directories=/tmp"
+# Those that the server itself has differ by its version; others may be in the data.
+unknown=$(psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --set="desired=$(cat "${file%/*}/desired.json")" --host=/tmp \
+  --username=postgres --dbname=postgres <<'SQL'
+select string_agg(distinct membership, ', ')
+from jsonb_each(:'desired'::jsonb -> 'roles') as role (name, attributes), jsonb_array_elements_text(attributes -> 'member_of') as membership
+where membership like 'pg\_%' and not exists (select from pg_roles where rolname = membership)
+SQL
+)
 pg_ctl --pgdata=/tmp/trial --mode=immediate stop
+if [ -n "$unknown" ]; then
+  echo "postgres_users names roles that this version of PostgreSQL does not have: $unknown; remove or correct them" >&2
+  exit 1
+fi
