@@ -571,6 +571,21 @@ def test_new_owner_takes_over_the_tables(server: Server) -> None:
 
 
 @needs_server
+def test_a_new_application_has_the_tables_of_the_former_one(server: Server) -> None:
+    """Renaming the application in the inventory leaves no table that it cannot read and write, and no migration change."""
+    # As after a rotation of its password.
+    locked = "create role app_next in role app; comment on role app_next is 'Managed by Slipway'"
+    server.sql(f"do $$ begin if not exists (select from pg_roles where rolname = 'app_next') then {locked}; end if; end $$")
+    server.sql("drop table if exists of_former; create table of_former (id serial primary key)", **APP)
+    server.declare(postgres_app_name="shop")
+    server.converge()
+    server.run(server.service["reload"])
+    assert server.differences() == set()
+    assert server.sql("insert into of_former default values returning id", name="shop", password=APP["password"]) == (0, "1\n")
+    assert server.sql("alter table of_former add y int", **OWNER)[0] == 0
+
+
+@needs_server
 def test_a_role_that_was_made_by_hand_keeps_a_schema_of_its_own(server: Server) -> None:
     server.sql("create role charts login; create schema charts authorization charts")
     server.sql("create table charts.a (); alter table charts.a owner to charts")

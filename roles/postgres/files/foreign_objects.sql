@@ -1,6 +1,7 @@
 -- What others own in this database and the product's owner should: superusers, but for the server's own and what belongs to extensions, and
 -- in the product's schema, public, roles that no inventory names. A dump that was loaded as postgres, and tables of an adopted cluster, are
--- such; the application may not even read them. A role that is a group of declared ones keeps what it owns, and any its own schemas.
+-- such; the application may not even read them. A role that is a group of those that can log in keeps what it owns, as
+-- the application's second login is a member of it, and locked after a rotation; any keeps its own schemas.
 select pg_identify_object.type, pg_identify_object.identity
 from (
   -- A sequence of a column goes with its table.
@@ -27,10 +28,11 @@ where (
     rolsuper
     or nspname = 'public'
     and rolname !~ '^pg_'
-    and shobj_description(pg_roles.oid, 'pg_authid') is distinct from 'Managed by Slipway'
+    -- A role that has left the inventory and owns something here was the application's: no other one can create in this schema.
+    and (shobj_description(pg_roles.oid, 'pg_authid') is distinct from 'Managed by Slipway' or not rolcanlogin)
     and not exists (
-      select from pg_auth_members
-      where roleid = pg_roles.oid and shobj_description(member, 'pg_authid') = 'Managed by Slipway'
+      select from pg_auth_members join pg_roles as members on members.oid = member
+      where roleid = pg_roles.oid and members.rolcanlogin and shobj_description(member, 'pg_authid') = 'Managed by Slipway'
     )
   )
   and nspname <> 'information_schema' and nspname !~ '^pg_'
