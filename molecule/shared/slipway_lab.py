@@ -42,8 +42,9 @@ APP = "host=127.0.0.1 passfile=/run/secrets/pgpass user=app dbname=app"
 
 
 def operators_environment() -> dict[str, str]:
-    """Return the environment of an operator's shell: with the repository's ansible.cfg, not with Molecule's."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))} | {"ANSIBLE_NOCOLOR": "1"}
+    """Return the environment of an operator's shell: with the repository's ansible.cfg and reports, not with Molecule's."""
+    not_theirs = ("ANSIBLE_", "MOLECULE_", "SLIPWAY_REPORTS_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(not_theirs)} | {"ANSIBLE_NOCOLOR": "1"}
 
 
 def programs_of(name: str) -> Path:
