@@ -91,10 +91,37 @@ def reason(error: str, source: str) -> str:
     if any(word in lowered for word in ("manifest unknown", "not found", "not_found")):
         return f"{error}: it does not exist, or was built for another image_transport; build the version again with playbooks/build.yml"
     if any(word in lowered for word in ("connection refused", "no such host", "i/o timeout", "timeout", "no route")):
-        return f"{error}: this host cannot reach {images.registry_of(source)}; check name, network and proxy"
+        return f"{error}: this host cannot reach {images.registry_of(source) or 'Docker Hub'}; check name, network and proxy"
     if "no space left" in lowered:
         return f"{error}: free disk space where the engine keeps its data (docker info)"
     return error
+
+
+def fetch(engine: Engine, source: str, query: dict[str, str], reference: str, login: str, timeout: int) -> dict[str, t.Any]:
+    """Pull one image with a login, or else with the host's own, and return C(id), C(layers_moved) and C(layers_kept).
+
+    Args:
+        engine: the host's.
+        source: name that says which registry has it.
+        query: what the engine is asked for.
+        reference: name that the engine gives it.
+        login: header, or "".
+        timeout: seconds that the engine may be silent.
+
+    Raises:
+        EngineError: it cannot be pulled.
+    """
+    login = login or host_login(source)
+    headers = {LOGIN_HEADER: login} if login else {}
+    try:
+        stream = engine.request("POST", "/images/create", query, timeout=timeout, more_headers=headers)
+    except EngineError as error:
+        raise EngineError(reason(str(error), source), error.status) from error
+    outcome = images.pull_outcome(stream.decode("utf-8", "replace"))
+    if outcome["error"]:
+        raise EngineError(reason(outcome["error"], source))
+    arrived = engine.get(f"/images/{quote(reference, safe='')}/json")
+    return {"id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
 
 
 def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> dict[str, t.Any]:
@@ -106,27 +133,17 @@ def pull(engine: Engine, image: dict[str, t.Any], login: str, timeout: int) -> d
     """
     source, digest, name = image["source"], image["digest"], image["name"]
     exact = f"{source}@{digest}"
-    login = login or host_login(source)
-    headers = {LOGIN_HEADER: login} if login else {}
-    try:
-        query = {"fromImage": source, "tag": digest}
-        stream = engine.request("POST", "/images/create", query, timeout=timeout, more_headers=headers)
-    except EngineError as error:
-        raise EngineError(reason(str(error), source), error.status) from error
-    outcome = images.pull_outcome(stream.decode("utf-8", "replace"))
-    if outcome["error"]:
-        raise EngineError(reason(outcome["error"], source))
-    arrived = engine.get(f"/images/{quote(exact, safe='')}/json")
+    arrived = fetch(engine, source, {"fromImage": source, "tag": digest}, exact, login, timeout)
     # Engines list an image by the digest of its configuration or, with containerd's image store, of its manifest. A record with the latter
     # alone says nothing of the former.
-    if image.get("id", "") not in {"", digest, arrived["Id"]} and arrived["Id"] != digest:
-        raise ValueError(f"{exact} arrived as {arrived['Id']}, but {image['id']} was recorded")
+    if image.get("id", "") not in {"", digest, arrived["id"]} and arrived["id"] != digest:
+        raise ValueError(f"{exact} arrived as {arrived['id']}, but {image['id']} was recorded")
     tag = name.rpartition(":")[2]
     engine.request("POST", f"/images/{quote(exact, safe='')}/tag", {"repo": images.repository_of(name), "tag": tag})
     if source != images.repository_of(name):
         # The tunnel's name of it means nothing later, and would keep the image when its own name goes.
         engine.request("DELETE", f"/images/{quote(exact, safe='')}", {"noprune": 1})
-    return {"name": name, "id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
+    return {"name": name, **arrived}
 
 
 def is_there(engine: Engine, name: str) -> bool:
@@ -146,17 +163,8 @@ def pull_named(engine: Engine, name: str, login: str, timeout: int) -> dict[str,
     Raises:
         EngineError: it cannot be pulled.
     """
-    login = login or host_login(name)
-    headers = {LOGIN_HEADER: login} if login else {}
-    try:
-        stream = engine.request("POST", "/images/create", {"fromImage": normal_reference(name)}, timeout=timeout, more_headers=headers)
-    except EngineError as error:
-        raise EngineError(reason(str(error), name), error.status) from error
-    outcome = images.pull_outcome(stream.decode("utf-8", "replace"))
-    if outcome["error"]:
-        raise EngineError(reason(outcome["error"], name))
-    arrived = engine.get(f"/images/{quote(normal_reference(name), safe='')}/json")
-    return {"name": name, "id": arrived["Id"], "layers_moved": outcome["layers_moved"], "layers_kept": outcome["layers_kept"]}
+    reference = normal_reference(name)
+    return {"name": name, **fetch(engine, name, {"fromImage": reference}, reference, login, timeout)}
 
 
 def main() -> None:
