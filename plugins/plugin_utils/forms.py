@@ -637,6 +637,7 @@ KINDS: dict[str, Kind] = {
     "tmpfs_options": _text("mount options such as size=16m,mode=1777", is_tmpfs_options),
     "image": _text("an image as repository:version, or with @sha256: and a digest", is_image),
     "image_digest": _text("a digest, sha256: and 64 hexadecimal digits", pattern(r"sha256:[0-9a-f]{64}")),
+    "accepted": _text("restart, empty, or both with a comma between them", pattern(r"(restart|empty)(,(restart|empty))?")),
     "version": _text("a version of letters, digits, _, . and -, as the tag of an image", is_version),
     "platform": _text("a platform such as linux/amd64 or linux/arm64", pattern(r"linux/[a-z0-9]+(/v[0-9])?")),
     "git_ref": _text("a branch, tag or commit", pattern(r"(?!-)[^\s\x00-\x1f\x7f~^:?*\[\\]+", 255)),

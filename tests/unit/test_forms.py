@@ -85,6 +85,7 @@ def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
 
 #: For forms: values that are right, and values that are wrong.
 EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
+    ("accepted", ["restart", "empty", "restart,empty", "empty,restart"], ["", "everything", "restart,", "restart empty", True]),
     ("port", [1, 443, 65535, "443"], [0, -1, 65536, "1e3", "0443", 44.3, True, None, "", "80a", " 80", [80], "\uff18\uff10"]),
     ("count 1..100", [1, 100, "7"], [0, 101, 1000, "x", 1.5]),
     ("count 10..262143", [10], [-5, 0]),
