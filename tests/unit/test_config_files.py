@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -389,11 +388,15 @@ def test_a_refusal_shows_the_lines_that_it_names():
 
 
 def test_inputs_that_a_service_judges_are_inputs_of_its_role(root: Path):
-    declared = {
-        path.parts[-3]: set(re.split(r",\s*", found[1]))
-        for path in root.glob("roles/*/vars/main.yml")
-        if (found := re.search(r"^    judged_inputs: \[([^]]+)\]", path.read_text(encoding="utf-8"), re.MULTILINE))
-    }
+    def judged(node: Any) -> set[str]:
+        if isinstance(node, list):
+            return set().union(*map(judged, node))
+        if not isinstance(node, dict):
+            return set()
+        return set(node.get("judged_inputs", [])).union(*map(judged, node.values()))
+
+    found = {path.parts[-3]: judged(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in root.glob("roles/*/vars/main.yml")}
+    declared = {role: names for role, names in found.items() if names}
     assert {"nginx", "postgres", "redis"} <= set(declared)
     for role, names in declared.items():
         specs = yaml.safe_load((root / f"roles/{role}/meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
