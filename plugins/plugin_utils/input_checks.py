@@ -470,10 +470,9 @@ def check_together(forms: Mapping[str, Form], get: Get, is_set: Callable[[str], 
     for check, looked_at in CHECKS:
         if chosen := [name for name in looked_at if is_set(name)]:
             found += attempted(partial(check, get), chosen)
-    if any(is_set(name) for name, form in forms.items() if "volume" in kinds(form)):
-        found += check_volumes(forms, get)
-    if any(is_set(name) for name, form in forms.items() if "container_network" in kinds(form)):
-        found += check_networks(forms, get)
+    for kind, look in (("volume", check_volumes), ("container_network", check_networks)):
+        if chosen := [name for name, form in forms.items() if kind in kinds(form) and is_set(name)]:
+            found += attempted(partial(look, forms, get), chosen)
     if any(map(is_set, PORTS)):
         found += attempted(lambda: check_published(get("slipway_published_ports")), [name for name in PORTS if is_set(name)])
     return found

@@ -56,7 +56,7 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
 
     Returns:
         Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``downtime_s`` (seconds, at most), ``data``
-        (whether its data is at risk, as another major version or another volume takes its place), ``waits`` (for ``accept=restart``), and
+        (whether its data is at risk, as another image, major version or volume takes its place), ``waits`` (for ``accept=restart``), and
         ``holds_back`` (what others need of it that waits too). For outlook(): ``image`` and ``image_id`` of the container that is there,
         ``migrates`` (whether a release runs it), ``moves`` (whether the product needs a release, as release_decision.mode() decides), and
         of what is removed ``sentences``, why, as fleet_plan says it.
@@ -166,7 +166,7 @@ def lines(found: Sequence[Row]) -> list[dict[str, str]]:
     cells = [COLUMNS]
     for row in found:
         away = f"at most {row['downtime_s']} s" if row["downtime_s"] else "-"
-        risk = ["another major version or volume: its data stays where it is"] if row["data"] else []
+        risk = ["another image, major version or volume: its data stays where it is"] if row["data"] else []
         cells.append((row["host"], row["service"], row["action"], away, "; ".join([*row["reasons"], *risk]) or "-"))
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     texts = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

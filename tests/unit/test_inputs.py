@@ -171,6 +171,16 @@ def test_a_check_that_fails_is_a_problem_of_its_inputs(monkeypatch: pytest.Monke
     assert found == [(names[-1], f"cannot be checked: {type(error).__name__}: {error}; correct it")]
 
 
+@pytest.mark.parametrize("kind", ["volume", "container_network"])
+def test_a_check_of_all_inputs_of_a_kind_that_fails_is_a_problem_of_them(kind: str):
+    def fail(_name: str) -> Any:
+        raise TypeError("y")
+
+    forms = {"other": input_checks.Form("port"), "one": input_checks.Form(kind)}
+    found = input_checks.check_together(forms, fail, lambda name: name in {"one", "other"})
+    assert found == [("one", "cannot be checked: TypeError: y; correct it")]
+
+
 def test_the_example_has_no_problem(judged: Judge):
     assert judged({}) == []
     assert judged({}, hosts=3) == []
