@@ -33,14 +33,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             }
         )
         states = states_of(task_vars)
-        record = release.fleet_record({host: state for host, state in states.items() if "files" in state}, options["folder"]) or {}
         try:
+            record = release.fleet_record({host: state for host, state in states.items() if "files" in state}, options["folder"]) or {}
             host, container = sessions.serving(states, options["service"], record.get("slot", ""))
             result.update(changed=False, host=host, argv=["docker", "exec", "--interactive", container, *options["argv"]])
             if options["interactive"]:
                 argv = ["docker", "exec", "--interactive", "--tty", container, *options["argv"]]
                 argv = in_terminal(become_of(host, task_vars["hostvars"], self._play_context), argv)
                 result["ending"] = {"interact": terminal.on_host(host, argv, task_vars["hostvars"], self._play_context, *terminal.TERMINAL)}
-        except (BecomeError, sessions.SessionError, TunnelError) as error:
+        except (BecomeError, release.ReleaseError, sessions.SessionError, TunnelError) as error:
             result.update(failed=True, msg=str(error))
         return result

@@ -42,7 +42,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         states = {host: _with_reason(state, raw[host]) for host, state in states_of(task_vars).items()}
         read = {host: state for host, state in states.items() if "containers" in state}
         topology = topology_of(task_vars, self._loader)
-        plan = options["plan"]
+        plan, unknown = options["plan"], options["unknown"]
+        record = lock = None
+        try:
+            lock, record = release.fleet_lock(read, options["folder"]), release.fleet_record(read, options["folder"])
+        except release.ReleaseError as error:
+            unknown = unknown or str(error)
         found = status.judge(
             status.Fleet(
                 stack=options["stack"],
@@ -52,9 +57,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 containers=plan.get("containers") or {},
                 reasons=plan.get("reasons") or {},
                 waiting=[row for row in plan.get("services") or () if row["waits"]],
-                unknown=" ".join(options["unknown"].split()),
-                record=release.fleet_record(read, options["folder"]),
-                lock=release.fleet_lock(read, options["folder"]),
+                unknown=" ".join(unknown.split()),
+                record=record,
+                lock=lock,
                 history=history.merged(read, str(Path(options["folder"]).parent))[-SHOWN_RUNS:],
                 reports={host: topology.reports(host) for host in states},
                 connections={host: topology.connections(host) for host in states},

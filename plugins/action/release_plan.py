@@ -79,7 +79,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         members = list(dict.fromkeys([*options["app_hosts"], *options["balancers"]]))
         raw = {host: hostvars.raw_get(host).get(STATE) for host in members}
         states = {host: state for host, state in raw.items() if state and "files" in state}
-        lock = release.fleet_lock(states, options["folder"])
+        try:
+            lock = release.fleet_lock(states, options["folder"])
+            known = None if options["lock_only"] else release.fleet_record(states, options["folder"])
+        except ReleaseError as error:
+            return {**result, "failed": True, "msg": f"Nothing was touched: {error}"}
         # The process that all workers of this run come of: a later run on this machine can see whether it still lives.
         parent = os.getppid()
         result.update(
@@ -93,7 +97,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if options["lock_only"]:
             return result
         explicit = "app_version" in load_extra_vars(self._loader)
-        record = release.after_recovery(release.fleet_record(states, options["folder"]), lock)
+        record = release.after_recovery(known, lock)
         live_slot = record["slot"] if record else release.SLOTS[0]
         images = release.serving_images(states, live_slot)
         # What a report of this run says as long as nothing has moved.

@@ -118,8 +118,6 @@ import shutil
 import subprocess
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     FOLDER_MODE,
     SERVICE_FILES,
@@ -140,6 +138,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
     write_file,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 #: Revisions that are kept in addition to the live and the previous one: a release that fails after its canary goes back by two.
 OLDER_KEPT = 2
@@ -249,7 +248,7 @@ def differences(live: str, config: dict[str, str]) -> list[dict[str, str]]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             **SERVICE_FILES,
             "host_files": {"type": "dict", "default": {}},

@@ -93,8 +93,6 @@ import shutil
 import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import (
     SERVICE_FILES,
     RefusedError,
@@ -107,6 +105,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 )
 from ansible_collections.slipway.stack.plugins.module_utils.containers import YIELDING_CPU_SHARES
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 INTERVAL = 0.1
 #: By these a trial that was killed is found.
@@ -286,7 +285,7 @@ def attempt(options: dict[str, t.Any], engine: Engine) -> tuple[int, int]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             **SERVICE_FILES,
             "container": {"type": "str", "required": True},

@@ -59,8 +59,6 @@ import os
 import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.engine_options import (
@@ -85,6 +83,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine_options impor
     target_of,
     text_of,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 #: Seconds until an engine must answer.
 ANSWER_TIMEOUT = 60
@@ -223,7 +222,7 @@ def put_back(former: str | None, path: str, engine: Engine, run: Run, *, was: bo
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "options": {"type": "json", "required": True, "no_log": True},
             "path": {"type": "path", "default": ENGINE_OPTIONS},

@@ -198,8 +198,6 @@ import threading
 import time
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils import sockets
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
 from ansible_collections.slipway.stack.plugins.module_utils.containers import RUNNING
@@ -224,10 +222,11 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine_options impor
 from ansible_collections.slipway.stack.plugins.module_utils.images import registry_login
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, LOGIN_OPTIONS, host_login
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of, kernel_has_wireguard, read_interface
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 # A config file larger than this is described without its text.
 CONTENT_LIMIT = 65536
-# The same for a file that was asked for, such as the report of the backups.
+# The same for a file that decides something, such as the record of releases, or that was asked for, such as the report of the backups.
 ASKED_LIMIT = 2**20
 # By which servers say that they use a folder: PostgreSQL, and SQLite in Chroma while it is open.
 LOCK_FILES = ("postmaster.pid", "chroma.sqlite3-wal", "chroma.sqlite3-shm")
@@ -615,7 +614,7 @@ def describe_file(path: str, key: bytes, contents: bool, limit: int = CONTENT_LI
         return None
     found["digest"] = hmac.new(key, data, hashlib.sha256).hexdigest()
     small_state = os.path.basename(path) == "loaded" or "/release/" in path or (path.endswith(".json") and "/state/" in path)
-    if (contents or small_state) and "/secrets/" not in path and len(data) <= limit:
+    if (contents or small_state) and "/secrets/" not in path and len(data) <= (ASKED_LIMIT if small_state else limit):
         found["content"] = data.decode("utf-8", "replace")
     return found
 
@@ -702,7 +701,7 @@ def firewall_rules() -> list[str]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},

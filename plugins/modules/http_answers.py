@@ -110,10 +110,9 @@ import time
 import typing as t
 from urllib.parse import urlsplit
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.health import NeverError, Watch
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 INTERVAL = 0.1
 #: What is read of an answer.
@@ -321,7 +320,7 @@ class Asker:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "containers": {"type": "dict", "default": {}},
             "urls": {"type": "list", "elements": "str", "default": []},

@@ -119,12 +119,11 @@ import typing as t
 import uuid
 from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError
 from ansible_collections.slipway.stack.plugins.module_utils.layout import Layout, LayoutError
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_OPTIONS
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 #: The client's configuration, with its logins, in its folder.
 CLIENT_CONFIG = "config.json"
@@ -338,7 +337,7 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "version": {"type": "str", "required": True},
             "folder": {"type": "path", "required": True},

@@ -76,11 +76,10 @@ bytes_sent:
 import typing as t
 from urllib.parse import quote
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils import images
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.logins import LOGIN_HEADER, LOGIN_OPTIONS, host_login
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 
 def reason(error: str, source: str) -> str:
@@ -169,7 +168,7 @@ def pull_named(engine: Engine, name: str, login: str, timeout: int) -> dict[str,
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "images": {"type": "list", "elements": "dict", "default": []},
             "names": {"type": "list", "elements": "str", "default": []},

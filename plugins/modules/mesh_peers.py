@@ -38,8 +38,6 @@ RETURN = r""" # """
 
 import os
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     PEERS,
@@ -52,11 +50,12 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     peers_to_set,
     read_interface,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},

@@ -63,8 +63,6 @@ import os
 import socket
 import time
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     DISCARD_PORT,
@@ -84,13 +82,14 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     set_keys,
     with_preshared_keys,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 INTERVAL_S = 0.1
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},

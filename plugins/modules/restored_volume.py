@@ -124,11 +124,10 @@ import typing as t
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.removal import stack_problem
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 #: Is in the volume while its data changes: a store that is started then finds foreign data, and refuses.
 GUARD = ".slipway-restoring"
@@ -553,7 +552,7 @@ def discard(engine: Engine, names: list[str], journal_path: Path) -> None:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
             "store": {"type": "str", "required": True},

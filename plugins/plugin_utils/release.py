@@ -9,6 +9,7 @@ one host is the journal of the release in progress. docs/release.md describes th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import typing as t
 
@@ -28,26 +29,53 @@ def other(slot: str) -> str:
     return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
 
 
-def read_json(files: dict[str, t.Any], path: str) -> Record | None:
-    """Return the JSON object that a described file holds, or None where there is none or it is torn."""
+#: What to do about a record and a lock that are there and cannot be read.
+DAMAGED_RECORD = "Copy it from another host of the fleet, or from a backup: without it the fleet counts as never released"
+DAMAGED_LOCK = "If no run is in progress, remove it"
+
+
+def read_json(files: t.Mapping[str, t.Any], path: str, host: str, remedy: str = DAMAGED_RECORD) -> Record | None:
+    """Return the JSON object that a described file holds, or None where there is no such file.
+
+    Args:
+        files: the files of a host, as host_state describes them.
+        path: the file.
+        host: name of the host.
+        remedy: what to do where it cannot be read.
+
+    Raises:
+        ReleaseError: there is one, and it holds no such object. Files are written whole, so something else has changed it.
+    """
+    if path not in files:
+        return None
     try:
         value = json.loads(files[path]["content"])
     except (KeyError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        value = None
+    if not isinstance(value, dict):
+        raise ReleaseError(f"{path} on {host} is damaged: it is not a JSON object. {remedy}")
+    return value
 
 
 def fleet_record(states: dict[str, dict[str, t.Any]], folder: str) -> Record | None:
-    """Return the newest record that any host of the fleet holds; a run that died while recording left older ones on others."""
-    records = [read_json(state["files"], f"{folder}/state.json") for state in states.values()]
+    """Return the newest record that any host of the fleet holds; a run that died while recording left older ones on others.
+
+    Raises:
+        ReleaseError: one cannot be read.
+    """
+    records = [read_json(state["files"], f"{folder}/state.json", host) for host, state in states.items()]
     found = [record for record in records if record and "serial" in record]
     return max(found, key=lambda record: int(record["serial"])) if found else None
 
 
 def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | None:
-    """Return the lock that a host of the fleet holds."""
-    for state in states.values():
-        lock = read_json(state["files"], f"{folder}/lock.json")
+    """Return the lock that a host of the fleet holds.
+
+    Raises:
+        ReleaseError: one cannot be read.
+    """
+    for host, state in states.items():
+        lock = read_json(state["files"], f"{folder}/lock.json", host, DAMAGED_LOCK)
         if lock and lock.get("run"):
             return lock
     return None
@@ -82,9 +110,12 @@ def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[st
         folder: where the fleet's record lies on them.
 
     Returns:
-        ``version``, empty where there is none, and ``image_digests``.
+        ``version``, empty where none is recorded, or the record is damaged, and ``image_digests``.
     """
-    record = fleet_record(states, folder) or {}
+    record: Record = {}
+    # A backup is made all the same.
+    with contextlib.suppress(ReleaseError):
+        record = fleet_record(states, folder) or {}
     found = {}
     for state in states.values():
         for container in state["containers"].values():

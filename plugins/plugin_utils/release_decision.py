@@ -212,7 +212,7 @@ def is_recorded(plan: Record) -> bool:
 def without_record(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> list[str]:
     """Return the hosts whose record is not the fleet's."""
     path = f"{inputs.folder}/state.json"
-    return [name for name, host in hosts.items() if not is_recorded(plan) or read_json(dict(host.state["files"]), path) != plan["record"]]
+    return [name for name, host in hosts.items() if not is_recorded(plan) or read_json(host.state["files"], path, name) != plan["record"]]
 
 
 def reasons(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> dict[str, list[str]]:

@@ -32,7 +32,19 @@ def test_the_newest_record_of_any_host_counts():
     older, newer = FIRST, release.next_record(FIRST, "green", "1.1", "1.1", 3)
     assert release.fleet_record({"a": state(state=older), "b": state(state=newer), "new": state()}, FOLDER) == newer
     assert release.fleet_record({"new": state()}, FOLDER) is None
-    assert release.fleet_record({"torn": {"files": {f"{FOLDER}/state.json": {"content": "{"}}}}, FOLDER) is None
+
+
+@pytest.mark.parametrize("described", [{"content": "{"}, {"content": ""}, {"content": '{"a": ****}'}, {"content": "[]"}, {}])
+def test_a_damaged_record_or_lock_is_not_taken_for_none(described: dict[str, Any]):
+    """A fleet without a record is one that was never released, and one without a lock is free."""
+    well = state(state=FIRST, lock={"run": "1"})
+    for name, read, remedy in (("state", release.fleet_record, "Copy it"), ("lock", release.fleet_lock, "If no run is in progress")):
+        files = {f"{FOLDER}/{name}.json": described}
+        with pytest.raises(release.ReleaseError, match=rf"release/{name}\.json on two is damaged: it is not a JSON object\. {remedy}"):
+            read({"one": state(), "two": {"files": files}}, FOLDER)
+    # A backup goes on without knowing the version.
+    states = {"one": {**well, "containers": {}}, "two": {"files": {f"{FOLDER}/state.json": described}, "containers": {}}}
+    assert release.images_that_run(states, FOLDER)["version"] == ""
 
 
 def test_a_record_remembers_where_it_came_from_and_what_goes():
