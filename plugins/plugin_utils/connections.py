@@ -76,6 +76,12 @@ _UNREACHABLE: tuple[_Cause, ...] = (
 #: The same of a host that is reached, where nothing can be run.
 _REACHED: tuple[_Cause, ...] = (
     (
+        r"(?i)incorrect (sudo )?password|sorry, try again",
+        "sudo does not accept this password of {user} there",
+        ("ansible_become_password",),
+        "or the password that --ask-become-pass or --become-password-file gives",
+    ),
+    (
         r"(?i)sudo: .*(password|not allowed)|(missing|incorrect) sudo password|sudoers|may not run sudo|escalation prompt",
         "{user} may not become root there without a password",
         ("ansible_user",),

@@ -45,6 +45,8 @@ def test_a_host_that_is_not_reached_has_a_variable_and_a_remedy(text: str, said:
     ("text", "said"),
     [
         ("Missing sudo password", "ops may not become root there without a password; correct ansible_user (hosts.yml:9)"),
+        ("Incorrect sudo password", "sudo does not accept this password of ops there; correct ansible_become_password, or"),
+        ("Sorry, try again.\nsudo: 3 incorrect password attempts", "sudo does not accept this password of ops there"),
         ("sudo: a password is required", "without a password"),
         ("ops is not in the sudoers file.", "without a password"),
         ("Timeout (7s) waiting for privilege escalation prompt:", "or give the password by --ask-become-pass"),
