@@ -21,7 +21,7 @@ from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import ht
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, registry_of
+from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, login_server, registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed, typed
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import differing_images
@@ -406,6 +406,16 @@ def images(product: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(service["image"]) for name, service in services(product).items()}
 
 
+def login_registries(product: Mapping[str, Any]) -> list[str]:
+    """Return the registries that a login may be for which names none: those of the images that are built, or of all where none is.
+
+    Each is named once, as an image names it: Docker Hub has several names.
+    """
+    built = {registry_of(build["name"]) for build in builds(product).values()}
+    named = built or {registry_of(image) for image in images(product).values()}
+    return sorted({login_server(registry): registry for registry in sorted(named)}.values())
+
+
 def registry_login(product: Mapping[str, Any], login: Mapping[str, str]) -> dict[str, str]:
     """Return a login with the registry that it is for: that of the images that are built, or of all where none is.
 
@@ -414,16 +424,20 @@ def registry_login(product: Mapping[str, Any], login: Mapping[str, str]) -> dict
         login: The value of ``image_registry_login``.
 
     Raises:
-        ImageError: The images are of several registries, and the login names none.
+        ImageError: The images are of several registries, and the login names none. input_checks.check_registry_login says so before.
     """
     if not login.get("username") or "registry" in login:
         return dict(login)
-    built = {registry_of(build["name"]) for build in builds(product).values()}
-    registries = sorted(built or {registry_of(image) for image in images(product).values()})
+    registries = login_registries(product)
     if len(registries) > 1:
-        named = " and ".join(registry or "docker.io" for registry in registries)
-        raise ImageError(f"image_registry_login does not say which registry it is for, {named}: add registry: to it")
+        raise ImageError(f"image_registry_login {unclear_login(registries)}")
     return {**login, "registry": registries[0] if registries else ""}
+
+
+def unclear_login(registries: Iterable[str]) -> str:
+    """Return what is wrong with a login that may be for several registries."""
+    named = ", ".join(registry or "docker.io" for registry in registries)
+    return f"does not say which registry it is for, and images of the product are of {named}: add registry: to it"
 
 
 def image_ids(product: Mapping[str, Any], hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, dict[str, str]]:

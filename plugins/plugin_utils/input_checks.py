@@ -251,6 +251,15 @@ def check_product(get: Get) -> list[tuple[str, str]]:
     return found + app_services.unclaimed_jobs(product, get("groups") or {}, shared=bool(get("slipway_postgres_hosts")))
 
 
+def check_registry_login(get: Get) -> list[tuple[str, str]]:
+    """Return what is wrong with a login to a registry that leaves open which one it is for."""
+    product, login = {name: get(name) for name in app_services.VARIABLES}, get("image_registry_login")
+    if product["app_services"] is None or not login or not login.get("username") or "registry" in login:
+        return []
+    registries = app_services.login_registries(product)
+    return [("image_registry_login", app_services.unclear_login(registries))] if len(registries) > 1 else []
+
+
 def empty_group(group: str, groups: Iterable[str]) -> str:
     """Return what is wrong with a group of hosts that has none."""
     return f"has hosts: {group}, a group without hosts{nearest(group, groups)}"
@@ -422,6 +431,7 @@ CHECKS: tuple[tuple[Callable[[Get], list[tuple[str, str]]], tuple[str, ...]], ..
     (check_redis_rules, ("redis_app_rules",)),
     (check_transfers, ("restore_port", *app_services.VARIABLES)),
     (check_product, (*app_services.VARIABLES, "app_slot_port_offset", "app_publish_address")),
+    (check_registry_login, ("image_registry_login", *app_services.VARIABLES)),
     (check_service_hosts, (*app_services.VARIABLES, "app_release_strategy", "app_release_batch")),
     (check_names, ("nginx_server_names", "nginx_redirects", "nginx_certificates", *app_services.VARIABLES)),
     (check_headers, ("nginx_security_headers",)),

@@ -181,6 +181,35 @@ def test_a_check_of_all_inputs_of_a_kind_that_fails_is_a_problem_of_them(kind: s
     assert found == [("one", "cannot be checked: TypeError: y; correct it")]
 
 
+@pytest.mark.parametrize("playbook", ["site", "build"])
+@pytest.mark.parametrize(
+    ("images", "registry", "said"),
+    [
+        # A public image next to those that need the login.
+        (("ghcr.io/shop/api:1.0", "axllent/mailpit:v1"), {}, "docker.io, ghcr.io: add registry: to it"),
+        (("ghcr.io/shop/api:1.0", "axllent/mailpit:v1"), {"registry": "ghcr.io"}, ""),
+        (("docker.io/shop/api:1.0", "shop/web:1.0"), {}, ""),
+        (("ghcr.io/shop/api:1.0", "ghcr.io/shop/web:1.0"), {}, ""),
+    ],
+)
+def test_a_login_that_may_be_for_several_registries_is_a_problem_of_it(
+    judged: Judge, playbook: str, images: tuple[str, ...], registry: dict[str, str], said: str
+):
+    """With its place, and not an error of a template in the middle of the run."""
+    services = {
+        name: {**{key: value for key, value in service.items() if key != "build"}, "image": images[name == "frontend"]}
+        for name, service in PRODUCT["app_services"].items()
+    }
+    login = {"username": "deploy", "password": "{{ vault_registry_password }}", **registry}
+    vault = {"vault_registry_password": "p3Hq2Lw9Zx4Nv6Bk8Mr3"}
+    found = judged({"image_registry_login": login, "app_services": services}, given=Given(playbook=playbook), vault=vault)
+    assert len(found) == bool(said)
+    if said:
+        assert found[0].startswith("host h1: image_registry_login does not say which registry it is for")
+        assert said in found[0]
+        assert found[0].endswith("own.yml")
+
+
 def test_the_example_has_no_problem(judged: Judge):
     assert judged({}) == []
     assert judged({}, hosts=3) == []

@@ -122,10 +122,12 @@ def test_a_login_without_a_registry_is_for_the_one_of_the_products_images():
     assert app_services.registry_login(product(IMAGE), LOGIN)["registry"] == "registry.example.com"
     assert app_services.registry_login(product(IMAGE, mirrored, built=(IMAGE,)), LOGIN)["registry"] == "registry.example.com"
     assert app_services.registry_login(product("shop/backend:1.0"), LOGIN)["registry"] == ""
+    # Names of one registry.
+    assert app_services.registry_login(product("docker.io/shop/backend:1.0", "shop/web:1.0"), LOGIN)["registry"] in ("", "docker.io")
     named = {**LOGIN, "registry": "mirror.example.com"}
     assert app_services.registry_login(product(IMAGE, mirrored), named) == named
     assert app_services.registry_login(product(IMAGE, mirrored), {}) == {}
-    with pytest.raises(ImageError, match=r"mirror\.example\.com and registry\.example\.com: add registry"):
+    with pytest.raises(ImageError, match=r"mirror\.example\.com, registry\.example\.com: add registry"):
         app_services.registry_login(product(IMAGE, mirrored), LOGIN)
 
 
