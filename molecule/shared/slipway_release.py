@@ -57,13 +57,16 @@ class RunningPlaybook:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, line: str, seconds: float = 120) -> None:
+    def wait_for(self, line: str, seconds: float = 300) -> None:
         """Wait until it has printed this line."""
         deadline = time.monotonic() + seconds
         while line not in self.lines:
             ended = self.process.poll() is not None and not self._reader.is_alive()
             assert not ended, f"ended without {line!r}:\n{self.output[-6000:]}"
-            assert time.monotonic() < deadline, f"not within {seconds} s: {line!r}\n{self.output[-6000:]}"
+            if time.monotonic() > deadline:
+                # The next test has the fleet for itself.
+                self.kill()
+                pytest.fail(f"not within {seconds} s: {line!r}\n{self.output[-6000:]}")
             time.sleep(0.01)
 
     def kill(self) -> None:
@@ -74,7 +77,11 @@ class RunningPlaybook:
 
     def end(self, seconds: float = 300) -> Run:
         """Wait for its end."""
-        self.process.wait(seconds)
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            pytest.fail(f"has not ended within {seconds} s:\n{self.output[-6000:]}")
         self._reader.join(30)
         report = json.loads(self.report.read_text(encoding="utf-8")) if self.report.exists() else {}
         return Run(self.process.returncode, self.output, report)
