@@ -99,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Whatever else is applied, those who use it would not reach it.
         mistakes += [
             f"{row['host']}: {row['service']} is to get {' and '.join(row['holds_back'])}, and other changes of it need a restart, "
-            f"of at most {row['downtime_s']} s: accept it by -e accept=restart, or apply them one after the other"
+            f"of at most {row['downtime_s']} s: accept it (playbooks/site.yml -e accept=restart), or apply them one after the other"
             for row in self._rows
             if row["holds_back"]
         ]

@@ -29,12 +29,11 @@ RELOADABLE = {
 #: systems away from containers that live on.
 FOUNDATIONS = {"data-root", "storage-driver", "storage-opts", "exec-root", "userns-remap", "containerd"}
 DEFAULT_LOG_DRIVER = "json-file"
-#: Options of log drivers. The engine does not start with others, and ``dockerd --validate`` does not look at them.
+#: Options of log drivers. The engine does not start with others, and ``dockerd --validate`` does not look at them. Driver none takes any.
 LOG_OPTIONS = {
     "json-file": {"max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag"},
     "local": {"max-size", "max-file", "compress"},
     "journald": {"labels", "labels-regex", "env", "env-regex", "tag"},
-    "none": set(),
 }
 #: Those of all drivers, and what others of all drivers begin with.
 COMMON_LOG_OPTIONS, CACHE_LOG_OPTIONS = {"mode", "max-buffer-size"}, "cache-"
@@ -71,7 +70,7 @@ class Found(t.NamedTuple):
 
 
 def run_program(*argv: str) -> tuple[int, str]:
-    """Run a program of the host; return its exit status and all that it printed."""
+    """Run a program of the host; return its exit status and all that it printed, as a shell does where there is no such program."""
     try:
         # Called without a module.
         done = subprocess.run(  # pylint: disable=ansible-bad-function
@@ -79,6 +78,8 @@ def run_program(*argv: str) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired:
         return 124, f"{' '.join(argv)} has not ended after {PROGRAM_TIMEOUT} s"
+    except OSError as error:
+        return 127, f"{argv[0]}: {error.strerror}"
     return done.returncode, done.stdout.strip()
 
 
@@ -107,12 +108,13 @@ def check(options: Options, run: Run) -> None:
         RefusedError: it refuses them.
     """
     check_log_options(options)
-    if not shutil.which("dockerd", path=DOCKERD_PATH):
+    program = shutil.which("dockerd", path=DOCKERD_PATH)
+    if not program:
         return
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         path = os.path.join(folder, "daemon.json")
         write_file(path, text_of(options), 0o600, os.getuid(), os.getgid())
-        status, printed = run("dockerd", *flags_of(run), "--validate", f"--config-file={path}")
+        status, printed = run(program, *flags_of(run), "--validate", f"--config-file={path}")
     # An engine before 23 has no such flag.
     if status and "unknown flag: --validate" not in printed:
         raise RefusedError(

@@ -85,7 +85,7 @@ DESCRIBED = "slipway.described"
 SHOWN_VALUE = 120
 #: What to do instead, and how to go on all the same, where a service would begin without its data.
 MOVE_DATA = "move the data as docs/operate.md says (Move data to another host)"
-BEGIN_EMPTY = "To begin without it, on purpose or to restore it afterwards: -e accept=empty"
+BEGIN_EMPTY = "To begin without it, on purpose or to restore it afterwards: playbooks/site.yml -e accept=empty"
 TWO_SERVERS = "two servers on one volume destroy its data"
 #: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
 PRODUCT = "app"

@@ -41,7 +41,7 @@ class Machine:
     def run(self, *argv: str) -> tuple[int, str]:
         if argv[:2] == ("systemctl", "show"):
             return 0, self.pid
-        if argv[0] == "dockerd":
+        if argv[0] == "/usr/bin/dockerd":
             return (1, "the following directives don't match: nonsense") if "nonsense" in Path(argv[-1][14:]).read_text() else (0, "OK")
         if argv[0] == "systemctl" and argv[1] in ("reload", "restart", "start"):
             self.did.append(argv[1])
@@ -343,6 +343,22 @@ def test_a_program_that_hangs_does_not_hold_the_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(known_before, "PROGRAM_TIMEOUT", 0.1)
     assert known_before.run_program("sleep", "60") == (124, "sleep 60 has not ended after 0.1 s")
     assert known_before.run_program("echo", "yes") == (0, "yes")
+
+
+def test_a_host_without_systemd_is_read_and_says_what_it_lacks(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As with another init system: the options are looked at in each run."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert known_before.run_program("systemctl", "show") == (127, "systemctl: No such file or directory")
+    monkeypatch.setattr(known_before.shutil, "which", lambda *_args, **_more: None)
+    assert known_before.refused_change({"debug": True}, None, "nothing", str(path)) == ""
+    with pytest.raises(RefusedError, match="systemctl: No such file or directory"):
+        engine_options.apply({"debug": True}, str(path), "nothing", Machine(path, runs=False))
+
+
+def test_log_driver_none_takes_any_options(path: Path):
+    """As the engine does: those of the driver before may stay."""
+    machine = Machine(path)
+    assert change(machine, {"live-restore": True, "log-driver": "none", "log-opts": {"max-size": "10m"}}) == "restarted"
 
 
 def test_a_file_behind_a_link_keeps_its_place_and_its_mode(path: Path, tmp_path: Path):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import normal
 from ansible_collections.slipway.stack.plugins.plugin_utils import plan as plan_module
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, container_options, plan_services
+from conftest import ROOT
 
 KEY = "key-of-this-run"
 NETWORKS: dict[str, Any] = {"database": {"internal": True}, "backend": {}}
@@ -660,12 +662,20 @@ def test_data_is_not_left_behind_either_where_its_container_is_gone(declared: di
     wanted = plan_module.volumes_of_data([declared], new, "slipway")
     (said,) = plan_module.left_behind(left, {"two": wanted})
     assert said.startswith(f"two: the volume {name} is empty here, and its data is on one, where no container uses it any more")
-    assert said.endswith("-e accept=empty")
+    assert said.endswith("playbooks/site.yml -e accept=empty")
     assert not plan_module.left_behind(left, {"two": wanted, "three": plan_module.volumes_of_data([declared], former, "slipway")})
     # It was accepted once, and nothing was uploaded yet.
     running = {"running": True, "labels": {}, "volumes": {name: {"path": volume["path"], "mode": "rw"}}}
     new |= {"volumes": {name: {**there, "empty": True}}, "containers": {"slipway-redis": running}}
     assert not plan_module.left_behind(left, {"two": plan_module.volumes_of_data([declared], new, "slipway")})
+
+
+def test_what_is_to_be_accepted_is_said_with_the_playbook_that_takes_it() -> None:
+    """Others refuse the variable, and find the same."""
+    texts = {path: " ".join(re.sub(r'" *\n *f?"', "", path.read_text()).split()) for path in (ROOT / "plugins").rglob("*.py")}
+    said = {path: re.findall(r"(\S+) -e accept=", text) for path, text in texts.items() if "-e accept=" in text}
+    assert len(said) >= 4
+    assert all(word.endswith("playbooks/site.yml") for words in said.values() for word in words), said
 
 
 def of_data(declared: dict[str, Any], **there: Any) -> dict[str, Any]:
@@ -679,7 +689,7 @@ def test_the_product_does_not_go_on_without_data_that_a_release_has_recorded(dec
     name = declared["volumes"][0]["name"]
     (said,) = plan_module.begun_empty({"two": of_data(declared)}, {known: ["one"]})
     assert said.startswith(f"two: the volume {name} does not exist here, and the product that was released has had this data on one")
-    assert said.endswith("-e accept=empty")
+    assert said.endswith("playbooks/site.yml -e accept=empty")
     (said,) = plan_module.begun_empty({"two": of_data(declared, empty=True)}, {known: ["one"]})
     assert said.startswith(f"two: the volume {name} is empty here")
     assert plan_module.begun_empty({"one": of_data(declared)}, {known: ["one"]}), "the volume was removed"
