@@ -183,24 +183,37 @@ def with_preshared_keys(text: str, keys: dict[str, str]) -> str:
     return text_of(blocks)
 
 
-def set_keys(interface: str, private: str, keys: dict[str, str]) -> None:
+def pipe_with(text: str) -> int:
+    """Return the descriptor of a pipe's end from which a short text can be read once."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", encoding="ascii") as file:
+        file.write(text)
+    return reader
+
+
+def set_keys(interface: str, private: str, keys: dict[str, str] | None = None) -> None:
     """Give an interface its private key, and its peers their pre-shared keys, in one call.
 
     Args:
         interface: Name of the interface.
-        private: The file of the private key.
+        private: The private key.
         keys: Pre-shared keys by public key.
 
     Raises:
         MeshError: The interface does not take them.
     """
-    argv, descriptors = ["wg", "set", interface, "private-key", private], []
+    descriptors: list[int] = []
+
+    def given(key: str) -> str:
+        # `wg set` reads keys from files. AppArmor's profile of wg (Ubuntu 26.04) forbids files outside of /etc/wireguard, and no pipe.
+        descriptors.append(pipe_with(f"{key}\n"))
+        return f"/dev/fd/{descriptors[-1]}"
+
     try:
-        for public, preshared in sorted(keys.items()):
-            # `wg set` reads keys from files. With `wg addconf`, a peer would be without its address for a moment.
-            descriptors.append(os.memfd_create("key"))
-            os.write(descriptors[-1], f"{preshared}\n".encode())
-            argv += ["peer", public, "preshared-key", f"/dev/fd/{descriptors[-1]}"]
+        argv = ["wg", "set", interface, "private-key", given(private)]
+        for public, preshared in sorted((keys or {}).items()):
+            # With `wg addconf`, a peer would be without its address for a moment.
+            argv += ["peer", public, "preshared-key", given(preshared)]
         call(argv, descriptors=descriptors)
     finally:
         for descriptor in descriptors:

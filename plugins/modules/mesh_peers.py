@@ -49,6 +49,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
     only_writer,
     peers_to_set,
     read_interface,
+    set_keys,
 )
 from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
@@ -65,16 +66,17 @@ def main() -> None:
     )
     options = module.params
     folder, interface = folder_of(options["stack"], options["root"]), interface_of(options["stack"])
-    private, path = os.path.join(folder, PRIVATE_KEY), os.path.join(folder, PEERS)
+    path = os.path.join(folder, PEERS)
     changed = read_text(path) != options["peers"]
     if module.check_mode:
         module.exit_json(changed=changed)
     try:
         with only_writer(path):
-            public = call(["wg", "pubkey"], read_text(private) or "").strip()
+            private = (read_text(os.path.join(folder, PRIVATE_KEY)) or "").strip()
+            public = call(["wg", "pubkey"], private).strip()
             if up := read_interface(interface):
                 if up["public_key"] != public:
-                    call(["wg", "set", interface, "private-key", private])
+                    set_keys(interface, private)
                 blocks, gone = peers_to_set(options["peers"], read_text(path) or "", up)
                 # In this order an address goes from one peer to the other, and always has one.
                 if blocks:

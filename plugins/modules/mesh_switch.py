@@ -127,7 +127,8 @@ def switch(interface: str, folder: str, peers: str, secret_id: str) -> None:
         OSError: A file cannot be written.
     """
     private, following, path = (os.path.join(folder, name) for name in (PRIVATE_KEY, NEXT_KEY, PEERS))
-    public = call(["wg", "pubkey"], read_text(following) or "").strip()
+    key = (read_text(following) or "").strip()
+    public = call(["wg", "pubkey"], key).strip()
     with only_writer(path):
         before = read_text(path) or ""
         after = with_preshared_keys(before, preshared_keys(peers))
@@ -137,7 +138,7 @@ def switch(interface: str, folder: str, peers: str, secret_id: str) -> None:
         write_file(os.path.join(folder, PUBLIC_KEY), f"{public}\n", 0o644, 0, 0)
         os.replace(following, private)
         old = preshared_keys(before)
-        set_keys(interface, private, {key: value for key, value in preshared_keys(after).items() if old[key] != value})
+        set_keys(interface, key, {peer: value for peer, value in preshared_keys(after).items() if old[peer] != value})
 
 
 def handshakes_of_past_seconds(interface: str) -> dict[str, int]:

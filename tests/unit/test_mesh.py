@@ -9,7 +9,9 @@ import base64
 import copy
 import ipaddress
 import os
+import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +44,7 @@ from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_
 from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
 from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
-from conftest import role_variable
+from conftest import ROOT, role_variable
 
 RANGE = "10.210.0.0/16"
 SECRET = "a secret of thirty-two characters"
@@ -447,6 +449,13 @@ def test_peers_that_differ_in_the_file_or_in_the_kernel_are_set(file: str, inter
     assert KEYS["db1"] in peer_blocks(blocks)
 
 
+def refuse_files(argv: Sequence[str], descriptors: Sequence[int] = ()) -> None:
+    """Fail as AppArmor's profile of wg does: outside of /etc/wireguard, it opens nothing but its input and pipes that it gets."""
+    places = [word for word in argv if word.startswith("/") and word != "/dev/stdin"]
+    assert places == [f"/dev/fd/{descriptor}" for descriptor in descriptors]
+    assert all(stat.S_ISFIFO(os.fstat(descriptor).st_mode) for descriptor in descriptors)
+
+
 class Kernel:
     """Takes the place of ``wg``: notes what is set, and says when peers had their last handshakes."""
 
@@ -458,7 +467,8 @@ class Kernel:
         monkeypatch.setattr(mesh_utils, "call", self.call)
         monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
-    def call(self, argv: list[str], stdin: str = "") -> str:
+    def call(self, argv: list[str], stdin: str = "", descriptors: Sequence[int] = ()) -> str:
+        refuse_files(argv, descriptors)
         if argv[-1] == "latest-handshakes":
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             return "".join(f"{key}\t{seconds}\n" for key, seconds in answer.items())
@@ -565,22 +575,72 @@ def test_what_a_boot_reads_is_the_next_key_before_the_interface_has_it(monkeypat
     given: dict[str, str] = {}
 
     def call(argv: list[str], stdin: str = "", descriptors: Sequence[int] = ()) -> str:
+        refuse_files(argv, descriptors)
         found.append([*argv[:3], stdin, private.read_text(), public.read_text() if public.exists() else "", peers.read_text()])
-        assert len(descriptors) == len(argv[5:]) // 4
-        given.update({key: Path(path).read_text().strip() for key, path in zip(argv[6::4], argv[8::4], strict=True)})
+        for name, place in zip(["private"] * bool(descriptors) + argv[6::4], argv[4::4], strict=True):
+            given[name] = Path(place).read_text().strip()
         return "public\n"
 
     monkeypatch.setattr(mesh_switch, "call", call)
     monkeypatch.setattr(mesh_utils, "call", call)
     mesh_switch.switch("sw-shop", str(tmp_path), after, "7")
     assert found == [
-        ["wg", "pubkey", "new\n", "old\n", "", during],
+        ["wg", "pubkey", "new", "old\n", "", during],
         ["wg", "set", "sw-shop", "", "new\n", "public\n", after],
     ]
     # In the call that sets the private key, so that no session is opened with one of them alone.
-    assert given == preshared_keys(after)
+    assert given == {"private": "new", **preshared_keys(after)}
     assert noted.read_text() == "7\n"
     assert not following.exists()
+
+
+def test_a_repair_gives_an_interface_the_key_that_a_boot_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A host whose interface has its former key is repaired by ``site.yml``."""
+    private, peers = (Path(folder_of("shop", str(tmp_path))) / name for name in (PRIVATE_KEY, PEERS))
+    private.parent.mkdir(parents=True)
+    private.write_text("new\n")
+    peers.write_text(DURING)
+    given: list[tuple[list[str], str]] = []
+
+    def call(argv: list[str], stdin: str = "", descriptors: Sequence[int] = ()) -> str:
+        refuse_files(argv, descriptors)
+        given.append((argv[:4], stdin or Path(argv[-1]).read_text()))
+        return "public\n"
+
+    monkeypatch.setattr(mesh_peers, "call", call)
+    monkeypatch.setattr(mesh_utils, "call", call)
+    monkeypatch.setattr(mesh_peers, "read_interface", lambda _name: {**interface_with(DURING), "public_key": "former"})
+    monkeypatch.setattr(mesh_peers, "write_file", lambda path, text, *_rest: Path(path).write_text(text))
+    module = SimpleNamespace(
+        params={"stack": "shop", "root": str(tmp_path), "peers": DURING},
+        check_mode=False,
+        exit_json=lambda **_result: None,
+        fail_json=pytest.fail,
+    )
+    monkeypatch.setattr(mesh_peers, "SecretModule", lambda **_unused: module)
+    mesh_peers.main()
+    assert given == [(["wg", "pubkey"], "new"), (["wg", "set", "sw-shop", "private-key"], "new\n")]
+
+
+def test_a_program_reads_what_it_gets_through_pipes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    program = tmp_path / "wg"
+    program.write_text(f'#!/bin/sh\nshift 3\nfor word; do case $word in /*) cat "$word";; *) echo "$word";; esac; done > {tmp_path}/got\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(mesh_utils, "PATH", f"{tmp_path}:{mesh_utils.PATH}")
+    before = os.listdir("/proc/self/fd")
+    mesh_utils.set_keys("sw-shop", "mine", {"b": "of b", "a": "of a"})
+    got = (tmp_path / "got").read_text().splitlines()
+    assert got == ["mine", "peer", "a", "preshared-key", "of a", "peer", "b", "preshared-key", "of b"]
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_script_of_the_unit_names_no_file_to_wg():
+    text = (ROOT / "roles/mesh/templates/tunnel.sh.j2").read_text()
+    calls = re.findall(r"\bwg (?:show|set|setconf|addconf|syncconf)\b[^\n;|]*", text)
+    assert calls
+    for line in calls:
+        refuse_files([word for word in line.split() if ">" not in word])
+        assert "folder" not in line
 
 
 class Fleet:
