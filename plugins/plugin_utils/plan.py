@@ -10,6 +10,7 @@ docs/architecture.md describes the declaration.
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 import json
 import re
@@ -74,13 +75,14 @@ WITHOUT_CONTAINER = {"image": "", "memory_mb": 0, "cpus": 0}
 #: Defaults of the house that a declaration may do without, if it says why.
 EXEMPTIBLE = {"read_only", "non_root", "no_new_privileges", "capabilities"}
 ON_CHANGE = {"restart", "reload", "none"}
-#: The engine takes start_interval, which makes a first health check quick, from this API version on.
-START_INTERVAL_API = (1, 44)
+#: The engine takes start_interval, which makes a first health check quick, from this API version on, and not up to the one before it.
+START_INTERVAL_API, FORMER_API = "1.44", "1.43"
 #: Seconds since the last write to a volume that show that it may be in use; an idle server writes every few minutes at most.
 RECENT, RECENT_WITH_LOCK = 60, 600
 STARTING = "the container is not healthy yet"
 CHANGED = "its declaration changed"
-#: The label of a container that says what it is made of, and the longest value that it shows.
+#: The labels of a container that contain the hash of its declaration, and what it is made of, and the longest value that the latter shows.
+HASHED = "slipway.declaration"
 DESCRIBED = "slipway.described"
 SHOWN_VALUE = 120
 #: What to do instead, and how to go on all the same, where a service would begin without its data.
@@ -159,6 +161,11 @@ def create_time_files(service: Declaration) -> dict[str, str]:
     }
 
 
+def numbers_of(api_version: str) -> tuple[int, ...]:
+    """Return the version of an engine's API in a form that compares; of one that is not known, less than any."""
+    return tuple(int(part) for part in (api_version or "0.0").split("."))
+
+
 def container_options(service: Declaration, stack: str, root: str, owner: str, api_version: str) -> dict[str, t.Any]:
     """Return the options of community.docker.docker_container for a service, hash label included."""
     exempt = {item["what"] for item in service["hardening_exceptions"]}
@@ -196,7 +203,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     }
     if check.get("test"):
         # Each check starts a process in the container. Where the engine checks every second while a container starts, it can be rare after.
-        quick_start = tuple(int(part) for part in (api_version or "0.0").split(".")) >= START_INTERVAL_API
+        quick_start = numbers_of(api_version) >= numbers_of(START_INTERVAL_API)
         options["healthcheck"] = {
             "test": check["test"],
             "interval": f"{check.get('interval', 30 if quick_start else 10)}s",
@@ -226,7 +233,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
     if service["converge"]:
         labels["slipway.query"] = json.dumps(service["converge"]["query"])
     hashed = {**options, "labels": labels, "files": create_time_files(service)}
-    options["labels"] = {**labels, "slipway.declaration": fingerprint(hashed), DESCRIBED: json.dumps(described(hashed), sort_keys=True)}
+    options["labels"] = {**labels, HASHED: fingerprint(hashed), DESCRIBED: json.dumps(described(hashed), sort_keys=True)}
     if service["wrapper"]:
         # For runs of commands, which follow from the above.
         left_out = int(service["not_copied"].get("wrapper_words", 0))
@@ -242,6 +249,15 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
         {"name": f"{stack}-{network}", "aliases": sorted({service["name"], *service["aliases"]})} for network in service["networks"]
     ]
     return options
+
+
+def declared_alike(service: Declaration, stack: str, root: str, owner: str, label: str) -> bool:
+    """Return whether a container with this hash of its declaration is of this one, whichever version of the engine it was created for.
+
+    An update of the engine is no reason to replace all containers: they get what the engine can do now when something else replaces them.
+    """
+    versions = (START_INTERVAL_API, FORMER_API)
+    return label in (container_options(service, stack, root, owner, version)["labels"][HASHED] for version in versions)
 
 
 def described(options: dict[str, t.Any]) -> dict[str, str]:
@@ -273,13 +289,23 @@ def changed_fields(label: str, wanted: str) -> list[str]:
     return found
 
 
-def container_differences(options: dict[str, t.Any], actual: dict[str, t.Any], state: State) -> tuple[list[str], list[str]]:
-    """Return why a container must be re-created, and what can be changed on it while it runs."""
+def container_differences(
+    options: dict[str, t.Any], actual: dict[str, t.Any], state: State, is_alike: t.Callable[[str], bool]
+) -> tuple[list[str], list[str]]:
+    """Return why a container must be re-created, and what can be changed on it while it runs.
+
+    Args:
+        options: What it is to have.
+        actual: What it has.
+        state: What ``host_state`` read.
+        is_alike: Whether another hash in its label is of its declaration too.
+    """
     recreate: list[str] = []
     update: list[str] = []
     if "slipway.stack" not in actual["labels"]:
         return ["it was created by hand"], update
-    if actual["labels"].get("slipway.declaration") != options["labels"]["slipway.declaration"]:
+    label = actual["labels"].get(HASHED, "")
+    if label != options["labels"][HASHED] and not is_alike(label):
         changed = changed_fields(actual["labels"].get(DESCRIBED, ""), options["labels"][DESCRIBED])
         recreate.append(": ".join(filter(None, [CHANGED, ", ".join(changed)])))
     if not actual["labels"].get("slipway.uid"):
@@ -756,7 +782,8 @@ def plan_service(
     uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
     uid = int(uid_label) if uid_label else None
     differing = file_differences(service, folder, state, key, uid)
-    recreate, update = container_differences(options, actual, state) if actual else ([], [])
+    is_alike = functools.partial(declared_alike, service, stack, root, owner)
+    recreate, update = container_differences(options, actual, state, is_alike) if actual else ([], [])
     if moved:
         recreate, update = ["its replacement was interrupted"], []
     # It has its name, but is not up, and the one before it is still there. What is declared otherwise by now takes its place.

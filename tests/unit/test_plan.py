@@ -39,10 +39,10 @@ DECLARED: dict[str, Any] = {
 }
 
 
-def agreeing_state(declared: dict[str, Any]) -> dict[str, Any]:
-    """Return what a host reports that has exactly what is declared."""
+def agreeing_state(declared: dict[str, Any], api_version: str = "1.45") -> dict[str, Any]:
+    """Return what a host reports that has exactly what is declared, with an engine of that version."""
     service = plan_module.normalize(declared)
-    options = container_options(service, "slipway", "/etc/slipway", "redis", "1.45")
+    options = container_options(service, "slipway", "/etc/slipway", "redis", api_version)
     folder = f"/etc/slipway/slipway/{service['name']}"
     revision = plan_module.revision_of(service)
     files: dict[str, Any] = {
@@ -61,7 +61,7 @@ def agreeing_state(declared: dict[str, Any]) -> dict[str, Any]:
     for name, item in service["secrets"].items():
         files[f"{folder}/secrets/{name}"] = {"mode": "0400", "uid": 999, "gid": 999, "digest": keyed_digest(KEY, item["content"])}
     return {
-        "engine": {"available": True, "version": "26.1", "api_version": "1.45", "error": ""},
+        "engine": {"available": True, "version": "26.1", "api_version": api_version, "error": ""},
         "containers": {
             options["name"]: {
                 "image": "redis:7-alpine",
@@ -187,6 +187,29 @@ def test_a_file_put_there_by_hand_is_found(state: dict[str, Any]) -> None:
     state["files"]["/etc/slipway/slipway/redis/secrets/stray"] = {"mode": "0400", "uid": 999, "gid": 999, "digest": ""}
     (needed,) = plan(state)["needed"]
     assert needed["reasons"] == ["/etc/slipway/slipway/redis/secrets/stray is not declared"]
+
+
+@pytest.mark.parametrize("check", [{}, {"interval": 5, "start_period": 300}], ids=["defaults", "own timing"])
+@pytest.mark.parametrize("after", ["1.41", "1.43", "1.44", "1.52"])
+@pytest.mark.parametrize("before", ["1.41", "1.43", "1.44", "1.52"])
+def test_another_version_of_the_engine_replaces_no_container(before: str, after: str, check: dict[str, Any]) -> None:
+    """A distribution's security update would make every store wait for a restart, and the whole product for a release."""
+    declared = {**DECLARED, "healthcheck": {**DECLARED["healthcheck"], **check}}
+    state = agreeing_state(declared, before)
+    state["engine"]["api_version"] = after
+    assert plan(state, declared)["needed"] == []
+    # What comes in another version's words is still told from what is declared otherwise.
+    for field, value in (("pids", 99), ("healthcheck", {**declared["healthcheck"], "timeout": 9}), ("labels", {"by": "someone"})):
+        (needed,) = plan(state, {**declared, field: value})["needed"]
+        assert needed["recreate"], field
+
+
+def test_a_container_that_is_replaced_gets_the_health_checks_that_the_engine_can_have() -> None:
+    state = agreeing_state(DECLARED, "1.43")
+    state["engine"]["api_version"] = "1.44"
+    (needed,) = plan(state, {**DECLARED, "pids": 99})["needed"]
+    assert needed["options"]["healthcheck"]["start_interval"] == "1s"
+    assert any("healthcheck changes" in reason for reason in needed["reasons"])
 
 
 def test_a_changed_restart_file_recreates_and_a_reload_file_reloads(state: dict[str, Any]) -> None:
