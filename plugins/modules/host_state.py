@@ -89,7 +89,7 @@ RETURN = r"""
 host:
   description: >-
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
-    the interpreter C(python) that modules run with,
+    whether the kernel has C(apparmor), the interpreter C(python) that modules run with,
     C(addresses), C(routes) with C(network) and C(interface), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s),
     the folder of the engine's images and volumes as C(data_root), and C(disks) with C(total_mb) and C(free_mb), of C(/) and of that
     folder.
@@ -291,6 +291,7 @@ def describe_host(root: str) -> dict[str, t.Any]:
         "memory_available_mb": memory.get("MemAvailable", 0),
         "cores": len(os.sched_getaffinity(0)),
         "root": os.geteuid() == 0,
+        "apparmor": read_text("/sys/module/apparmor/parameters/enabled").startswith("Y"),
         "addresses": own_addresses(),
         "routes": own_routes(),
         # Addresses that another host may hand over can be bound before they are here.

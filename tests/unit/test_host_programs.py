@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.template import trust_as_template
 
-from conftest import ROOT, role_file, role_task, role_variable
+from conftest import ROOT, role_file, role_task, role_variable, role_variables
 
 #: Of packages that each Debian or Ubuntu has, and of systemd and Python, without which Ansible and our units do not run.
 BASE = {"cat", "cp", "find", "grep", "journalctl", "printf", "python3", "sh", "sleep", "systemctl", "systemd-analyze", "systemd-run", "tar"}
@@ -51,7 +52,7 @@ def installed_by_roles() -> set[str]:
     """Return the packages that roles install on hosts."""
     names = {"host": ["host_packages"], "mesh": ["mesh_packages", "mesh_userspace_packages"]}
     found = {package for role, inputs in names.items() for name in inputs for package in role_file(role, "defaults")[name]}
-    return found | {role_task("jobs", "main.yml", "Install the client of PostgreSQL", "ansible.builtin.apt", {})["name"]}
+    return found | set(role_task("jobs", "main.yml", "Install the client of PostgreSQL", "vars", {})["container_service_packages"])
 
 
 def called(text: str) -> Iterator[str]:
@@ -99,19 +100,27 @@ def test_what_role_host_installs_is_what_it_asks_for() -> None:
     assert "ca-certificates" in role_file("host", "defaults")["host_packages"]
 
 
+#: What is installed wherever anything is missing.
+ALWAYS = {"ca-certificates", "iproute2", "iptables", "logrotate", "python3-requests"}
+
+
 @pytest.mark.parametrize(
-    ("there", "installed", "client"),
+    ("there", "apparmor", "installed", "client"),
     [
-        (set(), {"ca-certificates", "docker.io", "iproute2", "iptables", "logrotate", "python3-requests"}, True),
+        (set(), False, {*ALWAYS, "docker.io"}, True),
+        # Without its programs, the engine of Debian 12 starts no container there.
+        (set(), True, {*ALWAYS, "apparmor", "docker.io"}, True),
         # Installed without what it recommends, or by an earlier version of the role.
-        (REPORTED - {"docker"}, {"ca-certificates", "iproute2", "iptables", "logrotate", "python3-requests"}, True),
-        (REPORTED - {"logrotate"}, {"ca-certificates", "iproute2", "iptables", "logrotate", "python3-requests"}, False),
+        (REPORTED - {"docker"}, False, ALWAYS, True),
+        (REPORTED - {"logrotate"}, False, ALWAYS, False),
+        # Programs of others run with that engine, and profiles would be new to them.
+        (REPORTED - {"logrotate"}, True, ALWAYS, False),
     ],
 )
 def test_a_client_without_which_nothing_is_backed_up_is_installed_and_no_second_engine(
-    there: set[str], installed: set[str], client: bool
+    there: set[str], apparmor: bool, installed: set[str], client: bool
 ) -> None:
-    given = {"container_service_host_state": {"tools": dict.fromkeys(there, True)}}
+    given = {"container_service_host_state": {"tools": dict.fromkeys(there, True), "host": {"apparmor": apparmor}}}
     assert set(role_variable("host", "__host_packages_missing", given)) == installed
     assert ("docker" in role_variable("host", "__host_tools_missing", given)) is client
 
@@ -119,7 +128,8 @@ def test_a_client_without_which_nothing_is_backed_up_is_installed_and_no_second_
 def test_hosts_of_a_lab_have_the_packages_that_roles_install_and_none_that_hides_a_missing_one() -> None:
     text = (ROOT / "images/lab_host/Dockerfile").read_text().replace("\\\n", " ")
     system, roles = (set(names.split()) for names in re.findall(r"--no-install-recommends\s+([^&]+)", text))
-    assert roles == installed_by_roles()
+    # Its kernel is that of the machine, which loads profiles for it.
+    assert roles == installed_by_roles() - {"apparmor"}
     assert system.isdisjoint(roles)
 
 
@@ -128,3 +138,69 @@ def test_a_program_that_is_missing_after_the_packages_were_installed_ends_the_ru
     last = tasks[-1]
     assert last["ansible.builtin.assert"]["that"] == "__host_tools_missing | length == 0"
     assert "Read the state of the host again" in tasks[-2]["name"]
+
+
+#: Modules and programs that may remove packages on a host.
+INSTALLERS = re.compile(r"\b(ansible\.builtin\.(apt|deb822|dnf|package|yum)\b|apt-get|apt |dpkg\b)")
+
+
+def test_only_one_task_installs_packages_and_it_removes_none() -> None:
+    files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*.yml")]
+    tasks = {path for path in files if {"tasks", "handlers", "playbooks", "plays"} & set(path.parts)}
+    found = {path.relative_to(ROOT).as_posix() for path in tasks if INSTALLERS.search(path.read_text())}
+    assert found == {"roles/container_service/tasks/packages.yml"}
+    install, *_others = yaml.safe_load((ROOT / "roles/container_service/tasks/packages.yml").read_text())
+    assert install["ansible.builtin.apt"]["fail_on_autoremove"] is True
+
+
+#: What apt-get prints before it fails, as one of Debian 12 and 13 does.
+REMOVED = """Reading package lists...
+The following additional packages will be installed:
+  containerd runc
+The following packages will be REMOVED:
+  containerd.io podman-docker
+  docker-ce-cli
+The following NEW packages will be installed:
+  containerd docker.io runc
+"""
+REFUSED = {
+    "failed": True,
+    "rc": 100,
+    "stdout": REMOVED,
+    "stderr": "E: Packages need to be removed but remove is disabled.\n",
+    "msg": "failed",
+}
+ABSENT = {"failed": True, "msg": "No package matching 'docker-cli' is available"}
+
+
+@pytest.mark.parametrize(
+    ("result", "optional", "fails", "refuses"),
+    [
+        ({"failed": False}, False, False, False),
+        ({"failed": False, "stdout": REMOVED, "stderr": ""}, False, False, False),
+        # It is not tried three times, and says what to do.
+        (REFUSED, False, False, True),
+        (REFUSED, True, False, True),
+        (ABSENT, True, False, False),
+        (ABSENT, False, True, False),
+        ({"failed": True, "msg": "Failed to update apt cache", "stderr": ""}, True, True, False),
+    ],
+)
+def test_packages_that_others_need_stay_and_are_named(result: dict[str, Any], optional: bool, fails: bool, refuses: bool) -> None:
+    given = {
+        "container_service_packages": ["docker.io", "iptables"],
+        "container_service_packages_optional": optional,
+        "__container_service_installed": result,
+    }
+    install, refuse = yaml.safe_load((ROOT / "roles/container_service/tasks/packages.yml").read_text())
+    templar, _variables = role_variables("container_service", given)
+
+    def holds(condition: str) -> bool:
+        return bool(templar.template(trust_as_template(f"{{{{ {condition} }}}}")))
+
+    assert all(map(holds, install["failed_when"])) is fails
+    assert holds(refuse["when"]) is refuses
+    if refuses:
+        said = role_task("container_service", "packages.yml", refuse["name"], "ansible.builtin.fail", given)["msg"]
+        assert "On one, installing docker.io, iptables would remove containerd.io, podman-docker, docker-ce-cli, which" in said
+        assert "apt-get remove containerd.io podman-docker docker-ce-cli. Then run again." in said
