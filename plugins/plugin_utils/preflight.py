@@ -36,6 +36,8 @@ JOBS_FOLDER = r"/etc/slipway/([^/]+)/jobs/"
 OWN_IMAGES = "slipway/"
 #: How engines and registries say that there is no such image, and nothing else.
 ABSENT = re.compile("manifest unknown|manifest for .* not found|name unknown|not known to registry|: not found$", re.IGNORECASE)
+#: What Docker Hub says of a name that does not exist, and of one that others may not see. A wrong login is "unauthorized" alone.
+DENIED = re.compile("requested access to the resource is denied", re.IGNORECASE)
 RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
@@ -625,8 +627,8 @@ def must_be_built(state: Mapping[str, Any], image: str) -> bool:
     """Return whether a host lacks an image, and no registry has it. One with a digest cannot be built.
 
     The collection's own names are in no registry: what has one of them there is of other people. A registry that does not answer, or wants
-    another login, may have the image: it is not built, which would replace it there. A host whose engine is not installed yet cannot ask:
-    an image whose name begins with no registry is then taken for one that none has.
+    another login, may have the image: it is not built, which would replace it there. An image whose name begins with no registry is pushed
+    to none, so it is built where Docker Hub does not say which of the two it is, and where no engine is installed yet that could ask.
 
     Args:
         state: What host_state read there.
@@ -638,7 +640,8 @@ def must_be_built(state: Mapping[str, Any], image: str) -> bool:
         return True
     if not (state.get("engine") or {}).get("available"):
         return not registry_of(image)
-    return ABSENT.search((state.get("missing_images") or {}).get(normal_reference(image)) or "") is not None
+    reason = (state.get("missing_images") or {}).get(normal_reference(image)) or ""
+    return bool(ABSENT.search(reason) or (DENIED.search(reason) and not registry_of(image)))
 
 
 def check_images(

@@ -693,7 +693,7 @@ def test_data_is_not_left_behind_either_where_its_container_is_gone(declared: di
     assert not plan_module.left_behind(left, {"two": plan_module.volumes_of_data([declared], new, "slipway")})
 
 
-def test_what_is_to_be_accepted_is_said_with_the_playbook_that_takes_it() -> None:
+def test_a_message_names_the_playbook_that_takes_accept() -> None:
     """Others refuse the variable, and find the same."""
     texts = {path: " ".join(re.sub(r'" *\n *f?"', "", path.read_text()).split()) for path in (ROOT / "plugins").rglob("*.py")}
     said = {path: re.findall(r"(\S+) -e accept=", text) for path, text in texts.items() if "-e accept=" in text}

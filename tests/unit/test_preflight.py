@@ -197,6 +197,10 @@ def test_images_that_no_registry_has_name_their_variable():
     assert len(problems) == 1
 
 
+#: As the engine passes it on.
+HUB_DENIES = "errors:\ndenied: requested access to the resource is denied\nunauthorized: authentication required"
+
+
 @pytest.mark.parametrize(
     ("image", "there", "expected"),
     [
@@ -211,6 +215,12 @@ def test_images_that_no_registry_has_name_their_variable():
         ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": "toomanyrequests: rate limit"}}, False),
         ("slipway/backup-tools:1", {"missing_images": {"slipway/backup-tools:1": "pull access denied"}}, True),
         ("docker.io/slipway/backup-tools", {"missing_images": {"slipway/backup-tools:latest": "pull access denied"}}, True),
+        # Docker Hub's answer, whether the name does not exist or is private; as nothing is pushed there, nothing is replaced.
+        ("acme/tools:1", {"missing_images": {"acme/tools:1": HUB_DENIES}}, True),
+        ("docker.io/acme/tools:1", {"missing_images": {"acme/tools:1": HUB_DENIES}}, False),
+        ("ops.example.com/tools:1", {"missing_images": {"ops.example.com/tools:1": HUB_DENIES}}, False),
+        ("acme/tools:1", {"missing_images": {"acme/tools:1": "unauthorized: incorrect username or password"}}, False),
+        ("acme/tools:1", {"missing_images": {"acme/tools:1": "toomanyrequests: rate limit"}}, False),
         # No engine that could ask yet.
         ("slipway/backup-tools:1", {"engine": {"available": False}}, True),
         ("registry.example.com/backup-tools:1", {"engine": {"available": False}}, False),
