@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import secrets
 import typing as t
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.environment import e
 
 RECORD = Path("group_vars", "all", "30_images.yml")
 STORE = ".images"
+#: File with a random word, which distinguishes environments that share a folder of images.
+IDENTITY = ".image-store-id"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -48,11 +51,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             changed=changed,
             path=str(path),
             inventory=str(folder.resolve()),
+            environment=self._identity(folder) if options["store"] else "",
             store=options["store"] or str(folder.absolute() / STORE),
             recorded=digests.get(options["version"]) or {},
             kept=sorted({entry["digest"] for services in digests.values() for entry in services.values()}),
         )
         return result
+
+    def _identity(self, folder: Path) -> str:
+        """Return the name of this environment among those of all controllers; it is made once, and stays with its inventory."""
+        path = folder / IDENTITY
+        try:
+            found = path.read_text(encoding="ascii").strip() if path.exists() else ""
+            if not found and not self._task.check_mode:
+                found = secrets.token_hex(16)
+                write_atomically(path, f"{found}\n".encode(), 0o644)
+        except (OSError, ValueError) as error:
+            raise AnsibleActionFail(f"{path} cannot be read or written: {error}") from error
+        return found
 
     @staticmethod
     def _read(path: Path) -> dict[str, t.Any]:

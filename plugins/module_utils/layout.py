@@ -183,6 +183,19 @@ class Layout:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    @staticmethod
+    def _root(path: Path) -> tuple[set[str], Path, bool]:
+        """Return the digests that an environment needs, its folder, and whether that is on this controller.
+
+        Raises:
+            LayoutError: it cannot be read.
+        """
+        try:
+            root = json.loads(path.read_bytes())
+            return set(root["digests"]), Path(root["inventory"]), root["controller"] == socket.gethostname()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LayoutError(f"{path}, which says what an environment needs, cannot be read: {error}") from error
+
     def _needed(self) -> set[str]:
         """Return the digests of all images that environments need, without those that are gone from this controller.
 
@@ -191,30 +204,35 @@ class Layout:
         """
         found: set[str] = set()
         for path in (self.folder / ROOTS).glob("*.json"):
-            try:
-                root = json.loads(path.read_bytes())
-                digests, inventory, here = set(root["digests"]), Path(root["inventory"]), root["controller"] == socket.gethostname()
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise LayoutError(f"{path}, which says what an environment needs, cannot be read: {error}") from error
+            digests, inventory, here = self._root(path)
             if here and not inventory.exists():
                 path.unlink()
             else:
                 found |= digests
         return found
 
-    def prune(self, inventory: str, digests: t.Iterable[str]) -> int:
+    def prune(self, inventory: str, digests: t.Iterable[str], environment: str = "") -> int:
         """Note what an environment needs, remove what none needs, and return how many blobs went. For a writer alone.
 
         Args:
             inventory: folder of the environment's inventory.
             digests: manifests of the images that it needs.
+            environment: its name, which no environment of the same path on another controller has; empty where none shares the folder of
+                images.
 
         Raises:
             LayoutError: it is not known what another one needs.
         """
         root = {"inventory": inventory, "controller": socket.gethostname(), "digests": sorted(set(digests))}
-        path = self.folder / ROOTS / f"{hashlib.sha256(inventory.encode()).hexdigest()}.json"
+        # By the folder too, as an environment may be copied with what it keeps.
+        unnamed, path = (
+            self.folder / ROOTS / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+            for name in (inventory, f"{environment}:{inventory}" if environment else inventory)
+        )
         path.parent.mkdir(exist_ok=True)
+        # Its own, of before it had a name.
+        if path != unnamed and unnamed.exists() and self._root(unnamed)[2]:
+            unnamed.unlink()
         with tempfile.NamedTemporaryFile("w", dir=self.blobs, prefix=".new-", delete=False, encoding="utf-8") as file:
             json.dump(root, file, indent=1)
         Path(file.name).replace(path)

@@ -48,6 +48,10 @@ options:
     description: Folder of the environment's inventory, for O(store), which environments may share.
     type: str
     default: ""
+  environment:
+    description: Name of the environment, which no environment of the same path on another controller has.
+    type: str
+    default: ""
   kept:
     description: Digests of the environment's other images, whose layers stay in O(store); what no environment needs is removed.
     type: list
@@ -256,14 +260,14 @@ def save(name: str, layout: Layout) -> str:
             raise ImageError(f"the image cannot be saved to {layout.folder}: {said or error}") from error
 
 
-def forget(layout: Layout, inventory: str, kept: list[str]) -> int:
+def forget(layout: Layout, kept: list[str], options: dict[str, t.Any]) -> int:
     """Remove the blobs of the folder of images that no environment needs, and return their number.
 
     Raises:
         ImageError: it is not known what one needs.
     """
     try:
-        return layout.prune(inventory, kept)
+        return layout.prune(options["inventory"], kept, options["environment"])
     except (LayoutError, OSError) as error:
         raise ImageError(f"what no version needs any more cannot be removed from {layout.folder}: {error}") from error
 
@@ -330,7 +334,7 @@ def run(options: dict[str, t.Any]) -> dict[str, t.Any]:
             platform, _blank, user = described.strip().partition(" ")
             built[service] = {"digest": digest, "id": made[service]["id"], "platform": platform, "user": user or "root"}
         if layout:
-            removed = forget(layout, options["inventory"], [*options["kept"], *(item["digest"] for item in built.values())])
+            removed = forget(layout, [*options["kept"], *(item["digest"] for item in built.values())], options)
     seconds["kept"] = round(time.monotonic() - began, 1)
     return {"built": built, "seconds": seconds, "removed": removed}
 
@@ -347,6 +351,7 @@ def main() -> None:
             "store": {"type": "path"},
             "push_to": {"type": "str", "default": ""},
             "inventory": {"type": "str", "default": ""},
+            "environment": {"type": "str", "default": ""},
             "kept": {"type": "list", "elements": "str", "default": []},
             "ca_file": {"type": "str", "default": ""},
             "proxies": {"type": "dict", "default": {}, "no_log": True},

@@ -49,6 +49,12 @@ inventory:
   description: Folder of the environment's inventory.
   returned: success
   type: str
+environment:
+  description: >-
+    With O(store), the name of the environment among those that share that folder: a random word, kept in C(.image-store-id) next to the
+    inventory.
+  returned: success
+  type: str
 store:
   description: Folder of images on the controller.
   returned: success

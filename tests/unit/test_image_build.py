@@ -64,6 +64,7 @@ class Builder:
                 "store": str(self.top / "store") if transport == "ssh" else "",
                 "push_to": "127.0.0.1:40001" if transport == "hosted" else "",
                 "inventory": str(self.top),
+                "environment": "",
                 "kept": [],
                 "ca_file": "",
                 "proxies": {},

@@ -17,7 +17,8 @@ import sys
 import tarfile
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -27,6 +28,7 @@ from ansible.playbook.play_context import PlayContext
 from ansible.plugins.loader import connection_loader
 from ansible.template import Templar, trust_as_template
 
+from ansible_collections.slipway.stack.plugins.action import image_record
 from ansible_collections.slipway.stack.plugins.action.image_build import files_of
 from ansible_collections.slipway.stack.plugins.action.image_source import folder_of, image_of, problems_of
 from ansible_collections.slipway.stack.plugins.module_utils import images
@@ -426,6 +428,45 @@ def test_environments_that_share_a_folder_keep_what_the_others_need(tmp_path: Pa
     assert layout.prune(staging, [third]) == 3
     assert (layout.missing(first), layout.missing(third)) == ([first], [])
     assert not root.exists()
+
+
+def test_environments_of_one_path_on_several_controllers_keep_what_the_others_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    layout, prod = Layout(tmp_path / "images"), str(tmp_path)
+    monkeypatch.setattr("socket.gethostname", lambda: "one")
+    # Of before environments had a name: the first build with one takes its place.
+    former, _ = layout.add(saved(b"former"))
+    layout.prune(prod, [former])
+    first, _ = layout.add(saved(b"first"))
+    assert layout.prune(prod, [first], "a") == 3
+    monkeypatch.setattr("socket.gethostname", lambda: "two")
+    second, _ = layout.add(saved(b"second"))
+    assert layout.prune(prod, [second], "b") == 0
+    third, _ = layout.add(saved(b"third"))
+    # As in CI, where each run has another name of a host.
+    monkeypatch.setattr("socket.gethostname", lambda: "three")
+    assert layout.prune(prod, [third], "b") == 3
+    assert [layout.missing(digest) for digest in (first, second, third)] == [[], [second], []]
+    # A copy of an environment has its name.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    fourth, _ = layout.add(saved(b"fourth"))
+    assert layout.prune(str(copy), [fourth], "b") == 0
+
+
+@pytest.mark.parametrize("store", ["", "/srv/images"])
+def test_an_environment_that_shares_a_folder_of_images_has_a_name_that_stays(store: str, tmp_path: Path):
+    (tmp_path / "group_vars").mkdir()
+
+    def recorded(*, check: bool = False) -> str:
+        task = SimpleNamespace(args={"version": "1.0", "store": store}, check_mode=check, async_val=0, environment=None, diff=False)
+        connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/none"))
+        action = image_record.ActionModule(cast("Any", task), cast("Any", connection), *[cast("Any", None)] * 4)
+        return str(action.run(task_vars={"ansible_inventory_sources": [str(tmp_path)]})["environment"])
+
+    path = tmp_path / ".image-store-id"
+    assert (recorded(check=True), path.exists()) == ("", False)
+    first = recorded()
+    assert (recorded(), recorded(check=True), path.exists(), len(first)) == (first, first, bool(store), 32 if store else 0)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"inventory": null, "controller": "c", "digests": []}'])
