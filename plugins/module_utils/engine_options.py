@@ -40,6 +40,8 @@ COMMON_LOG_OPTIONS, CACHE_LOG_OPTIONS = {"mode", "max-buffer-size"}, "cache-"
 #: Policies by which the engine starts a container again when it comes back itself.
 STARTED_AGAIN = {"always", "unless-stopped"}
 UNIT = "docker.service"
+#: How an engine says that it maps the users of containers to others of the host.
+USER_NAMESPACES = "name=userns"
 #: Where the engine of Docker's snap keeps its data.
 SNAP_DATA = "/var/snap/"
 DOCKERD_PATH = "/usr/sbin:/usr/bin:/usr/local/bin:/sbin:/bin"
@@ -181,6 +183,27 @@ def refuse_other_firewall(options: Options, run: Run) -> None:
                 "daemon.json and from the engine's flags (systemctl cat docker); what it was to prevent, firewall rules do "
                 "(docs/configure.md, Networks, ports and firewall)"
             )
+
+
+def refuse_user_namespaces(engine: Engine | None, options: Options, changed: set[str]) -> None:
+    """Refuse an engine whose containers have other users than the host: they could not read the files that belong to their user.
+
+    Args:
+        engine: The engine, where one runs.
+        options: Those that it is to have.
+        changed: The names of those that it may not have yet.
+
+    Raises:
+        RefusedError: it maps users, or is to map them.
+    """
+    has = engine is not None and USER_NAMESPACES in (engine.get("/info").get("SecurityOptions") or [])
+    if options.get("userns-remap") or (has and "userns-remap" not in changed):
+        raise RefusedError(
+            "the engine has userns-remap, with which a container's users have other numbers on the host, and could not read their secrets. "
+            "Use another host, or remove userns-remap from host_engine_options, from daemon.json and from the engine's flags "
+            "(systemctl cat docker), and restart the engine: it then has none of the images, containers and volumes that it has now, so "
+            "move their data first"
+        )
 
 
 def running(engine: Engine) -> list[dict[str, t.Any]]:
@@ -370,6 +393,7 @@ def refuse_change(found: Found, target: Options, engine: Engine | None, accept: 
         refuse_other_engine(engine, run)
     refuse_other_firewall(target, run)
     changed = pending(found, target)
+    refuse_user_namespaces(engine, target, changed)
     if not changed:
         return
     check(target, run)

@@ -406,6 +406,41 @@ def test_another_engine_than_the_one_of_its_unit_is_refused(path: Path, monkeypa
     assert known_before.refused_change(wanted, None, "nothing", str(path), machine.run) == ""
 
 
+REMAP = {"userns-remap": "default"}
+MAPS_USERS = {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=userns", "name=cgroupns"]}
+
+
+@pytest.mark.parametrize("has", [False, True], ids=["not loaded", "loaded"])
+@pytest.mark.parametrize("runs", [False, True], ids=["no engine", "engine"])
+@pytest.mark.parametrize(
+    ("file", "wanted", "refused"),
+    [(REMAP, {}, True), ({}, REMAP, True), ({}, {"userns-remap": ""}, False), ({}, {"labels": ["a=b"]}, False)],
+    ids=["file", "inventory", "taken back", "not asked for"],
+)
+def test_an_engine_that_maps_users_is_refused_before_its_containers_fail(
+    path: Path, file: dict[str, Any], wanted: dict[str, Any], refused: bool, runs: bool, has: bool
+):
+    """The first container that reads a secret said: Permission denied, and the remedy was another input."""
+    path.write_text(json.dumps(file))
+    machine = Machine(path)
+    machine.info = MAPS_USERS if has else {}
+    machine.containers = list  # type: ignore[method-assign]
+    said = known_before.refused_change({"live-restore": True, **wanted}, machine if runs else None, "nothing", str(path), machine.run)
+    # By a flag of the engine, or by an option that was removed and that it still has.
+    by_a_flag = runs and has and "userns-remap" not in wanted
+    assert ("the engine has userns-remap" in said) == (refused or by_a_flag)
+    assert bool(said) == (refused or by_a_flag)
+
+
+def test_an_engine_that_maps_users_does_not_lose_its_containers_by_going_without(path: Path):
+    path.write_text(json.dumps(REMAP))
+    machine = Machine(path)
+    machine.info = MAPS_USERS
+    said = known_before.refused_change({"userns-remap": ""}, machine, "stop", str(path), machine.run)
+    assert "userns-remap in host_engine_options differs from daemon.json, and the engine has containers" in said
+    assert machine.did == []
+
+
 def published(address: str, own: str = "", labels: Any = None) -> dict[str, Any]:
     ports = {"80/tcp": [{"HostIp": address, "HostPort": "80"}], "81/tcp": None}
     return {"Config": {"Labels": labels}, "NetworkSettings": {"Ports": ports, "Networks": {"bridge": {"GlobalIPv6Address": own}}}}
