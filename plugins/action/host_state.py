@@ -41,6 +41,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 # What is loaded at the next boot.
                 "/etc/slipway/*/firewall.rules",
                 "/etc/slipway/*/firewall.sh",
+                # Of other stacks, whose images stay.
+                "/etc/slipway/*/release/state.json",
                 f"{folder_of('*')}/{PROGRAM}",
                 f"{folder_of('*')}/{PUBLIC_KEY}",
                 f"{folder_of('*')}/{SECRET_ID}",

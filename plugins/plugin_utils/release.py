@@ -81,6 +81,23 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
     return None
 
 
+def versions_of_others(files: t.Mapping[str, t.Any], folder: str) -> set[str]:
+    """Return the versions that other stacks of a host may go back to; "", which each tag contains, where that is not known of one.
+
+    Args:
+        files: the files of the host, as host_state describes them.
+        folder: folder of this stack's releases.
+    """
+    found: set[str] = set()
+    for path in files:
+        if path.endswith("/release/state.json") and path != f"{folder}/state.json":
+            try:
+                found |= set(map(str, (read_json(files, path, "") or {}).get("history") or [""]))
+            except ReleaseError:
+                found.add("")
+    return found
+
+
 def lock_host(held_on: str, app_hosts: t.Sequence[str], reached: t.Collection[str]) -> str:
     """Return the host on which a run takes the fleet's lock, or "" where there is none: two runs must take one lock.
 

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.images import repository_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import old_images, to_bring
-from ansible_collections.slipway.stack.plugins.plugin_utils.release import Record, read_json
+from ansible_collections.slipway.stack.plugins.plugin_utils.release import Record, read_json, versions_of_others
 
 #: Memory in MB that a slot takes however little is known of it.
 LEAST_SLOT_MB = 256
@@ -193,14 +194,20 @@ def missing_images(host: Host, plan: Record, inputs: Inputs) -> dict[str, t.Any]
 
 
 def unneeded_images(host: Host, plan: Record, inputs: Inputs) -> list[str]:
-    """Return the names of the images of other versions that a host does not need once the fleet has moved to the other slot."""
+    """Return the names of the images of other versions that a host does not need once the fleet has moved to the other slot.
+
+    Another stack of the host may run the same product, and keep other versions of it.
+    """
     replaced = f"app-{plan['idle']['slot']}"
     ours = [item for item in host.state["containers"].values() if item["owner"] != replaced]
-    used = [item.get("image", "") for item in [*ours, *host.state.get("foreign_containers", {}).values()]]
+    foreign = [item.get("image", "") for item in host.state.get("foreign_containers", {}).values()]
+    used = [*(item.get("image", "") for item in ours), *foreign]
     next_record = plan["next_record"]
     names = {**host.images, **app_services.images(host.product)}.values()
     versions = (str(plan["version"]), next_record["history"], next_record["retired"])
-    return old_images(names, *versions, inputs.digests, host.state["images"], used)
+    found = old_images(names, *versions, inputs.digests, host.state["images"], used)
+    shared, kept = {repository_of(normal_reference(image)) for image in foreign}, versions_of_others(host.state["files"], inputs.folder)
+    return [name for name in found if repository_of(name) not in shared or not any(version in name.rpartition(":")[2] for version in kept)]
 
 
 def is_recorded(plan: Record) -> bool:

@@ -71,7 +71,8 @@ def host(
     compared: dict[str, Any] | None = None, containers: dict[str, Any] | None = None, record: Any = RECORD, product: Any = PRODUCT
 ) -> Host:
     images = {name: {"id": "x"} for name in ("shop/api:1.1", "shop/page:1.1")}
-    state = {"containers": containers or {}, "images": images, "files": {f"{FOLDER}/state.json": {"content": json.dumps(record)}}}
+    files = {f"{FOLDER}/state.json": {"content": json.dumps(record)}} if record else {}
+    state = {"containers": containers or {}, "images": images, "files": files}
     return Host(state, product, compared or {})
 
 
@@ -268,6 +269,30 @@ def test_only_the_images_that_a_rollback_needs_stay_on_a_host(origin: str, kept:
         left = {name.rpartition(":")[2] for name in images} - {"7"}
         failed = {"1.4.0", "1.7.0"} if origin == "loaded" else set()
         assert left - failed == needed
+
+
+@pytest.mark.parametrize(
+    ("other", "runs", "goes"),
+    [
+        ('{"history": ["1.0", "0.9"]}', "hub/shop/api:1.0", ["0.8"]),
+        ('{"history": ["1.0", "0.9"]}', "hub/desk/api:1.0", ["0.8", "0.9"]),
+        # What it may go back to is not known.
+        ("{", "hub/shop/api:1.0", []),
+        ('{"serial": 1}', "hub/shop/api:1.0", []),
+    ],
+)
+def test_images_that_another_stack_of_the_host_may_go_back_to_stay(other: str, runs: str, goes: list[str]) -> None:
+    """As staging and production on one host have them: one that was loaded by hand cannot be pulled again."""
+    record = {**RECORD, "version": "1.2", "history": ["1.2"], "retired": ["0.8", "0.9"]}
+    state = {
+        "containers": {},
+        "images": {f"hub/shop/api:{version}": {"id": version, "digests": []} for version in ("0.8", "0.9", "1.0", "1.2")},
+        "files": {"/etc/slipway/other/release/state.json": {"content": other}, f"{FOLDER}/state.json": {"content": json.dumps(record)}},
+        "foreign_containers": {"other-api-blue-1": {"image": runs}},
+    }
+    here = Host(state, {"app_services": {"api": {"image": "hub/shop/api:1.2", "port": 8000}}})
+    found = decide({"a": here}, planned(record, "1.2", next_record=record), Inputs(["a"], folder=FOLDER))["hosts"]["a"]["unneeded_images"]
+    assert found == [f"hub/shop/api:{version}" for version in goes]
 
 
 def test_what_undoing_needs_is_written_before_anything_moves() -> None:
