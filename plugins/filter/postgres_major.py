@@ -18,6 +18,5 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "postgres_data_major": postgres.data_major,
-            "postgres_major": postgres.major,
             "postgres_major_mistakes": postgres.major_mistakes,
         }

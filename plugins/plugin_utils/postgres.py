@@ -9,9 +9,10 @@ import re
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
+from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of, repository_of
 
-#: Images whose tags begin with PostgreSQL's version. Another one's tag is that of the image.
-OFFICIAL = re.compile(r"(.*/)?(library/postgres|postgis/postgis)|((index\.)?docker\.io/)?postgres")
+#: Images whose tags begin with PostgreSQL's version, after a registry, which may be a copy. Another one's tag is that of the image.
+OFFICIAL = re.compile(r"(.*/)?(library/postgres|postgis/postgis)|postgres")
 #: Variables of an image that name its version, as the official ones and those that are built from them have them.
 NAMED_IN = ("pg_major", "pg")
 
@@ -27,9 +28,10 @@ def image_major(reference: str, images: t.Mapping[str, t.Mapping[str, t.Any]]) -
     for name in NAMED_IN:
         if found := re.match(r"[1-9]\d", versions.get(name, "")):
             return int(found[0])
-    folder, slash, last = reference.partition("@")[0].rpartition("/")
-    name, _colon, tag = last.partition(":")
-    beginning = r"([1-9]\d)(?!\d)" if OFFICIAL.fullmatch(f"{folder}{slash}{name}") else r"(?:.*[-_.])?pg([1-9]\d)(?!\d)"
+    repository = repository_of(reference)
+    tag = reference.partition("@")[0].removeprefix(repository).removeprefix(":")
+    official = OFFICIAL.fullmatch(repository.removeprefix(f"{registry_of(reference)}/"))
+    beginning = r"([1-9]\d)(?!\d)" if official else r"(?:.*[-_.])?pg([1-9]\d)(?!\d)"
     stated = re.match(beginning, tag)
     return int(stated[1]) if stated else 0
 
@@ -57,17 +59,6 @@ def data_major(state: t.Mapping[str, t.Any], volume: str) -> int:
         images = {name: image for name, image in state.get("images", {}).items() if image.get("id") == container.get("image_id")}
         return image_major(container.get("image", ""), images)
     return 0
-
-
-def major(state: t.Mapping[str, t.Any], image: str, volume: str) -> int:
-    """Return the major version of the server that runs or will run: that of its data, else of its image, 0 where neither is known.
-
-    Args:
-        state: What host_state has read.
-        image: The wanted image.
-        volume: Name of the volume.
-    """
-    return data_major(state, volume) or image_major(image, state.get("images", {}))
 
 
 def major_mistakes(state: t.Mapping[str, t.Any], image: str, volume: str) -> list[str]:

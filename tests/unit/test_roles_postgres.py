@@ -675,7 +675,7 @@ def trial(server: Server, data: str, *arguments: str) -> tuple[int, str]:
 def test_the_trial_makes_the_cluster_as_the_start_of_an_empty_volume_will(server: Server) -> None:
     """Whatever initdb refuses is known before anything of a first deployment is there."""
     image_major = server.run(["postgres", "--version"])[1].split()[2].partition(".")[0]
-    good = ["--data-checksums", "--locale=C.UTF-8", "--wal-segsize=64", "--auth-local=scram-sha-256"]
+    good = ["--data-checksums", "--locale-provider=builtin", "--locale=C.UTF-8", "--wal-segsize=64", "--auth-local=scram-sha-256"]
     assert trial(server, "", *good)[0] == 0
     for bad in (["--no-such"], ["--locale-provider=no_such"], ["--locale=no_such"], ["--encoding=no_such"]):
         status, printed = trial(server, "", *good, *bad)
@@ -714,23 +714,42 @@ def test_a_role_that_cannot_be_given_leaves_all_as_it_was(server: Server) -> Non
     assert {"pg_monitor", "app", "postgres"} <= set(json.loads(printed)["known_roles"])
 
 
+def test_initdb_has_the_same_arguments_in_the_trial_as_in_the_start() -> None:
+    service = declaration()
+    assert service["command"][1:] == service["trial"][-4:]
+    assert "postgres_initdb_arguments" in service["judged_inputs"]
+
+
 @pytest.mark.parametrize(
-    ("image", "images", "builtin"),
+    ("version", "newer"),
     [
-        ("postgres:17-alpine", {}, True),
-        ("postgres:18", {}, True),
-        ("postgres:16-alpine", {}, False),
-        ("pgvector/pgvector:pg15", {}, False),
-        ("acme/postgres:1.4.0", {}, True),
-        ("acme/postgres:1.4.0", {"acme/postgres:1.4.0": {"versions": {"pg_major": "16"}}}, False),
+        ("postgres (PostgreSQL) 15.16 (Debian 15.16-0+deb12u1)", False),
+        ("postgres (PostgreSQL) 16.4", False),
+        ("postgres (PostgreSQL) 17.2", True),
+        ("postgres (PostgreSQL) 18rc1", True),
     ],
 )
-def test_a_new_cluster_has_the_builtin_collation_where_the_version_has_it(image: str, images: dict[str, Any], builtin: bool) -> None:
-    state = {"host": {"memory_mb": 8000, "cores": 4, "data_root": "/"}, "volumes": {}, "images": images}
-    service = declaration(container_service_host_state=state, postgres_image=image)
-    expected = ["--data-checksums", "--encoding=UTF8", *(["--locale-provider=builtin"] if builtin else []), "--locale=C.UTF-8"]
-    assert service["command"][1:] == service["trial"][-len(expected) :] == expected
-    assert "postgres_initdb_arguments" in service["judged_inputs"]
+def test_a_cluster_has_the_builtin_collation_and_its_server_the_settings_of_its_version(tmp_path: Path, version: str, newer: bool) -> None:
+    """As the image itself says its version: its name need not."""
+    for name, line in (("postgres", f"echo '{version}'"), ("initdb", 'for part do echo "$part"; done')):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    script = tmp_path / "version.sh"
+    script.write_text((ROOT / "roles/postgres/files/version.sh").read_text().replace("/var/run/postgresql", str(tmp_path)))
+    arguments = ["--pgdata=a b", "--locale-provider=builtin", "--locale=C.UTF-8"]
+    run = subprocess.run(
+        ["sh", "-euc", '. "$0"; create_cluster "$@"; include_settings /etc/made', str(script), *arguments],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = [part for part in arguments if newer or part != "--locale-provider=builtin"]
+    assert run.stdout.splitlines()[-len(arguments) :][-len(expected) :] == expected
+    assert ("--locale-provider=builtin" in run.stdout.splitlines()) is newer
+    link = tmp_path / "from_17.conf"
+    assert (str(link.readlink()) if link.is_symlink() else "") == ("/etc/made/from_17.conf" if newer else "")
 
 
 @needs_server
@@ -937,18 +956,35 @@ def test_backups_have_a_role_that_reads_and_replicates() -> None:
         ({}, {}),
         (
             {"postgres_backup_user": BACKUP},
-            {"max_slot_wal_keep_size": "'8192MB'", "summarize_wal": "'on'", "synchronous_standby_names": "''"},
+            {"from_17": "'on'", "max_slot_wal_keep_size": "'8192MB'", "synchronous_standby_names": "''"},
         ),
         (
-            {"postgres_backup_user": BACKUP, "postgres_image": "shop/postgres:16-alpine@sha256:17", "postgres_synchronous_standby": "copy"},
-            {"max_slot_wal_keep_size": "'8192MB'", "synchronous_standby_names": "'copy'"},
+            {"postgres_backup_user": BACKUP, "postgres_settings": {"summarize_wal": False}, "postgres_synchronous_standby": "copy"},
+            {"from_17": "'on'", "max_slot_wal_keep_size": "'8192MB'", "summarize_wal": "off", "synchronous_standby_names": "'copy'"},
         ),
     ],
 )
 def test_wal_is_kept_for_a_receiver_and_summed_up_where_the_server_can(inputs: dict[str, Any], expected: dict[str, str]) -> None:
-    lines = [line.split(" = ") for line in declaration(**inputs)["config"]["runtime.conf"]["content"].splitlines() if " = " in line]
-    names = {"max_slot_wal_keep_size", "summarize_wal", "synchronous_standby_names"}
+    config = declaration(**inputs)["config"]
+    lines = [line.split(" = ") for line in config["runtime.conf"]["content"].splitlines() if " = " in line]
+    newer = config["from_17.conf"]["content"].replace("summarize_wal", "from_17")
+    lines += [line.split(" = ") for line in newer.splitlines() if " = " in line]
+    names = {"from_17", "max_slot_wal_keep_size", "summarize_wal", "synchronous_standby_names"}
     assert {name: value for name, value in lines if name in names} == expected
+    # So that postgres_settings overrides it.
+    first, *_others = (line for line in config["runtime.conf"]["content"].splitlines() if line and not line.startswith("#"))
+    assert first == "include_if_exists '/var/run/postgresql/from_17.conf'"
+
+
+@needs_server
+def test_a_running_server_takes_over_the_settings_of_its_version(server: Server) -> None:
+    """Older ones do not read them, and start."""
+    version = int(server.sql("show server_version_num")[1])
+    for inputs in ({}, {"postgres_backup_user": BACKUP}, {}):
+        server.declare(**inputs)
+        assert server.run(server.service["reload"])[0] == 0
+        expected = "" if version < 170000 else "on" if inputs else "off"
+        assert server.sql("select coalesce(current_setting('summarize_wal', true), '')") == (0, f"{expected}\n")
 
 
 @needs_server
@@ -956,8 +992,7 @@ def test_the_slot_of_the_backups_is_dropped_though_a_receiver_uses_it(server: Se
     """destroy.yml leaves the volume: a server that runs on it without the backups would keep WAL until the disk is full."""
     drop, left = (ROOT / "playbooks/files/drop_slot.sql").read_text(), "select count(*) from pg_replication_slots"
     assert server.sql(drop) == (0, "")
-    # An image whose settings every version knows.
-    server.declare(postgres_backup_user=BACKUP, postgres_image="postgres:15-alpine")
+    server.declare(postgres_backup_user=BACKUP)
     server.converge()
     assert server.run(server.service["reload"])[0] == 0
     folder = server.folder / "received"

@@ -5,7 +5,8 @@ set -eu
 
 folder=$1
 data_major=${2:-0}
-image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+# shellcheck source-path=SCRIPTDIR source=version.sh
+. "$folder/version.sh"
 if [ "$data_major" != 0 ] && [ "$data_major" != "$image_major" ]; then
   echo "the volume $3 holds data of PostgreSQL $data_major, and the image has PostgreSQL $image_major, which cannot read it: set postgres_image" \
     "to version $data_major, or move the data as docs/backup.md says under \"Another major version of PostgreSQL\"" >&2

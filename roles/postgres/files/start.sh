@@ -5,7 +5,8 @@ set -eu
 
 say() { echo "start.sh: $*" >&2; }
 
-image_major=$(postgres --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+# shellcheck source-path=SCRIPTDIR source=version.sh
+. /etc/slipway/current/version.sh
 
 # The file in a volume that says that its superuser is named postgres. It holds a word where another program has created the cluster.
 has_superuser=slipway.superuser
@@ -51,8 +52,7 @@ else
     exit 1
   done
   say "the volume is empty: creating a database cluster of PostgreSQL $image_major"
-  initdb --pgdata="$fresh" --username=postgres --pwfile=/run/secrets/superuser_password --no-instructions \
-    --auth-local=peer --auth-host=scram-sha-256 "$@"
+  create_cluster --pgdata="$fresh" "$@"
   for entry in "$fresh"/*; do
     [ "$entry" = "$fresh/PG_VERSION" ] || mv "$entry" "$PGDATA/"
   done
@@ -62,4 +62,5 @@ else
 fi
 
 chmod 0700 "$PGDATA"
+include_settings /etc/slipway/current
 exec postgres -c config_file=/etc/slipway/current/postgresql.conf
