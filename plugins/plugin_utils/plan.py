@@ -566,7 +566,7 @@ def runs_elsewhere(service: Declaration, volume: dict[str, t.Any], state: State,
 def unintended_moves(declared: list[Declaration], state: State, stack: str) -> list[str]:
     """Return why a store that runs may not be given an empty volume in place of the one with its data, a sentence for each.
 
-    A new major version, which cannot read the data, is meant to begin on an empty one.
+    Whatever its image: that its version is another one, which cannot read the data, is not known of each image.
     """
     return [
         f"{item['name']} runs on the volume {former}, and {volume.get('variable') or 'its declaration'} names {volume['name']}, which is "
@@ -575,7 +575,6 @@ def unintended_moves(declared: list[Declaration], state: State, stack: str) -> l
         for volume in item.get("volumes", ())
         if volume.get("data") and (former := runs_elsewhere(item, volume, state, stack))
         if state["volumes"].get(volume["name"], {}).get("empty") is not False
-        if same_major(state["containers"][f"{stack}-{item['name']}"]["image"], normal_reference(str(item["image"])))
     ]
 
 
@@ -606,10 +605,8 @@ def volumes_left(declared: list[Declaration], state: State, stack: str, owner: s
     return {name: {"path": "", "container": ""} for name in ours} | written
 
 
-def volumes_of_data(declared: list[Declaration], state: State, stack: str) -> dict[str, dict[str, t.Any]]:
+def volumes_of_data(declared: list[Declaration], state: State) -> dict[str, dict[str, t.Any]]:
     """Return the declared volumes with data: those of stores, and those that recovery points hold.
-
-    Not what a store of another major version is to begin on, in the place of the volume that it runs on.
 
     Returns:
         By name of the volume, its ``path`` in the container, the ``variable`` that names it, ``store`` (the service, where it is a store,
@@ -628,7 +625,7 @@ def volumes_of_data(declared: list[Declaration], state: State, stack: str) -> di
         }
         for item in declared
         for volume in item.get("volumes", ())
-        if volume.get("kept") or (volume.get("data") and not runs_elsewhere(item, volume, state, stack))
+        if volume.get("kept") or volume.get("data")
     }
 
 
@@ -641,7 +638,7 @@ def emptied(declared: list[Declaration], state: State, stack: str, owner: str) -
     return [
         f"{there['container']} runs on the volume {former}, and {wanted['variable']} names {name}, which is empty: the product would be "
         f"without its files. Set it back to {former}, or copy them first. {BEGIN_EMPTY}"
-        for name, wanted in volumes_of_data(declared, state, stack).items()
+        for name, wanted in volumes_of_data(declared, state).items()
         if wanted["empty"] and not wanted["store"]
         for former, there in left.items()
         if there["path"] == wanted["path"]
@@ -1068,7 +1065,7 @@ def plan_services(
         "stale_running": [name for name in stale if state["containers"][name].get("running") and not name.endswith((NEXT, BEFORE, TRIAL))],
         "volumes_left": volumes_left(declared, state, stack, owner),
         "volumes_declared": sorted({volume["name"] for item in declared for volume in item.get("volumes", ())}),
-        "volumes_of_data": {} if accept_empty else volumes_of_data(declared, state, stack),
+        "volumes_of_data": {} if accept_empty else volumes_of_data(declared, state),
         "stale_folders": sorted(
             {*folders_without_service(folders, staying, stack, owner), *(folder for folder in folders if f"{stack}-{folder}" in stale)}
         ),
