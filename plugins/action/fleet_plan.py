@@ -31,6 +31,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
     family,
     left_behind,
     plan_services,
+    services_there,
     stale_reasons,
     written_by_others,
     written_volumes,
@@ -72,6 +73,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._left: dict[str, dict[str, dict[str, str]]] = {}
         self._declared: dict[str, set[str]] = {}
         self._wanted: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+        # The hosts on which something of a service is there.
+        self._there: dict[str, set[str]] = {}
         views = {
             (host, role): view
             for host in task_vars["ansible_play_hosts_all"]
@@ -141,9 +144,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             ]
         if not release["record"]:
             return []
+        recorded = release["record"].get("data")
         for role, hosts in self._wanted.items():
             members = {host for item in arguments["roles"] if item["role"] == role for host in groups.get(item["group"], ())}
-            found += begun_empty(hosts, release["record"].get("data"), members - set(hosts))
+            found += begun_empty(
+                hosts,
+                self._there if recorded is None else recorded,
+                members - set(hosts),
+                filled=release["record"].get("filled"),
+                complete=recorded is not None,
+            )
         return found
 
     def _view(self, host: str, role: str, variables: Mapping[str, Any], task_vars: Mapping[str, Any]) -> HostView:
@@ -187,11 +197,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return []
         state, declared = view.state() or {}, self._value(host, view, services)
         owner = self._value(host, view, private(role, "owner")) if view.known(private(role, "owner")) else role
+        stack, root = (self._value(host, view, f"{RUNNER}_{name}") for name in ("stack", "root"))
         plan = plan_services(
             declared,
             state,
-            stack=self._value(host, view, f"{RUNNER}_stack"),
-            root=self._value(host, view, f"{RUNNER}_root"),
+            stack=stack,
+            root=root,
             owner=owner,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
@@ -205,6 +216,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         left.update({name: there for name, there in plan["volumes_left"].items() if there["container"] or name not in left})
         self._declared.setdefault(host, set()).update(plan["volumes_declared"])
         self._wanted.setdefault(role, {})[host] = plan["volumes_of_data"]
+        for service in services_there(state, stack, root):
+            self._there.setdefault(service, set()).add(host)
         self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}
         self._containers.setdefault(host, {}).update(running)

@@ -117,6 +117,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             version = release.wanted_version(record, options["version"], lock, explicit=explicit, rollback=options["rollback"])
         except ReleaseError as error:
             return {**result, "failed": True, "msg": str(error), "report": report}
+        filled = None
+        if options["data"] is not None:
+            # Extra services have volumes on other hosts too.
+            read = {host: hostvars.raw_get(host).get(STATE) for hosts in options["data"].values() for host in hosts}
+            filled = release.filled_volumes(options["data"], {host: state for host, state in read.items() if state}, record)
         declared = release.declared_version(record, options["version"], explicit=explicit or options["rollback"])
         result.update(
             record=record,
@@ -129,8 +134,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             declared=declared,
             recover=release.recovery(lock),
             interrupted=release.journal_of(lock),
-            next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"], options["data"]),
-            kept_record=release.next_record(record, live_slot, version, declared, options["kept"], options["data"]),
+            next_record=release.next_record(record, release.other(live_slot), version, declared, options["kept"], options["data"], filled),
+            kept_record=release.next_record(record, live_slot, version, declared, options["kept"], options["data"], filled),
             # Configurations that balancers have once an interrupted release was undone or finished, by host, for a rollback.
             revisions=release.revisions_before(states, f"{Path(options['folder']).parent}/nginx", lock),
             report={**report, "version": report["version"] or version, "wanted": version},

@@ -672,39 +672,64 @@ def left_behind(
 
 def begun_empty(
     wanted: t.Mapping[str, t.Mapping[str, dict[str, t.Any]]],
-    recorded: t.Mapping[str, t.Collection[str]] | None,
+    recorded: t.Mapping[str, t.Collection[str]],
     left_out: t.Collection[str] = (),
+    *,
+    filled: t.Mapping[str, t.Collection[str]] | None = None,
+    complete: bool = True,
 ) -> list[str]:
-    """Return why the product may not go on with volumes that are empty on all hosts, a sentence for each, beginning with the host.
+    """Return why the product may not go on with volumes that are empty, a sentence for each, beginning with the host.
 
     A host that has failed, or has left the inventory, cannot be asked: that its data is missing is seen by what a release has recorded.
+    Each host has data of its own: that of one is missing, whatever others have, unless as many new ones have it.
 
     Args:
         wanted: By host, what volumes_of_data says of it, for the services of one owner.
-        recorded: Of a stack that was released, which hosts hold data, by service of a store and by volume. None if that was not recorded.
+        recorded: Of a stack that was released, which hosts have data, by service of a store and by volume.
         left_out: Hosts that run services of this owner too, and were not read.
+        filled: Which hosts had something in a volume of the product, which may be empty until something is uploaded.
+        complete: Whether all of that was recorded. Otherwise it is of stores that were seen; one more may be new, or be on a lost host.
     """
-    held, begins, goes_on = recorded or {}, [], set()
+    begins: list[tuple[str, str, str, dict[str, t.Any]]] = []
+    goes_on: dict[str, set[str]] = {}
     for host, volumes in wanted.items():
         for name, volume in volumes.items():
-            # One of the product may be empty until something is uploaded.
-            kept = not volume["store"] and volume["there"] and host in held.get(name, ())
+            known = volume["store"] or name
+            kept = not volume["store"] and volume["there"] and host in recorded.get(name, ()) and host not in (filled or {}).get(name, ())
             if volume["empty"] and not volume["used"] and not kept:
-                begins.append((host, name, volume))
+                begins.append((host, name, known, volume))
             else:
-                goes_on.add(volume["store"] or name)
+                goes_on.setdefault(known, set()).add(host)
     found = []
-    for host, name, volume in begins:
-        known = volume["store"] or name
-        where = held.get(known, ())
-        if known in goes_on or set(where) & set(left_out) or not (where or (recorded is None and volume["store"])):
-            continue
-        on = ", ".join(sorted(where)) if where else "a host that is not recorded"
-        found.append(
-            f"{host}: the volume {name} {'is empty' if volume['there'] else 'does not exist'} here, and the product that was released has "
-            f"had this data on {on}: it would be without it. Bring that volume back, or {MOVE_DATA}. {BEGIN_EMPTY}"
-        )
+    for host, name, known, volume in begins:
+        had = set(recorded.get(known, ())) if complete or volume["store"] else set()
+        have = goes_on.get(known, set())
+        lost = had - have - set(left_out)
+        missing = f"{host}: the volume {name} {'is empty' if volume['there'] else 'does not exist'} here, and "
+        if host in lost or len(lost) > len(have - had):
+            on = ", ".join(sorted(lost))
+            found.append(
+                f"{missing}the product that was released has had this data on {on}: it would be without it. Bring that volume back, or "
+                f"{MOVE_DATA}. {BEGIN_EMPTY}"
+            )
+        elif not complete and volume["store"] and not had and not have:
+            found.append(
+                f"{missing}it is not known whether the product that was released has had data of {known}: an earlier version of Slipway "
+                f"has recorded no data, and no host that was read has anything else of {known}. If it is new, first run site.yml without "
+                f"it, which records the others. If its host or volume is lost, bring the volume back, or {MOVE_DATA}. {BEGIN_EMPTY}"
+            )
     return found
+
+
+def service_folders(state: State, stack: str, root: str) -> set[str]:
+    """Return the names of the services of which a host has configuration or secrets."""
+    return {path.removeprefix(f"{root}/{stack}/").partition("/")[0] for path in state["files"] if path.startswith(f"{root}/{stack}/")}
+
+
+def services_there(state: State, stack: str, root: str) -> set[str]:
+    """Return the names of the services of which a host has a container or files."""
+    labels = (container["labels"] for container in state["containers"].values())
+    return service_folders(state, stack, root) | {item.get("slipway.service", "") for item in labels if item.get("slipway.stack") == stack}
 
 
 def holds_data(service: Declaration) -> bool:
@@ -1054,7 +1079,7 @@ def plan_services(
     )
     # That of a one-shot service goes with its container.
     staying = set(state["containers"]) - set(stale) | {plan["container"] for plan in plans if not plan["one_shot"]}
-    folders = {path.removeprefix(f"{root}/{stack}/").partition("/")[0] for path in state["files"] if path.startswith(f"{root}/{stack}/")}
+    folders = service_folders(state, stack, root)
     return {
         "services": plans,
         "needed": [plan for plan in plans if plan["needed"]],

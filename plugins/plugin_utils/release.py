@@ -210,8 +210,37 @@ def after_recovery(record: Record | None, lock: Record | None) -> Record | None:
     return record
 
 
+def filled_volumes(
+    data: t.Mapping[str, t.Sequence[str]], states: t.Mapping[str, t.Mapping[str, t.Any]], record: Record | None
+) -> dict[str, list[str]]:
+    """Return on which hosts there is something in a volume, as was recorded last for hosts that were not read.
+
+    Args:
+        data: which hosts hold the stack's data, by service of a store and by volume.
+        states: what was read, by host.
+        record: the fleet's record, None where nothing was released yet.
+    """
+    before = (record or {}).get("filled") or {}
+    found: dict[str, list[str]] = {}
+    for name, hosts in data.items():
+        for host in hosts:
+            if host in states:
+                full = states[host].get("volumes", {}).get(name, {"empty": True}).get("empty") is not True
+            else:
+                full = host in before.get(name, ())
+            if full:
+                found.setdefault(name, []).append(host)
+    return found
+
+
 def next_record(
-    record: Record | None, slot: str, version: str, declared: str, kept: int, data: dict[str, list[str]] | None = None
+    record: Record | None,
+    slot: str,
+    version: str,
+    declared: str,
+    kept: int,
+    data: dict[str, list[str]] | None = None,
+    filled: dict[str, list[str]] | None = None,
 ) -> Record:
     """Return the record of a release that succeeds.
 
@@ -222,6 +251,7 @@ def next_record(
         declared: the version that the inventory names.
         kept: number of versions before this one that are remembered, and whose images stay.
         data: which hosts hold the stack's data, by service of a store and by volume; None leaves that part as it is.
+        filled: which of them have something in a volume; None leaves that part as it is.
     """
     before = {"slot": record["slot"], "version": record["version"]} if record else None
     same = bool(record) and record is not None and (record["slot"], record["version"]) == (slot, version)
@@ -237,8 +267,9 @@ def next_record(
         "previous": (record or {}).get("previous") if same else before,
         # Before a release's migration, where backups mark it; the release adds it.
         "restore_point": (record or {}).get("restore_point", {}) if same else {},
-        # By this a later run knows that an empty volume is not a beginning.
+        # By these a later run knows that an empty volume is not a beginning.
         "data": (record or {}).get("data") if data is None else data,
+        "filled": (record or {}).get("filled") if filled is None else filled,
         "history": remembered,
         "retired": [item for item in dict.fromkeys(gone) if item and item not in remembered],
     }

@@ -155,6 +155,17 @@ def test_a_store_does_not_begin_without_the_data_that_the_product_had(checkout: 
     assert "two: the volume postgres_data does not exist here, and the product that was released has had this data on db0" in said
 
 
+def test_a_record_of_an_earlier_version_does_not_say_which_stores_there_were(checkout: Path) -> None:
+    """Files of one on a host say it: the other may be new."""
+    files = {"/etc/slipway/slipway/postgres/config/loaded": {"content": "a"}}
+    older = {"seen": True, "record": {"data": None}}
+    found, output = compare(checkout, container_service_host_state={**STATE, "files": files}, released=older)
+    assert not found
+    said = " ".join(output.split())
+    assert "two: the volume postgres_data does not exist here, and the product that was released has had this data on one, two" in said
+    assert "one: the volume redis_data does not exist here, and it is not known whether the product that was released has had" in said
+
+
 @pytest.mark.parametrize(
     "more",
     [

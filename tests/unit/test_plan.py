@@ -727,13 +727,52 @@ def test_the_product_does_not_go_on_without_data_that_a_release_has_recorded(dec
     assert not plan_module.begun_empty({"two": of_data(declared)}, {known: ["one"]}, {"one"})
 
 
-def test_what_older_records_do_not_know_counts_for_stores() -> None:
-    assert "has had this data on a host that is not recorded" in plan_module.begun_empty({"two": of_data(STORE)}, None)[0]
-    assert not plan_module.begun_empty({"two": of_data(PRODUCT)}, None)
+def test_what_older_records_do_not_know_may_be_new() -> None:
+    (said,) = plan_module.begun_empty({"two": of_data(STORE)}, {}, complete=False)
+    assert said.startswith("two: the volume redis_data does not exist here, and it is not known whether the product that was released has")
+    assert "If it is new, first run site.yml without it" in said
+    assert said.endswith("-e accept=empty")
+    # Something of it was seen, here or elsewhere.
+    for host in ("one", "two"):
+        (said,) = plan_module.begun_empty({"two": of_data(STORE)}, {"redis": [host]}, complete=False)
+        assert f"has had this data on {host}: it would" in said
+    assert not plan_module.begun_empty({"one": of_data(STORE, empty=False), "two": of_data(STORE)}, {}, complete=False)
+    # Of the product nothing is known, also where a service has the name of a volume.
+    assert not plan_module.begun_empty({"two": of_data(PRODUCT)}, {"uploads": ["two"]}, complete=False)
+
+
+def test_what_is_left_of_a_service_says_that_it_was_there(state: dict[str, Any]) -> None:
+    empty: dict[str, Any] = {"containers": {}, "files": {}}
+    assert plan_module.services_there(empty, "slipway", "/etc/slipway") == set()
+    container = {"containers": state["containers"], "files": {}}
+    files = {"containers": {}, "files": {"/etc/slipway/slipway/redis/config/loaded": {}, "/etc/slipway/shop/chroma/config/loaded": {}}}
+    for there in (container, files):
+        assert plan_module.services_there(there, "slipway", "/etc/slipway") == {"redis"}
+        assert plan_module.services_there(there, "other", "/etc/slipway") == set()
+
+
+@pytest.mark.parametrize(("declared", "known"), [(STORE, "redis"), (PRODUCT, "uploads")], ids=["store", "product"])
+def test_the_data_of_one_of_several_hosts_is_missing_whatever_others_have(declared: dict[str, Any], known: str) -> None:
+    full, gone = of_data(declared, empty=False), of_data(declared)
+    (said,) = plan_module.begun_empty({"one": full, "two": gone}, {known: ["one", "two"]})
+    assert said.startswith("two: ")
+    assert "has had this data on two: it would be without it" in said
+    # In the place of one that is lost.
+    (said,) = plan_module.begun_empty({"one": full, "three": gone}, {known: ["one", "two"]})
+    assert said.startswith("three: ")
+    assert "on two: it" in said
+    # One that is added, one that may not have been read, and data that was brought to a new host when another one was added.
+    assert not plan_module.begun_empty({"one": full, "two": full, "three": gone}, {known: ["one", "two"]})
+    assert not plan_module.begun_empty({"one": full, "three": gone}, {known: ["one", "two"]}, {"two"})
+    assert not plan_module.begun_empty({"three": full, "four": gone}, {known: ["one"]})
 
 
 def test_a_volume_into_which_nothing_was_uploaded_yet_loses_nothing() -> None:
-    assert not plan_module.begun_empty({"one": of_data(PRODUCT, empty=True)}, {"uploads": ["one"]})
+    there, everywhere = of_data(PRODUCT, empty=True), {"uploads": ["one"]}
+    for filled in (None, {}, {"uploads": ["two"]}):
+        assert not plan_module.begun_empty({"one": there}, everywhere, filled=filled)
+    # It was made by hand, or by a run that was killed, in the place of one with files.
+    assert plan_module.begun_empty({"one": there}, everywhere, filled=everywhere)
     assert plan_module.begun_empty({"one": of_data(STORE, empty=True)}, {"redis": ["one"]})
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
-from ansible_collections.slipway.stack.plugins.plugin_utils import release
+from ansible_collections.slipway.stack.plugins.plugin_utils import release, release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +68,23 @@ def test_a_record_says_which_hosts_hold_data():
     # A playbook that does not say it leaves it as it is, and a record of an older version has none.
     assert release.next_record(before, "green", "1.1", "1.1", 3)["data"] == {"postgres": ["db1"]}
     assert FIRST["data"] is None
+
+
+def test_a_record_says_in_which_volumes_there_was_something():
+    data = {"redis": ["db1"], "uploads": ["app1", "app2", "app3"]}
+    states = {
+        "app1": {"volumes": {"uploads": {"empty": False}}},
+        "app2": {"volumes": {"uploads": {"empty": True}}},
+        # Of a driver that keeps it where the host cannot read it.
+        "app3": {"volumes": {"uploads": {"empty": None}}},
+    }
+    assert release.filled_volumes(data, states, None) == {"uploads": ["app1", "app3"]}
+    before = release.next_record(None, "blue", "1.0", "1.0", 3, data, {"uploads": ["app1", "app2"]})
+    # Not read, and gone.
+    assert release.filled_volumes(data, {"app1": {"volumes": {}}}, before) == {"uploads": ["app2"]}
+    # It is noted with what is recorded anyway, and changes no host by itself.
+    assert release_decision.is_recorded({"record": before, "kept_record": release.next_record(before, "blue", "1.0", "1.0", 3, data, {})})
+    assert release.next_record(before, "green", "1.1", "1.1", 3)["filled"] == before["filled"]
 
 
 def test_a_version_that_was_released_again_is_not_the_one_before():
