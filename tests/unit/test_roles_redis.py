@@ -22,6 +22,7 @@ import pytest
 from conftest import ROOT, role_variable
 
 SECRETS = {"redis_app_password": "app-password $1", "redis_admin_password": "admin \"password' 1"}
+ADMIN = {"user": "admin", "password": SECRETS["redis_admin_password"]}
 
 
 def declaration(**inputs: Any) -> dict[str, Any]:
@@ -206,7 +207,7 @@ def test_snapshot_of_another_server_is_read(tmp_path: Path, settings: dict[str, 
         assert other.ask("get", "kept") == "1"
         assert other.ask("set", "new", "2") == "OK"
         if not settings:
-            other.ask("bgrewriteaof", user="admin", password=SECRETS["redis_admin_password"])
+            other.ask("bgrewriteaof", **ADMIN)
             other.stop()
             other.start()
             assert [other.ask("get", "kept"), other.ask("get", "new")] == ["1", "2"]
@@ -252,7 +253,7 @@ def test_an_append_only_file_of_another_name_is_not_passed_over(tmp_path: Path, 
     try:
         there.start()
         assert there.ask("get", "kept") == "1"
-        there.ask("bgrewriteaof", user="admin", password=SECRETS["redis_admin_password"])
+        there.ask("bgrewriteaof", **ADMIN)
         there.stop()
         there.start()
         assert there.ask("get", "kept") == "1"
@@ -445,6 +446,26 @@ def test_a_limit_below_what_the_data_takes_is_refused_before_it_is_set(server: S
 
 
 @needs_server
+def test_a_full_cache_is_not_turned_into_a_server_that_refuses_writes(server: Server) -> None:
+    validate = [part.replace("{revision}", "current") for part in server.service["validate"]]
+    server.declare(redis_maxmemory_mb=5, redis_maxmemory_policy="allkeys-lru")
+    assert server.run(server.service["reload"])[0] == 0
+    server.declare(redis_maxmemory_mb=5)
+    assert server.run(validate) == (0, ""), "nothing was evicted"
+    fill(server, 8)
+    status, said = server.run(validate)
+    assert (status, "redis_maxmemory_policy: the server is full and has evicted " in said) == (1, True), said
+    assert "set it to allkeys-lru if every key may be lost" in said
+    for inputs in ({"redis_maxmemory_mb": 10}, {"redis_maxmemory_mb": 5, "redis_maxmemory_policy": "allkeys-lfu"}):
+        server.declare(**inputs)
+        assert server.run(validate) == (0, ""), inputs
+    # Turned already, by hand: nothing is changed.
+    assert server.ask("config", "set", "maxmemory-policy", "volatile-lru", **ADMIN) == "OK"
+    server.declare(redis_maxmemory_mb=5)
+    assert server.run(validate) == (0, "")
+
+
+@needs_server
 def test_data_that_is_larger_than_the_limit_is_not_served(server: Server) -> None:
     """That of another server, or of a restore. None of it is lost, and with a higher limit it is there."""
     fill(server, 8)
@@ -453,16 +474,18 @@ def test_data_that_is_larger_than_the_limit_is_not_served(server: Server) -> Non
     server.declare(redis_maxmemory_mb=5)
     with pytest.raises(AssertionError, match=r"the data takes \d+ MB of memory, and redis_maxmemory_mb is 5: with volatile-lru, keys"):
         server.start()
+    log, fits = server.folder / "log", server.folder / "data/.fits_maxmemory"
     server.declare(redis_maxmemory_mb=20)
-    server.start()
-    assert server.ask("dbsize") == "80"
-    server.stop()
-    # Known to fit, it is not read twice; below the limit that was measured, it is.
-    log = server.folder / "log"
-    log.write_text("")
-    server.start()
-    server.stop()
-    assert log.read_text().count("DB loaded from append only file") == 1
+    for known in (False, True):
+        # Measured or known to fit, it is read once: its reading may take as long as a start may.
+        log.write_text("")
+        assert fits.exists() is known
+        server.start()
+        assert server.ask("dbsize") == "80"
+        assert server.ask("config", "get", "maxmemory", **ADMIN).split()[-1] == str(20 * 1024 * 1024)
+        server.stop()
+        assert log.read_text().count("DB loaded from append only file") == 1
+    # It is measured again below the limit that it was found to fit into.
     server.declare(redis_maxmemory_mb=5)
     with pytest.raises(AssertionError, match="redis_maxmemory_mb is 5"):
         server.start()

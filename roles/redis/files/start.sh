@@ -10,13 +10,13 @@ config=/etc/slipway/current
 # Holds the least maxmemory that the data was once smaller than, so that a usual start measures nothing.
 fits=$data/.fits_maxmemory
 
-# Sets used to the bytes of memory that the data takes, as read by a server without clients and without a limit.
-measure() {
+# Runs the server without clients and without a limit until it has read the data, and with both if it fits: so that it is read once.
+serve_what_fits() {
   place=$(mktemp -d)
   REDISCLI_AUTH=$(cat /run/secrets/admin_password)
   export REDISCLI_AUTH
-  ask() { redis-cli -s "$place/socket" --user "$admin" --no-auth-warning "$@" 2>/dev/null; }
-  redis-server "$config/redis.conf" --port 0 --unixsocket "$place/socket" --maxmemory 0 --auto-aof-rewrite-percentage 0 >&2 &
+  ask() { redis-cli -e -s "$place/socket" --user "$admin" --no-auth-warning "$@" 2>/dev/null; }
+  redis-server "$config/redis.conf" --port 0 --unixsocket "$place/socket" --maxmemory 0 &
   server=$!
   # The first process of a container does not end at a signal that it does not handle.
   trap 'kill "$server"; wait "$server"; exit 143' TERM INT
@@ -28,11 +28,26 @@ measure() {
     sleep 0.2
   done
   used=$(ask INFO memory | sed -n 's/^used_memory:\([0-9]*\).*/\1/p')
-  ask SHUTDOWN NOSAVE >/dev/null || true
-  wait "$server" || true
-  trap - TERM INT
+  if [ "$used" -gt "$limit" ]; then
+    ask SHUTDOWN NOSAVE >/dev/null || true
+    wait "$server" || true
+    echo "start.sh: the data takes $((used / 1048576 + 1)) MB of memory, and redis_maxmemory_mb is $((limit / 1048576)): with" \
+      "$policy, keys would be evicted or writes refused. Raise redis_memory_share, redis_memory_mb or redis_maxmemory_mb," \
+      "or set redis_maxmemory_policy to allkeys-lru if every key may be lost." >&2
+    exit 1
+  fi
+  echo "$limit" >"$fits"
+  ask CONFIG SET maxmemory "$limit" >/dev/null
+  trap 'kill "$server"' TERM INT
+  ask CONFIG SET port "$(sed -n 's/^port //p' "$config/redis.conf")" >/dev/null
   rm -rf "$place"
   unset REDISCLI_AUTH
+  # A signal ends a wait before the server has ended.
+  while kill -0 "$server" 2>/dev/null; do
+    status=0
+    wait "$server" || status=$?
+  done
+  exit "$status"
 }
 
 # Of a start that was interrupted.
@@ -65,14 +80,7 @@ case $policy in
   allkeys-*) ;;
   *)
     if { [ -e "$folder" ] || [ -e "$data/$file" ]; } && { [ -z "$known" ] || [ "$limit" -lt "$known" ]; }; then
-      measure
-      if [ "$used" -gt "$limit" ]; then
-        echo "start.sh: the data takes $((used / 1048576 + 1)) MB of memory, and redis_maxmemory_mb is $((limit / 1048576)): with" \
-          "$policy, keys would be evicted or writes refused. Raise redis_memory_share, redis_memory_mb or redis_maxmemory_mb," \
-          "or set redis_maxmemory_policy to allkeys-lru if every key may be lost." >&2
-        exit 1
-      fi
-      known=""
+      serve_what_fits
     fi
     [ -n "$known" ] || echo "$limit" >"$fits"
     ;;
