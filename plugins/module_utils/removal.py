@@ -107,7 +107,7 @@ def folders_without_service(names: t.Iterable[str], containers: t.Container[str]
 
 def stack_units(stack: str, folder: str) -> list[str]:
     """Return the names of a stack's units in a folder of systemd's, as they are there."""
-    kinds = r"acme|backup|drill|firewall|jobs|mesh|watchdog|job\.[a-z0-9-]+"
+    kinds = r"acme|backup|drill|firewall|jobs|mesh(-rules)?|watchdog|job\.[a-z0-9-]+"
     wanted = re.compile(rf"slipway-{re.escape(stack)}-({kinds})\.(timer|service)")
     return sorted(name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if wanted.fullmatch(name))
 

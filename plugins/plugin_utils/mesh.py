@@ -12,6 +12,8 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import os
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -327,7 +329,7 @@ def differences(
         state: What host_state read there.
         keys: Public keys by host, as public_keys returns them.
         secrets: What pre-shared keys are derived from, by host, as secrets_in_use returns it.
-        files: The unit and its program: their text by path.
+        files: The units and their program: their text by path.
         reached: The hosts of the run: others may be down, which a change of this host does not repair.
         key: The key of digests of files.
     """
@@ -344,6 +346,13 @@ def differences(
     elif peers.get("digest") != keyed_digest(key, peers_text(tunnel, keys, secrets)):
         reasons.append("peers of the mesh differ")
     reasons += [f"{path} differs" for path, text in files.items() if (found_files.get(path) or {}).get("content") != text]
+    # What the next boot starts counts as much as what runs: published ports would be open after it.
+    wanted = {path: target for path, text in files.items() for target in re.findall(r"^WantedBy=(\S+)$", text, re.MULTILINE)}
+    reasons += [
+        f"{os.path.basename(path)} is not enabled"
+        for path, target in wanted.items()
+        if f"{os.path.dirname(path)}/{target}.wants/{os.path.basename(path)}" not in found_files
+    ]
     private = [f"{folder_of(tunnel['stack'])}/{name}" for name in (PRIVATE_KEY, PEERS)]
     modes = {path: (found_files[path]["mode"], found_files[path]["uid"]) for path in private if path in found_files}
     reasons += [f"{path} has mode {mode} and owner {uid}" for path, (mode, uid) in modes.items() if (mode, uid) != ("0600", 0)]

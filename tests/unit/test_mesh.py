@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import copy
 import ipaddress
 import os
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.slipway.stack.plugins.module_utils import mesh as mesh_utils
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import (
@@ -44,7 +46,7 @@ from ansible_collections.slipway.stack.plugins.modules import mesh_follow, mesh_
 from ansible_collections.slipway.stack.plugins.modules.host_state import own_routes
 from ansible_collections.slipway.stack.plugins.plugin_utils import mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import keyed_digest
-from conftest import ROOT, role_variable
+from conftest import ROOT, role_task, role_variable
 
 RANGE = "10.210.0.0/16"
 SECRET = "a secret of thirty-two characters"
@@ -794,13 +796,22 @@ def test_a_kernel_has_wireguard_loaded_built_in_or_as_a_module(tmp_path: Path, m
     assert kernel_has_wireguard(str(tmp_path))
 
 
-def role(name: str, *, kernel: bool) -> str:
-    inputs = {
+def inputs_of_role(*, kernel: bool) -> dict[str, Any]:
+    return {
         "mesh_stack": "shop",
         "__mesh_tunnel": tunnel(APP1),
         "container_service_host_state": {"mesh": {"kernel": kernel}, "tools": {}},
     }
-    return str(role_variable("mesh", name, inputs))
+
+
+def role(name: str, *, kernel: bool) -> str:
+    return str(role_variable("mesh", name, inputs_of_role(kernel=kernel)))
+
+
+def role_units() -> dict[str, str]:
+    """Return the text of the mesh's units by path."""
+    rules = role_variable("mesh", "__mesh_rules_contents", inputs_of_role(kernel=True))
+    return {UNIT: role("__mesh_unit_content", kernel=True), **rules}
 
 
 @pytest.mark.parametrize("kernel", [True, False])
@@ -815,28 +826,104 @@ def test_the_interface_is_up_before_the_engine_and_by_a_program_that_a_shell_rea
     assert subprocess.run(["/bin/sh", "-n", str(path)], check=False).returncode == 0
 
 
+OTHERS = ["-P FORWARD ACCEPT", "-A FORWARD -o sw-shop2 -p tcp -j TCPMSS"]
+
+
+class Rules:
+    """A host's rules of the table mangle, and programs that change them as the real ones do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file, program = folder, folder / "rules", folder / "tunnel"
+        program.write_text(role("__mesh_program_content", kernel=True))
+        (folder / "iptables").write_text(
+            '#!/bin/sh\nshift 4\ncase $1 in -S) cat "$RULES" ;; -A) echo "$*" >>"$RULES" ;;\n'
+            '-C) shift; grep -qxF -e "-A $*" "$RULES" ;;\n'
+            '-D) shift; grep -vxF -e "-A $*" "$RULES" >"$RULES.new"; mv "$RULES.new" "$RULES" ;; esac\n'
+        )
+        (folder / "ip").write_text('#!/bin/sh\n! [ -e "$RULES.down" ]\n')
+        for name in ("iptables", "ip"):
+            (folder / name).chmod(0o755)
+
+    def run(self, step: str, rules: list[str], *, up: bool = True) -> list[str]:
+        """Return the rules after the program's step; ``up`` is whether the interface is there."""
+        self.file.write_text("".join(f"{rule}\n" for rule in rules))
+        if not up:
+            Path(f"{self.file}.down").touch()
+        environment = {"PATH": f"{self.folder}:{os.environ['PATH']}", "RULES": str(self.file)}
+        subprocess.run(["/bin/sh", str(self.folder / "tunnel"), step], env=environment, check=True)
+        return self.file.read_text().splitlines()
+
+
 def test_rules_of_an_address_of_before_go_with_the_interface(tmp_path: Path):
     own = ["-A PREROUTING -d 10.1.1.1/32 ! -i sw-shop -m addrtype ! --src-type LOCAL -j DROP", "-A FORWARD -o sw-shop -p tcp -j TCPMSS"]
-    others = ["-P FORWARD ACCEPT", "-A FORWARD -o sw-shop2 -p tcp -j TCPMSS"]
-    rules, program, fake = (tmp_path / name for name in ("rules", "tunnel", "iptables"))
-    rules.write_text("\n".join([*own, *others, ""]))
-    program.write_text(role("__mesh_program_content", kernel=True))
-    fake.write_text(
-        "#!/bin/sh\nshift 4\n"
-        'case $1 in -S) cat "$RULES" ;; -D) shift; grep -vxF -e "-A $*" "$RULES" >"$RULES.new"; mv "$RULES.new" "$RULES" ;; esac\n'
-    )
-    for path in (fake, tmp_path / "ip"):
-        path.touch()
-        path.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RULES": str(rules)}
-    subprocess.run(["/bin/sh", str(program), "down"], env=environment, check=True)
-    assert rules.read_text().splitlines() == others
+    assert Rules(tmp_path).run("down", [*own, *OTHERS]) == OTHERS
+
+
+def test_rules_that_others_have_removed_are_loaded_again(tmp_path: Path):
+    """As a reload of nftables does, which begins with an empty ruleset."""
+    host = Rules(tmp_path)
+    forged, clamp = host.run("rules", [])
+    assert forged == f"-A PREROUTING -d {APP1['address']}/32 ! -i sw-shop -m addrtype ! --src-type LOCAL -j DROP"
+    assert clamp.startswith("-A FORWARD -o sw-shop ")
+    assert clamp.endswith("-j TCPMSS --clamp-mss-to-pmtu")
+    assert host.run("rules", [*OTHERS, forged, clamp]) == [*OTHERS, forged, clamp]
+    assert host.run("rules", [clamp, *OTHERS]) == [clamp, *OTHERS, forged]
+    # They are what the controller looks for, too.
+    state = state_of(APP1)
+    state["mesh"]["interface"]["rules"] = [forged, clamp]
+    assert differences(state) == []
+    # Without the interface, nothing would remove them.
+    assert host.run("rules", OTHERS, up=False) == OTHERS
+
+
+def unit_of(text: str) -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text)
+    return unit
+
+
+def test_rules_are_compared_every_ten_seconds_and_after_each_firewall_of_the_host_at_boot():
+    contents = role_units()
+    timer, service = (unit_of(contents[f"{UNIT.removesuffix('.service')}-rules.{kind}"]) for kind in ("timer", "service"))
+    assert timer["Timer"]["OnCalendar"] == "*:*:0/10"
+    assert timer["Install"]["WantedBy"] == "timers.target"
+    assert service["Service"]["ExecStart"] == f"/bin/sh {folder_of('shop')}/tunnel rules"
+    firewall = (ROOT / "roles/host/templates/firewall.service.j2").read_text()
+    after = unit_of(contents[UNIT])["Unit"]["After"].split()
+    assert set(after) == set(unit_of(firewall.partition("\n")[2])["Unit"]["After"].split())
+
+
+@pytest.mark.parametrize("kind", ["timer", "service"])
+def test_a_unit_that_the_next_boot_would_not_start_is_a_difference(kind: str):
+    path = f"{UNIT.removesuffix('.service')}-rules.timer" if kind == "timer" else UNIT
+    target = {"timer": "timers", "service": "multi-user"}[kind]
+    state, text = state_of(APP1), role_units()[path]
+    state["files"][path] = {"content": text}
+    given = (tunnel(APP1), state, KEYS, SECRETS, {**FILES, path: text}, list(KEYS), "key")
+    assert mesh.differences(*given) == [f"{Path(path).name} is not enabled"]
+    state["files"][f"/etc/systemd/system/{target}.target.wants/{Path(path).name}"] = {"link": path}
+    assert mesh.differences(*given) == []
+    del state["files"][path]
+    assert mesh.differences(*given) == [f"{path} differs"]
+
+
+def test_what_keeps_the_rules_stops_before_the_interface_goes_and_its_files_go_too():
+    units = role_variable("mesh", "__mesh_rules_units", inputs_of_role(kernel=True))
+    stop, _down, remove = yaml.safe_load((ROOT / "roles/mesh/tasks/remove.yml").read_text())
+    assert "__mesh_rules_units" in stop["loop"]
+    assert [unit.rpartition(".")[2] for unit in units] == ["timer", "service"]
+    left = {"mesh_stack": "shop", "__mesh_tunnel": {}, "container_service_host_state": {"mesh": {"kernel": True}, "files": {units[0]: {}}}}
+    assert role_task("mesh", "remove.yml", stop["name"], "loop", left) == units[:1]
+    assert set(role_task("mesh", "remove.yml", remove["name"], "loop", left)) == {folder_of("shop"), UNIT, *units}
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 @pytest.mark.parametrize("kernel", [True, False])
-def test_systemd_takes_the_unit(kernel: bool, tmp_path: Path):
-    path = tmp_path / "slipway-shop-mesh.service"
-    path.write_text(role("__mesh_unit_content", kernel=kernel))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
-    assert not [line for line in done.stderr.splitlines() if path.name in line and "not executable" not in line], done.stderr
+def test_systemd_takes_the_units(kernel: bool, tmp_path: Path):
+    paths = [tmp_path / Path(unit).name for unit in role_units()]
+    for path, text in zip(paths, role_units().values(), strict=True):
+        path.write_text(role("__mesh_unit_content", kernel=kernel) if path.name == Path(UNIT).name else text)
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *map(str, paths)], capture_output=True, text=True, check=False)
+    said = [line for line in done.stderr.splitlines() if "slipway-shop-mesh" in line and "not executable" not in line]
+    assert not said, done.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import slipway_marks as marks
-from slipway_lab import Lab, LabHost, Run, Stranger
+from slipway_lab import Lab, LabHost, Run, Stranger, wait_until
 from slipway_release import Load, RunningPlaybook
 
 pytestmark = [pytest.mark.extended("mesh"), pytest.mark.usefixtures("mesh")]
@@ -97,6 +97,7 @@ def mesh(lab: Lab, marker: str, undecided: dict[str, Run]) -> Iterator[str]:
     for host in lab.hosts.values():
         assert not host.succeeds(f"ip link show dev {INTERFACE}"), f"{host} still has the interface"
         assert not host.succeeds("ls /etc/slipway/slipway/mesh"), f"{host} still has keys"
+        assert not host.succeeds("ls /etc/systemd/system/slipway-slipway-mesh*"), f"{host} still has units"
     assert int(psql(lab, f"select count(*) from messages where content like '%{marker}%'")) > 0
 
 
@@ -263,6 +264,25 @@ def test_ports_of_stores_are_open_in_the_mesh_alone(lab: Lab, stranger: Stranger
         client.run(f"ip route delete {route}")
     assert int(database.run(dropped)) > before
     assert client.can_connect(address, 5432)
+
+
+def test_rules_that_others_remove_are_loaded_again(lab: Lab):
+    """As a reload of nftables does, and without a run."""
+    client, database = lab.hosts["app1"], lab.hosts["db1"]
+    address = mesh_address(database)
+    mangle = "iptables -w 10 -t mangle"
+    before = database.run(f"{mangle} -S")
+    assert f"-d {address}/32" in before
+    database.run(f"{mangle} -F")
+    wait_until(lambda: database.run(f"{mangle} -S") == before, 30, "the mesh has its rules")
+    assert client.can_connect(address, 5432)
+    assert lab.site().changed == []
+    # One that is down gets none.
+    client.run(f"systemctl stop slipway-slipway-mesh.service && {mangle} -F && systemctl start slipway-slipway-mesh-rules.service")
+    assert INTERFACE not in client.run(f"{mangle} -S")
+    client.run("systemctl start slipway-slipway-mesh.service")
+    assert INTERFACE in client.run(f"{mangle} -S")
+    lab.wait_until_healthy()
 
 
 def test_the_mesh_is_back_before_the_engine_after_a_reboot(lab: Lab):
