@@ -254,7 +254,7 @@ def container_options(service: Declaration, stack: str, root: str, owner: str, a
 def declared_alike(service: Declaration, stack: str, root: str, owner: str, label: str) -> bool:
     """Return whether a container with this hash of its declaration is of this one, whichever version of the engine it was created for.
 
-    An update of the engine is no reason to replace all containers: they get what the engine can do now when something else replaces them.
+    An update of the engine does not replace all containers: they get what the engine can do now when something else replaces them.
     """
     versions = (START_INTERVAL_API, FORMER_API)
     return label in (container_options(service, stack, root, owner, version)["labels"][HASHED] for version in versions)

@@ -420,7 +420,7 @@ MAPS_USERS = {"SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin
 def test_an_engine_that_maps_users_is_refused_before_its_containers_fail(
     path: Path, file: dict[str, Any], wanted: dict[str, Any], refused: bool, runs: bool, has: bool
 ):
-    """The first container that reads a secret said: Permission denied, and the remedy was another input."""
+    """The first container that reads a secret failed with Permission denied, and the remedy was another input."""
     path.write_text(json.dumps(file))
     machine = Machine(path)
     machine.info = MAPS_USERS if has else {}

@@ -198,7 +198,7 @@ def test_another_version_of_the_engine_replaces_no_container(before: str, after:
     state = agreeing_state(declared, before)
     state["engine"]["api_version"] = after
     assert plan(state, declared)["needed"] == []
-    # What comes in another version's words is still told from what is declared otherwise.
+    # A change of the declaration is seen all the same.
     for field, value in (("pids", 99), ("healthcheck", {**declared["healthcheck"], "timeout": 9}), ("labels", {"by": "someone"})):
         (needed,) = plan(state, {**declared, field: value})["needed"]
         assert needed["recreate"], field
