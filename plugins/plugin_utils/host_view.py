@@ -8,6 +8,7 @@ A task for each host and role costs a fork each; looking at all of them from one
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,7 +101,10 @@ def inputs_of_playbooks() -> dict[str, set[str]]:
 
 def internal_variables() -> dict[str, str]:
     """Return the variables that no inventory sets, each with why."""
-    return {name: reason for reason, names in plain_yaml(FORMS)["internal"].items() for name in names}
+    inputs = [name for role in role_folders() for name in RoleFiles().inputs(role)]
+    declared = {name: reason for reason, names in plain_yaml(FORMS)["internal"].items() for name in names}
+    matched = {name: reason for pattern, reason in declared.items() for name in fnmatch.filter(inputs, pattern)}
+    return {name: reason for name, reason in declared.items() if "*" not in name} | matched
 
 
 def renamed_variables() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import random
 import string
@@ -61,7 +62,7 @@ def inputs(root: Path = ROOT) -> dict[str, dict[str, Any]]:
         specs = yaml.safe_load((root / "roles" / role / "meta/argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
         found |= {name: option for name, option in specs.get("main", {}).get("options", {}).items() if name.startswith(f"{role}_")}
     told = yaml.safe_load((root / "meta/forms.yml").read_text(encoding="utf-8"))["internal"]
-    internal = {name for names in told.values() for name in names}
+    internal = {name for names in told.values() for pattern in names for name in fnmatch.filter(found, pattern)}
     return {name: found[name] for name in sorted(found) if name not in internal and not name.endswith(COMPUTED)}
 
 

@@ -18,7 +18,7 @@ from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import input_checks
 from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import PLUGINS
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, internal_variables
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, RoleFiles, internal_variables, role_folders
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import (
     KnownNames,
     argument_problems,
@@ -116,6 +116,15 @@ def names_that_a_run_sets() -> set[str]:
     inputs = set().union(*FILES.known_names().values()) - set(internal_variables())
     # Of Ansible, for the connection of a task; and the secrets of a rotation, which are inputs, by names that are computed.
     return {name for name in found - inputs if not name.startswith(("ansible_", "{{"))}
+
+
+def test_no_inventory_gives_a_role_another_stack_or_says_what_to_read(judged: Judge):
+    """The role would work on another stack than all others."""
+    inputs = set().union(*(FILES.inputs(role) for role in role_folders()))
+    internal = sorted(name for name in inputs if name.endswith("_stack") or name.startswith("container_service_read_"))
+    assert {"acme_stack", "exporters_stack", "watchdog_stack", "container_service_read_accept_engine"} < set(internal)
+    problems = judged(dict.fromkeys(internal, "other"))
+    assert [name for name in internal if not any(f"{name} is not for an inventory" in line for line in problems)] == []
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["inventory", "-e"])
