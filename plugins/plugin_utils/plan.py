@@ -9,6 +9,7 @@ docs/architecture.md describes the declaration.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import hashlib
@@ -778,6 +779,169 @@ def start_reasons(actual: dict[str, t.Any] | None, taken_up: bool, start: bool) 
     return [f"the container is {actual['status']}"] if start else []
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a host has of one service, compared with its declaration.
+
+    Attributes:
+        actual: The service's container, or the one that a run, which was killed, has stopped to replace it.
+        former: The container before ``actual``, where both are there and ``actual`` is not healthy yet.
+        moved: Whether ``actual`` has lost its name, and its successor has not got it yet.
+        failing: Whether the container runs without doing its work.
+        starting: Whether its first health check has not passed yet.
+        differing: What differs in the service's files.
+        secrets_differ: Whether secrets are among it.
+        foreign_volumes: Names of volumes of its own that belong to another user.
+        recreate: Why the container is replaced.
+        update: What is changed of it while it runs.
+        taken_up: Whether a replacement goes on that a run, which was killed, has begun.
+        start: Whether a container that has stopped is started as it is.
+        replaced: Whether a new container is created.
+        loaded: The revision of the configuration that the process has read.
+        interrupted: Whether a run was killed while it changed the service's files.
+        inner: What differs in the state inside the service, a sentence or "".
+    """
+
+    actual: dict[str, t.Any] | None
+    former: dict[str, t.Any] | None
+    moved: bool
+    failing: bool
+    starting: bool
+    differing: list[dict[str, t.Any]]
+    secrets_differ: bool
+    foreign_volumes: list[str]
+    recreate: list[str]
+    update: list[str]
+    taken_up: bool
+    start: bool
+    replaced: bool
+    loaded: str
+    interrupted: bool
+    inner: str
+
+    @property
+    def begins(self) -> bool:
+        """Whether the service starts, with all its files read."""
+        return self.replaced or self.start or self.taken_up
+
+    @property
+    def serves(self) -> bool:
+        """Whether its container runs and does its work, as far as is known."""
+        return self.actual is not None and self.actual["running"] and not self.failing
+
+
+def see(service: Declaration, options: dict[str, t.Any], state: State, *, stack: str, root: str, owner: str, key: str) -> Seen:
+    """Return what a host has of a service whose container would have these options."""
+    runs, files_alone = service["container"] == "running", service["container"] == "none"
+    container, folder = f"{stack}-{service['name']}", f"{root}/{stack}/{service['name']}"
+    own = between_restarts(state["containers"].get(container))
+    before = state["containers"].get(container + BEFORE)
+    actual = own or before
+    moved = actual is not None and not own
+    uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
+    uid = int(uid_label) if uid_label else None
+    differing = file_differences(service, folder, state, key, uid)
+    is_alike = functools.partial(declared_alike, service, stack, root, owner)
+    recreate, update = container_differences(options, actual, state, is_alike) if actual else ([], [])
+    if moved:
+        recreate, update = ["its replacement was interrupted"], []
+    running, health = bool(actual and actual["running"]), actual["health"] if actual else ""
+    # It has its name, but is not up, and the one before it is still there. What is declared otherwise by now takes its place.
+    former = before if runs and own and not ((running and health == "healthy") or service["one_shot"]) else None
+    taken_up = bool(former) and not recreate and not differing
+    start = runs and bool(actual) and not running and not recreate and not taken_up
+    replaced = not files_alone and (not actual or bool(recreate))
+    return Seen(
+        actual=actual,
+        former=former,
+        moved=moved,
+        # A container that its restart policy starts again and again is running for the engine, and waits longer each time.
+        failing=bool(actual) and (actual["status"] == "restarting" or (running and health == "unhealthy")),
+        starting=running and health == "starting",
+        differing=differing,
+        secrets_differ=any(item["kind"] == "secrets" for item in differing),
+        foreign_volumes=[
+            volume["name"]
+            for volume in service["volumes"]
+            if volume.get("mode", "rw") == "rw"
+            # Another service of the stack owns what is shared.
+            and not volume.get("shared")
+            and uid is not None
+            and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
+        ],
+        recreate=recreate,
+        update=update,
+        taken_up=taken_up,
+        start=start,
+        replaced=replaced,
+        loaded=state["files"].get(f"{folder}/config/loaded", {}).get("content", "").strip(),
+        # What config_tree keeps until the service has taken a change over.
+        interrupted=f"{folder}/undo/journal.json" in state["files"],
+        inner="" if replaced or start or taken_up else converge_difference(service, container, state),
+    )
+
+
+def must_reload(service: Declaration, seen: Seen, revision: str) -> bool:
+    """Return whether a process that goes on reads its files again."""
+    if not service["reload"] or seen.begins:
+        return False
+    asked = any(
+        service[item["kind"]].get(item["file"], {}).get("on_change", "reload") == "reload"
+        for item in seen.differing
+        if item["kind"] in ("config", "secrets")
+    )
+    return asked or seen.interrupted or (bool(revision) and seen.loaded != revision)
+
+
+def must_converge(service: Declaration, seen: Seen) -> bool:
+    """Return whether the state inside a service is brought in line."""
+    if not service["converge"]:
+        return False
+    secrets = seen.secrets_differ and service["converge"].get("on_secrets", True)
+    return bool(seen.begins or seen.inner or seen.failing or secrets)
+
+
+def must_restart(service: Declaration, seen: Seen) -> bool:
+    """Return whether a container that fails is started again as it is."""
+    # A login that fails because of a changed password is fixed by converge, and needs no restart.
+    converges = bool(seen.inner) or (seen.secrets_differ and bool(service["converge"]))
+    return seen.failing and not seen.recreate and not seen.taken_up and not converges
+
+
+def reasons_of(service: Declaration, seen: Seen, reload: bool, revision: str) -> list[str]:
+    """Return what differs, in sentences for people."""
+    files_alone = service["container"] == "none"
+    # Where nothing was ever deployed, a list of all its files says no more than that.
+    reasons = [f"{item['path']} {item['why']}" for item in seen.differing if seen.actual or files_alone or item["why"] != "is missing"]
+    reasons += [] if files_alone else start_reasons(seen.actual, seen.taken_up, seen.start)
+    reasons += seen.recreate + seen.update
+    reasons += [f"volume {name} belongs to another user" for name in seen.foreign_volumes]
+    if seen.actual and seen.failing and not seen.recreate and not seen.taken_up and seen.actual["status"] != "restarting":
+        reasons.append("the container is unhealthy")
+    if seen.starting and not reasons:
+        reasons.append(STARTING)
+    if reload and not seen.differing and seen.loaded != revision:
+        reasons.append("its configuration was not loaded yet")
+    if seen.interrupted:
+        reasons.append("a change of its files was interrupted")
+    if seen.inner and not seen.starting:
+        reasons.append(seen.inner)
+    return reasons
+
+
+def can_judge(seen: Seen, reload: bool) -> bool:
+    """Return whether the container that runs can say whether the service would take its new configuration."""
+    # For its successor, only where both are of one image.
+    alike = len(seen.recreate) == 1 and seen.recreate[0].startswith(CHANGED)
+    return reload or (alike and seen.actual is not None and seen.actual["running"])
+
+
+def can_return(service: Declaration, seen: Seen, image: str) -> bool:
+    """Return whether the container before can go on after its successor has written to its volumes."""
+    before = seen.former or seen.actual
+    return not service["volumes"] or (before is not None and same_major(before["image"], image))
+
+
 def plan_service(
     declared: Declaration, state: State, *, stack: str, root: str, owner: str, key: str, networks: dict[str, t.Any], adopt: bool = False
 ) -> dict[str, t.Any]:
@@ -793,71 +957,16 @@ def plan_service(
     refuse_networks(service, networks)
     runs, files_alone = service["container"] == "running", service["container"] == "none"
     options = {} if files_alone else container_options(service, stack, root, owner, state["engine"]["api_version"])
+    image = normal_reference(options["image"]) if options else ""
     container, folder = f"{stack}-{service['name']}", f"{root}/{stack}/{service['name']}"
     foreign_container(container, stack, state)
     refuse_volumes(service, container, stack, state, adopt)
     absent_addresses(service, state)
-    actual: t.Any = between_restarts(state["containers"].get(container))
-    # A run that was killed has stopped it, and its successor has not got its name yet.
-    moved = None if actual else state["containers"].get(container + BEFORE)
-    actual = actual or moved
-    uid_label = (actual or {}).get("labels", {}).get("slipway.uid", "")
-    uid = int(uid_label) if uid_label else None
-    differing = file_differences(service, folder, state, key, uid)
-    is_alike = functools.partial(declared_alike, service, stack, root, owner)
-    recreate, update = container_differences(options, actual, state, is_alike) if actual else ([], [])
-    if moved:
-        recreate, update = ["its replacement was interrupted"], []
-    # It has its name, but is not up, and the one before it is still there. What is declared otherwise by now takes its place.
-    up = bool(actual) and actual["running"] and actual["health"] == "healthy"
-    former = state["containers"].get(container + BEFORE) if runs and actual and not (moved or up or service["one_shot"]) else None
-    taken_up = bool(former) and not recreate and not differing
-    # Where nothing was ever deployed, a list of all its files says no more than that.
-    reasons = [f"{item['path']} {item['why']}" for item in differing if actual or files_alone or item["why"] != "is missing"]
-    start = runs and bool(actual) and not actual["running"] and not recreate and not taken_up
-    reasons += ([] if files_alone else start_reasons(actual, taken_up, start)) + recreate + update
-    foreign_volumes = [
-        volume["name"]
-        for volume in service["volumes"]
-        if volume.get("mode", "rw") == "rw"
-        # Another service of the stack owns what is shared.
-        and not volume.get("shared")
-        and uid is not None
-        and state["volumes"].get(volume["name"], {}).get("uid", uid) not in {uid, None}
-    ]
-    reasons += [f"volume {name} belongs to another user" for name in foreign_volumes]
-    # A container that its restart policy starts again and again is running for the engine, and waits longer each time.
-    failing = bool(actual) and (actual["status"] == "restarting" or (actual["running"] and actual["health"] == "unhealthy"))
-    if failing and not recreate and not taken_up and actual["status"] != "restarting":
-        reasons.append("the container is unhealthy")
-    starting = bool(actual) and actual["running"] and actual["health"] == "starting"
-    if starting and not reasons:
-        reasons.append(STARTING)
-    replaced = not files_alone and (not actual or bool(recreate))
-    changed_kinds = {
-        service[item["kind"]].get(item["file"], {}).get("on_change", "reload")
-        for item in differing
-        if item["kind"] in ("config", "secrets")
-    }
+    seen = see(service, options, state, stack=stack, root=root, owner=owner, key=key)
     revision = revision_of(service) if service["config"] else ""
-    loaded = state["files"].get(f"{folder}/config/loaded", {}).get("content", "").strip()
-    # What config_tree keeps until the service has taken a change over.
-    interrupted = f"{folder}/undo/journal.json" in state["files"]
-    reload = bool(service["reload"]) and not (replaced or start or taken_up)
-    reload &= "reload" in changed_kinds or interrupted or (bool(revision) and loaded != revision)
-    if reload and not differing and loaded != revision:
-        reasons.append("its configuration was not loaded yet")
-    if interrupted:
-        reasons.append("a change of its files was interrupted")
-    inner = converge_difference(service, container, state) if not replaced and not start and not taken_up else ""
-    secrets_differ = any(item["kind"] == "secrets" for item in differing)
-    converge = bool(service["converge"]) and (
-        replaced or start or taken_up or bool(inner) or failing or (secrets_differ and service["converge"].get("on_secrets", True))
-    )
-    if inner and not starting:
-        reasons.append(inner)
-    # A login that fails because of a changed password is fixed by converge, and needs no restart.
-    restart = failing and not recreate and not taken_up and not (bool(inner) or (secrets_differ and bool(service["converge"])))
+    reload, restart = must_reload(service, seen, revision), must_restart(service, seen)
+    reasons = reasons_of(service, seen, reload, revision)
+    recreate, lasts = bool(seen.recreate), not service["one_shot"]
     return {
         "name": service["name"],
         "container": container,
@@ -866,45 +975,42 @@ def plan_service(
         # Someone else has started it, as after a reboot: nothing is changed, only waited for.
         "wait_only": reasons == [STARTING],
         "reasons": reasons,
-        "exists": bool(actual),
-        "recreate": bool(recreate),
+        "exists": seen.actual is not None,
+        "recreate": recreate,
         # What runs goes on, or runs again, unless its successor is known to run.
-        "keep": not service["one_shot"] and bool(recreate) and (bool(moved) or (actual["running"] and not failing)),
+        "keep": lasts and recreate and (seen.moved or seen.serves),
         # Its successor is waited for again, or gives its place back.
-        "taken_up": taken_up,
+        "taken_up": seen.taken_up,
         # A store that serves is stopped for a while: some want to say when.
-        "interrupts": holds_data(service) and bool(recreate) and not moved and actual["running"] and not failing,
+        "interrupts": holds_data(service) and recreate and not seen.moved and seen.serves,
         "stop_timeout": int(service["stop_timeout"]),
         "trial": service["trial"],
         "judged_inputs": service["judged_inputs"],
-        "returns": not service["volumes"] or (bool(actual) and same_major((former or actual)["image"], normal_reference(options["image"]))),
+        "returns": can_return(service, seen, image),
         # What runs there is not what was released: there is nothing to keep alive while another takes its place.
-        "by_hand": bool(actual) and "slipway.stack" not in actual["labels"],
-        "replaced": replaced,
+        "by_hand": seen.actual is not None and "slipway.stack" not in seen.actual["labels"],
+        "replaced": seen.replaced,
         "restart": restart,
         # Only what container_group stops is safe from the watchdog, which restarts what is unhealthy.
-        "stop": not service["one_shot"] and failing and (bool(recreate) or restart),
-        "stopped": start,
+        "stop": lasts and seen.failing and (recreate or restart),
+        "stopped": seen.start,
         # Stopped and otherwise as declared, or to be created, changed or restarted.
-        "resume": start and not update,
-        "make": not service["one_shot"] and not taken_up and (replaced or restart or bool(update)),
+        "resume": seen.start and not seen.update,
+        "make": lasts and not seen.taken_up and (seen.replaced or restart or bool(seen.update)),
         # A reload leaves the health as it is.
-        "wait": runs and not service["one_shot"] and (replaced or start or restart or taken_up or failing or starting),
-        "pull": not files_alone and normal_reference(options["image"]) not in state["images"],
+        "wait": runs and lasts and (seen.begins or restart or seen.failing or seen.starting),
+        "pull": not files_alone and image not in state["images"],
         # What config_tree has kept belongs to the former container until the other one is up.
-        "files": not taken_up and (bool(differing) or reload or replaced or interrupted or bool(foreign_volumes)),
+        "files": not seen.taken_up and (bool(seen.differing) or reload or seen.replaced or seen.interrupted or bool(seen.foreign_volumes)),
         "reload": reload,
-        "converge": converge,
+        "converge": must_converge(service, seen),
         "revision": revision,
         "config": {file: str(item["content"]) for file, item in service["config"].items()},
         "host_files": {
             path: {"content": str(item["content"]), "mode": item.get("mode", "0644")} for path, item in service["host_files"].items()
         },
         "secret_names": sorted(service["secrets"]),
-        # The running container can judge a new configuration for its successor only where both are of one image.
-        "validate": service["validate"]
-        if reload or (len(recreate) == 1 and recreate[0].startswith(CHANGED) and actual and actual["running"])
-        else [],
+        "validate": service["validate"] if can_judge(seen, reload) else [],
         "reload_command": service["reload"],
         "ready_command": service["converge"].get("ready", []),
         "apply_command": service["converge"].get("apply", []),
@@ -920,7 +1026,7 @@ def plan_service(
         "owned_volumes": [volume["name"] for volume in service["volumes"] if volume.get("mode", "rw") == "rw" and not volume.get("shared")],
         "healthy_timeout": int(service["healthy_timeout"]),
         "one_shot": service["one_shot"],
-        "diff": file_diffs(service, differing, folder, state),
+        "diff": file_diffs(service, seen.differing, folder, state),
     }
 
 
