@@ -31,13 +31,13 @@ PRODUCT_ROLE, JOBS_ROLE = "app", "jobs"
 PRODUCT_OWNERS = "app-"
 #: Where the program of the jobs' timers lies.
 JOBS_FOLDER = r"/etc/slipway/([^/]+)/jobs/"
-#: Where restore.yml notes on all hosts that it exchanges data.
 #: What the names of the collection's own images begin with, as their defaults give them.
 OWN_IMAGES = "slipway/"
 #: How engines and registries say that there is no such image, and nothing else.
 ABSENT = re.compile("manifest unknown|manifest for .* not found|name unknown|not known to registry|: not found$", re.IGNORECASE)
 #: What Docker Hub says of a name that does not exist, and of one that others may not see. A wrong login is "unauthorized" alone.
 DENIED = re.compile("requested access to the resource is denied", re.IGNORECASE)
+#: Where restore.yml notes on all hosts that it exchanges data.
 RESTORE_MARK = r"/etc/slipway/[^/]+/restore/under_way\.json"
 DEFAULT_MINIMUM_MEMORY_MB = 1024
 DEFAULT_MINIMUM_DISK_MB = 4096
