@@ -1009,7 +1009,6 @@ def plan_service(
         "host_files": {
             path: {"content": str(item["content"]), "mode": item.get("mode", "0644")} for path, item in service["host_files"].items()
         },
-        "secret_names": sorted(service["secrets"]),
         "validate": service["validate"] if can_judge(seen, reload) else [],
         "reload_command": service["reload"],
         "ready_command": service["converge"].get("ready", []),
