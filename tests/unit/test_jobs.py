@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 import claims
 import slipway_jobs
@@ -699,6 +700,11 @@ def test_a_new_schedule_is_the_one_that_prometheus_expects(tmp_path: Path, monke
     for calendar, moment in (("*-*-01 03:00:00 UTC", "2026-04-01 03:00:00"), ("*-*-* 04:00:00 UTC", "2026-03-03 04:00:00")):
         assert expected(calendar) == slipway_jobs.gauges("shop", "nightly", {"next_run_timestamp_seconds": seconds(moment)})
     assert expected("2024-01-01 00:00:00 UTC") == ""
+
+
+def test_a_run_that_notes_new_schedules_reports_a_change() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/jobs/tasks/main.yml").read_text())
+    assert [task["changed_when"] for task in tasks if "reschedule" in (task.get("ansible.builtin.command") or {}).get("argv", [])] == [True]
 
 
 @pytest.mark.parametrize("gone", ["away", "refuses_to_wait"])
