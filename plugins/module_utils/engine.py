@@ -242,7 +242,7 @@ class Engine:
         """Resolve the user a container of ``image`` runs as to numbers.
 
         ``user`` is a name or number, with an optional group behind a colon; empty means the image's own user. Names are looked up
-        in the image's /etc/passwd, read from a container that is created, never started, and removed.
+        in the image's /etc/passwd.
 
         Raises:
             EngineError: the image or the user does not exist.
@@ -251,12 +251,7 @@ class Engine:
         name, _colon, group = user.partition(":")
         if name.isdigit() and group.isdigit():
             return int(name), int(group)
-        created = json.loads(self.request("POST", "/containers/create", body={"Image": image, "Cmd": ["true"]}))
-        try:
-            passwd = self._read_file(created["Id"], "/etc/passwd")
-            groups = self._read_file(created["Id"], "/etc/group")
-        finally:
-            self.remove(created["Id"], volumes=True)
+        passwd, groups = self.image_files(image, ["/etc/passwd", "/etc/group"])
         entries = [line.split(":") for line in lines_of(passwd) if line.count(":") >= 6]
         entry = next((item for item in entries if name in (item[0], item[2])), None)
         if entry is None and not name.isdigit():
@@ -270,6 +265,23 @@ class Engine:
                 raise EngineError(f"image {image} has no group {group!r} in its /etc/group", 404)
             gid = int(row[2]) if row else int(group)
         return uid, gid
+
+    def image_files(self, image: str, paths: list[str], container: str = "") -> list[str]:
+        """Return the texts of files of an image, empty for those that it lacks.
+
+        They are read from ``container``, one of this image, or from one that is created, never started, and removed, which takes longer.
+
+        Raises:
+            EngineError: the image does not exist.
+        """
+        created = ""
+        if not container:
+            created = json.loads(self.request("POST", "/containers/create", body={"Image": image, "Cmd": ["true"]}))["Id"]
+        try:
+            return [self._read_file(container or created, path) for path in paths]
+        finally:
+            if created:
+                self.remove(created, volumes=True)
 
     def _read_file(self, container: str, path: str) -> str:
         """Return a file's text out of a container; empty when there is none."""

@@ -13,7 +13,9 @@ version_added: 0.1.0
 description:
   - Reads the containers, images, networks and volumes of a stack, the files of its configuration, and the facts of the host
     that decide anything. The role container_service registers them as C(container_service_host_state).
-  - Changes nothing. Needs Python 3 on the host and nothing else; without a Docker Engine the engine's part is empty.
+  - Changes nothing. Where containerd stores the engine's images, one that has no container yet gets one that is never started and removed
+    at once, as its users cannot be read otherwise.
+  - Needs Python 3 on the host and nothing else; without a Docker Engine the engine's part is empty.
   - Never returns the content of a secret, and digests of files only under a key of this very call.
 options:
   stack:
@@ -91,8 +93,8 @@ host:
     The machine: C(hostname), C(machine_id), C(distribution), C(distribution_version), C(architecture), C(memory_mb), C(cores), C(root),
     whether the kernel has C(apparmor), the interpreter C(python) that modules run with,
     C(addresses), C(routes) with C(network) and C(interface), C(nonlocal_bind), C(uptime_s), its clock in seconds since 1970 as C(time_s),
-    the folder of the engine's images and volumes as C(data_root), and C(disks) with C(total_mb) and C(free_mb), of C(/) and of that
-    folder.
+    the folder of the engine's volumes as C(data_root), that of its images as C(image_root), which is another one where containerd stores
+    them, and C(disks) with C(total_mb) and C(free_mb), of C(/) and of these folders.
   returned: always
   type: dict
 engine:
@@ -189,6 +191,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import struct
@@ -236,6 +239,10 @@ REDIS_FILES = ("dump.rdb", "appendonlydir", "appendonly.aof")
 ENTRIES_LOOKED_AT = 2000
 #: Where an engine keeps its data unless an option says otherwise.
 DATA_ROOT = "/var/lib/docker"
+#: The same of the host's containerd, where that stores the engine's images, as it does for new installations from Docker 29 on.
+CONTAINERD_ROOT = "/var/lib/containerd"
+CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
+SNAPSHOTTER = "io.containerd.snapshotter.v1"
 #: Addresses that stand for all of a host.
 ANY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 # What the name of a file in a volume begins with.
@@ -246,17 +253,30 @@ EMULATORS = "/proc/sys/fs/binfmt_misc"
 PLATFORMS = {"x86_64": ["linux/amd64", "linux/386"], "aarch64": ["linux/arm64", "linux/arm"], "armv7l": ["linux/arm"]}
 
 
-def data_root(engine: Engine | None) -> str:
-    """Return the folder in which the engine keeps images and volumes, or, where none answers, will keep them."""
+def roots(engine: Engine | None) -> tuple[str, str]:
+    """Return the folders in which the engine keeps its data and its images, or, where none answers, will keep both."""
     with contextlib.suppress(EngineError, RefusedError):
         if engine is not None:
-            return engine.get("/info").get("DockerRootDir") or DATA_ROOT
-        return str(read_options(ENGINE_OPTIONS)[1].get("data-root") or DATA_ROOT)
-    return DATA_ROOT
+            info = engine.get("/info")
+            root = info.get("DockerRootDir") or DATA_ROOT
+            stored_by = dict(info.get("DriverStatus") or []).get("driver-type")
+            # An engine that runs a containerd of its own has its data below the folder of the engine's.
+            at = (info.get("Containerd") or {}).get("Address") or CONTAINERD_SOCKET
+            return root, containerd_root() if stored_by == SNAPSHOTTER and at == CONTAINERD_SOCKET else root
+        root = str(read_options(ENGINE_OPTIONS)[1].get("data-root") or DATA_ROOT)
+        return root, root
+    return DATA_ROOT, DATA_ROOT
 
 
-def describe_host(root: str) -> dict[str, t.Any]:
-    """Return the facts of the machine, whose engine keeps its data in a folder; memory and disk in MiB."""
+def containerd_root(config: str = "/etc/containerd/config.toml") -> str:
+    """Return the folder in which the host's containerd keeps images, as its configuration says before the first table."""
+    top = re.split(r"^\s*\[", read_text(config), maxsplit=1, flags=re.MULTILINE)[0]
+    found = re.search(r"^\s*root\s*=\s*([\"'])(.+?)\1", top, re.MULTILINE)
+    return found[2] if found else CONTAINERD_ROOT
+
+
+def describe_host(root: str, images: str) -> dict[str, t.Any]:
+    """Return the facts of the machine, whose engine keeps its data and its images in two folders; memory and disk in MiB."""
     release = {}
     for line in read_text("/etc/os-release").splitlines():
         key, equals, value = line.partition("=")
@@ -267,7 +287,7 @@ def describe_host(root: str) -> dict[str, t.Any]:
         key, _colon, value = line.partition(":")
         memory[key] = int(value.split()[0]) // 1024 if value.split() else 0
     disks = {}
-    for path in ("/", root):
+    for path in ("/", root, images):
         # Before the engine has made its folder, the disk that it will be on.
         existing = os.path.join("/", path)
         while not os.path.exists(existing):
@@ -297,6 +317,7 @@ def describe_host(root: str) -> dict[str, t.Any]:
         # Addresses that another host may hand over can be bound before they are here.
         "nonlocal_bind": read_text("/proc/sys/net/ipv4/ip_nonlocal_bind").strip() == "1",
         "data_root": root,
+        "image_root": images,
         "disks": disks,
         "uptime_s": int(float((read_text("/proc/uptime") or "0").split()[0])),
         "time_s": int(time.time()),
@@ -540,8 +561,17 @@ def run_query(engine: Engine, container: str, argv: list[str]) -> dict[str, t.An
         return {"rc": 1, "answer": None, "error": str(error)}
 
 
-def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str]) -> None:
-    """Note of each wanted image that is there who it runs as, and the versions of programs that it names, as official ones do."""
+def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str], containers: dict[str, t.Any]) -> None:
+    """Note of each wanted image that is there who it runs as, and the versions of programs that it names, as official ones do.
+
+    Args:
+        engine: the host's.
+        images: those that it has, by name.
+        wanted: names of images.
+        containers: the stack's, by name.
+    """
+    known: dict[str, dict[str, int]] = {}
+    by_image = {container["image_id"]: container["id"] for container in containers.values()}
     for reference in sorted({normal_reference(item) for item in wanted} & set(images)):
         inspected = engine.get(f"/images/{reference}/json")
         config = inspected.get("Config") or {}
@@ -552,22 +582,37 @@ def describe_images(engine: Engine, images: dict[str, t.Any], wanted: list[str])
             images[reference]["versions"]["pg_major"] = named["PG_MAJOR"]
         images[reference]["user"] = config.get("User") or "root"
         images[reference]["platform"] = f"{inspected.get('Os')}/{inspected.get('Architecture')}"
-        images[reference]["users"] = users_of((inspected.get("GraphDriver") or {}).get("Data") or {})
+        layers, image = (inspected.get("GraphDriver") or {}).get("Data") or {}, images[reference]["id"]
+        if image not in known:
+            known[image] = users_of(layers) if "UpperDir" in layers else users_in(engine, reference, by_image.get(image, ""))
+        images[reference]["users"] = known[image]
 
 
 def users_of(layers: dict[str, str]) -> dict[str, int]:
-    """Return the numbers of the users that an image knows, by name; none where its files cannot be read as they lie on the disk.
+    """Return the numbers of the users that an image knows, by name, from its files as they lie on the disk.
 
     Args:
         layers: folders of the image's layers as the engine's overlay driver names them, the last one first.
     """
     for layer in [layers.get("UpperDir", ""), *layers.get("LowerDir", "").split(":")]:
-        text = read_text(os.path.join(layer, "etc/passwd")) if layer else ""
-        rows = [line.split(":") for line in text.splitlines()]
-        found = {row[0]: int(row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
+        found = user_numbers(read_text(os.path.join(layer, "etc/passwd")) if layer else "")
         if found:
             return found
     return {}
+
+
+def users_in(engine: Engine, image: str, container: str) -> dict[str, int]:
+    """Return the same from a container of the image, or a new one; none where the engine makes no container of it."""
+    try:
+        return user_numbers(engine.image_files(image, ["/etc/passwd"], container)[0])
+    except EngineError:
+        return {}
+
+
+def user_numbers(passwd: str) -> dict[str, int]:
+    """Return the numbers of the users in the text of /etc/passwd, by name."""
+    rows = [line.split(":") for line in passwd.splitlines()]
+    return {row[0]: int(row[2]) for row in rows if len(row) > 3 and row[2].isdigit()}
 
 
 def missing_images(engine: Engine | None, images: dict[str, t.Any], wanted: list[str], own: dict[str, str] | None = None) -> dict[str, str]:
@@ -734,14 +779,14 @@ def main() -> None:
     state["engine"]["options"] = describe(engine)
     key = options["digest_key"].encode()
     state["schema"] = 1
-    state["host"] = describe_host(data_root(engine))
+    state["host"] = describe_host(*roots(engine))
     of_volumes = [name for name in options["files"] if name.startswith(IN_VOLUME)]
     state["files"] = {
         **describe_files(folder, [name for name in options["files"] if name not in of_volumes], key, options["contents"]),
         **describe_files_of_volumes(of_volumes, state["volumes"], key),
     }
     if engine is not None:
-        describe_images(engine, state["images"], options["images"])
+        describe_images(engine, state["images"], options["images"], state["containers"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"], options["login"])
     state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()

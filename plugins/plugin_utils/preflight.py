@@ -462,9 +462,12 @@ def check_host(
             )
         )
     wanted = min(minimum_disk_mb, MINIMUM_DISK_WHEN_RUNNING_MB) if state.get("containers") else minimum_disk_mb
+    seen = []
     for path, disk in sorted((facts.get("disks") or {}).items()):
         free = int(disk.get("free_mb") or 0)
-        if free < wanted:
+        # Paths on one disk have the same numbers.
+        if free < wanted and disk not in seen:
+            seen.append(disk)
             problems.append(
                 Problem(
                     host,

@@ -260,8 +260,12 @@ def _host(name: str, state: Row) -> Row:
 
 
 def distinct_disks(disks: Mapping[str, Row]) -> dict[str, Row]:
-    """Return the disks of a host; a path that has none of its own is on that of ``/``."""
-    return {path: disk for path, disk in disks.items() if path == "/" or disk != disks.get("/")}
+    """Return the disks of a host, each by the first of the paths on it, which have the same numbers."""
+    found: dict[str, Row] = {}
+    for path, disk in sorted(disks.items()):
+        if disk not in found.values():
+            found[path] = disk
+    return found
 
 
 def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:

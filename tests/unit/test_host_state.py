@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,6 +19,7 @@ import pytest
 
 from ansible_collections.slipway.stack.plugins.module_utils.sockets import Listener
 from ansible_collections.slipway.stack.plugins.modules import host_state
+from ansible_collections.slipway.stack.plugins.plugin_utils import plan, preflight
 
 
 @pytest.mark.parametrize(
@@ -74,12 +77,18 @@ def test_each_that_listens_on_a_port_is_known_with_its_address(
 class Engine:
     """One that keeps its data in a folder."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, **info: Any) -> None:
+        self.info = {"DockerRootDir": folder, **info}
 
     def get(self, path: str) -> dict[str, Any]:
         assert path == "/info"
-        return {"DockerRootDir": self.folder}
+        return self.info
+
+
+def containerd(address: str = "") -> dict[str, Any]:
+    """Return what an engine reports whose images containerd stores; before API 1.46, not at which address that is."""
+    status = [["driver-type", "io.containerd.snapshotter.v1"]]
+    return {"Driver": "overlayfs", "DriverStatus": status, **({"Containerd": {"Address": address}} if address else {})}
 
 
 def test_the_disk_that_counts_is_the_one_of_the_engines_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -87,21 +96,46 @@ def test_the_disk_that_counts_is_the_one_of_the_engines_data(tmp_path: Path, mon
     sizes = {"/": (90, 80), str(tmp_path): (5000, 600)}
     usage = {path: SimpleNamespace(total=total * 2**20, free=free * 2**20) for path, (total, free) in sizes.items()}
     monkeypatch.setattr(host_state.shutil, "disk_usage", usage.get)
-    root = host_state.data_root(Engine(f"{tmp_path}/docker/data"))
-    found = host_state.describe_host(root)
+    root, images = host_state.roots(Engine(f"{tmp_path}/docker/data", DriverStatus=[["Backing Filesystem", "extfs"]]))
+    assert images == root
+    found = host_state.describe_host(root, images)
     assert found["data_root"] == f"{tmp_path}/docker/data"
     assert found["disks"] == {"/": {"total_mb": 90, "free_mb": 80}, root: {"total_mb": 5000, "free_mb": 600}}
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "images"),
+    [
+        (containerd(), "", "/var/lib/containerd"),
+        (containerd("/run/containerd/containerd.sock"), 'version = 2\n#root = "/a"\n', "/var/lib/containerd"),
+        (containerd("/run/containerd/containerd.sock"), "root = '/srv/images' # more room\n[plugins]\nroot = '/b'\n", "/srv/images"),
+        (containerd("/run/containerd/containerd.sock"), '[plugins]\n  root = "/b"\n', "/var/lib/containerd"),
+        # One that the engine runs itself.
+        (containerd("/var/run/docker/containerd/containerd.sock"), "root = '/srv/images'", "/var/lib/docker"),
+        ({"DriverStatus": None}, "root = '/srv/images'", "/var/lib/docker"),
+    ],
+)
+def test_images_that_containerd_stores_are_on_its_disk(
+    info: dict[str, Any], config: str, images: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path, read = tmp_path / "config.toml", host_state.containerd_root
+    path.write_text(config)
+    monkeypatch.setattr(host_state, "containerd_root", lambda: read(str(path)))
+    assert host_state.roots(Engine("/var/lib/docker", **info)) == ("/var/lib/docker", images)
+    described = host_state.describe_host("/var/lib/docker", images)
+    assert described["image_root"] == images
+    assert set(described["disks"]) == {"/", "/var/lib/docker", images}
 
 
 def test_an_engine_that_is_not_there_will_keep_its_data_where_its_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "daemon.json"
     monkeypatch.setattr(host_state, "ENGINE_OPTIONS", str(path))
-    assert host_state.data_root(None) == "/var/lib/docker"
+    assert host_state.roots(None) == ("/var/lib/docker", "/var/lib/docker")
     path.write_text(json.dumps({"data-root": "/srv/docker"}))
-    assert host_state.data_root(None) == "/srv/docker"
+    assert host_state.roots(None) == ("/srv/docker", "/srv/docker")
     path.write_text("{")
-    assert host_state.data_root(None) == "/var/lib/docker"
-    assert host_state.describe_host("docker")["disks"]["docker"]["total_mb"] == shutil.disk_usage("/").total // 2**20
+    assert host_state.roots(None) == ("/var/lib/docker", "/var/lib/docker")
+    assert host_state.describe_host("docker", "docker")["disks"]["docker"]["total_mb"] == shutil.disk_usage("/").total // 2**20
 
 
 def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(tmp_path: Path):
@@ -111,6 +145,65 @@ def test_the_users_of_an_image_are_read_from_its_uppermost_layer_that_has_them(t
     layers = {"UpperDir": f"{tmp_path}/top", "LowerDir": f"{tmp_path}/app:{tmp_path}/base"}
     assert host_state.users_of(layers) == {"root": 0, "shop": 1000}
     assert host_state.users_of({}) == {}
+
+
+class Containerd(host_state.Engine):
+    """An engine whose images containerd stores: no folder has their files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def request(self, method: str, path: str, *_arguments: Any, **_options: Any) -> bytes:
+        self.asked.append(f"{method} {path}")
+        if method == "GET" and path.endswith("/json"):
+            return json.dumps({"Config": {"User": "postgres"}, "GraphDriver": {"Name": "overlayfs", "Data": None}}).encode()
+        if path == "/containers/create":
+            return b'{"Id": "new"}'
+        if path.endswith("/archive"):
+            packed = io.BytesIO()
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                content = b"root:x:0:0:::\nadmin:x:0:0:::\npostgres:x:70:70:::\n"
+                member = tarfile.TarInfo("passwd")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+            return packed.getvalue()
+        return b""
+
+
+def test_the_users_of_an_image_that_containerd_stores_are_read_from_a_container_of_it():
+    images = {name: {"id": f"sha256:{name[0]}"} for name in ("postgres:17", "postgres:latest", "redis:7")}
+    there = {"slipway-postgres": {"id": "one", "image_id": "sha256:p"}, "slipway-other": {"id": "two", "image_id": "sha256:x"}}
+    engine = Containerd()
+    host_state.describe_images(engine, images, list(images), there)
+    users = {"root": 0, "admin": 0, "postgres": 70}
+    assert [image["users"] for image in images.values()] == [users] * 3
+    # An image once, whatever its names, and a container is made only where there is none.
+    assert [asked for asked in engine.asked if not asked.startswith("GET /images/")] == [
+        "GET /containers/one/archive",
+        "POST /containers/create",
+        "GET /containers/new/archive",
+        "DELETE /containers/new",
+    ]
+    # What follows from them.
+    state = {"images": images, "engine": {"available": True}}
+    assert plan.wanted_uid({"image": "postgres:17", "user": ""}, state) == 70
+    assert plan.wanted_uid({"image": "postgres:17", "user": "postgres"}, state) == 70
+    named = {"postgres_user": "nosuchuser"}
+    (problem,) = preflight.check_users("one", state, {"postgres_image": "postgres:17"}, named, {})
+    assert "has no user nosuchuser; it has postgres" in problem.text
+    (problem,) = preflight.check_users("one", state, {"postgres_image": "postgres:17"}, {"postgres_user": "admin"}, {})
+    assert "asks for root" in problem.text
+
+
+def test_an_image_of_which_no_container_can_be_made_has_no_known_users(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: Any) -> list[str]:
+        raise host_state.EngineError("denied", 403)
+
+    monkeypatch.setattr(Containerd, "image_files", refuse)
+    images = {"redis:7": {"id": "sha256:r"}}
+    host_state.describe_images(Containerd(), images, ["redis:7"], {})
+    assert images["redis:7"]["users"] == {}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +219,10 @@ def test_an_image_is_described_with_the_versions_that_it_names(environment: list
     class Engine:
         def get(self, path: str) -> dict[str, Any]:
             assert path == "/images/postgres:17/json"
-            return {"Config": {"Env": environment}, "Os": "linux", "Architecture": "amd64"}
+            return {"Config": {"Env": environment}, "Os": "linux", "Architecture": "amd64", "GraphDriver": {"Data": {"UpperDir": "/none"}}}
 
     images: dict[str, Any] = {"postgres:17": {"id": "sha256:a"}, "redis:7": {"id": "sha256:b"}}
-    host_state.describe_images(cast("host_state.Engine", Engine()), images, ["docker.io/library/postgres:17", "chroma:1"])
+    host_state.describe_images(cast("host_state.Engine", Engine()), images, ["docker.io/library/postgres:17", "chroma:1"], {})
     assert images["postgres:17"]["versions"] == versions
     assert "versions" not in images["redis:7"]
 

@@ -72,6 +72,17 @@ def test_a_host_that_runs_the_stack_needs_room_to_go_on_only():
     assert preflight.check_host("one", state(host={"disks": {"/": {"free_mb": 900}}}, containers={"redis": {}}))
 
 
+def test_each_disk_that_is_full_is_named_once():
+    """Images that containerd stores are not on the disk of the engine's data, unless all are on one."""
+    full, other = {"total_mb": 5000, "free_mb": 900}, {"total_mb": 9000, "free_mb": 900}
+    where = {"/": {"total_mb": 9000, "free_mb": 8000}, "/var/lib/docker": full, "/var/lib/containerd": other}
+    assert [problem.text.partition(",")[0] for problem in preflight.check_host("one", state(host={"disks": where}))] == [
+        "has 900 MB free on the disk of /var/lib/containerd",
+        "has 900 MB free on the disk of /var/lib/docker",
+    ]
+    assert len(preflight.check_host("one", state(host={"disks": dict.fromkeys(where, full)}))) == 1
+
+
 def test_a_taken_port_names_who_has_it_and_the_variable():
     taken = state(listening={"443": [{"address": "0.0.0.0", "process": "apache2", "container": "", "ours": False}]})
     problems = preflight.check_ports("one", taken, [{"port": 443, "variable": "nginx_https_port"}])
