@@ -15,6 +15,7 @@ import pytest
 import yaml
 from ansible.template import trust_as_template
 
+from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
 from conftest import ROOT, role_file, role_task, role_variable, role_variables
 
 #: Of packages that each Debian or Ubuntu has, and of systemd and Python, without which Ansible and our units do not run.
@@ -34,7 +35,7 @@ PACKAGES = {
 }
 #: Of those that host_state reports.
 REPORTED = {"docker", "dockerd", "ip", "iptables", "logrotate", "requests"}
-CALLS = {"run", "call", "Popen", "run_command", "run_program", "check_output", "get_bin_path"}
+CALLS = {"run", "call", "Popen", "run_command", "run_program", "check_output", "get_bin_path", "which"}
 #: Run in containers or on the machine that builds images.
 ELSEWHERE = (
     *("packages/slipway_backup/src/slipway_backup/", "packages/slipway_prober/", "packages/slipway_acme/src/slipway_acme.py"),
@@ -204,3 +205,25 @@ def test_packages_that_others_need_stay_and_are_named(result: dict[str, Any], op
         said = role_task("container_service", "packages.yml", refuse["name"], "ansible.builtin.fail", given)["msg"]
         assert "On one, installing docker.io, iptables would remove containerd.io, podman-docker, docker-ce-cli, which" in said
         assert "apt-get remove containerd.io podman-docker docker-ce-cli. Then run again." in said
+
+
+#: What Python has from 3.11 on. Ruff knows syntax of a version, and no names.
+NEWER = re.compile(
+    r"\b(file_digest|tomllib|ExceptionGroup|add_note|StrEnum|datetime\.UTC|import UTC|contextlib\.chdir|itertools\.batched"
+    r"|(t|typing)\.(Self|Never|assert_never|override|LiteralString)|asyncio\.(TaskGroup|timeout)|Path\.walk|\.is_junction)\b"
+)
+
+
+def test_code_on_hosts_runs_on_the_oldest_python_of_a_supported_host() -> None:
+    assert NEWER.search("hashlib.file_digest(file)")
+    found = {path.relative_to(ROOT).as_posix(): match[0] for path in sources() if (match := NEWER.search(path.read_text()))}
+    # The tools of backups run in an image that has a newer one.
+    assert {path: name for path, name in found.items() if "/slipway_backup/src/slipway_backup/" not in f"/{path}"} == {}
+
+
+def test_each_role_names_the_systems_that_preflight_accepts() -> None:
+    versions = {"12": "bookworm", "13": "trixie", "22.04": "jammy", "24.04": "noble", "26.04": "resolute"}
+    supported = {name: [versions[number] for number in numbers] for name, numbers in SUPPORTED_DISTRIBUTIONS.items()}
+    for path in (ROOT / "roles").glob("*/meta/main.yml"):
+        platforms = yaml.safe_load(path.read_text())["galaxy_info"]["platforms"]
+        assert {platform["name"].lower(): platform["versions"] for platform in platforms} == supported, path
