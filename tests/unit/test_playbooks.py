@@ -346,6 +346,18 @@ def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_
         assert given["__container_service_serving"] == asked
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/tasks/main.yml")), ids=lambda path: path.parent.parent.name)
+def test_containers_have_the_owner_with_which_all_hosts_are_compared(path: Path) -> None:
+    """Or each run would find them different: that of the role's variable, and without one the role's name."""
+    role = path.parent.parent.name
+    variables = path.parent.parent / "vars/main.yml"
+    known = (yaml.safe_load(variables.read_text()) or {}) if variables.is_file() else {}
+    given = [task.get("vars") or {} for task in tasks_of(yaml.safe_load(path.read_text()) or [])]
+    owners = {each["container_service_owner"] for each in given if f"__{role}_services" in str(each.get("container_service_declarations"))}
+    assert owners <= ({f"{{{{ __{role}_owner }}}}"} if f"__{role}_owner" in known else {role})
+    assert owners or f"__{role}_services" not in known
+
+
 def test_links_whose_targets_are_no_files_are_not_followed() -> None:
     """Ansible warns of them in every run, and a warning that means nothing hides those that do."""
     links = [
