@@ -26,6 +26,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import (
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import (
     BEGIN_EMPTY,
+    STACKS,
     DeclarationError,
     begun_empty,
     family,
@@ -197,12 +198,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return []
         state, declared = view.state() or {}, self._value(host, view, services)
         owner = self._value(host, view, private(role, "owner")) if view.known(private(role, "owner")) else role
-        stack, root = (self._value(host, view, f"{RUNNER}_{name}") for name in ("stack", "root"))
+        stack = self._value(host, view, f"{RUNNER}_stack")
         plan = plan_services(
             declared,
             state,
             stack=stack,
-            root=root,
+            root=STACKS,
             owner=owner,
             key=self._key,
             networks=self._value(host, view, f"{RUNNER}_networks"),
@@ -216,7 +217,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         left.update({name: there for name, there in plan["volumes_left"].items() if there["container"] or name not in left})
         self._declared.setdefault(host, set()).update(plan["volumes_declared"])
         self._wanted.setdefault(role, {})[host] = plan["volumes_of_data"]
-        for service in services_there(state, stack, root):
+        for service in services_there(state, stack, STACKS):
             self._there.setdefault(service, set()).add(host)
         self._rows += outlook.rows(host, role, plan, state["containers"])
         running = {item["container"]: role for item in plan["services"] if item["starts"] and not item["one_shot"]}

@@ -13,7 +13,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.digest import digest_key
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
-from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError, plan_services, stale_reasons
+from ansible_collections.slipway.stack.plugins.plugin_utils.plan import STACKS, DeclarationError, plan_services, stale_reasons
 
 display = Display()
 
@@ -31,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "services": {"type": "list", "elements": "dict", "required": True},
                 "state": {"type": "dict", "required": True},
                 "stack": {"type": "str", "required": True},
-                "root": {"type": "str", "required": True},
+                "root": {"type": "str", "default": STACKS},
                 "owner": {"type": "str", "required": True},
                 "networks": {"type": "dict", "required": True},
                 "run_one_shots": {"type": "bool", "default": False},

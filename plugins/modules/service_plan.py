@@ -30,7 +30,7 @@ options:
   root:
     description: Folder on the host that holds the stacks' configuration.
     type: str
-    required: true
+    default: /etc/slipway
   owner:
     description: Whose services these are; containers of this owner that are not declared are stale.
     type: str
@@ -72,7 +72,6 @@ EXAMPLES = r"""
     services: "{{ container_service_declarations }}"
     state: "{{ container_service_host_state }}"
     stack: slipway
-    root: /etc/slipway
     owner: redis
     networks: {database: {internal: true}}
   register: container_service_plan

@@ -70,6 +70,8 @@ FIELDS: dict[str, t.Any] = {
     "container": "running",
     "hardening_exceptions": [],
 }
+#: Folder on the hosts in which each stack has its own.
+STACKS = "/etc/slipway"
 #: A declaration's container runs; is created and never started, for the runs of a job to be copies of it; or is none, for files alone.
 CONTAINERS = ("running", "created", "none")
 WITHOUT_CONTAINER = {"image": "", "memory_mb": 0, "cpus": 0}

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import forms
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, internal_variables
 from conftest import ROOT
 
 ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
@@ -82,6 +83,14 @@ def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
         assert [name for names in FORMS[told].values() for name in names if not fnmatch.filter(inputs | set(SHARED), name)] == []
     # rollback.yml is deploy.yml with another direction.
     assert set(PLAYBOOKS) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
+
+
+def test_what_roles_say_to_the_role_of_containers_is_said_by_one():
+    """An input that neither an inventory nor a role can set is none."""
+    tasks = "".join(path.read_text() for part in ("roles/*/tasks", "playbooks") for path in sorted(ROOT.glob(f"{part}/**/*.yml")))
+    said = [name for name, why in internal_variables().items() if why.startswith("a role says it")]
+    assert said
+    assert [name for name in said if not re.search(rf"^ *{name}:", tasks, re.MULTILINE)] == []
 
 
 #: For forms: values that are right, and values that are wrong.

@@ -341,7 +341,7 @@ def test_at_the_end_all_services_are_asked_for_and_what_is_kept_next_to_them_is_
     name = "healthy | Wait until all services are healthy"
     for files, asked in ((record, ["s-frontend-green-1", "s-redis"]), ({}, ["s-redis"])):
         state = {"containers": containers, "files": files}
-        inputs = {"container_service_host_state": state, "container_service_stack": "s", "container_service_root": "/etc/slipway"}
+        inputs = {"container_service_host_state": state, "container_service_stack": "s"}
         given = role_task("container_service", "healthy.yml", name, "vars", inputs)
         assert given["__container_service_serving"] == asked
 
