@@ -131,7 +131,7 @@ def test_no_inventory_gives_a_role_another_stack_or_says_what_to_read(judged: Ju
 def test_nothing_that_a_run_sets_is_taken_from_outside(judged: Judge, given: bool):
     """Or it would steer a release away from what it has read."""
     names = names_that_a_run_sets()
-    assert {"__release_folder", "__release_lock", "release_plan", "release_decision", "nginx_restored", "container_service_plan"} <= names
+    assert {"__release_folder", "__release_lock", "release_plan", "release_decision", "nginx_reverted", "container_service_plan"} <= names
     values = dict.fromkeys(names, "x")
     problems = judged({}, given=Given(playbook="site", variables=values)) if given else judged(values)
     # A problem is "<host>: <name> …", or "<name> …".

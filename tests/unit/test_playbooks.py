@@ -93,7 +93,7 @@ def test_every_playbook_heeds_the_release_lock_or_says_why_not(path: Path) -> No
     needless = "# Takes no release lock: " in text
     assert needless != bool(files & {"hold.yml", "main.yml"}) or path.stem == "rollback"
     # What is taken is given back, in the same run.
-    assert ("hold.yml" in files) <= ("let_go.yml" in files)
+    assert ("hold.yml" in files) <= ("unhold.yml" in files)
     # A restore continues itself, and destroy.yml needs no data. All others would start what writes to it, or restart the engine.
     assert ("release_hold_in_restore: true" in text) == (path.stem == "destroy")
 

@@ -94,6 +94,39 @@ def test_documented_entry_points_exist(role: str):
     assert told <= {path.stem for path in (folder / "tasks").glob("*.yml")}
 
 
+def names_that_tasks_set(value: Any) -> Iterator[str]:
+    """Yield the variables that tasks set, by whichever keyword."""
+    if isinstance(value, list):
+        for member in value:
+            yield from names_that_tasks_set(member)
+    elif isinstance(value, dict):
+        for key in ("vars", "ansible.builtin.set_fact"):
+            yield from value.get(key) or ()
+        yield from filter(None, [value.get("register"), (value.get("loop_control") or {}).get("loop_var")])
+        yield from names_that_tasks_set(list(value.values()))
+
+
+#: Results of a role's tasks that other roles, plugins and playbooks read.
+RESULTS = {"container_service_host_state", "container_service_plan", "nginx_reverted", "release_decision", "release_plan", "restore_plan"}
+
+
+def test_what_tasks_set_is_an_input_of_an_entry_point_or_internal():
+    known = set(RESULTS)
+    for role in ROLES:
+        for entry in read(ROOT / "roles" / role / "meta/argument_specs.yml")["argument_specs"].values():
+            known |= set(entry.get("options", {}))
+        variables = ROOT / "roles" / role / "vars/main.yml"
+        known |= set(read(variables)) if variables.exists() else set()
+    wrong = {
+        f"{name_of(path)}: {name}"
+        for part in ("roles/*/tasks", "roles/*/handlers", "playbooks")
+        for path in ROOT.glob(f"{part}/**/*.yml")
+        for name in names_that_tasks_set(read(path))
+        if name.startswith(tuple(f"{role}_" for role in ROLES)) and name not in known
+    }
+    assert not wrong
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_inputs_have_an_effect(role: str):
     files = [path for folder in ("roles", "playbooks") for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -279,7 +279,7 @@ def test_what_fails_before_data_is_exchanged_leaves_the_product_in_service(
         "release/hold": {"ansible.builtin.file": {"path": str(lock), "state": "touch"}, "run_once": True},
         "restore/dump": NO_TASKS,
         "release/renew": NO_TASKS,
-        "release/let_go": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
+        "release/unhold": {"ansible.builtin.file": {"path": str(lock), "state": "absent"}, "run_once": True},
     }
     mark = checkout / "roles/restore/tasks/mark.yml"
     fault = [{"ansible.builtin.fail": {"msg": "no port"}, "when": "inventory_hostname == 'one'"}]

@@ -124,7 +124,7 @@ def test_the_last_requests_of_the_old_slot_are_waited_for_with_and_without_a_pro
     """What the prober has watched since the switch is a part of it."""
     inputs = {**PRODUCT, "__release_probing": probing}
     given = role_task("release", "retire/main.yml", "retire | main | Wait for in-flight requests of the old slot", "vars", inputs)
-    assert int(given["release_wait_seconds"]) == waits
+    assert int(given["__release_wait_seconds"]) == waits
 
 
 def judged(file: str, **inputs: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def test_a_release_does_without_a_prober(checkout: Path, play: Any, wanted: bool
             {
                 "name": "Watch",
                 "ansible.builtin.include_role": {**included, "tasks_from": "probe/watch.yml"},
-                "vars": {"release_watch_seconds": 2},
+                "vars": {"__release_watch_seconds": 2},
             },
             {"name": "Say all", "run_once": True, "ansible.builtin.copy": {"content": told, "dest": f"{checkout}/answers", "mode": "0600"}},
         ]
@@ -338,12 +338,12 @@ def test_an_undo_leaves_what_a_lost_balancer_may_ask_and_nothing_else(
     inputs = {
         **PRODUCT,
         "release_plan": {**PLAN, "services": summary({"app_services": described}, "slipway", "green")},
-        "release_undone": {"from": PLAN["live"], "to": PLAN["idle"], "kept": kept},
+        "__release_undone": {"from": PLAN["live"], "to": PLAN["idle"], "kept": kept},
         "release_balancer_hosts": list(balancers),
         "ansible_play_hosts_all": ["one", "two", *balancers],
         "hostvars": {name: {} if back is None else {"__release_balancer_back": back} for name, back in balancers.items()},
     }
-    name = "undo | main | Stop or remove the new slot, version {{ release_undone.to.version }}"
+    name = "undo | main | Stop or remove the new slot, version {{ __release_undone.to.version }}"
     assert runs("undo/main.yml", name, **inputs, inventory_hostname="one")
     given = role_task("release", "undo/main.yml", name, "slipway.stack.container_group", inputs)
     assert (sorted(set(given["except_services"])), given["state"]) == (left, state)
@@ -362,7 +362,7 @@ def test_the_lock_that_is_kept_for_the_next_run_has_expired(lost: list[str]) -> 
         written = role_task(
             "release",
             "undo/lock.yml",
-            "undo | lock | Write the fleet's lock again, to expire in seconds {{ release_lock_seconds }}",
+            "undo | lock | Write the fleet's lock again, to expire in seconds {{ __release_lock_seconds }}",
             "slipway.stack.release_lock",
             {**PRODUCT, **known, **given, "release_plan": plan},
         )
@@ -390,6 +390,6 @@ def test_what_starts_the_product_looks_for_the_mark_of_a_restore(said: dict[str,
     name = "hold | Take the fleet's lock for {{ release_hold_purpose }}"
     assert role_task("release", "hold.yml", name, "slipway.stack.release_lock", known)["restore_mark"] == (mark if looks else "")
     plan = {**PLAN, **held, "lock_seconds": 900, "record": RECORD}
-    known = {**PRODUCT, "release_stack": "s", "release_step": "prepare", "release_journal": {}, "release_plan": plan}
-    name = "lock | main | Take or update the fleet's lock, step {{ release_step }}"
+    known = {**PRODUCT, "release_stack": "s", "__release_step": "prepare", "__release_journal": {}, "release_plan": plan}
+    name = "lock | main | Take or update the fleet's lock, step {{ __release_step }}"
     assert role_task("release", "lock/main.yml", name, "slipway.stack.release_lock", known)["restore_mark"] == mark
