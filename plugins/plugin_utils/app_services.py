@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
@@ -56,6 +57,8 @@ CURRENT = "/etc/slipway/current"
 START_SCRIPT, QUIESCE_SCRIPT, BACKUP_SCRIPT = ".entrypoint.sh", ".quiesce.sh", ".backup.sh"
 #: Path on which a balancer says that it is alive.
 BALANCER_PATH = "/health"
+#: From here on nginx listens, for itself alone, for requests that wait for a name.
+FIRST_WAIT_PORT = 8081
 #: Networks that balancers are in.
 BALANCER_NETWORKS = ("frontend", "backend")
 #: Between two health checks of a container: role watchdog replaces one that hangs within 90 s.
@@ -596,10 +599,33 @@ def limits_clients(product: Mapping[str, Any]) -> bool:
     return any(is_limited(mapping(route)) for service in services(product).values() for route in service["routes"])
 
 
-def upstreams(balanced_services: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the servers of each upstream of nginx; a service with servers of the slot before has a second one, as no name has a _."""
-    found = {name: service["servers"] for name, service in balanced_services.items()}
-    return found | {f"{name}_previous": servers for name, service in balanced_services.items() if (servers := service["previous_servers"])}
+def upstreams(balanced_services: Mapping[str, Mapping[str, Any]], max_fails: Any) -> dict[str, dict[str, Any]]:
+    """Return the upstreams of nginx, sorted; a service with servers of the slot before has a second one, as no name has a _.
+
+    Args:
+        balanced_services: What ``balanced`` returns.
+        max_fails: How many failed requests take a server for dead, where there is another one.
+
+    Returns:
+        For each upstream ``servers`` (each with ``server``, ``weight``, and whether it ``is_address`` rather than a name), ``max_fails``,
+        ``wait_port``, and ``wait_for``: where only names serve, nginx has no address for the moment after a reload, and this is the name
+        that a request then waits for, on that port. Otherwise "".
+    """
+    listed = {name: service["servers"] for name, service in balanced_services.items()}
+    listed |= {f"{name}_previous": servers for name, service in balanced_services.items() if (servers := service["previous_servers"])}
+    found = {}
+    for port, name in enumerate(sorted(listed), FIRST_WAIT_PORT):
+        members = [{"weight": 1, **(item if isinstance(item, Mapping) else {"server": item})} for item in listed[name]]
+        for member in members:
+            member["is_address"] = bool(re.match(r"([0-9.]+|\[.*\]):", member["server"]))
+        found[name] = {
+            "servers": members,
+            # One server alone is never taken for dead: a fleet of one would answer 502 for as long.
+            "max_fails": max_fails if len(members) > 1 else 0,
+            "wait_port": port,
+            "wait_for": members[0]["server"] if members and not any(member["is_address"] for member in members) else "",
+        }
+    return found
 
 
 def by_certificate(names: Iterable[str], certificates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

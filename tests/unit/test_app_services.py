@@ -132,7 +132,28 @@ def test_files_of_open_pages_are_asked_for_where_they_are() -> None:
     assert found["page"]["previous_servers"] == ["10.0.0.2:3000"]
     assert found["api"]["previous_servers"] == []
     assert app_services.balanced(["app1"], HOSTVARS, "lb1", {"live": "blue", "previous": "blue"})["page"]["previous_servers"] == []
-    assert set(app_services.upstreams(found)) == {"api", "page", "page_previous"}
+    assert list(app_services.upstreams(found, 3)) == ["api", "page", "page_previous"]
+
+
+def test_an_upstream_has_weights_and_knows_addresses() -> None:
+    """A lone server is never taken for dead, and a request waits for a name where no address serves."""
+
+    def upstream(*servers: Any) -> dict[str, Any]:
+        return app_services.upstreams({"api": {"servers": list(servers), "previous_servers": []}}, 3)["api"]
+
+    assert upstream("api-1:80") == {
+        "servers": [{"server": "api-1:80", "weight": 1, "is_address": False}],
+        "max_fails": 0,
+        "wait_port": 8081,
+        "wait_for": "api-1:80",
+    }
+    both = upstream({"server": "api-1:80", "weight": 9}, "[fd00::1]:80")
+    assert both["servers"] == [
+        {"server": "api-1:80", "weight": 9, "is_address": False},
+        {"server": "[fd00::1]:80", "weight": 1, "is_address": True},
+    ]
+    assert (both["max_fails"], both["wait_for"]) == (3, "")
+    assert upstream()["wait_for"] == ""
 
 
 def test_a_host_may_have_routes_of_its_own() -> None:
