@@ -988,7 +988,14 @@ def plan_service(
         "stop_timeout": int(service["stop_timeout"]),
         "trial": service["trial"],
         "judged_inputs": service["judged_inputs"],
-        "returns": can_return(service, seen, image),
+        # What container_replace is told, where it replaces the container.
+        "replacement": {
+            "name": container,
+            "folder": folder,
+            "ready": service["converge"].get("ready", []),
+            "timeout": int(service["healthy_timeout"]),
+            "returns": can_return(service, seen, image),
+        },
         # What runs there is not what was released: there is nothing to keep alive while another takes its place.
         "by_hand": seen.actual is not None and "slipway.stack" not in seen.actual["labels"],
         "replaced": seen.replaced,

@@ -422,7 +422,7 @@ def test_references_are_compared_as_the_engine_lists_them(reference: str, normal
 
 def test_a_container_that_runs_is_kept_until_its_successor_is_known_to_run(state: dict[str, Any]) -> None:
     (needed,) = plan(state, {**DECLARED, "pids": 300})["needed"]
-    assert (needed["keep"], needed["returns"]) == (True, True)
+    assert (needed["keep"], needed["replacement"]["returns"]) == (True, True)
     # There is nothing to go back to, or nothing that works.
     for change in ({"running": False, "status": "exited"}, {"health": "unhealthy"}):
         broken = copy.deepcopy(state)
@@ -476,7 +476,7 @@ def test_a_replacement_that_ended_before_its_successor_was_up_is_taken_up_again(
     state["files"]["/etc/slipway/slipway/redis/undo/journal.json"] = {}
     found = plan(state)
     (needed,) = found["needed"]
-    assert (needed["taken_up"], needed["wait"], needed["returns"], found["stale"]) == (True, True, True, [])
+    assert (needed["taken_up"], needed["wait"], needed["replacement"]["returns"], found["stale"]) == (True, True, True, [])
     assert not any(needed[step] for step in ("keep", "make", "files", "resume", "stop", "reload", "restart", "wait_only"))
     assert "its replacement was interrupted" in needed["reasons"]
     # What is declared otherwise by now takes its place.
@@ -488,7 +488,7 @@ def test_a_former_container_of_another_major_version_does_not_return(state: dict
     state["containers"]["slipway-redis-before"] = {**state["containers"]["slipway-redis"], "image": "redis:6-alpine", "running": False}
     state["containers"]["slipway-redis"]["health"] = "unhealthy"
     (needed,) = plan(state, STORE)["needed"]
-    assert (needed["taken_up"], needed["returns"]) == (True, False)
+    assert (needed["taken_up"], needed["replacement"]["returns"]) == (True, False)
 
 
 @pytest.mark.parametrize("suffix", ["-next", "-before", "-trial"])
