@@ -141,6 +141,11 @@ def test_a_program_that_is_missing_after_the_packages_were_installed_ends_the_ru
     assert "Read the state of the host again" in tasks[-2]["name"]
 
 
+def test_programs_share_what_replaces_a_file() -> None:
+    files = [path for name in ("acme", "jobs", "watchdog") for path in (ROOT / f"packages/slipway_{name}/src").rglob("*.py")]
+    assert [path.name for path in files if "os.replace(" in path.read_text()] == ["state_files.py"]
+
+
 #: Modules and programs that may remove packages on a host.
 INSTALLERS = re.compile(r"\b(ansible\.builtin\.(apt|deb822|dnf|package|yum)\b|apt-get|apt |dpkg\b)")
 

@@ -30,7 +30,7 @@ import yaml
 import claims
 import slipway_jobs
 from ansible_collections.slipway.stack.plugins.filter.timer_plan import timer_plan
-from ansible_collections.slipway.stack.plugins.module_utils import container_copy
+from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
 from ansible_collections.slipway.stack.plugins.modules import container_run
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, status
@@ -555,6 +555,13 @@ CONFIG: dict[str, Any] = {
     "host": "a",
     "jobs": {"nightly": {"concurrency": "forbid", "deadline_seconds": 60, "schedule": []}},
 }
+
+
+@pytest.fixture(autouse=True)
+def owned_by_whoever_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On hosts, the program writes as root."""
+    if os.geteuid() != 0:
+        monkeypatch.setattr(config_files.os, "chown", lambda *_arguments: None)
 
 
 @pytest.fixture

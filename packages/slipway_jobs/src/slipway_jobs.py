@@ -17,7 +17,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 from datetime import datetime, timezone
@@ -26,8 +25,8 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import claims  # noqa: E402 - all three are in this file's folder
-from ansible_collections.slipway.stack.plugins.module_utils import container_copy  # noqa: E402
+import claims  # noqa: E402 - all of them are in this file's folder
+from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy  # noqa: E402
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
@@ -273,12 +272,13 @@ def clean(config: JSON, job: str) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file at once, readable by all."""
+    """Replace a file at once, readable by all.
+
+    Raises:
+        FileNotFoundError: The folder of the jobs is gone, and with it the stack.
+    """
     path.parent.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    config_files.write_file(str(path), text, 0o644)
 
 
 def finish(run: Run, found: JSON, errors: t.Sequence[str] = ()) -> None:

@@ -15,6 +15,7 @@ import os
 import typing as t
 from pathlib import Path
 
+import state_files
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE as HISTORY
 from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
@@ -67,9 +68,7 @@ def removed(file: Path, run: str, containers: t.Mapping[str, bool]) -> dict[str,
     noted |= {name for name, expected in containers.items() if expected and not name.endswith(PASSING)}
     wanted = {"run": run, "containers": sorted(noted)}
     if wanted != before:
-        new = file.with_name(f".{file.name}.new")
-        new.write_text(json.dumps(wanted))
-        os.replace(new, file)
+        state_files.write(file, json.dumps(wanted))
     return {name: name not in containers for name in sorted(noted)}
 
 

@@ -10,11 +10,11 @@ engine starts the container again, only the engine's events have it.
 from __future__ import annotations
 
 import json
-import os
 import typing as t
 from collections import Counter
 from pathlib import Path
 
+import state_files
 from ansible_collections.slipway.stack.plugins.module_utils import control_groups
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine
 
@@ -56,9 +56,7 @@ class Kills:
 
     def write(self) -> None:
         """Replace the file."""
-        new = self._path.with_name(f".{self._path.name}.new")
-        new.write_text(json.dumps({"until": self._until, "groups": self._groups, "totals": self.totals}))
-        os.replace(new, self._path)
+        state_files.write(self._path, json.dumps({"until": self._until, "groups": self._groups, "totals": self.totals}))
 
 
 def reported(engine: Engine, stack: str, since: float, until: float) -> Counter[str]:

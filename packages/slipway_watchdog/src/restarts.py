@@ -17,6 +17,7 @@ import typing as t
 from datetime import datetime, timezone
 from pathlib import Path
 
+import state_files
 from ansible_collections.slipway.stack.plugins.module_utils import history_file, stops
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import STOP_GRACE, Engine, EngineError
@@ -88,9 +89,7 @@ class Memory:
             "gave_up": self.gave_up,
         }
         if wanted != self._written:
-            new = self._path.with_name(f".{self._path.name}.new")
-            new.write_text(json.dumps(wanted))
-            os.replace(new, self._path)
+            state_files.write(self._path, json.dumps(wanted))
 
 
 def name_of(inspected: JSON) -> str:

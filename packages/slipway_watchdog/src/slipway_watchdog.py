@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 import typing as t
@@ -24,6 +23,7 @@ import drift  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
 import oom_kills  # noqa: E402 - found by the path above
 import restarts  # noqa: E402 - found by the path above
+import state_files  # noqa: E402 - found by the path above
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
 
 JSON = dict[str, t.Any]
@@ -49,13 +49,6 @@ def containers(engine: Engine, stack: str) -> list[JSON]:
     listed = engine.get("/containers/json", all="1", filters=json.dumps({"label": [f"slipway.stack={stack}"]}))
     found = [inspected for short in listed if (inspected := engine.inspect(short["Id"]))]
     return sorted(found, key=lambda inspected: str(inspected["Name"]))
-
-
-def write(path: Path, text: str) -> None:
-    """Replace a file at once. It need not outlast a crash of the host, as the next pass writes it again."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(text)
-    os.replace(new, path)
 
 
 def main() -> int:
@@ -92,7 +85,7 @@ def main() -> int:
             **host_metrics.texts(STACKS / stack, folder, config["metrics_files"]),
         }
         for name, text in texts.items():
-            write(folder / name, text)
+            state_files.write(folder / name, text)
         for left in folder.glob("*.prom"):
             if left.name not in texts:
                 left.unlink()
