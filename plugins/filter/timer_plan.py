@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filter that compares a role's timers with those of a host."""
+"""Filters for the units of systemd that a role declares."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import re
 import typing as t
 
 UNITS = "/etc/systemd/system"
+
+
+def unit_files(contents: t.Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return units, of which ``contents`` has the text by name, as files of the host."""
+    return {f"{UNITS}/{name}": {"content": text, "mode": "0644"} for name, text in sorted(contents.items())}
 
 
 def timer_plan(files: t.Mapping[str, t.Mapping[str, t.Any]], units: t.Mapping[str, t.Any], pattern: str, record: str) -> dict[str, t.Any]:
@@ -36,8 +41,8 @@ def timer_plan(files: t.Mapping[str, t.Mapping[str, t.Any]], units: t.Mapping[st
 
 
 class FilterModule:
-    """The filter of this file."""
+    """The filters of this file."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
-        """Return the filter by name."""
-        return {"timer_plan": timer_plan}
+        """Return the filters by name."""
+        return {"timer_plan": timer_plan, "unit_files": unit_files}

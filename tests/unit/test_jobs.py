@@ -449,6 +449,7 @@ def test_what_a_reboot_leaves_is_removed_where_a_host_has_jobs() -> None:
     files = units({"nightly": {"schedule": ["*-*-* 03:00:00 UTC"]}})
     prefix = "/etc/systemd/system/slipway-shop-job"
     assert sorted(files) == [f"{prefix}.nightly.service", f"{prefix}.nightly.timer", f"{prefix}s.service", f"{prefix}s.timer"]
+    assert {item["mode"] for item in files.values()} == {"0644"}
     assert "OnBootSec=" in files[f"{prefix}s.timer"]["content"]
     assert f"ExecStart=/usr/bin/python3 {CURRENT}/slipway_jobs.py clean" in files[f"{prefix}s.service"]["content"]
     assert units({}) == {}
