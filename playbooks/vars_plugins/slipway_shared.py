@@ -63,12 +63,12 @@ def managed_secrets(all_hosts: Group, folder: Path, loader: DataLoader) -> dict[
             return {}
         secrets = read_secrets(settings, folder)
     except SourceError as error:
-        raise AnsibleError(f"{error}. No host was changed") from None
+        raise AnsibleError(f"{error}. Nothing was touched") from None
     if twice := sorted(set(own) & set(secrets)):
         places = ", ".join(sorted({place_of(own[name]) or str(folder) for name in twice}))
         raise AnsibleError(
             f"{', '.join(twice)} of slipway_secrets_{settings[SOURCE]} would not count, as {places} sets the same: remove it there. "
-            "No host was changed"
+            "Nothing was touched"
         )
     return secrets
 

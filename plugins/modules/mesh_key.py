@@ -35,7 +35,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Have a key
+- name: Create the host's key
   slipway.stack.mesh_key:
     stack: slipway
   register: __mesh_key

@@ -86,7 +86,7 @@ def message_of(problems: Iterable[Problem]) -> str:
         prefix = f"{'host' if len(named) == 1 else 'hosts'} {', '.join(named)}: " if named else ""
         lines.append(prefix + text)
     count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
-    return f"Preflight found {count}; no host was changed.\n" + "\n".join(f"- {line}" for line in lines)
+    return f"Preflight found {count}; nothing was touched.\n" + "\n".join(f"- {line}" for line in lines)
 
 
 def shown(value: Any, secrets: Iterable[Any] = ()) -> str:

@@ -41,7 +41,7 @@ def state(**changes: Any) -> dict[str, Any]:
 
 def test_hosts_with_one_problem_share_its_line():
     message = preflight.message_of([Problem("b", "is small"), Problem("", "no group"), Problem("a", "is small"), Problem("a", "is small")])
-    assert message.splitlines() == ["Preflight found 2 problems; no host was changed.", "- hosts b, a: is small", "- no group"]
+    assert message.splitlines() == ["Preflight found 2 problems; nothing was touched.", "- hosts b, a: is small", "- no group"]
 
 
 def test_a_good_host_has_no_problem():

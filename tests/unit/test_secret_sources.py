@@ -245,7 +245,7 @@ def test_a_manager_that_fails_stops_the_run_before_anything_else(checkout: Path,
     done = play("site")
     assert done.returncode != 0
     assert (
-        "slipway_secrets_command: sh ended with status 1: run it by hand in inventories/test to see why. No host was changed"
+        "slipway_secrets_command: sh ended with status 1: run it by hand in inventories/test to see why. Nothing was touched"
         in " ".join((done.stdout + done.stderr).split())
     )
     assert GOOD not in done.stdout + done.stderr

@@ -52,6 +52,8 @@ TERMS = (
     Term(r"\blets? [\w ]{,20}\bin\b", "allow", "the term of firewalls"),
     Term(r"\bmisspelt\b", "misspelled", "one spelling in the whole project"),
     Term(r"\bbears? (a|the|that|its)\b", "has", "plain English"),
+    Term(r"\bno host was changed\b", "Nothing was touched", "one sentence for what is refused before the first change"),
+    Term(r"^\s*- name: (\w+ \| )*(have|see)\b", "what the task does: Create, Update, Wait until", "a task's name says its outcome"),
 )
 
 # Written by programs, by others, or for customers of the example.
@@ -119,10 +121,12 @@ def test_the_rule_finds_each_phrase_wherever_it_is_written():
         "it lies beside the other",
         "what was told before",
         "somebody else's container",
+        "it is damaged. No host was changed",
     ):
         assert found(ROOT / "page.md", f"First line.\n{sentence}.\n"), sentence
         assert found(ROOT / "module.py", f'"""{sentence}."""\n'), sentence
         assert found(ROOT / "module.py", f"# {sentence}.\nx = 1\n"), sentence
+    assert found(ROOT / "tasks.yml", "---\n- name: tunnel | Have a key\n")
     assert found(ROOT / "module.py", "def test_it_is_made_anew():\n    pass\n")
     assert not found(ROOT / "module.py", "said = 1\n"), "names of variables are not prose"
     assert not found(ROOT / "page.md", "There is no such image. It is no longer used.\n")

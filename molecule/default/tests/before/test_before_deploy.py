@@ -124,7 +124,7 @@ def test_bad_input_stops_the_run_before_anything_is_touched(lab: Lab, host: LabH
     variables = {name: unused if value == "UNUSED" else value for name, value in variables.items()}
     said = [part.replace("UNUSED", unused) for part in said]
     run = refused(lab, "lab1", *said, variables=variables)
-    assert re.search(r"Preflight found \d problems?; no host was changed\.", " ".join(run.output.split()))
+    assert re.search(r"Preflight found \d problems?; nothing was touched\.", " ".join(run.output.split()))
     secret = [value for name, value in variables.items() if name.startswith("vault_") and value]
     assert not any(value in run.output for value in secret), "the message shows the secret"
 
