@@ -555,6 +555,8 @@ SIGNALS = (
     "ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|"
     r"USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(?:\+(?:[1-9]|1[0-5]))?|RTMAX(?:-(?:[1-9]|1[0-4]))?"
 )
+#: What a restore may be limited to; slipway_host/decide.py has the same list, as host programs cannot read this one.
+STORES = ("postgres", "redis", "chroma", "volumes")
 
 KINDS: dict[str, Kind] = {
     # Numbers
@@ -668,7 +670,8 @@ KINDS: dict[str, Kind] = {
     "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
     "since": _text("a time span as 10m, 2h or 3d, or a date and time as 2026-11-23T02:15:00+00:00", is_since),
     "regular_expression": _text("a regular expression as Python reads it", is_regular_expression),
-    "stores": Kind("a list of stores joined by commas: postgres, redis, chroma, volumes", text=False),
+    "store": _text(f"one of {', '.join(STORES)}", lambda text: text in STORES),
+    "stores": Kind(f"a list of stores joined by commas: {', '.join(STORES)}", text=False),
     "secret": Kind("a secret", text=True, secret=True),
     "password_user": _text(
         "the name of a user of at most 255 characters, without : and not beginning with #",
@@ -685,7 +688,6 @@ KINDS: dict[str, Kind] = {
 
 _TRUE = ("true", "yes", "on", "1")
 _BOOLEANS = (*_TRUE, "false", "no", "off", "0")
-STORES = ("postgres", "redis", "chroma", "volumes")
 
 
 def _stores_problem(value: Any) -> str | None:

@@ -11,6 +11,7 @@ import yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils import forms
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, internal_variables
 from conftest import ROOT
+from slipway_host import decide
 
 ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
 FORMS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())
@@ -289,6 +290,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("boolean", [True, "on", "no", 1, "False"], ["maybe", "", None, 2, [True]]),
     ("moment or end", ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z"], ["yesterday", "2026-13-01T00:00:00Z", "", "--help"]),
     ("point or latest", ["latest", "20261123T021500Z"], ["--help", "newest", "", None, 20261123]),
+    ({"list": "store"}, [["postgres", "volumes"], []], [["mysql"], [None], ["postgres, redis"], "postgres"]),
     ("stores", ["postgres", "postgres, redis", ["chroma"]], ["", "mysql", None, [], "postgres redis"]),
     ("any_user or empty", ["root", "", 0], ["a b", None, "a:b:c"]),
     ("user or empty", ["", "app", "10001", 1000, "app:app"], ["root", "0", "a b", None, "0:0"]),
@@ -323,6 +325,12 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     ("text", ["One\nTwo"], ["a\x00b", ["x"], None, "a\x1bb"]),
 ]
+
+
+def test_a_restore_may_be_asked_for_every_store_that_it_knows_and_for_no_other():
+    """The program on the host has a list of its own, as nothing of the controller is there."""
+    assert forms.STORES == decide.STORES
+    assert all(store in str(forms.KINDS[kind].sentence) for kind in ("store", "stores") for store in decide.STORES)
 
 
 @pytest.mark.parametrize(("form", "value"), [(form, value) for form, good, _ in EXAMPLES for value in good], ids=str)
