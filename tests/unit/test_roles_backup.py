@@ -137,14 +137,28 @@ def test_the_offsite_volume_is_mounted_where_one_is_named() -> None:
     assert volumes[1] == {"name": "elsewhere", "path": "/offsite", "variable": "backup_offsite_volume"}
 
 
-@pytest.mark.parametrize("start_over", ["", "s"])
-def test_a_host_without_the_stack_makes_no_point_and_moves_none_aside(checkout: Path, play: Run, start_over: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "file", "variables"),
+    [
+        ("backup", "run.yml", {}),
+        ("backup", "run.yml", {"backup_start_over": "s"}),
+        ("backup", "drill.yml", {}),
+        ("restore", "list.yml", {"restore_offsite_repository": ""}),
+    ],
+    ids=["point", "start over", "drill", "list"],
+)
+def test_a_host_without_the_stack_has_no_points_and_makes_none(
+    checkout: Path, play: Run, role: str, file: str, variables: dict[str, Any]
+) -> None:
     (checkout / "inventories/test/hosts.yml").write_text("backup: {hosts: {one: {ansible_connection: local}}}\n")
-    run_yml = {"name": "slipway.stack.backup", "tasks_from": "run.yml"}
-    steps = [{"hosts": "backup", "gather_facts": False, "tasks": [{"name": "Run", "ansible.builtin.include_role": run_yml}]}]
-    (checkout / "playbooks/point.yml").write_text(json.dumps(steps))
+    (checkout / "roles/container_service/tasks/read.yml").write_text("[]")
+    task = {
+        "name": "Run",
+        "ansible.builtin.include_role": {"name": f"slipway.stack.{role}", "tasks_from": file, "rolespec_validate": False},
+    }
+    (checkout / "playbooks/point.yml").write_text(json.dumps([{"hosts": "backup", "gather_facts": False, "tasks": [task]}]))
     known = {"container_service_host_state": {"containers": {}, "files": {}, "images": {}}, "slipway_stack": "s"}
-    run = play("point", "-e", json.dumps({**known, "backup_start_over": start_over}))
+    run = play("point", "-e", json.dumps({**known, **variables}))
     assert run.returncode != 0
     assert "Nothing was touched: one makes no backups of the stack s yet. Run site.yml first" in " ".join(run.stdout.split())
     assert "changed=0" in run.stdout
