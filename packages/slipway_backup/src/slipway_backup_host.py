@@ -23,7 +23,7 @@ from typing import Any
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from slipway_host import engine, restore  # noqa: E402 - they are in this file's folder
+from slipway_host import restore, sandbox  # noqa: E402 - they are in this file's folder
 
 CONFIG = Path(__file__).resolve().parent / "backup.json"
 ANSWER_SECONDS = 5
@@ -186,11 +186,11 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_unused: sys.exit(1))
     try:
         return int(arguments.action(json.loads(CONFIG.read_text()), arguments))
-    except engine.HostError as error:
+    except sandbox.HostError as error:
         # For people, and for playbooks.
-        engine.say(str(error))
-        print(json.dumps({"error": str(error), "absent": isinstance(error, engine.AbsentError)}))
-        return 3 if isinstance(error, engine.BusyError) else 1
+        sandbox.say(str(error))
+        print(json.dumps({"error": str(error), "absent": isinstance(error, sandbox.AbsentError)}))
+        return 3 if isinstance(error, sandbox.BusyError) else 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from slipway_host import decide, engine, restore, stores
+from slipway_host import decide, restore, sandbox, stores
 
 TABLE = {"rows": 100, "newest": "2026-11-23 02:15:00+00", "column": "created_at"}
 FOUND = {"table": "public.notes", "rows": 100, "newest": "2026-11-23 02:15:00+00", "same": True, "age_s": 30.5}
@@ -38,13 +38,13 @@ def test_latest_is_the_newest() -> None:
 def test_a_point_that_a_drill_has_failed_is_refused_and_the_one_before_is_offered() -> None:
     points = [a_point(1), a_point(2, "failed", "older"), a_point(3, "failed", "redis/dump.rdb is damaged")]
     for name in ("latest", "20261123T030000Z"):
-        with pytest.raises(engine.HostError, match=r"redis/dump.rdb is damaged.*-e point=20261123T010000Z") as caught:
+        with pytest.raises(sandbox.HostError, match=r"redis/dump.rdb is damaged.*-e point=20261123T010000Z") as caught:
             decide.choose(points, name)
         assert "verified" in str(caught.value)
 
 
 def test_nothing_is_offered_where_all_points_are_bad() -> None:
-    with pytest.raises(engine.HostError, match="no earlier point"):
+    with pytest.raises(sandbox.HostError, match="no earlier point"):
         decide.choose([a_point(1, "failed", "gone")], "latest")
 
 
@@ -57,27 +57,27 @@ def test_a_target_time_takes_the_newest_point_that_is_not_after_it() -> None:
 
 
 def test_a_target_time_before_all_points_is_refused() -> None:
-    with pytest.raises(engine.HostError, match="WAL can only be replayed forward"):
+    with pytest.raises(sandbox.HostError, match="WAL can only be replayed forward"):
         decide.choose([a_point(2)], "latest", "2026-11-23 01:00:00Z")
 
 
 @pytest.mark.parametrize("text", ["2026-11-23 02:15:00", "yesterday"])
 def test_a_time_without_its_zone_is_refused(text: str) -> None:
-    with pytest.raises(engine.HostError, match=text):
+    with pytest.raises(sandbox.HostError, match=text):
         decide.choose([a_point(1)], "latest", text)
 
 
 def test_a_day_alone_is_not_a_moment() -> None:
     """The shell takes the quotes from -e target_time='2026-11-23 02:15:00+00:00', and Ansible all from the space on."""
-    with pytest.raises(engine.HostError, match="as one word, such as 2026-11-23T02:15:00"):
+    with pytest.raises(sandbox.HostError, match="as one word, such as 2026-11-23T02:15:00"):
         decide.choose([a_point(1)], "latest", "2026-11-23")
 
 
 def test_what_is_offered_instead_can_be_typed_as_it_stands() -> None:
-    with pytest.raises(engine.HostError, match=r"-e point=20261123T010000Z -e target_time=2026-11-23T02:30:00\+00:00$"):
+    with pytest.raises(sandbox.HostError, match=r"-e point=20261123T010000Z -e target_time=2026-11-23T02:30:00\+00:00$"):
         decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z")
     # Named with a point, a moment would concern all stores.
-    with pytest.raises(engine.HostError, match=r"-e target_time=2026-11-23T02:30:00\+00:00 -e stores=postgres$"):
+    with pytest.raises(sandbox.HostError, match=r"-e target_time=2026-11-23T02:30:00\+00:00 -e stores=postgres$"):
         decide.choose([a_point(1), a_point(2, "failed", "gone")], "latest", "2026-11-23 02:30:00Z", ["postgres"])
 
 
@@ -88,14 +88,14 @@ def test_a_point_that_lacks_volumes_is_offered_for_other_stores_only() -> None:
 
 
 def test_an_unknown_point_is_refused_with_those_there_are() -> None:
-    with pytest.raises(engine.HostError, match="there are 20261123T010000Z"):
+    with pytest.raises(sandbox.HostError, match="there are 20261123T010000Z"):
         decide.choose([a_point(1)], "20261122T010000Z")
 
 
 def test_another_major_version_is_refused() -> None:
     assert decide.major_of("postgres (PostgreSQL) 17.6 (Debian 17.6-1)\n") == 17
     decide.refuse_major("p", 17, "postgres:17-alpine", 17)
-    with pytest.raises(engine.HostError, match="PostgreSQL 16, which image postgres:17-alpine"):
+    with pytest.raises(sandbox.HostError, match="PostgreSQL 16, which image postgres:17-alpine"):
         decide.refuse_major("p", 16, "postgres:17-alpine", 17)
 
 
@@ -141,7 +141,7 @@ def test_chroma_gets_memory_for_all_vectors() -> None:
 
 def test_redis_counts_keys_whose_time_has_passed_too() -> None:
     assert decide.loaded_keys("rdb_last_load_keys_expired:2\r\nrdb_last_load_keys_loaded:40\r\n") == 42
-    with pytest.raises(engine.PointError):
+    with pytest.raises(sandbox.PointError):
         decide.loaded_keys("redis_version:7.0\r\n")
 
 
@@ -152,16 +152,16 @@ def test_a_users_query_is_one_value_as_text() -> None:
 @pytest.mark.parametrize(
     ("code", "message", "kind"),
     [
-        (1, "slipway-backup: redis/dump.rdb is damaged", engine.PointError),
-        (1, "cp: No space left on device", engine.HostError),
-        (1, "slipway-backup: verify the base backup a: pg_verifybackup ended with -9: no output", engine.HostError),
-        (1, "slipway-backup: copy volumes/app1/uploads: rsync ended with -90", engine.PointError),
-        (3, "the backups are locked by run", engine.BusyError),
-        (125, "docker: no such image", engine.HostError),
+        (1, "slipway-backup: redis/dump.rdb is damaged", sandbox.PointError),
+        (1, "cp: No space left on device", sandbox.HostError),
+        (1, "slipway-backup: verify the base backup a: pg_verifybackup ended with -9: no output", sandbox.HostError),
+        (1, "slipway-backup: copy volumes/app1/uploads: rsync ended with -90", sandbox.PointError),
+        (3, "the backups are locked by run", sandbox.BusyError),
+        (125, "docker: no such image", sandbox.HostError),
     ],
 )
 def test_only_a_points_own_fault_counts_against_it(code: int, message: str, kind: type[Exception]) -> None:
-    error = engine.judge("verify", code, message)
+    error = sandbox.judge("verify", code, message)
     assert type(error) is kind
     assert message.removeprefix("slipway-backup: ") in str(error)
 
@@ -196,76 +196,78 @@ NO_ROOM = """\
 """
 #: What the host lacked, or nothing, and the error that any trouble amounts to then.
 SHORTAGES: list[tuple[dict[str, Any], type[Exception]]] = [
-    ({"killed": True}, engine.HostError),
-    ({"log": NO_ROOM}, engine.HostError),
-    ({"log": "sqlite3.OperationalError: database or disk is full"}, engine.HostError),
-    ({"log": "ERROR:  out of memory"}, engine.HostError),
-    ({"log": "PANIC:  could not locate a valid checkpoint record"}, engine.PointError),
-    ({}, engine.PointError),
+    ({"killed": True}, sandbox.HostError),
+    ({"log": NO_ROOM}, sandbox.HostError),
+    ({"log": "sqlite3.OperationalError: database or disk is full"}, sandbox.HostError),
+    ({"log": "ERROR:  out of memory"}, sandbox.HostError),
+    ({"log": "PANIC:  could not locate a valid checkpoint record"}, sandbox.PointError),
+    ({}, sandbox.PointError),
 ]
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[..., engine.Bench]:
-    """A function that returns a bench on an engine that answers as given."""
+def make_sandbox(monkeypatch: pytest.MonkeyPatch) -> Callable[..., sandbox.Sandbox]:
+    """A function that returns a sandbox of an engine that answers as given."""
 
-    def make(**told: Any) -> engine.Bench:
+    def make(**told: Any) -> sandbox.Sandbox:
         docker = Engine(**told)
-        for module in (engine, stores, restore):
+        for module in (sandbox, stores, restore):
             monkeypatch.setattr(module, "docker", docker)
-        return engine.Bench(CONFIG, "drill")
+        return sandbox.Sandbox(CONFIG, "drill")
 
     return make
 
 
 @pytest.mark.parametrize(("told", "kind"), SHORTAGES)
 def test_a_shortage_of_the_host_does_not_count_against_a_point(
-    bench: Callable[..., engine.Bench], told: dict[str, Any], kind: type[Exception]
+    make_sandbox: Callable[..., sandbox.Sandbox], told: dict[str, Any], kind: type[Exception]
 ):
     """A point that is marked failed for it would be refused by restores."""
 
     def refuse(*_unused: Any, **_also: Any) -> Any:
-        raise engine.PointError("load Chroma: it answered 500")
+        raise sandbox.PointError("load Chroma: it answered 500")
 
-    ways: list[tuple[bool, Callable[[engine.Bench], Any]]] = [
+    ways: list[tuple[bool, Callable[[sandbox.Sandbox], Any]]] = [
         (False, lambda made: stores.wait_for(made, "shop-drill-redis", lambda: False, 60)),
         (True, lambda made: stores.wait_for(made, "shop-drill-redis", lambda: False, -1)),
         (True, lambda made: stores.Postgres(made, "v", "postgres:17").sql("app", "select 1")),
     ]
     for running, way in ways:
-        with pytest.raises(engine.HostError) as caught:
-            way(bench(running=running, code=2, error="server closed the connection unexpectedly", **told))
+        with pytest.raises(sandbox.HostError) as caught:
+            way(make_sandbox(running=running, code=2, error="server closed the connection unexpectedly", **told))
         assert type(caught.value) is kind
 
-    made = bench(running=True, code=2, **told)
+    made = make_sandbox(running=True, code=2, **told)
     made.tools = refuse  # type: ignore[method-assign,assignment]
-    with pytest.raises(engine.HostError) as caught:
+    with pytest.raises(sandbox.HostError) as caught:
         stores.Chroma(made, "v", "chroma:1").load("latest")
     assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(("told", "kind"), SHORTAGES)
-def test_a_check_that_lacked_memory_or_space_finds_nothing(bench: Callable[..., engine.Bench], told: dict[str, Any], kind: type[Exception]):
-    server = stores.Postgres(bench(running=True, code=2, error="no connection", **told), "v", "postgres:17")
-    if kind is engine.PointError:
+def test_a_check_that_lacked_memory_or_space_finds_nothing(
+    make_sandbox: Callable[..., sandbox.Sandbox], told: dict[str, Any], kind: type[Exception]
+):
+    server = stores.Postgres(make_sandbox(running=True, code=2, error="no connection", **told), "v", "postgres:17")
+    if kind is sandbox.PointError:
         assert server.amcheck() == "no connection"
         assert server.sql("app", "select 1", fatal=False) == ""
         return
     for check in (server.amcheck, lambda: server.sql("app", "select 1", fatal=False)):
-        with pytest.raises(engine.HostError, match="says nothing about the point"):
+        with pytest.raises(sandbox.HostError, match="says nothing about the point"):
             check()
 
 
-def test_what_a_query_lacked_is_seen_where_psql_goes_on(bench: Callable[..., engine.Bench]):
+def test_what_a_query_lacked_is_seen_where_psql_goes_on(make_sandbox: Callable[..., sandbox.Sandbox]):
     error = 'psql:<stdin>:1: ERROR:  could not write to file "base/pgsql_tmp/pgsql_tmp1.0": No space left on device'
-    with pytest.raises(engine.HostError, match="lacked disk space"):
-        stores.Postgres(bench(running=True, error=error), "v", "postgres:17").sql("app", "select 1", fatal=False)
+    with pytest.raises(sandbox.HostError, match="lacked disk space"):
+        stores.Postgres(make_sandbox(running=True, error=error), "v", "postgres:17").sql("app", "select 1", fatal=False)
 
 
 @pytest.mark.parametrize(("needed", "enough"), [(800, True), (1001, False), (5000, False)])
 @pytest.mark.parametrize("kind", ["drill", "restore", "inspect"])
 def test_a_disk_is_not_filled(
-    bench: Callable[..., engine.Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, needed: int, enough: bool
+    make_sandbox: Callable[..., sandbox.Sandbox], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, needed: int, enough: bool
 ):
     """The stack writes there too, and the receiver of WAL. A restore that a person waits for may take more of it."""
     name = a_point(1)["name"]
@@ -281,14 +283,14 @@ def test_a_disk_is_not_filled(
     def stop(*_unused: Any) -> None:
         raise InterruptedError
 
-    made = bench()
-    monkeypatch.setattr(engine, "LOCKS", tmp_path)
+    made = make_sandbox()
+    monkeypatch.setattr(sandbox, "LOCKS", tmp_path)
     monkeypatch.setattr(restore, "slipway_backup", program)
-    monkeypatch.setattr(engine.Bench, "clean", lambda *_unused, **_also: [])
-    monkeypatch.setattr(engine.Bench, "disk", lambda _unused: (20000 * 2**20, free * 2**20))
+    monkeypatch.setattr(sandbox.Sandbox, "clean", lambda *_unused, **_also: [])
+    monkeypatch.setattr(sandbox.Sandbox, "disk", lambda _unused: (20000 * 2**20, free * 2**20))
     monkeypatch.setattr(restore.Restored, "refuse_major", stop)
     act = restore.drill if kind == "drill" else lambda config, point: restore.stage(config, kind, point, ["redis", "postgres"], "")
-    with pytest.raises(InterruptedError if enough else engine.HostError) as caught:
+    with pytest.raises(InterruptedError if enough else sandbox.HostError) as caught:
         act(made.config, name)
     if not enough:
         assert f"{free} MB free" in str(caught.value)
@@ -297,11 +299,13 @@ def test_a_disk_is_not_filled(
     assert set(asked[-1][3].split(",")) >= {"postgres", "redis"}
 
 
-def test_the_disk_is_the_one_of_the_engines_volumes(bench: Callable[..., engine.Bench], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_disk_is_the_one_of_the_engines_volumes(
+    make_sandbox: Callable[..., sandbox.Sandbox], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     told = lambda *arguments, **_unused: subprocess.CompletedProcess(arguments, 0, f"{tmp_path}\n", "")  # noqa: E731
-    made = bench()
-    monkeypatch.setattr(engine, "docker", told)
-    with pytest.raises(engine.HostError, match="cannot be read: No such file"):
+    made = make_sandbox()
+    monkeypatch.setattr(sandbox, "docker", told)
+    with pytest.raises(sandbox.HostError, match="cannot be read: No such file"):
         made.disk()
     (tmp_path / "volumes").mkdir()
     total, free = made.disk()
@@ -316,33 +320,33 @@ def test_redis_gets_the_memory_that_its_keys_took():
     # Of a point that does not say it.
     assert decide.redis_memory_mb({"bytes": 200 * 2**20}, 8000) == 6000
     assert decide.redis_memory_mb({"bytes": 200 * 2**20}, 0) == 1024
-    assert engine.available_mb() > 0
+    assert sandbox.available_mb() > 0
 
 
 def test_a_log_is_cut_down_to_its_cause() -> None:
     log = "\n".join(["LOG: starting", "FATAL: no room", *["LOG: closing"] * 9])
-    assert engine.essence(log) == "FATAL: no room"
-    assert engine.essence("one\ntwo\n") == "one\ntwo"
+    assert sandbox.essence(log) == "FATAL: no room"
+    assert sandbox.essence("one\ntwo\n") == "one\ntwo"
 
 
 def test_a_drill_waits_for_another_one_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(engine, "LOCKS", tmp_path)
+    monkeypatch.setattr(sandbox, "LOCKS", tmp_path)
     with (tmp_path / "slipway-shop-drill.lock").open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(engine.BusyError, match="another drill runs"), engine.alone("shop-drill"):
+        with pytest.raises(sandbox.BusyError, match="another drill runs"), sandbox.alone("shop-drill"):
             pass
         assert not capsys.readouterr().err
         threading.Timer(0.5, fcntl.flock, (held, fcntl.LOCK_UN)).start()
-        with engine.alone("shop-drill", wait=30):
+        with sandbox.alone("shop-drill", wait=30):
             assert "another drill runs on this host; waiting up to 30 s" in capsys.readouterr().err
 
 
 def test_drills_step_back_where_processors_are_short_and_restores_do_not() -> None:
     config = {"stack": "shop", "user": "10002", "drill": {"cpu_shares": 128}}
-    assert "--cpu-shares 128" in " ".join(engine.Bench(config, "drill").options("redis", {}, 64))
-    assert "--cpu-shares" not in engine.Bench(config, "restore").options("redis", {}, 64)
+    assert "--cpu-shares 128" in " ".join(sandbox.Sandbox(config, "drill").options("redis", {}, 64))
+    assert "--cpu-shares" not in sandbox.Sandbox(config, "restore").options("redis", {}, 64)
 
 
 @pytest.mark.parametrize(

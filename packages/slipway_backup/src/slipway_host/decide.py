@@ -10,7 +10,7 @@ import re
 import typing as t
 from datetime import datetime
 
-from slipway_host.engine import JSON, AbsentError, HostError, PointError
+from slipway_host.sandbox import JSON, AbsentError, HostError, PointError
 
 END = "end"
 #: ``volumes`` are those of the product, of all hosts.

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Restores a point onto a bench: for a drill, which judges it; staged for the running stack; or to look at."""
+"""Restores a point into a sandbox: for a drill, which judges it; staged for the running stack; or to look at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typing as t
 from pathlib import Path
 
 from slipway_host import decide, stores
-from slipway_host.engine import JSON, Bench, HostError, PointError, alone, answer, available_mb, docker, say
+from slipway_host.sandbox import JSON, HostError, PointError, Sandbox, alone, answer, available_mb, docker, say
 
 START_SECONDS = 60
 #: In the container.
@@ -46,31 +46,31 @@ class Checks:
 
 
 class Restored:
-    """The stores of a point on a bench."""
+    """The stores of a point in a sandbox."""
 
-    def __init__(self, bench: Bench, point: str, wanted: t.Sequence[str] = decide.STORES, target_time: str = "") -> None:
+    def __init__(self, sandbox: Sandbox, point: str, wanted: t.Sequence[str] = decide.STORES, target_time: str = "") -> None:
         """Take what is to be restored; nothing is made yet.
 
         Args:
-            bench: where to.
+            sandbox: where it is restored.
             point: its name.
             wanted: stores; those that the point lacks are left out.
             target_time: PostgreSQL only; empty for the point's own moment.
         """
-        self.bench, self.point, self.target_time = bench, point, target_time
-        self.manifest: JSON = slipway_backup(bench.config, "show", point, what=f"read the manifest of {point}")
+        self.sandbox, self.point, self.target_time = sandbox, point, target_time
+        self.manifest: JSON = slipway_backup(sandbox.config, "show", point, what=f"read the manifest of {point}")
         self.parts: JSON = self.manifest["stores"]
         self.wanted = [store for store in decide.STORES if store in wanted and store in self.parts]
-        self.images: dict[str, str] = bench.config["settings"].get("images", {})
+        self.images: dict[str, str] = sandbox.config["settings"].get("images", {})
         servers = [store for store in self.wanted if store != "volumes"]
         sets = sorted(self.parts["volumes"]["sets"]) if "volumes" in self.wanted else []
         #: By store, and by volumes/host/volume.
-        self.volumes = {store: f"{bench.prefix}-{store}" for store in servers}
-        self.volumes |= {f"volumes/{name}": f"{bench.prefix}-volume-{number}" for number, name in enumerate(sets)}
-        self.postgres = stores.Postgres(bench, self.volumes.get("postgres", ""), self.image("postgres"))
-        self.redis = stores.Redis(bench, self.volumes.get("redis", ""), self.image("redis"))
-        self.chroma = stores.Chroma(bench, self.volumes.get("chroma", ""), self.image("chroma"))
-        self.copies = [stores.Volume(bench, self.volumes[f"volumes/{name}"], name) for name in sets]
+        self.volumes = {store: f"{sandbox.prefix}-{store}" for store in servers}
+        self.volumes |= {f"volumes/{name}": f"{sandbox.prefix}-volume-{number}" for number, name in enumerate(sets)}
+        self.postgres = stores.Postgres(sandbox, self.volumes.get("postgres", ""), self.image("postgres"))
+        self.redis = stores.Redis(sandbox, self.volumes.get("redis", ""), self.image("redis"))
+        self.chroma = stores.Chroma(sandbox, self.volumes.get("chroma", ""), self.image("chroma"))
+        self.copies = [stores.Volume(sandbox, self.volumes[f"volumes/{name}"], name) for name in sets]
         self.checks = Checks()
         self.target = self.last_write = ""
         self.warnings: list[str] = []
@@ -89,14 +89,14 @@ class Restored:
         """Refuse to fill the disk, before anything is copied."""
         target = ["--target-time", self.target_time] if self.target_time else []
         what = f"ask how much space {self.point} needs"
-        needed = slipway_backup(self.bench.config, "room", self.point, "--stores", ",".join(self.wanted), *target, what=what)["bytes"]
-        decide.refuse_full_disk(self.point, needed, self.bench.disk(), minimum_free_percent)
+        needed = slipway_backup(self.sandbox.config, "room", self.point, "--stores", ",".join(self.wanted), *target, what=what)["bytes"]
+        decide.refuse_full_disk(self.point, needed, self.sandbox.disk(), minimum_free_percent)
 
     def refuse_major(self) -> None:
         """Refuse a PostgreSQL that cannot read the data, before anything is copied."""
         if "postgres" in self.wanted:
             major = int(self.parts["postgres"]["major"])
-            decide.refuse_major(self.point, major, self.image("postgres"), stores.image_major(self.bench, self.image("postgres")))
+            decide.refuse_major(self.point, major, self.image("postgres"), stores.image_major(self.sandbox, self.image("postgres")))
 
     def verify_files(self) -> None:
         """Compare all files with what was written.
@@ -104,7 +104,7 @@ class Restored:
         Raises:
             PointError: one differs.
         """
-        self.bench.tools("verify", self.point, what=f"compare the files of {self.point}")
+        self.sandbox.tools("verify", self.point, what=f"compare the files of {self.point}")
         self.checks.add("files", f"{len(self.manifest['files'])} files and the base backups are as they were written")
 
     def bring_up(self, durable: bool) -> None:
@@ -113,7 +113,7 @@ class Restored:
         Args:
             durable: whether the data is kept afterwards.
         """
-        self.bench.network()
+        self.sandbox.network()
         if "postgres" in self.wanted:
             began = time.monotonic()
             told = self.postgres.extract(self.point, self.target_time)
@@ -172,13 +172,13 @@ class Restored:
                 f", as exactly as {in_flight} transactions in progress allow" if in_flight else ""
             )
             self.checks.add(f"rows of {database}", said, decide.compare_rows(tables, found, in_flight))
-        settings = self.bench.config["postgres"]
+        settings = self.sandbox.config["postgres"]
         database = next(iter(part["databases"]), "")
         if settings.get("migration_query") and database and not self.target_time:
             head = ",".join(sorted(self.postgres.sql(database, settings["migration_query"]).split()))
             expected = part["migration_head"]
             self.checks.add("migration head", head, [] if head == expected else [f"{head or 'none'} instead of {expected or 'none'}"])
-        for check in (self.bench.config.get("drill") or {}).get("checks", []):
+        for check in (self.sandbox.config.get("drill") or {}).get("checks", []):
             expected = str(check.get("expect", "true"))
             try:
                 value = self.postgres.sql(str(check.get("database") or database), decide.scalar(check["sql"]))
@@ -226,13 +226,13 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
         HostError: it could not be judged; nothing is recorded then.
     """
     with alone(f"{config['stack']}-drill", wait):
-        bench = Bench(config, "drill")
-        for left in bench.clean():
+        sandbox = Sandbox(config, "drill")
+        for left in sandbox.clean():
             say(f"drill: removed {left}, left behind by an interrupted drill")
         points = known_points(config)
         if name == "latest" and points:
             name = points[-1]["name"]
-        restored = Restored(bench, name)
+        restored = Restored(sandbox, name)
         began = time.monotonic()
         up = None
         reason = ""
@@ -248,7 +248,7 @@ def drill(config: JSON, name: str, wait: float = 0) -> JSON:
             reason = str(error)
             restored.checks.add("restore", faults=[reason])
         finally:
-            bench.clean()
+            sandbox.clean()
         result = "failed" if reason else "verified"
         detail = {
             "result": result,
@@ -282,12 +282,12 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
         HostError: the point is refused, or something is in the way; nothing is left then.
     """
     with alone(f"{config['stack']}-{kind}"):
-        bench = Bench(config, kind)
-        for left in bench.clean():
+        sandbox = Sandbox(config, kind)
+        for left in sandbox.clean():
             say(f"{kind}: removed {left}, left behind by an earlier run")
         points = known_points(config)
         point = decide.choose(points, name, target_time, wanted)
-        restored = Restored(bench, point["name"], wanted or decide.STORES, target_time)
+        restored = Restored(sandbox, point["name"], wanted or decide.STORES, target_time)
         if kind == "restore" and restored.missing:
             instead = decide.offer(points, point["name"], target_time, wanted)
             lacks = f"the point {point['name']} lacks the volumes {', '.join(restored.missing)}, whose hosts were away"
@@ -307,7 +307,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
                 restored.check(deep=point["verified"] != "verified")
                 restored.refuse_failed()
                 restored.settle()
-                bench.clean(volumes=False)
+                sandbox.clean(volumes=False)
             done = True
         except PointError as error:
             if target_time and TARGET_NOT_REACHED in str(error):
@@ -320,7 +320,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             raise HostError(f"the point {point['name']} is refused: {error}. {instead}") from error
         finally:
             if not done:
-                bench.clean()
+                sandbox.clean()
         return {
             "point": point["name"],
             "moment": restored.manifest["moment"],
@@ -330,7 +330,7 @@ def stage(config: JSON, kind: str, name: str, wanted: t.Sequence[str], target_ti
             "migration_head": (restored.parts.get("postgres") or {}).get("migration_head", ""),
             "volumes": restored.volumes,
             "stores": restored.wanted,
-            "containers": {store: f"{bench.prefix}-{store}" for store in restored.wanted if store != "volumes" and kind == "inspect"},
+            "containers": {store: f"{sandbox.prefix}-{store}" for store in restored.wanted if store != "volumes" and kind == "inspect"},
             "checks": restored.checks.found,
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -358,22 +358,22 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
     Returns:
         ``url``, from which it can be fetched once, with the digest of the certificate behind a #; whoever knows it gets the data.
     """
-    bench = Bench(config, "restore")
+    sandbox = Sandbox(config, "restore")
     # Of a volume of the product, whose files may belong to anyone.
     rights = ["DAC_READ_SEARCH"] if store.startswith("volume-") else []
-    name = f"{bench.prefix}-send-{store}"
+    name = f"{sandbox.prefix}-send-{store}"
     docker("rm", "--force", "--volumes", name, what=f"remove {name}", codes=range(256))
     # Ports can be published only on the network with outbound access.
     docker(
-        "run", "--detach", *bench.options(f"send-{store}", {f"{bench.prefix}-{store}": "/source"}, 512), *bench.identity(rights),
-        "--network", f"{bench.stack}-backup", "--publish", f"{address}:{port}:{SEND_PORT}",
+        "run", "--detach", *sandbox.options(f"send-{store}", {f"{sandbox.prefix}-{store}": "/source"}, 512), *sandbox.identity(rights),
+        "--network", f"{sandbox.stack}-backup", "--publish", f"{address}:{port}:{SEND_PORT}",
         "--volume", f"{Path(__file__).resolve().parents[2]}:/etc/slipway:ro",
-        bench.tools_image(), "send", "/source", "--port", str(SEND_PORT), what=f"offer {store} to its host",
+        sandbox.tools_image(), "send", "/source", "--port", str(SEND_PORT), what=f"offer {store} to its host",
     )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
     while not (word := docker("logs", name, what=f"read the log of {name}").stdout.strip()):
-        if not bench.running(name) or time.monotonic() > deadline:
-            raise HostError(f"{store} cannot be offered: {bench.logs(name)}")
+        if not sandbox.running(name) or time.monotonic() > deadline:
+            raise HostError(f"{store} cannot be offered: {sandbox.logs(name)}")
         time.sleep(0.2)
     return {"url": f"https://{address}:{port}/{word}"}
 
@@ -381,4 +381,4 @@ def hand_over(config: JSON, store: str, address: str, port: int) -> JSON:
 def remove(config: JSON, kind: str) -> list[str]:
     """Remove what ``stage`` left of a kind; return the names."""
     with alone(f"{config['stack']}-{kind}"):
-        return Bench(config, kind).clean()
+        return Sandbox(config, kind).clean()

@@ -1,7 +1,7 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starts the stores of a point on a bench, and looks at what is in them."""
+"""Starts the stores of a point in a sandbox, and looks at what is in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 import typing as t
 
 from slipway_host import decide
-from slipway_host.engine import JSON, Bench, HostError, PointError, answer, docker
+from slipway_host.sandbox import JSON, HostError, PointError, Sandbox, answer, docker
 
 #: Where the image keeps its data; a volume mounted elsewhere would leave an unnamed one behind.
 POSTGRES_DATA = "/var/lib/postgresql/data"
@@ -37,7 +37,7 @@ RECOVERY_SETTINGS = (
 )
 
 
-def wait_for(bench: Bench, container: str, ready: t.Callable[[], bool], seconds: float) -> None:
+def wait_for(sandbox: Sandbox, container: str, ready: t.Callable[[], bool], seconds: float) -> None:
     """Wait until a store answers.
 
     Raises:
@@ -47,13 +47,13 @@ def wait_for(bench: Bench, container: str, ready: t.Callable[[], bool], seconds:
     deadline = time.monotonic() + seconds
     trouble = ""
     while not ready():
-        if not bench.running(container):
+        if not sandbox.running(container):
             trouble = "does not start"
         elif time.monotonic() > deadline:
             trouble = f"is not ready after {seconds:.0f} s"
         if trouble:
-            bench.refuse_shortage(container)
-            raise PointError(f"{container.removeprefix(bench.prefix + '-')} {trouble}: {bench.logs(container)}")
+            sandbox.refuse_shortage(container)
+            raise PointError(f"{container.removeprefix(sandbox.prefix + '-')} {trouble}: {sandbox.logs(container)}")
         time.sleep(0.3)
 
 
@@ -69,17 +69,17 @@ def stop(container: str) -> None:
 class Postgres:
     """A throw-away PostgreSQL."""
 
-    def __init__(self, bench: Bench, volume: str, image: str) -> None:
+    def __init__(self, sandbox: Sandbox, volume: str, image: str) -> None:
         """Take where the data goes and which image serves it; nothing is started yet."""
-        self.bench, self.volume, self.image = bench, volume, image
-        self.container = f"{bench.prefix}-postgres"
+        self.sandbox, self.volume, self.image = sandbox, volume, image
+        self.container = f"{sandbox.prefix}-postgres"
 
     def extract(self, point: str, target_time: str) -> JSON:
         """Put the data together; return ``target`` in words, and ``newest_wal`` for all that has arrived."""
-        self.bench.volume(self.volume, "postgres")
+        self.sandbox.volume(self.volume, "postgres")
         target = ["--target-time", target_time] if target_time else []
         # At the path that the server sees it at: the recovery's commands name it.
-        done = self.bench.tools(
+        done = self.sandbox.tools(
             "extract",
             "postgres",
             point,
@@ -111,10 +111,10 @@ class Postgres:
         }
         arguments = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         script = f"cd /tmp && touch postgresql.conf pg_ident.conf && echo 'local all all trust' > pg_hba.conf && exec postgres {arguments}"
-        self.bench.start(
+        self.sandbox.start(
             "postgres", self.image, ["-c", script], entrypoint="sh", volumes={self.volume: POSTGRES_DATA}, stop_signal="SIGINT"
         )
-        wait_for(self.bench, self.container, self.answers, RECOVERY_SECONDS)
+        wait_for(self.sandbox, self.container, self.answers, RECOVERY_SECONDS)
 
     def answers(self) -> bool:
         """Return whether the server accepts commands, which it does after recovery.
@@ -141,7 +141,7 @@ class Postgres:
         done = docker("exec", "--interactive", self.container, *command, what="ask PostgreSQL", given=query, codes=range(256))
         # A query that may fail does so with 0, if the server is still there.
         if done.returncode or done.stderr.strip():
-            self.bench.refuse_shortage(self.container, done.stderr)
+            self.sandbox.refuse_shortage(self.container, done.stderr)
         if done.returncode and fatal:
             raise PointError(f"PostgreSQL refused: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -172,7 +172,7 @@ class Postgres:
         done = docker("exec", self.container, *command, what="check all tables and indexes", codes=range(256))
         if done.returncode == 0:
             return ""
-        self.bench.refuse_shortage(self.container, done.stdout + done.stderr)
+        self.sandbox.refuse_shortage(self.container, done.stdout + done.stderr)
         return (done.stdout.strip() or done.stderr.strip())[:1000]
 
     def settle(self) -> None:
@@ -184,23 +184,23 @@ class Postgres:
 class Redis:
     """A throw-away Redis."""
 
-    def __init__(self, bench: Bench, volume: str, image: str) -> None:
+    def __init__(self, sandbox: Sandbox, volume: str, image: str) -> None:
         """Take where the data goes and which image serves it; nothing is started yet."""
-        self.bench, self.volume, self.image = bench, volume, image
-        self.container = f"{bench.prefix}-redis"
+        self.sandbox, self.volume, self.image = sandbox, volume, image
+        self.container = f"{sandbox.prefix}-redis"
 
     def extract(self, point: str) -> None:
         """Copy the data."""
-        self.bench.volume(self.volume, "redis")
-        self.bench.tools("extract", "redis", point, "/target", volumes={self.volume: "/target"}, what=f"copy Redis of {point}")
+        self.sandbox.volume(self.volume, "redis")
+        self.sandbox.tools("extract", "redis", point, "/target", volumes={self.volume: "/target"}, what=f"copy Redis of {point}")
 
     def start(self, memory_mb: int) -> None:
         """Start the server, and wait until it has read its file."""
         command = ["--dir", "/data", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", "6379"]
         # In the form that the role's Redis keeps.
         command += ["--appenddirname", "appendonlydir", "--aof-use-rdb-preamble", "yes"]
-        self.bench.start("redis", self.image, command, entrypoint="redis-server", volumes={self.volume: "/data"}, memory_mb=memory_mb)
-        wait_for(self.bench, self.container, lambda: self.ask("PING", codes=range(256)) == "PONG", START_SECONDS)
+        self.sandbox.start("redis", self.image, command, entrypoint="redis-server", volumes={self.volume: "/data"}, memory_mb=memory_mb)
+        wait_for(self.sandbox, self.container, lambda: self.ask("PING", codes=range(256)) == "PONG", START_SECONDS)
 
     def ask(self, *arguments: str, codes: t.Container[int] = (0,)) -> str:
         """Return the reply to a command."""
@@ -215,7 +215,7 @@ class Redis:
             if "aof_rewrite_in_progress:0" in info and "aof_rewrite_scheduled:0" in info and "aof_last_bgrewrite_status:ok" in info:
                 break
             if "aof_last_bgrewrite_status:err" in info or time.monotonic() > deadline:
-                raise HostError(f"Redis cannot rewrite its data: {self.bench.logs(self.container)}")
+                raise HostError(f"Redis cannot rewrite its data: {self.sandbox.logs(self.container)}")
             time.sleep(0.2)
         docker("exec", self.container, "rm", "-f", "/data/dump.rdb", "/data/users.acl", what="remove what is not read")
         stop(self.container)
@@ -224,24 +224,24 @@ class Redis:
 class Chroma:
     """A throw-away Chroma."""
 
-    def __init__(self, bench: Bench, volume: str, image: str) -> None:
+    def __init__(self, sandbox: Sandbox, volume: str, image: str) -> None:
         """Take where the data goes and which image serves it; nothing is started yet."""
-        self.bench, self.volume, self.image = bench, volume, image
-        self.container = f"{bench.prefix}-chroma"
+        self.sandbox, self.volume, self.image = sandbox, volume, image
+        self.container = f"{sandbox.prefix}-chroma"
 
     def start(self, memory_mb: int) -> None:
         """Start an empty server."""
-        self.bench.volume(self.volume, "chroma")
+        self.sandbox.volume(self.volume, "chroma")
         command = ["run", "--host", "0.0.0.0", "--port", str(CHROMA_PORT), "--path", "/data"]  # noqa: S104 - inside an isolated network
-        self.bench.start("chroma", self.image, command, entrypoint="chroma", volumes={self.volume: "/data"}, memory_mb=memory_mb)
-        wait_for(self.bench, self.container, self.answers, START_SECONDS)
+        self.sandbox.start("chroma", self.image, command, entrypoint="chroma", volumes={self.volume: "/data"}, memory_mb=memory_mb)
+        wait_for(self.sandbox, self.container, self.answers, START_SECONDS)
 
     def answers(self) -> bool:
         """Return whether the server accepts requests; checked from another container, as its own may lack Python."""
         look = f"import urllib.request as r; r.urlopen('http://chroma:{CHROMA_PORT}/api/v2/heartbeat', timeout=5)"
-        done = self.bench.run_once(
-            "chroma-ready", self.bench.tools_image(), ["-c", look], volumes={}, what="ask Chroma", codes=range(256),
-            extra=["--entrypoint", "python3", "--network", self.bench.prefix],
+        done = self.sandbox.run_once(
+            "chroma-ready", self.sandbox.tools_image(), ["-c", look], volumes={}, what="ask Chroma", codes=range(256),
+            extra=["--entrypoint", "python3", "--network", self.sandbox.prefix],
         )  # fmt: skip
         return done.returncode == 0
 
@@ -253,11 +253,11 @@ class Chroma:
             PointError: the point does not hold what its manifest says.
         """
         try:
-            done = self.bench.tools(
-                "load-chroma", point, f"http://chroma:{CHROMA_PORT}", network=self.bench.prefix, what=f"load Chroma of {point}"
+            done = self.sandbox.tools(
+                "load-chroma", point, f"http://chroma:{CHROMA_PORT}", network=self.sandbox.prefix, what=f"load Chroma of {point}"
             )
         except PointError as error:
-            self.bench.refuse_shortage(self.container, str(error))
+            self.sandbox.refuse_shortage(self.container, str(error))
             raise
         return t.cast("JSON", answer(done.stdout))
 
@@ -272,9 +272,9 @@ class Volume:
     #: What it takes to give files to the users that they belong to.
     RIGHTS = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID")
 
-    def __init__(self, bench: Bench, volume: str, name: str) -> None:
+    def __init__(self, sandbox: Sandbox, volume: str, name: str) -> None:
         """Take where the data goes, and the data set as host/volume; nothing is made yet."""
-        self.bench, self.volume, self.name = bench, volume, name
+        self.sandbox, self.volume, self.name = sandbox, volume, name
 
     def extract(self, point: str) -> None:
         """Copy the data, and compare it with the list of the point.
@@ -282,17 +282,17 @@ class Volume:
         Raises:
             PointError: it differs.
         """
-        docker("volume", "create", *self.bench.labels("volume"), self.volume, what=f"create the volume {self.volume}")
-        self.bench.tools(
+        docker("volume", "create", *self.sandbox.labels("volume"), self.volume, what=f"create the volume {self.volume}")
+        self.sandbox.tools(
             "extract", f"volumes/{self.name}", point, "/target", volumes={self.volume: "/target"}, rights=self.RIGHTS,
             what=f"copy the volume {self.name} of {point}",
         )  # fmt: skip
 
 
-def image_major(bench: Bench, image: str) -> int:
+def image_major(sandbox: Sandbox, image: str) -> int:
     """Return the major version of an image's PostgreSQL."""
-    done = bench.run_once(
-        "version", image, ["--version"], volumes={}, extra=["--entrypoint", "postgres", "--user", bench.user, "--network", "none"],
+    done = sandbox.run_once(
+        "version", image, ["--version"], volumes={}, extra=["--entrypoint", "postgres", "--user", sandbox.user, "--network", "none"],
         what=f"look which PostgreSQL {image} has",
     )  # fmt: skip
     return decide.major_of(done.stdout)

@@ -115,7 +115,7 @@ def essence(log: str) -> str:
     return "\n".join([line for line in lines if re.search(r"FATAL|PANIC|ERROR|[Ee]rror|[Bb]ad |[Ff]ailed", line)][-4:] or lines[-4:])
 
 
-class Bench:
+class Sandbox:
     """An isolated network in which the stores of a point are started: they reach only each other."""
 
     def __init__(self, config: JSON, kind: str) -> None:
