@@ -988,7 +988,7 @@ def plan_service(
         "stop_timeout": int(service["stop_timeout"]),
         "trial": service["trial"],
         "judged_inputs": service["judged_inputs"],
-        # What container_replace is told, where it replaces the container.
+        # Arguments of container_replace, where it replaces the container.
         "replacement": {
             "name": container,
             "folder": folder,

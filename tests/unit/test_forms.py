@@ -86,7 +86,7 @@ def test_every_shared_variable_and_argument_of_a_playbook_has_a_form():
     assert set(PLAYBOOKS) == {path.stem for path in ROOT.glob("playbooks/*.yml")} - {"rollback"}
 
 
-def test_what_roles_say_to_the_role_of_containers_is_said_by_one():
+def test_what_roles_pass_to_the_role_of_containers_is_declared_once():
     """An input that neither an inventory nor a role can set is none."""
     tasks = "".join(path.read_text() for part in ("roles/*/tasks", "playbooks") for path in sorted(ROOT.glob(f"{part}/**/*.yml")))
     said = [name for name, why in internal_variables().items() if why.startswith("a role says it")]

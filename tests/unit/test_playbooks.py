@@ -48,7 +48,7 @@ def test_a_playbook_that_goes_on_without_hosts_does_so_where_one_answers_and_can
 
 @pytest.mark.parametrize("path", [*PLAYBOOKS, *sorted((ROOT / "playbooks/plays").glob("*.yml"))], ids=lambda path: path.stem)
 def test_a_playbook_asks_the_topology_for_hosts_and_names_no_group(path: Path):
-    """Which group's hosts run a service is said by its role alone."""
+    """Only the role of a service names the group whose hosts run it."""
     named = [play["hosts"] for play in yaml.safe_load(path.read_text()) if "hosts" in play]
     assert [hosts for hosts in named if "{{" not in hosts and hosts != "localhost"] == []
 
