@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -363,6 +364,15 @@ def test_containers_have_the_owner_with_which_all_hosts_are_compared(path: Path)
     owners = {each["container_service_owner"] for each in given if f"__{role}_services" in str(each.get("container_service_declarations"))}
     assert owners <= ({f"{{{{ __{role}_owner }}}}"} if f"__{role}_owner" in known else {role})
     assert owners or f"__{role}_services" not in known
+
+
+def test_the_documentation_names_the_playbooks_that_hold_the_lock() -> None:
+    files = [path for part in ("playbooks", "roles/*/tasks") for path in ROOT.glob(f"{part}/**/*.yml")]
+    holding = {name for path in files for name in re.findall(r"^ *release_hold_purpose: (\S+)$", path.read_text(), re.MULTILINE)}
+    assert "site.yml" in holding
+    sentence = re.search(r"respects this lock\.([^()]*) hold it \(", (ROOT / "docs/architecture.md").read_text())
+    assert sentence
+    assert set(re.findall(r"`([^`]+)`", sentence[1])) == holding
 
 
 def test_links_whose_targets_are_no_files_are_not_followed() -> None:
