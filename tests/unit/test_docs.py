@@ -356,3 +356,19 @@ def test_commands_that_destroy_name_the_stack():
     assert all(any(word.startswith("slipway_destroy=") for word in words) for words in destroying)
     # In a sentence it cannot be copied.
     assert not re.findall(r"run `destroy.yml` with", (ROOT / "docs/operate.md").read_text())
+
+
+def test_the_table_of_names_has_every_volume_of_the_stack():
+    defaults = [yaml.safe_load(path.read_text()) or {} for path in ROOT.glob("roles/*/defaults/main.yml")]
+    volumes = {value for values in defaults for name, value in values.items() if name.endswith("_volume") and value}
+    rows = re.findall(r"^\| [^|]*volume[^|]*\|(.+)\|$", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(rows))) == volumes
+
+
+def test_the_page_of_the_role_of_containers_has_every_entry_point():
+    """Of which other roles and playbooks include files."""
+    files = [path for part in ("playbooks", "roles/*/tasks") for path in ROOT.glob(f"{part}/**/*.yml")]
+    texts = [path.read_text() for path in files]
+    used = {name for text in texts for name in re.findall(r"name: slipway\.stack\.container_service\n +tasks_from: (\w+)\.yml", text)}
+    page = (ROOT / "roles/container_service/README.md").read_text()
+    assert used | {"main"} == set(re.findall(r"^- `(\w+)`:", page, re.MULTILINE))
