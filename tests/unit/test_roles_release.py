@@ -302,6 +302,19 @@ def test_images_are_compared_before_a_container_of_them_starts(file: str, then: 
     assert max(pulls) < order.index("pull/same.yml") < (order.index(then) if then else len(order))
 
 
+def test_every_pull_by_name_is_tried_again() -> None:
+    """A registry that does not answer once fails no release."""
+    files = [path for part in ("roles/*/tasks", "playbooks") for path in ROOT.glob(f"{part}/**/*.yml")]
+    tasks = [
+        task
+        for path in files
+        for task in DataLoader().load_from_file(str(path)) or []
+        if "names" in task.get("slipway.stack.image_pull", {})
+    ]
+    assert len(tasks) == 2
+    assert all(task["retries"] == 3 and "until" in task for task in tasks)
+
+
 @pytest.mark.parametrize(
     ("record", "mode", "compared"),
     [({"version": "1.0"}, "in_place", True), ({"version": "1.0"}, "nothing", False), (None, "in_place", False)],
