@@ -16,6 +16,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, release
 from ansible_collections.slipway.stack.plugins.plugin_utils import release_decision as decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE
@@ -98,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result
         explicit = "app_version" in load_extra_vars(self._loader)
         record = release.after_recovery(known, lock)
-        live_slot = record["slot"] if record else release.SLOTS[0]
+        live_slot = record["slot"] if record else SLOTS[0]
         images = release.serving_images(states, live_slot)
         # What a report of this run says as long as nothing has moved.
         report = {

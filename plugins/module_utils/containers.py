@@ -20,6 +20,25 @@ CPU_SHARES = 1024
 YIELDING_CPU_SHARES = 128
 #: The owner of containers that belong to no version of the product, which is the role that runs them.
 EXTRA_SERVICES = "extra_services"
+#: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
+PRODUCT_OWNERS = "app-"
+#: Where the version that serves runs, and the one before or after it.
+SLOTS = ("blue", "green")
+
+
+def slot_owner(slot: str) -> str:
+    """Return the owner of a slot's containers."""
+    return f"{PRODUCT_OWNERS}{slot}"
+
+
+def slot_owners(except_slot: str = "") -> list[str]:
+    """Return the owners of the containers of all slots but one."""
+    return [slot_owner(slot) for slot in SLOTS if slot != except_slot]
+
+
+def is_of_product(owner: str) -> bool:
+    """Return whether an owner's containers belong to the product."""
+    return owner.startswith(PRODUCT_OWNERS)
 
 
 def service_of(container: dict[str, t.Any]) -> str:
@@ -29,6 +48,6 @@ def service_of(container: dict[str, t.Any]) -> str:
 
 def replica_of(name: str, labels: dict[str, str]) -> str:
     """Return the service that a container is a replica of, as people name it: the product's without slot and number."""
-    if labels.get("slipway.owner", "").startswith("app-"):
+    if is_of_product(labels.get("slipway.owner", "")):
         return service_of({"labels": labels})
     return labels.get("slipway.service", name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, is_of_product, service_of
 
 #: How programs say that they may not write, each with the path. A denied permission alone says no such thing: it may be about reading.
 _NOT_WRITABLE = (
@@ -42,7 +42,7 @@ def described_at(labels: t.Mapping[str, str]) -> str:
     owner = labels.get("slipway.owner", "")
     if owner == EXTRA_SERVICES:
         return f"slipway_extra_services.{labels['slipway.service']}"
-    return f"app_services.{labels.get('slipway.migrates') or service_of({'labels': labels})}" if owner.startswith("app-") else ""
+    return f"app_services.{labels.get('slipway.migrates') or service_of({'labels': labels})}" if is_of_product(owner) else ""
 
 
 def hints(log_lines: t.Iterable[str], check: str = "", service: str = "app_services.<service>", uid: str = "") -> list[str]:

@@ -13,6 +13,8 @@ import re
 import shutil
 import typing as t
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS, slot_owner
+
 STACK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 MOUNTS = "/proc/self/mountinfo"
@@ -101,7 +103,8 @@ def folders_without_service(names: t.Iterable[str], containers: t.Container[str]
         stack: name of the stack.
         owner: owner of the slot's containers; others than slots have no such folders.
     """
-    wanted = re.compile(rf".+-{owner.removeprefix('app-')}(-[0-9]+)?") if owner in ("app-blue", "app-green") else re.compile("(?!)")
+    slots = {slot_owner(slot): slot for slot in SLOTS}
+    wanted = re.compile(rf".+-{slots[owner]}(-[0-9]+)?") if owner in slots else re.compile("(?!)")
     return sorted(name for name in names if wanted.fullmatch(name) and f"{stack}-{name}" not in containers)
 
 

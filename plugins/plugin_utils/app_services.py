@@ -20,7 +20,7 @@ from typing import Any
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
-from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, SLOTS, slot_owner
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import ImageError, login_server, registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
@@ -482,7 +482,7 @@ def published_ports(product: Mapping[str, Any], address: str, peers: Sequence[st
         }
         for name, service in services(product).items()
         if service.port
-        for slot in ("blue", "green")
+        for slot in SLOTS
         for number in range(1, service.replicas + 1)
     ]
 
@@ -492,7 +492,7 @@ def may_have(values: Mapping[str, Any], container: str, slot: str) -> bool:
     seen = values.get("container_service_host_state")
     if not seen:
         return True
-    return any(item.get("owner") == f"app-{slot}" and name.endswith(f"-{container}") for name, item in seen["containers"].items())
+    return any(item.get("owner") == slot_owner(slot) and name.endswith(f"-{container}") for name, item in seen["containers"].items())
 
 
 def servers(
@@ -545,7 +545,7 @@ def balanced(hosts: Sequence[str], hostvars: Mapping[str, Any], here: str, traff
     """
     live, previous, canary = traffic["live"], traffic.get("previous") or "", traffic.get("canary") or ""
     weight, drained = int(traffic.get("weight") or 0), traffic.get("drained") or ()
-    of_slot = {slot: dict.fromkeys(hosts, slot) for slot in ("blue", "green")}
+    of_slot = {slot: dict.fromkeys(hosts, slot) for slot in SLOTS}
     moved = {**of_slot[live], **(traffic.get("moved") or {})}
     serving = [host for host in hosts if host not in drained]
     found = {}

@@ -18,7 +18,7 @@ import re
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import another_owner
-from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, CPU_SHARES, NEXT, TRIAL
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, CPU_SHARES, NEXT, TRIAL, is_of_product
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.health import RESTARTS_MEANING_FAILURE
 from ansible_collections.slipway.stack.plugins.module_utils.removal import folders_without_service
@@ -92,7 +92,7 @@ SHOWN_VALUE = 120
 MOVE_DATA = "move the data as docs/operate.md says (Move data to another host)"
 BEGIN_EMPTY = "To begin without it, on purpose or to restore it afterwards: playbooks/site.yml -e accept=empty"
 TWO_SERVERS = "two servers on one volume destroy its data"
-#: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
+#: What all owners of the product's containers count as, where it does not matter which of them it is.
 PRODUCT = "app"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
@@ -1117,7 +1117,7 @@ def written_by_others(
 
 def family(owner: str) -> str:
     """Return an owner of containers, and of all those of the product's, one."""
-    return PRODUCT if owner.startswith(f"{PRODUCT}-") else owner
+    return PRODUCT if is_of_product(owner) else owner
 
 
 def stale_reasons(plan: dict[str, t.Any]) -> list[str]:

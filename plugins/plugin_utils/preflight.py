@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.slipway.stack.plugins.module_utils.containers import is_of_product
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import unavailable_images
@@ -27,8 +28,6 @@ SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
 }
 SUPPORTED_ARCHITECTURES = ("x86_64", "aarch64", "amd64", "arm64")
 PRODUCT_ROLE, JOBS_ROLE = "app", "jobs"
-#: What the owners of the product's containers begin with: slots, migrations, and runs of jobs and commands.
-PRODUCT_OWNERS = "app-"
 #: Where the program of the jobs' timers lies.
 JOBS_FOLDER = r"/etc/slipway/([^/]+)/jobs/"
 #: What the names of the collection's own images begin with, as their defaults give them.
@@ -192,7 +191,7 @@ def check_left_out(host: str, state: Mapping[str, Any], groups: Mapping[str, Ite
     found: dict[str, dict[str, Mapping[str, Any]]] = {}
     for name, container in sorted((state.get("containers") or {}).items()):
         owner = container.get("owner") or ""
-        found.setdefault(PRODUCT_ROLE if owner.startswith(PRODUCT_OWNERS) else owner, {})[name] = container
+        found.setdefault(PRODUCT_ROLE if is_of_product(owner) else owner, {})[name] = container
     timers = {matched[1] for path in state.get("files") or {} if JOBS_ROLE not in here and (matched := re.match(JOBS_FOLDER, path))}
     problems = []
     for role in (role for role in groups if role not in here):

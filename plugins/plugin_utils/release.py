@@ -13,9 +13,14 @@ import contextlib
 import json
 import typing as t
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, JOB_LABEL, service_of
-
-SLOTS = ("blue", "green")
+from ansible_collections.slipway.stack.plugins.module_utils.containers import (
+    EXTRA_SERVICES,
+    JOB_LABEL,
+    SLOTS,
+    is_of_product,
+    service_of,
+    slot_owner,
+)
 
 Record = dict[str, t.Any]
 
@@ -114,7 +119,7 @@ def serving_images(states: dict[str, dict[str, t.Any]], slot: str) -> dict[str, 
     found: dict[str, dict[str, str]] = {}
     for host, state in states.items():
         for container in state.get("containers", {}).values():
-            if container["owner"] == f"app-{slot}" and container["running"]:
+            if container["owner"] == slot_owner(slot) and container["running"]:
                 found.setdefault(host, {})[service_of(container)] = container["image_id"]
     return {host: dict(sorted(services.items())) for host, services in sorted(found.items())}
 
@@ -140,8 +145,8 @@ def images_that_run(states: dict[str, dict[str, t.Any]], folder: str) -> dict[st
             # A job's container is there to be copied.
             if not (container["running"] or JOB_LABEL in container["labels"]) or not owner or owner.startswith("backup-"):
                 continue
-            if owner.startswith("app-"):
-                if owner != f"app-{record.get('slot')}":
+            if is_of_product(owner):
+                if owner != slot_owner(record.get("slot", "")):
                     continue
                 owner = service_of(container)
             elif owner == EXTRA_SERVICES:
@@ -179,7 +184,7 @@ def kept_hosts(states: dict[str, dict[str, t.Any]], slot: str, version: str, loc
             host
             for host, state in states.items()
             for container in state.get("containers", {}).values()
-            if container["owner"] == f"app-{slot}"
+            if container["owner"] == slot_owner(slot)
             and container["labels"].get("slipway.version") == version
             and service_of(container) in services
         }

@@ -13,7 +13,7 @@ import typing as t
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, service_of, slot_owner
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.images import repository_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
@@ -109,7 +109,7 @@ def slot_containers(
     return sorted(
         name
         for name, container in containers.items()
-        if container["owner"] == f"app-{slot}"
+        if container["owner"] == slot_owner(slot)
         and JOB_LABEL not in container["labels"]
         and service_of(container) not in except_services
         and (services is None or service_of(container) in services)
@@ -124,7 +124,7 @@ def slot_memory(containers: Mapping[str, Mapping[str, t.Any]], slot: str) -> int
         containers: the stack's containers on a host, as ``host_state`` lists them.
         slot: the slot, or "" for one of which nothing is known.
     """
-    used = sum(container.get("memory_used", 0) for container in containers.values() if container["owner"] == f"app-{slot}")
+    used = sum(container.get("memory_used", 0) for container in containers.values() if container["owner"] == slot_owner(slot))
     return max(LEAST_SLOT_MB, -(-used // 2**20))
 
 
@@ -198,7 +198,7 @@ def unneeded_images(host: Host, plan: Record, inputs: Inputs) -> list[str]:
 
     Another stack of the host may run the same product, and keep other versions of it.
     """
-    replaced = f"app-{plan['idle']['slot']}"
+    replaced = slot_owner(plan["idle"]["slot"])
     ours = [item for item in host.state["containers"].values() if item["owner"] != replaced]
     foreign = [item.get("image", "") for item in host.state.get("foreign_containers", {}).values()]
     used = [*(item.get("image", "") for item in ours), *foreign]

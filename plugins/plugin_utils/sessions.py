@@ -8,7 +8,7 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, replica_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import JOB_LABEL, is_of_product, replica_of, slot_owner
 
 
 class SessionError(ValueError):
@@ -31,7 +31,7 @@ def serving(states: Mapping[str, dict[str, t.Any]], service: str, slot: str) -> 
     for host, state in states.items():
         for name, container in sorted(state.get("containers", {}).items()):
             labels, owner = container["labels"], container["owner"]
-            if JOB_LABEL in labels or (owner.startswith("app-") and owner != f"app-{slot}"):
+            if JOB_LABEL in labels or (is_of_product(owner) and owner != slot_owner(slot)):
                 continue
             replica = replica_of(name, labels)
             known[replica] = None

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
+from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of, slot_owners
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
 from ansible_collections.slipway.stack.plugins.plugin_utils.outlook import waiting_text
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
@@ -275,7 +275,7 @@ def _containers(host: str, state: Row, fleet: Fleet) -> Iterator[Row]:
     expected = dict(fleet.containers.get(host, {}))
     if fleet.unknown:
         # Jobs, which end, have no restart policy.
-        others = {"app-blue", "app-green"} - {f"app-{(fleet.record or {}).get('slot', '')}"}
+        others = slot_owners((fleet.record or {}).get("slot", ""))
         found = {
             name: container["owner"].partition("-")[0]
             for name, container in state["containers"].items()

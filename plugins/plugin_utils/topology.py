@@ -20,7 +20,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES
+from ansible_collections.slipway.stack.plugins.module_utils.containers import EXTRA_SERVICES, slot_owners
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
@@ -254,6 +254,11 @@ class Topology:
     def first(self, role: str, group: str = "") -> str:
         """Return the first host that runs a service, of those in a group where one is named, or "" where there is none."""
         return next(iter(self.hosts(role, group)), "")
+
+    @staticmethod
+    def slot_owners(except_slot: str = "") -> list[str]:
+        """Return the owners of the containers of the product's slots, without that of one."""
+        return slot_owners(except_slot)
 
     def memberships(self) -> list[str]:
         """Return the inventory's groups that this host is in."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
+from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS
 from ansible_collections.slipway.stack.plugins.plugin_utils import release, release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 
@@ -50,14 +51,14 @@ def test_a_damaged_record_or_lock_is_not_taken_for_none(described: dict[str, Any
 def test_a_record_remembers_where_it_came_from_and_what_goes():
     record = FIRST
     for number, version in enumerate(["1.1", "1.2", "1.3", "1.4"]):
-        record = release.next_record(record, release.SLOTS[(number + 1) % 2], version, version, 2)
+        record = release.next_record(record, SLOTS[(number + 1) % 2], version, version, 2)
     assert record["serial"] == 5
     assert record["previous"] == {"slot": "green", "version": "1.3"}
     assert record["history"] == ["1.4", "1.3", "1.2"]
     assert record["retired"] == ["1.1"]
     # The slot before has held the images of the last one, which were retired in vain.
     for number, version in enumerate(["1.5", "1.6"]):
-        record = release.next_record(record, release.SLOTS[number % 2], version, version, 0)
+        record = release.next_record(record, SLOTS[number % 2], version, version, 0)
     assert (record["history"], record["retired"]) == (["1.6"], ["1.5", "1.4"])
 
 

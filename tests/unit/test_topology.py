@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import Topology, described, services
-from conftest import Run, ansible
+from conftest import ROOT, Run, ansible
 
 #: A store with a port, a secret and a volume.
 SEARCH = {
@@ -145,6 +146,16 @@ def test_services_listen_in_the_mesh_and_their_former_address_stays_closed_to_ot
 def test_an_address_in_the_mesh_stays_while_other_hosts_come_and_go():
     assert topology("db1", MESH).service_address() == topology("db1", MESH, app=["app0", "app1"], backup=[]).service_address()
     assert topology("db1", {**MESH, "slipway_mesh_address": "10.210.0.7"}).service_address() == "10.210.0.7"
+
+
+def test_the_owners_of_slots_are_named_in_one_place_alone():
+    """A slot that a list of its own leaves out is neither stopped by a restore nor asked whether it is healthy."""
+    assert topology("app1").slot_owners() == ["app-blue", "app-green"]
+    assert topology("app1").slot_owners("green") == ["app-blue"]
+    files = [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("plugins/*_utils/*.py"), *ROOT.glob("playbooks/**/*.yml")]
+    literal = re.compile(r"app-(blue|green)\b|f\"app-|\(\"blue\", \"green\"\)")
+    found = [str(path.relative_to(ROOT)) for path in files if literal.search(path.read_text(encoding="utf-8"))]
+    assert found == ["plugins/module_utils/containers.py"]
 
 
 def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none():
