@@ -127,7 +127,7 @@ def test_a_client_without_which_nothing_is_backed_up_is_installed_and_no_second_
 
 
 def test_hosts_of_a_lab_have_the_packages_that_roles_install_and_none_that_hides_a_missing_one() -> None:
-    text = (ROOT / "images/lab_host/Dockerfile").read_text().replace("\\\n", " ")
+    text = (ROOT / "lab/recipes/lab_host/Dockerfile").read_text().replace("\\\n", " ")
     system, roles = (set(names.split()) for names in re.findall(r"--no-install-recommends\s+([^&]+)", text))
     # Its kernel is that of the machine, which loads profiles for it.
     assert roles == installed_by_roles() - {"apparmor"}
