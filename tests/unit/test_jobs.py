@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,18 +204,14 @@ def hosts(request: pytest.FixtureRequest, tmp_path: Path) -> list[Host]:
 
 
 def test_a_moment_is_claimed_once_by_programs_that_start_together(hosts: list[Host]) -> None:
-    answers: list[str] = []
     barrier = threading.Barrier(8)
 
-    def attempt(host: Host) -> None:
+    def attempt(number: int) -> str:
         barrier.wait()
-        answers.append(host.claim(1000))
+        return hosts[number % 2].claim(1000)
 
-    threads = [threading.Thread(target=attempt, args=(hosts[number % 2],)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(attempt, range(8)))
     assert sorted(answers) == sorted([claims.CLAIMED] + [claims.TAKEN] * 7)
 
 
