@@ -142,14 +142,18 @@ def check_log_options(options: Options) -> None:
         )
 
 
-def refuse_other_engine(engine: Engine, run: Run) -> None:
+def refuse_other_engine(info: Options, run: Run) -> None:
     """Refuse an engine that this module could not restart: a second one would be installed or started next to it.
+
+    Args:
+        info: What the engine says of itself.
+        run: Runs a program.
 
     Raises:
         RefusedError: it is of a snap, of another program, or not of its unit.
     """
     remedy = "Move what it runs away, remove it, and install docker.io or docker-ce, or have site.yml install docker.io"
-    root = str(engine.get("/info").get("DockerRootDir") or "")
+    root = str(info.get("DockerRootDir") or "")
     if root.startswith(SNAP_DATA):
         raise RefusedError(
             f"the engine is Docker's snap (its data is in {root}), whose options Slipway cannot set. {remedy}: snap remove docker"
@@ -185,18 +189,18 @@ def refuse_other_firewall(options: Options, run: Run) -> None:
             )
 
 
-def refuse_user_namespaces(engine: Engine | None, options: Options, changed: set[str]) -> None:
+def refuse_user_namespaces(info: Options, options: Options, changed: set[str]) -> None:
     """Refuse an engine whose containers have other users than the host: they could not read the files that belong to their user.
 
     Args:
-        engine: The engine, where one runs.
+        info: What the engine says of itself, nothing where none runs.
         options: Those that it is to have.
         changed: The names of those that it may not have yet.
 
     Raises:
         RefusedError: it maps users, or is to map them.
     """
-    has = engine is not None and USER_NAMESPACES in (engine.get("/info").get("SecurityOptions") or [])
+    has = USER_NAMESPACES in (info.get("SecurityOptions") or [])
     if options.get("userns-remap") or (has and "userns-remap" not in changed):
         raise RefusedError(
             "the engine has userns-remap, with which a container's users have other numbers on the host, and could not read their secrets. "
@@ -389,11 +393,13 @@ def refuse_change(found: Found, target: Options, engine: Engine | None, accept: 
     Raises:
         RefusedError: there is something.
     """
+    info: Options = {}
     if engine is not None:
-        refuse_other_engine(engine, run)
+        info = engine.get("/info")
+        refuse_other_engine(info, run)
     refuse_other_firewall(target, run)
     changed = pending(found, target)
-    refuse_user_namespaces(engine, target, changed)
+    refuse_user_namespaces(info, target, changed)
     if not changed:
         return
     check(target, run)
