@@ -16,6 +16,9 @@ import typing as t
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 
+Options = dict[str, t.Any]
+Run = t.Callable[..., tuple[int, str]]
+
 #: Where the engine reads them.
 ENGINE_OPTIONS = "/etc/docker/daemon.json"
 #: Files next to it: a change that the engine has not accepted yet, with the former text, and the options that Slipway wrote last.
@@ -24,6 +27,15 @@ UNACCEPTED, WRITTEN = ".slipway-unaccepted", ".slipway-written"
 RELOADABLE = {
     *("debug", "labels", "live-restore", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts"),
     *("default-runtime", "runtimes", "authorization-plugins", "insecure-registries", "registry-mirrors", "shutdown-timeout", "features"),
+}
+#: Those that a reload leaves as they are where the file does not name them any more, and what they are without it.
+UNNAMED: Options = {
+    "debug": False,
+    "insecure-registries": [],
+    "labels": [],
+    "live-restore": False,
+    "registry-mirrors": [],
+    "shutdown-timeout": 15,
 }
 #: Options with which an engine has other images, containers and volumes, or none. One that fails to start with them also takes the file
 #: systems away from containers that live on.
@@ -51,9 +63,6 @@ PROGRAM_TIMEOUT = 300
 RESTARTS = "the engine restarts"
 #: How much a restart of the engine may stop: nothing, containers that it starts again, or any container.
 ACCEPTED = ("nothing", "restart", "stop")
-
-Options = dict[str, t.Any]
-Run = t.Callable[..., tuple[int, str]]
 
 
 class Found(t.NamedTuple):
@@ -273,9 +282,15 @@ def read_found(path: str) -> Found:
     if change:
         accepted = json.loads(change["former"] or "{}")
         # Otherwise its owner has edited it since.
-        if current in (accepted, {**accepted, "live-restore": True}, change["options"]):
+        if _is_of_change(current, accepted) or _is_of_change(current, change["options"]):
             return Found(change["former"], accepted, current, written, True)
     return Found(text, current, current, written, False)
+
+
+def _is_of_change(current: Options, options: Options) -> bool:
+    """Return whether the file has these options, together with what a change writes for a while."""
+    names = {name for name, value in UNNAMED.items() if name not in options and current.get(name) == value}
+    return all(current.get(name) == options.get(name) for name in {*current, *options} - names - {"live-restore"})
 
 
 def target_of(found: Found, options: Options) -> Options:

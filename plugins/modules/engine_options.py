@@ -68,11 +68,13 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine_options impor
     STARTED_AGAIN,
     UNACCEPTED,
     UNIT,
+    UNNAMED,
     WRITTEN,
     Found,
     Options,
     Run,
     can_live_on,
+    flags_of,
     pending,
     read_found,
     refuse_change,
@@ -125,6 +127,12 @@ def lets_live(engine: Engine, options: Options, found: Found, path: str, run: Ru
         run("systemctl", "reload", UNIT)
         time.sleep(1)
     return bool(engine.get("/info").get("LiveRestoreEnabled"))
+
+
+def leaves_live_restore(engine: Engine, options: Options, run: Run) -> bool:
+    """Return whether the engine has live-restore, and is to be without it. A flag stays."""
+    has = engine.get("/info").get("LiveRestoreEnabled") and not options.get("live-restore")
+    return bool(has) and not any(flag.startswith("--live-restore") for flag in flags_of(run))
 
 
 def load(engine: Engine, how: str, run: Run) -> None:
@@ -180,9 +188,22 @@ def apply(options: Options, path: str, accept: str, engine: Engine, run: Run = r
         if runs and not reload and not lets_live(engine, target, found, path, run):
             refuse_restart(engine, changed, accept)
             stopped = running(engine)
-        write(path, text_of(target))
+        leaves = runs and leaves_live_restore(engine, target, run)
+        off = {name: UNNAMED[name] for name in changed & {*UNNAMED} - {*target}} | ({"live-restore": False} if leaves else {})
         restarted = not reload
-        load(engine, "reload" if reload else "restart", run)
+        if reload:
+            write(path, text_of({**target, **off}))
+            load(engine, "reload", run)
+        else:
+            # An engine that comes back without it stops the containers that have lived on, and starts none of them again.
+            first = {**target, "live-restore": True} if leaves else target
+            write(path, text_of(first))
+            load(engine, "restart", run)
+            if leaves:
+                write_file(path + UNACCEPTED, text_of({"former": text_of(first), "options": target}), 0o600)
+                write(path, text_of({**target, "live-restore": False}))
+                load(engine, "reload", run)
+        write(path, text_of(target))
     except (RefusedError, EngineError) as error:
         # An interrupted change may be what the engine does not run with.
         came_back = put_back(found.text, path, engine, run, was=runs or found.interrupted, restarted=restarted)

@@ -17,6 +17,7 @@ from ansible.utils.vars import merge_hash
 from ansible_collections.slipway.stack.plugins.module_utils import engine_options as known_before
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError
 from ansible_collections.slipway.stack.plugins.module_utils.engine import EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import UNNAMED
 from ansible_collections.slipway.stack.plugins.modules import engine_options
 from ansible_collections.slipway.stack.plugins.plugin_utils import outlook, preflight
 from conftest import ROOT, role_task
@@ -37,6 +38,8 @@ class Machine:
         self.pid = str(os.getpid())
         self.loaded: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         self.did: list[str] = []
+        #: Whether containers were stopped by a restart.
+        self.stopped = False
 
     def run(self, *argv: str) -> tuple[int, str]:
         if argv[:2] == ("systemctl", "show"):
@@ -45,7 +48,12 @@ class Machine:
             return (1, "the following directives don't match: nonsense") if "nonsense" in Path(argv[-1][14:]).read_text() else (0, "OK")
         if argv[0] == "systemctl" and argv[1] in ("reload", "restart", "start"):
             self.did.append(argv[1])
-            self.loaded = json.loads(self.path.read_text()) if self.path.exists() else {}
+            before, self.loaded = self.loaded, json.loads(self.path.read_text()) if self.path.exists() else {}
+            if argv[1] == "reload":
+                # What the file does not name stays.
+                self.loaded = {**{name: value for name, value in before.items() if name in UNNAMED}, **self.loaded}
+            elif not (before.get("live-restore") and self.loaded.get("live-restore")):
+                self.stopped = True
             self.up = not self.bad or self.bad not in self.loaded
             return 0 if self.up else 1, ""
         return 0, ""
@@ -93,6 +101,33 @@ def test_containers_live_on_while_the_engine_restarts(path: Path):
     assert change(machine, {"labels": ["a=b"], "live-restore": True, "log-driver": "json-file"}) == "restarted"
     assert machine.did == ["reload", "restart"]
     assert machine.loaded["log-driver"] == "json-file"
+    assert not machine.stopped
+
+
+@pytest.mark.parametrize(("more", "did"), [({}, ["reload"]), ({"userland-proxy": False}, ["restart", "reload"])])
+@pytest.mark.parametrize("wanted", [{}, {"live-restore": False}], ids=["not named", "off"])
+def test_containers_live_on_when_their_engine_is_to_be_without_live_restore(
+    path: Path, wanted: dict[str, Any], more: dict[str, Any], did: list[str]
+):
+    """An engine that came back without it stopped all containers, which nothing started again."""
+    path.write_text('{"labels": ["a=b"]}')
+    machine = Machine(path)
+    assert change(machine, {"live-restore": True}) == "reloaded"
+    machine.did.clear()
+    assert change(machine, {**wanted, **more}) == ("restarted" if more else "reloaded")
+    assert (machine.did, machine.stopped) == (did, False)
+    assert not machine.loaded["live-restore"]
+    assert json.loads(path.read_text()) == {"labels": ["a=b"], **wanted, **more}
+    assert change(machine, {**wanted, **more}) == "nothing"
+
+
+def test_live_restore_by_a_flag_stays(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The engine does not start with both."""
+    machine = Machine(path)
+    machine.info = {"LiveRestoreEnabled": True}
+    monkeypatch.setattr(engine_options, "flags_of", lambda _run: ["--host=fd://", "--live-restore"])
+    assert change(machine, {"userland-proxy": False}) == "restarted"
+    assert (machine.did, machine.loaded) == (["restart"], {"labels": ["a=b"], "userland-proxy": False})
 
 
 def test_a_container_that_nothing_starts_again_is_not_stopped_without_consent(path: Path):
@@ -255,7 +290,8 @@ def test_what_is_no_longer_wanted_goes_and_what_its_owner_wrote_stays(path: Path
         "log-opts": {"tag": "x", "max-size": "10m"},
     }
     change(machine, {})
-    assert machine.loaded == {"labels": ["a=b"], "dns": ["10.0.0.2"], "debug": False, "log-opts": {"tag": "x"}}
+    own = {"labels": ["a=b"], "dns": ["10.0.0.2"], "debug": False, "log-opts": {"tag": "x"}}
+    assert (json.loads(path.read_text()), machine.loaded) == (own, {**own, "live-restore": False})
 
 
 class KilledError(Exception):
@@ -305,6 +341,40 @@ def test_the_next_run_finishes_what_a_killed_one_began(path: Path, at: str, opti
     assert known_before.reasons(known_before.describe(machine, str(path)), options) == []
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", ["reload", "restart"])
+@pytest.mark.parametrize("more", [{}, {"bip": "10.0.0.1/24"}], ids=["reloaded", "restarted"])
+def test_the_next_run_finishes_what_a_killed_one_has_begun_to_take_away(path: Path, at: str, more: dict[str, Any], after: bool):
+    machine = Machine(path)
+    change(machine, {"live-restore": True, "debug": True, "insecure-registries": ["registry.test"]})
+    if at == "restart" and not more:
+        at = "reload"
+    killed(machine, more, at, after=after)
+    assert known_before.read_found(str(path)).interrupted
+    assert change(machine, more) in ("reloaded", "restarted")
+    assert json.loads(path.read_text()) == {"labels": ["a=b"], **more}
+    assert not any(machine.loaded.get(name) for name in ("live-restore", "debug", "insecure-registries"))
+    assert not machine.stopped
+    assert change(machine, more) == "nothing"
+
+
+def test_a_reload_takes_away_what_the_file_no_longer_names(path: Path):
+    """An engine goes on with them otherwise, until it restarts."""
+    path.write_text("{}")
+    machine = Machine(path)
+    wanted = {
+        "labels": ["a=b"],
+        "registry-mirrors": ["https://mirror.test"],
+        "insecure-registries": ["registry.test"],
+        "shutdown-timeout": 60,
+    }
+    assert change(machine, wanted) == "reloaded"
+    assert change(machine, {}) == "reloaded"
+    assert {name: machine.loaded[name] for name in wanted} == {name: UNNAMED[name] for name in wanted}
+    assert json.loads(path.read_text()) == {}
+    assert "restart" not in machine.did
+
+
 def test_options_with_which_a_killed_run_left_no_engine_are_taken_back(path: Path):
     machine, before = Machine(path, bad="bip"), path.read_text()
     wanted = {"bip": "10.0.0.1/33", "live-restore": True}
@@ -330,7 +400,7 @@ def test_a_file_that_its_owner_has_edited_after_a_killed_run_is_the_owners(path:
     path.write_text('{"dns": ["10.0.0.2"]}')
     assert not known_before.describe(machine, str(path))["interrupted"]
     change(machine, {"live-restore": True})
-    assert machine.loaded == {"dns": ["10.0.0.2"], "live-restore": True}
+    assert json.loads(path.read_text()) == {"dns": ["10.0.0.2"], "live-restore": True}
 
 
 def test_an_engine_that_does_not_come_back_with_its_former_options_is_reported(path: Path):
