@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,13 @@ def ansible(program: str, *arguments: str, cwd: Path, **environment: str) -> sub
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "SLIPWAY_"))}
     variables = {**kept, "PATH": f"{BIN}:{kept['PATH']}", "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCALHOST_WARNING": "false", **environment}
     configured_apart = any(name.startswith("ANSIBLE_") for name in environment)
-    if program == "ansible-playbook" and cwd.name == CHECKOUT and not configured_apart and forks.serves(cwd, variables):
+    if (
+        program == "ansible-playbook"
+        and cwd.name == CHECKOUT
+        and not configured_apart
+        and is_as_copied(cwd)
+        and forks.serves(cwd, variables)
+    ):
         return forks.run(list(arguments), cwd, variables, timeout=120)
     return subprocess.run(
         [str(BIN / program), *arguments], cwd=cwd, env=variables, capture_output=True, text=True, timeout=120, check=False
@@ -131,6 +138,73 @@ def has_engine() -> bool:
 needs_engine = pytest.mark.skipif(not has_engine(), reason="needs an engine with redis:7-alpine")
 
 
+#: What a checkout has of the repository.
+COPIED = ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "packages", "playbooks", "plugins", "roles", "tools")
+#: What a process that runs of it are forked from has read.
+LOADED = re.compile(r"plugins/(?!modules/)|meta/|group_vars/|roles/[^/]+/(meta|defaults|vars)/")
+
+
+def contents(folder: str, prefix: str = "") -> dict[str, Any]:
+    """Return all that is below a folder, by path: files by what shows that they have changed. Python's own files are left out."""
+    found: dict[str, Any] = {}
+    for entry in os.scandir(folder):
+        name = prefix + entry.name
+        if entry.name == "__pycache__":
+            continue
+        if entry.is_symlink():
+            found[name] = os.readlink(entry)
+        elif entry.is_dir():
+            found |= {name: entry.stat().st_mode, **contents(entry.path, f"{name}/")}
+        else:
+            status = entry.stat()
+            found[name] = (status.st_mode, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@functools.cache
+def repository() -> dict[str, Any]:
+    """Return what a checkout has of the repository, and how it is there."""
+    found: dict[str, Any] = {}
+    for name in COPIED:
+        status = (ROOT / name).stat()
+        if (ROOT / name).is_dir():
+            found |= {name: status.st_mode, **contents(str(ROOT / name), f"{name}/")}
+        else:
+            found[name] = (status.st_mode, status.st_size, status.st_mtime_ns)
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def renew(top: Path) -> None:
+    """Make a folder the copy of the repository that it may have been: a test changes little of it."""
+    there, wanted = contents(str(top)), repository()
+    for name in sorted(there.keys() - wanted.keys(), reverse=True):
+        remove(top / name)
+    for name in (name for name in wanted if there.get(name) != wanted[name]):
+        source, target = ROOT / name, top / name
+        if source.is_dir() and not source.is_symlink():
+            if not target.is_dir() or target.is_symlink():
+                remove(target)
+                target.mkdir()
+            shutil.copymode(source, target)
+        else:
+            remove(target)
+            shutil.copy2(source, target, follow_symlinks=False)
+
+
+def is_as_copied(top: Path) -> bool:
+    """Return whether a checkout has what a process that runs of it are forked from has read."""
+    there, wanted = ({name: value for name, value in found.items() if LOADED.match(name)} for found in (contents(str(top)), repository()))
+    return there == wanted
+
+
 @pytest.fixture
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the environment "test", whose hosts are the controller under two names.
@@ -138,14 +212,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     It has the same path in all tests of a process, as what Ansible reads of its configuration holds for one folder.
     """
     top = tmp_path_factory.getbasetemp() / CHECKOUT
-    shutil.rmtree(top, ignore_errors=True)
-    top.mkdir()
-    for name in ("ansible.cfg", "collections", "galaxy.yml", "group_vars", "meta", "packages", "playbooks", "plugins", "roles", "tools"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, top / name, symlinks=True)
-        else:
-            shutil.copy2(source, top / name)
+    top.mkdir(exist_ok=True)
+    renew(top)
     variables = top / "inventories/test/group_vars/all"
     variables.mkdir(parents=True)
     # What marks an environment of Slipway; a test's own file, read after it, wins.

@@ -1,10 +1,11 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run ansible-playbook in forks of a process that has imported Ansible: two thirds of a short run are imports.
+"""Run ansible-playbook in forks of a process that has imported Ansible and the collection: most of a short run are imports.
 
 `ForkedAnsible` is what tests use; the program below it is the process that is forked. Ansible reads its configuration when it is
-imported, so a process serves runs of one ansible.cfg, one folder and one set of Ansible's variables.
+imported, so a process serves runs of one ansible.cfg, one folder and one set of Ansible's variables; its caller answers for the
+collection's plugins and the roles' descriptions in that folder being those of the first run.
 """
 
 from __future__ import annotations
@@ -129,15 +130,24 @@ def main() -> None:
     """Fork for each request on the standard input, a line of JSON, and answer with the run's exit status."""
     for name in LATE:
         importlib.import_module(name)
+    # The last thing that a run imports, and most of it: the collection.
+    init_plugin_loader()
+    cli.init_plugin_loader = lambda *_: None
+    report = importlib.import_module("ansible_collections.slipway.stack.plugins.callback.report")
+    report.load_for_forks()
     # Else each fork copies what the collector only looks at.
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
+        # What the runs before had to compile.
+        report.read_compiled(report.ansible_home())
         print(forked(json.loads(line)), flush=True)
 
 
 if __name__ == "__main__":
-    # Here, as it reads the configuration of the folder.
+    # Here, as they read the configuration of the folder.
+    from ansible import cli
     from ansible.cli import playbook
+    from ansible.plugins.loader import init_plugin_loader
 
     main()
