@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import getpass
 import os
 import socket
 import time
@@ -19,6 +18,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS
 from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, release
 from ansible_collections.slipway.stack.plugins.plugin_utils import release_decision as decision
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import user_name
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import STATE
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError
 from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Inputs
@@ -90,7 +90,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result.update(
             changed=False,
             run=f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{parent}",
-            holder={"user": getpass.getuser(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
+            holder={"user": user_name(), "controller": socket.gethostname(), "pid": parent, "boot_id": boot_id()},
             stale=lock["run"] if lock and holder_is_gone(lock.get("holder") or {}) else "",
             locked_on=next((host for host, state in states.items() if release.fleet_lock({host: state}, options["folder"])), ""),
         )

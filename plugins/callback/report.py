@@ -49,7 +49,6 @@ notes:
 
 import atexit
 import contextlib
-import getpass
 import json
 import os
 import re
@@ -75,7 +74,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.ansible_names import
 from ansible_collections.slipway.stack.plugins.plugin_utils.become import BecomeError, become_of, with_password
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, write_atomically
+from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, user_name, write_atomically
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, read_role_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import OPTIONS
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
@@ -192,17 +191,21 @@ def checked(warnings: list[str], check: Callable[..., Any], *arguments: Any) -> 
     """Return what a check of the inventory returns; where it fails itself, nothing, and a warning: the run is Ansible's to judge.
 
     Args:
-        warnings: Gets the warning. What an exception says is not in it, as it may show a value.
+        warnings: Gets the warning.
         check: The check.
         arguments: What it is called with.
     """
     try:
         return check(*arguments)
     except Exception as error:  # noqa: BLE001 - whatever a check does not know
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
-        warnings.append(f"The check {check.__name__} of the inventory failed ({where}), and the run goes on without it; report it")
+        warnings.append(f"The check {check.__name__} of the inventory failed ({raised(error)}), and the run goes on without it; report it")
         return []
+
+
+def raised(error: Exception) -> str:
+    """Return what kind of exception was raised, and where; what it says may show a value."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
 
 
 def name_of(playbook: Any) -> str:
@@ -301,6 +304,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._play: Any = None
         self._process = os.getpid()
         self._needs_host: dict[str, bool] = {}
+        self._broken = False
         # A run that ends with an exception or by Ctrl-C sends no statistics.
         atexit.register(self._write_interrupted)
 
@@ -430,10 +434,22 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             hosts = {host: self._numbers(stats.summarize(host)) for host in sorted(stats.processed)}
             failed = any(numbers["failed"] or numbers["unreachable"] for numbers in hosts.values())
             self._finish(hosts, failed=failed)
-            status = int(self._ending.get("failed_status") or 0) if failed else self._end_as_asked()
-            if status:
+            status = int(self._ending.get("failed_status") or 0) if failed else self._tried(self._end_as_asked) or 0
+            if status or self._broken:
                 # Ansible itself knows no other exit status than those of failed and unreachable hosts.
-                raise SystemExit(status)
+                raise SystemExit(status or FAILED)
+
+    def _tried(self, part: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Return what a part of the end of a run returns. One that fails has the run fail, and costs it no other part.
+
+        Ansible only warns of an exception here.
+        """
+        try:
+            return part(*arguments, **options)
+        except Exception as error:  # noqa: BLE001 - whatever a part does not know
+            self._broken = True
+            self._display.error(f"{part.__name__.strip('_')}, a part of the end of the run, failed ({raised(error)}); report it")
+            return None
 
     def _end_as_asked(self) -> int:
         """Do what a playbook has left for the end of its run, and return the exit status."""
@@ -594,24 +610,32 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _finish(self, hosts: dict[str, dict[str, int]], *, failed: bool, interrupted: bool = False) -> None:
         """Write the report and print the summary, once."""
+        summary = self._tried(self._leave, hosts, failed=failed, interrupted=interrupted) or []
+        self._playbook = ""
+        for line in [*self._ending.get("lines", ()), *({"text": text, "color": ""} for text in summary)]:
+            self._display.display(line["text"], color=line["color"] or None)
+
+    def _leave(self, hosts: dict[str, dict[str, int]], *, failed: bool, interrupted: bool) -> list[str]:
+        """Leave what is to stay of a run, and return its summary."""
         report = self._report(hosts, failed=failed)
         self._playbook = ""
+        row = history.entry(report, user_name(), socket.gethostname(), interrupted=interrupted)
+        where = self._tried(self._write_report, report)
+        self._tried(self._write_history, report, row)
+        self._tried(self._notify, report, row)
+        return [*self._summary(report, interrupted=interrupted), where or "No report"]
+
+    def _write_report(self, report: dict[str, Any]) -> str:
+        """Write the report, and what a playbook has left to be written next to it; return where it is."""
         folder, files = Path(self.get_option("reports_dir")), self._ending.get("files", {})
         files[f"{report['playbook']}-latest.json"] = f"{json.dumps(report, indent=2)}\n"
         try:
             for name, text in files.items():
                 write_atomically(folder / name, text.encode(), 0o644)
             keep_copy(folder, report["playbook"], self._started, files[f"{report['playbook']}-latest.json"], self._reports_kept)
-            where = f"Report: {', '.join(str(folder / name) for name in files)}"
+            return f"Report: {', '.join(str(folder / name) for name in files)}"
         except OSError as error:
-            where = f"No report: {folder} cannot be written ({error.strerror})"
-        row = history.entry(report, getpass.getuser(), socket.gethostname(), interrupted=interrupted)
-        self._write_history(report, row)
-        self._notify(report, row)
-        for line in self._ending.get("lines", ()):
-            self._display.display(line["text"], color=line["color"] or None)
-        for line in [*self._summary(report, interrupted=interrupted), where]:
-            self._display.display(line)
+            return f"No report: {folder} cannot be written ({error.strerror})"
 
     def _write_history(self, report: dict[str, Any], row: history_file.Row) -> None:
         """Leave a line on each host that was changed."""

@@ -1,11 +1,12 @@
 # Copyright (c) The Slipway authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files on the controller: where those of an environment and of the user are, and how one is replaced."""
+"""The controller: who runs Ansible there, where files of an environment and of the user are, and how one is replaced."""
 
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 import tempfile
 from collections.abc import Iterable
@@ -27,6 +28,15 @@ def plain_yaml(path: Path) -> Any:
 def ansible_home() -> Path:
     """Return the folder in which Ansible keeps what belongs to the user who runs it."""
     return Path(unfrackpath(C.config.get_config_value("ANSIBLE_HOME")))
+
+
+def user_name() -> str:
+    """Return who runs Ansible, by number where the controller has no name for it, as in a container that runs as any user."""
+    try:
+        return getpass.getuser()
+    # KeyError until Python 3.12.
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def environment_folder(sources: Iterable[str], *, further: bool = False) -> Path:

@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.callback.report import keep_copy, load_for_forks, message_of, shown_lines
+from ansible_collections.slipway.stack.plugins.callback.report import CallbackModule, keep_copy, load_for_forks, message_of, shown_lines
 from conftest import BIN
 
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
@@ -70,6 +72,65 @@ def test_a_playbook_chooses_how_a_run_ends_that_did_not_fail(checkout: Path, pla
     assert done.returncode == status
     assert done.stdout.index("PLAY RECAP") < done.stdout.index("look here") < done.stdout.index("Report: ")
     assert (checkout / "reports/test.html").read_text() == "<p>"
+
+
+@pytest.fixture
+def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """End a run of a playbook that left an exit status; return the run's own, what was printed, and the report."""
+
+    def end(exit_status: int) -> tuple[int, str, Path]:
+        callback = CallbackModule()
+        # It shows each error once a process.
+        callback._display._errors.clear()
+        callback.v2_playbook_on_start(SimpleNamespace(_file_name="/other.yml", get_plays=list))
+        callback._playbook, callback._reports_kept = "status", 0
+        monkeypatch.setattr(callback, "get_option", {"reports_dir": str(tmp_path)}.get)
+        ending = {"exit_status": exit_status, "lines": [{"text": "look here", "color": ""}]}
+        numbers = dict.fromkeys(("ok", "changed", "failures", "skipped", "unreachable"), 0)
+        stats = SimpleNamespace(custom={"_run": {"slipway_ending": ending}}, processed={"one": 1}, summarize=lambda _host: numbers)
+        try:
+            callback.v2_playbook_on_stats(stats)
+        except SystemExit as error:
+            return int(error.code or 0), "".join(capsys.readouterr()), tmp_path / "status-latest.json"
+        return 0, "".join(capsys.readouterr()), tmp_path / "status-latest.json"
+
+    return end
+
+
+@pytest.mark.parametrize("nameless", [KeyError("getpwuid(): uid not found: 12345"), OSError("No username set in the environment")])
+def test_a_run_by_a_number_without_a_name_ends_as_any_other(ended, monkeypatch: pytest.MonkeyPatch, nameless: Exception):
+    """As in a container that runs as any user."""
+    monkeypatch.setattr("getpass.getuser", Mock(side_effect=nameless))
+    rows = []
+    monkeypatch.setattr(CallbackModule, "_write_history", lambda _self, _report, row: rows.append(row))
+    status, printed, written = ended(3)
+    assert (status, rows[0]["user"]) == (3, f"uid {os.getuid()}")
+    assert printed.index("look here") < printed.index("status: ok in ") < printed.index(f"Report: {written}")
+
+
+@pytest.mark.parametrize(
+    ("part", "named", "lost"),
+    [
+        ("_report", "leave", ("status: ok in ", "Report: ")),
+        ("_write_report", "write_report", ("Report: ",)),
+        ("_write_history", "write_history", ()),
+        ("_notify", "notify", ()),
+        ("_summary", "leave", ("status: ok in ", "Report: ")),
+        ("_end_as_asked", "end_as_asked", ()),
+    ],
+)
+@pytest.mark.parametrize("exit_status", [0, 3])
+def test_a_part_of_the_end_that_fails_costs_no_other_and_never_ends_well(
+    ended, monkeypatch: pytest.MonkeyPatch, part: str, named: str, lost: tuple[str, ...], exit_status: int
+):
+    """Ansible only warns of an exception in a callback, and a stack that is down would be one that is well."""
+    monkeypatch.setattr(CallbackModule, part, Mock(side_effect=TypeError(SECRET), __name__=part))
+    status, printed, _written = ended(exit_status)
+    assert status == (exit_status if part != "_end_as_asked" and exit_status else 2)
+    assert "look here" in printed
+    assert f"{named}, a part of the end of the run, failed (TypeError in " in " ".join(printed.split())
+    assert SECRET not in printed
+    assert tuple(text for text in ("status: ok in ", "Report: ") if text not in printed) == lost
 
 
 def test_a_playbook_chooses_the_exit_status_of_a_run_that_failed(checkout: Path, play):
