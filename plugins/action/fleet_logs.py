@@ -12,7 +12,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.become import BecomeError, become_of, unattended
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import hidden_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without
 from ansible_collections.slipway.stack.plugins.plugin_utils.terminal import TERMINAL, log_line, on_host
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
@@ -69,9 +70,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             except (BecomeError, TunnelError) as error:
                 return {**result, "failed": True, "msg": f"The logs cannot be followed: {error}"}
             return {**result, "changed": False, "ending": {"lines": lines, "follow": commands}}
+        hidden = {host: hidden_of([raw[host]], hostvars, self._loader) for host in read}
         entries = sorted((stamp, host, service, text) for host, found in read.items() for stamp, service, text in found["entries"])
         shown = [
-            {"text": without_values(log_line(host, stamp, service, text), raw[host]), "color": ""}
+            {"text": without(log_line(host, stamp, service, text), hidden[host]), "color": ""}
             for stamp, host, service, text in entries[-options["lines"] :]
         ]
         return {**result, "changed": False, "ending": {"lines": shown + lines}}

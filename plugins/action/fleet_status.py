@@ -13,8 +13,8 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.slipway.stack.plugins.plugin_utils import history, release, status
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, states_of, topology_of
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, hidden_of, states_of, topology_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_page import page
 from ansible_collections.slipway.stack.plugins.plugin_utils.status_text import lines
 
@@ -66,10 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             )
         )
         # What programs report may hold anything.
-        secrets = {
-            f"{name} of {host}": value for host, variables in raw.items() for name, value in variables.items() if name.startswith("vault_")
-        }
-        found = _without_secrets(found, secrets)
+        found = _without_secrets(found, hidden_of(raw.values(), task_vars["hostvars"], self._loader))
         exit_status = status.EXIT[found["state"]]
         return {**result, "changed": False, "status": found, "exit_status": exit_status, "lines": lines(found), "page": page(found)}
 
@@ -84,10 +81,10 @@ def _with_reason(state: dict[str, Any], variables: dict[str, Any]) -> dict[str, 
     return {"msg": problem or text, "unreachable": unreachable}
 
 
-def _without_secrets(value: Any, variables: dict[str, Any]) -> Any:
-    """Return a value of JSON whose texts have no secret among the variables."""
+def _without_secrets(value: Any, hidden: list[str]) -> Any:
+    """Return a value of JSON whose strings show no secret."""
     if isinstance(value, dict):
-        return {key: _without_secrets(member, variables) for key, member in value.items()}
+        return {key: _without_secrets(member, hidden) for key, member in value.items()}
     if isinstance(value, list):
-        return [_without_secrets(member, variables) for member in value]
-    return without_values(value, variables) if isinstance(value, str) else value
+        return [_without_secrets(member, hidden) for member in value]
+    return without(value, hidden) if isinstance(value, str) else value

@@ -90,9 +90,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
         # Also those that no role asks for here: an input that is wrong may be made of one.
         self._hidden = [
-            view.value(name)[0]
-            for view in views.values()
-            for name in {*arguments["secrets"], *(name for name in view.raw if name.startswith("vault_"))}
+            secret for view in views.values() for secret in (*view.secrets(), *(view.value(name)[0] for name in arguments["secrets"]))
         ]
         self._to_build: dict[str, dict[str, Any]] = {}
         problems = self._check_states(views, groups, arguments) if arguments["states"] else self._check_inputs(views, arguments, task_vars)

@@ -16,7 +16,8 @@ description:
     atomically. A playbook that imports one of them leaves the report of that one. Other playbooks leave none.
   - A copy of it stays as C(<playbook>-<start>.json), those of the last runs of each playbook.
   - A run that changed hosts also leaves a line on each of these, the history that history.yml shows.
-  - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*) are taken out of the others.
+  - Secrets are never in it, as censored results have no message, and the values of variables C(vault_*), and of those that are encrypted
+    one by one (C(!vault)), are taken out of the others.
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
     C(slipway_ending) says, by the C(exit_status) of a run that did not fail, the C(failed_status) of one that did, C(lines) to print, each
     a C(text) and its C(color), C(files) to write next to the report, each name with its text, a command C(interact) that gets the terminal
@@ -75,7 +76,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.become import Become
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import read_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.connections import connection_problem
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home, user_name, write_atomically
-from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, read_role_files
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView, hidden_of, read_role_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import OPTIONS
 from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files import (
     folders_of,
@@ -87,7 +88,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inventory_files impo
     variable_files,
 )
 from ansible_collections.slipway.stack.plugins.plugin_utils.run_options import option_problems
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without_values
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import without
 from ansible_collections.slipway.stack.plugins.plugin_utils.status import GOOD_RESULTS, instant, job_results, last_results
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
@@ -251,12 +252,17 @@ def changed_labels(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def message_of(results: list[dict[str, Any]]) -> str:
-    """Return why a task, or those of its loop's items that failed, did so."""
+def message_of(results: list[dict[str, Any]], hidden: list[str]) -> str:
+    """Return why a task, or those of its loop's items that failed, did so.
+
+    Args:
+        results: What came of each.
+        hidden: What must not be shown: of a message that is cut, a part could not be found.
+    """
     texts = [str(result.get(key) or "").strip() for result in results for key in ("msg", "stderr", "module_stderr")]
     found = list(dict.fromkeys(text for text in texts if text))
     # Of a command that printed why, this says nothing.
-    text = "\n".join([text for text in found if not text.rstrip(".").endswith("non-zero return code")] or found)
+    text = without("\n".join([text for text in found if not text.rstrip(".").endswith("non-zero return code")] or found), hidden)
     return text if len(text) <= MESSAGE_LIMIT else f"{text[: MESSAGE_LIMIT // 2 - 1]}…{text[-MESSAGE_LIMIT // 2 :]}"
 
 
@@ -301,7 +307,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         """Start without a playbook."""
         super().__init__()
         self._playbook = ""
-        self._play: Any = None
         self._process = os.getpid()
         self._needs_host: dict[str, bool] = {}
         self._broken = False
@@ -339,6 +344,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
                     f"reports_kept is {kept!r}, must be an integer from 0 to 10000; correct it in ansible.cfg, or SLIPWAY_REPORTS_KEPT"
                 )
             self._reports_kept = int(kept) if kept.isdecimal() else 0
+            self._loader = playbook._loader  # noqa: SLF001
             self._hostvars: Any = {}
             self._refuse(problems)
             self._hostvars = HostVars(inventory, playbook.get_plays()[0].get_variable_manager(), playbook._loader)  # noqa: SLF001
@@ -378,10 +384,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def set_play_context(self, play_context: Any) -> None:
         """Remember how hosts are connected to."""
         self._play_context = play_context
-
-    def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Remember the play, whose variables say what must not be shown."""
-        self._play = play
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002
         """Start a task's clock."""
@@ -456,11 +458,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if self._ending.get("interact"):
             return terminal.interact(self._ending["interact"])
         if self._ending.get("follow"):
-            manager = self._play.get_variable_manager()
-            hosts = {name: self._variables(manager._inventory.get_host(name)) for name in self._ending["follow"]}  # noqa: SLF001
-            return terminal.follow(
-                self._ending["follow"], self._ending.get("grep", ""), lambda host, text: without_values(text, hosts[host])
-            )
+            hidden = {host: self._hidden(host) for host in self._ending["follow"]}
+            return terminal.follow(self._ending["follow"], self._ending.get("grep", ""), lambda host, text: without(text, hidden[host]))
         return int(self._ending.get("exit_status") or 0)
 
     # Collecting
@@ -509,16 +508,17 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _without_secrets(self, result: Any, *, reached: bool = True) -> str:
         """Return a failure's message without the value of any secret of its host, after what it means for the connection to it."""
         items = self._failed_items.get((str(result.host.name), result.task._uuid))  # noqa: SLF001
-        text = message_of(items or [dict(result.result)])
-        variables = self._variables(result.host)
-        view = HostView(variables, {}, {}, None)
+        host = str(result.host.name)
+        hidden = self._hidden(host)
+        text = message_of(items or [dict(result.result)], hidden)
+        view = HostView(self._hostvars.raw_get(host), {}, {}, None)
         if problem := connection_problem(text, lambda name: view.value(name)[0], view.place, reached=reached):
-            text = f"{result.host.name}: {problem}\n{text}"
-        return without_values(text, variables)
+            text = f"{host}: {problem}\n{text}"
+        return without(text, hidden)
 
-    def _variables(self, host: Any) -> dict[str, Any]:
-        """Return a host's variables as its inventory has them."""
-        return dict(self._play.get_variable_manager().get_vars(host=host, include_hostvars=False)) if self._play else {}
+    def _hidden(self, host: str) -> list[str]:
+        """Return what must not be shown of a host."""
+        return hidden_of([self._hostvars.raw_get(host)], self._hostvars, self._loader)
 
     @staticmethod
     def _numbers(summary: dict[str, int]) -> dict[str, int]:
@@ -548,9 +548,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if not self._playbook or str(result.task.action).rpartition(".")[2] != "host_state":
             return
         states = job_results(result.result.get("files") or {})
-        variables = self._variables(result.host) if states else {}
         host = str(result.host.name)
-        found = [{**state, "host": host, "log": [without_values(line, variables) for line in state["log"]]} for state in states]
+        hidden = self._hidden(host) if states else []
+        found = [{**state, "host": host, "log": [without(line, hidden) for line in state["log"]]} for state in states]
         self._jobs = last_results([*self._jobs.values(), *found])
 
     # Reporting

@@ -8,6 +8,7 @@ A task for each host and role costs a fork each; looking at all of them from one
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import multiprocessing
@@ -18,6 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import EncryptedString
 from ansible.template import Templar
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
@@ -27,6 +29,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.environment import p
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form, parsed
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_checks import form_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SHARED_PREFIX
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import spellings
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import ROLES, Topology, services, shared_files
 
 try:
@@ -63,6 +66,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(member) for member in value]
     return value
+
+
+def encrypted_in(value: Any) -> Iterator[EncryptedString]:
+    """Yield the strings of an inventory that were encrypted one by one, the rest of their file being in clear text."""
+    if isinstance(value, EncryptedString):
+        yield value
+    elif isinstance(value, dict):
+        for member in value.values():
+            yield from encrypted_in(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from encrypted_in(member)
 
 
 def names_used(value: Any) -> set[str]:
@@ -281,6 +296,15 @@ class HostView:
             ahead += further
         return found
 
+    def secrets(self) -> list[Any]:
+        """Return the values that must not be shown: of variables ``vault_*``, and those that were encrypted alone (``!vault``)."""
+        found = [self.value(name)[0] for name in self.raw if name.startswith("vault_")]
+        for encrypted in encrypted_in([value for name, value in self.raw.items() if name != STATE]):
+            # One that cannot be decrypted was not used either.
+            with contextlib.suppress(AnsibleError):
+                found.append(str(encrypted))
+        return found
+
     def state(self) -> dict[str, Any] | None:
         """Return what was read from the host, or None where it was not, or could not be.
 
@@ -308,6 +332,17 @@ class HostView:
             found = place_of(next(other for other in value if other == key)) or found
             value = value[key]
         return found
+
+
+def hidden_of(hosts: Iterable[dict[str, Any]], hostvars: Any, loader: Any) -> list[str]:
+    """Return all that a string may show of the secrets of some hosts.
+
+    Args:
+        hosts: The variables of each, with their templates unresolved.
+        hostvars: Those of all hosts.
+        loader: Ansible's loader.
+    """
+    return spellings([HostView(raw, _defaults(), {"hostvars": hostvars}, loader).secrets() for raw in hosts])
 
 
 def states_of(task_vars: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine import normal
 from ansible_collections.slipway.stack.plugins.module_utils.images import registry_of
 from ansible_collections.slipway.stack.plugins.plugin_utils.image_records import unavailable_images
 from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import nearest
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import spellings, without
 
 # ID and VERSION_ID of /etc/os-release.
 SUPPORTED_DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -107,12 +108,7 @@ def is_hidden(name: str, spec: Mapping[str, Any]) -> bool:
 
 def redacted(text: str, secrets: Iterable[Any]) -> str:
     """Return a string with its secrets hidden, wherever an inventory used one."""
-    for secret in secrets:
-        if isinstance(secret, str):
-            # As it is, as a member of something that is shown, and on one line.
-            for form in (secret, repr(secret)[1:-1], " ".join(secret.split())):
-                text = text.replace(form, "(secret)") if len(form) >= SHORTEST_HIDDEN else text
-    return text
+    return without(text, spellings(secrets, SHORTEST_HIDDEN))
 
 
 # Inventory

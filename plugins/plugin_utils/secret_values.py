@@ -9,8 +9,9 @@ import json
 import re
 import secrets
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 MINIMUM_LENGTH = 16
 GENERATED_LENGTH = 40
@@ -118,9 +119,34 @@ def is_template(value: Any) -> bool:
     return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
 
 
-def without_values(text: str, variables: Mapping[str, Any]) -> str:
-    """Return a string without the value of any secret among a host's variables."""
-    for name, value in variables.items():
-        if name.startswith("vault_") and isinstance(value, str) and len(value) >= 4:
-            text = text.replace(str(value), "(secret)")
+def spellings(secrets: Iterable[Any], shortest: int = 4) -> list[str]:
+    """Return all that a string may show of secrets, the longest first, as one may be part of another.
+
+    Args:
+        secrets: The values, or dictionaries and lists of them; only strings are looked for.
+        shortest: Length of what is looked for at least, as a shorter string occurs in too many others.
+    """
+    found = set()
+    for secret in map(str, _strings(secrets)):
+        # As it is, as a member of something that is shown or logged, in a URL, on one line, and line by line.
+        found |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), " ".join(secret.split())}
+        found |= {line.strip() for line in secret.splitlines() if not line.startswith("-----")}
+    return sorted((text for text in found if len(text) >= shortest), key=lambda text: (-len(text), text))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield the strings in a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _strings(value.values())
+    elif isinstance(value, Iterable):
+        for member in value:
+            yield from _strings(member)
+
+
+def without(text: str, hidden: Iterable[str]) -> str:
+    """Return a string without what spellings() has returned."""
+    for secret in hidden:
+        text = text.replace(secret, "(secret)")
     return text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from ansible_collections.slipway.stack.plugins.action.fleet_logs import following
 from ansible_collections.slipway.stack.plugins.modules import container_logs
@@ -20,6 +21,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils import terminal
 from conftest import Run
 
 SECRET = "t7Hq2Lw9Zx4Nv6Bk8Mr3"
+ENCRYPTED = "p5Jd8Sx2Wc7Vb3Gn9Tk4"
 NOW = 1_800_000_000
 
 
@@ -132,7 +134,13 @@ def merged(checkout: Path, play: Run):
     """Merge what is given for the hosts one and two, and return what was printed and the exit status."""
 
     def run(read: dict[str, Any], **options: Any) -> subprocess.CompletedProcess[str]:
-        (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({"vault_owner": SECRET}))
+        password = checkout / ".vault-password"
+        password.write_text("of the run")
+        password.chmod(0o600)
+        encrypted = VaultLib().encrypt(ENCRYPTED, VaultSecret(b"of the run")).decode().replace("\n", "\n    ")
+        (checkout / "inventories/test/group_vars/all/own.yml").write_text(
+            f"vault_owner: \"{{{{ '{SECRET}' | string }}}}\"\napp_token: !vault |\n    {encrypted}\n"
+        )
         for host, value in read.items():
             path = checkout / f"inventories/test/host_vars/{host}.yml"
             path.parent.mkdir(exist_ok=True)
@@ -151,14 +159,14 @@ def read(*entries: list[str]) -> dict[str, Any]:
 
 def test_the_newest_lines_of_all_hosts_are_in_the_order_of_time_and_without_secrets(merged):
     one = read(["2027-01-15T08:00:01.0Z", "redis", "old"], ["2027-01-15T08:00:04.0Z", "redis", f"\x1b[2Jlast {SECRET}"])
-    two = read(["2027-01-15T08:00:02.0Z", "redis", "second"], ["2027-01-15T08:00:03.0Z", "api-blue-1", "third"])
+    two = read(["2027-01-15T08:00:02.0Z", "redis", "second"], ["2027-01-15T08:00:03.0Z", "api-blue-1", f"third {ENCRYPTED}"])
     done = merged({"one": one, "two": two})
     assert re.findall(r"^2027\S+ (.*)$", done.stdout, flags=re.MULTILINE) == [
         "two redis: second",
-        "two api-blue-1: third",
+        "two api-blue-1: third (secret)",
         "one redis: last (secret)",
     ]
-    assert SECRET not in done.stdout
+    assert not re.search(f"{SECRET}|{ENCRYPTED}", done.stdout)
 
 
 def test_a_host_that_did_not_answer_is_named_behind_the_lines_of_the_others(merged):

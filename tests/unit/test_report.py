@@ -411,7 +411,7 @@ def test_the_summary_shows_all_of_a_message_that_is_not_long(report, lines: int,
 @pytest.mark.parametrize(("lines", "width"), [(1, 5000), (9, 500), (10, 1), (11, 1), (400, 3), (20, 500), (1000, 100)])
 def test_a_long_message_keeps_its_end_with_the_last_words_of_a_program(lines: int, width: int):
     words = [f"first {'x' * width}", *(["more " * (width // 5)] * (lines - 2)), f"{'y' * width} last"][:lines]
-    message = message_of([{"msg": "\n".join(words)}])
+    message = message_of([{"msg": "\n".join(words)}], [])
     shown = shown_lines(message)
     assert shown[0].startswith("first")
     assert len(message) <= 4000
@@ -420,6 +420,13 @@ def test_a_long_message_keeps_its_end_with_the_last_words_of_a_program(lines: in
     assert ("…" in shown) == (lines > 10 or len(message) > 1200)
     if lines > 1:
         assert shown[-1].endswith("last")
+
+
+@pytest.mark.parametrize("before", range(1985, 2001))
+def test_no_part_of_a_secret_is_left_where_a_long_message_is_cut(before: int):
+    message = message_of([{"msg": f"{'x' * before}{SECRET}{'y' * 4000}"}], [SECRET])
+    assert "…" in message
+    assert not {SECRET[:4], SECRET[-4:]} & {message[start : start + 4] for start in range(len(message))}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible.parsing.dataloader import DataLoader
+from ansible.parsing.vault import VaultLib, VaultSecret, VaultSecretsContext
 
-from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import names_in, new_secret, secret_problem, with_new_secrets
+from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import hidden_of
+from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import (
+    names_in,
+    new_secret,
+    secret_problem,
+    spellings,
+    with_new_secrets,
+    without,
+)
 
 NAMES = ["vault_a_password", "vault_b_password"]
 
@@ -77,6 +86,55 @@ def test_the_content_of_the_file_is_kept_to_the_letter():
 def test_names_that_are_set_or_none_are_refused(name: str):
     with pytest.raises(ValueError, match=re.escape(name)):
         with_new_secrets("vault_a: x\n", [name])
+
+
+def of_inventory(folder: Path, monkeypatch: pytest.MonkeyPatch, password: str) -> dict[str, object]:
+    """Return variables of an inventory that write a secret in each way, read with a password."""
+    clear = {name: f"{name}-4Nv6Bk8Mr3" for name in ("under_vault", "under_another", "in_a_dictionary", "in_a_list")}
+    secret = {
+        name: "!vault |\n" + VaultLib().encrypt(text, VaultSecret(b"of the run")).decode().replace("$", "    $", 1).replace("\n", "\n    ")
+        for name, text in clear.items()
+    }
+    (folder / "all.yml").write_text(
+        f"vault_a: {secret['under_vault']}\napp_token: {secret['under_another']}\n"
+        f"app_environment:\n  TOKEN: {secret['in_a_dictionary']}\nslipway_notify:\n  - {secret['in_a_list']}\n"
+        "vault_b: \"{{ lookup('ansible.builtin.env', 'OF_A_LOOKUP') }}\"\nvault_c: '{{ other }}'\nother: of_a_template-4Nv6\n"
+        "vault_d: {key: in_a_mapping-4Nv6}\nvault_e: '{{ missing }}'\nvault_f: 12345678\nshown: this is shown\n"
+    )
+    monkeypatch.setenv("OF_A_LOOKUP", "of_a_lookup-4Nv6")
+    monkeypatch.setattr(VaultSecretsContext, "_current", VaultSecretsContext([("default", VaultSecret(password.encode()))]))
+    return DataLoader().load_from_file(str(folder / "all.yml"), trusted_as_template=True)
+
+
+IN_CLEAR = {"of_a_lookup-4Nv6", "of_a_template-4Nv6", "in_a_mapping-4Nv6"}
+INLINE = {"under_vault-4Nv6Bk8Mr3", "under_another-4Nv6Bk8Mr3", "in_a_dictionary-4Nv6Bk8Mr3", "in_a_list-4Nv6Bk8Mr3"}
+
+
+@pytest.mark.parametrize(("password", "found"), [("of the run", IN_CLEAR | INLINE), ("another", IN_CLEAR)])
+def test_a_secret_is_known_by_its_value_however_the_inventory_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str, found: set[str]
+):
+    assert set(hidden_of([of_inventory(tmp_path, monkeypatch, password)], {}, DataLoader())) == found
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "is {}",
+        "the longer one {}-and-more",
+        '"a\\"b/c d 4Nv6\\n" in a log of JSON',
+        "redis://app:a%22b%2Fc%20d%204Nv6%0A@redis",
+        "a line of a key: MIIEvQIBADANBg",
+        "['{}', 'x']",
+    ],
+)
+def test_no_spelling_of_a_secret_is_shown(shown: str):
+    secrets = ["t7Hq2Lw9Zx4Nv6Bk8Mr3", {"longer": ["t7Hq2Lw9Zx4Nv6Bk8Mr3-and-more"]}, 'a"b/c d 4Nv6\n', None, 5, "abc"]
+    hidden = spellings([*secrets, "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----\n"])
+    text = without(shown.format(secrets[0]), hidden)
+    assert "(secret)" in text
+    assert not re.search("4Nv6|and-more|MIIE", text)
+    assert without("abc of 5: -----BEGIN KEY-----", hidden) == "abc of 5: -----BEGIN KEY-----"
 
 
 def test_missing_secrets_are_written_encrypted_once(vault: Path, play):
