@@ -108,6 +108,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import make_folder, write_file
+from ansible_collections.slipway.stack.plugins.module_utils.release_locks import is_free
 
 
 def read_lock(path: str) -> dict[str, t.Any] | None:
@@ -169,12 +170,6 @@ def restoring(mark: str) -> str:
         "A restore has begun and not ended: wait until it ends. If it was interrupted, run it again with playbooks/restore.yml, or go back "
         "with -e restore_undo=true -e stores=… (docs/restore.md)"
     )
-
-
-def free(lock: dict[str, t.Any] | None, options: dict[str, t.Any], now: float) -> bool:
-    """Return whether a run may take the lock."""
-    held_by = (lock or {}).get("run", "")
-    return held_by in {"", options["run"], options["stale"]} or options["takeover"] or (lock or {}).get("expires", 0) < now
 
 
 def interrupted(lock: dict[str, t.Any] | None) -> dict[str, t.Any]:
@@ -251,7 +246,7 @@ def main() -> None:
             module.exit_json(changed=ours, lock={})
         if options["state"] == "renewed" and not ours:
             module.fail_json(msg=lost(lock), refused=True)
-        if lock and not free(lock, options, now):
+        if lock and not is_free(lock, {options["run"], options["stale"]}, now) and not options["takeover"]:
             module.fail_json(msg=refusal(lock), refused=True)
         if not ours and (why := restoring(options["restore_mark"]) or newer_release(options["path"], options["serial"])):
             module.fail_json(msg=why, refused=True)

@@ -43,6 +43,10 @@ options:
     description: Whether the version before is asked for.
     type: bool
     default: false
+  takeover:
+    description: Whether this run takes the fleet's lock whoever holds it.
+    type: bool
+    default: false
   kept:
     description: How many versions before the running one are remembered.
     type: int
@@ -128,6 +132,10 @@ traffic:
   type: dict
 recover:
   description: What an interrupted release needs, V(undo), V(finish), or nothing.
+  returned: success
+  type: str
+held_until:
+  description: When the fleet's lock expires, where another run has it that may still be under way; else empty.
   returned: success
   type: str
 locked_on:

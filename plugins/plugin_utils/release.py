@@ -21,6 +21,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.containers import (
     service_of,
     slot_owner,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.release_locks import is_free
 
 Record = dict[str, t.Any]
 
@@ -84,6 +85,19 @@ def fleet_lock(states: dict[str, dict[str, t.Any]], folder: str) -> Record | Non
         if lock and lock.get("run"):
             return lock
     return None
+
+
+def held_until(lock: Record | None, state: t.Mapping[str, t.Any], stale: str) -> str:
+    """Return when a lock expires that another run has, which may still be under way; "" if any run may take it.
+
+    Args:
+        lock: the lock.
+        state: what the host that has it is like, by whose clock it expires.
+        stale: name of a run that is known to be gone.
+    """
+    if not lock or is_free(lock, {stale}, state["host"]["time_s"]):
+        return ""
+    return str(lock["expires_at"])
 
 
 def versions_of_others(files: t.Mapping[str, t.Any], folder: str) -> set[str]:

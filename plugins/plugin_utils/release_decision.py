@@ -222,12 +222,28 @@ def without_record(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> l
     return [name for name, host in hosts.items() if not is_recorded(plan) or read_json(host.state["files"], path, name) != plan["record"]]
 
 
+def lock_reason(plan: Mapping[str, t.Any]) -> str:
+    """Return what a run does about a lock of the fleet that another one holds or has left, in a sentence; "" where there is none."""
+    if not plan["locked_on"]:
+        return ""
+    if plan["held_until"]:
+        return f"another run holds the fleet's lock on {plan['locked_on']}: wait until it ends. The lock expires at {plan['held_until']}"
+    if not plan["recover"]:
+        return f"an interrupted run has left the fleet's lock on {plan['locked_on']}"
+    ends = [plan["interrupted"][end] for end in ("from", "to")]
+    before, after = reversed(ends) if plan["recover"] == "undo" else ends
+    return (
+        f"an interrupted release is {'undone' if plan['recover'] == 'undo' else 'finished'}: version {before['version']} in slot "
+        f"{before['slot']} becomes {after['version']} in slot {after['slot']}"
+    )
+
+
 def reasons(hosts: Mapping[str, Host], plan: Record, inputs: Inputs) -> dict[str, list[str]]:
     """Return by host why a run has something to do in addition to the containers that are compared."""
     found: dict[str, list[str]] = {}
     stale = without_record(hosts, plan, inputs)
     for name, host in hosts.items():
-        said = [f"the fleet's lock is held on {plan['locked_on']}"] if plan["locked_on"] else []
+        said = [lock_reason(plan)] if plan["locked_on"] else []
         if moves(plan):
             said.append(f"version {plan['record']['version']} becomes {plan['version']}")
         else:

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.action import release_plan
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS
 from ansible_collections.slipway.stack.plugins.plugin_utils import release, release_decision
@@ -293,6 +296,47 @@ def test_a_lock_that_went_with_its_stack_leaves_no_folder_behind(tmp_path: Path)
 def test_a_lock_whose_holder_is_gone_is_taken(tmp_path: Path, how: dict[str, Any]):
     lock_module(tmp_path, run="a", step="prepare")
     assert lock_module(tmp_path, run="b", **how)["lock"]["run"] == "b"
+
+
+class Hosts(dict[str, dict[str, Any]]):
+    """Ansible's hostvars, as far as a plan reads them."""
+
+    raw_get = dict.__getitem__
+
+
+def plan_of(state: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Return what the action release_plan says of a host in this state."""
+    args = {"app_hosts": ["a"], "balancers": [], "folder": FOLDER, "version": "1.0", **options}
+    task = SimpleNamespace(args=args, check_mode=False, async_val=0, environment=None, diff=False)
+    connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/none"))
+    action = release_plan.ActionModule(cast("Any", task), cast("Any", connection), *[cast("Any", None)] * 4)
+    hosts = Hosts(a={"container_service_host_state": state})
+    return dict(action.run(task_vars={"hostvars": hosts, "ansible_play_hosts_all": ["a"]}))
+
+
+@pytest.mark.parametrize(
+    ("lock", "asks", "refused"),
+    [
+        ({"lifetime": 900}, {}, True),
+        # It is of a run of this machine that is gone; its time is over; or it is to be taken all the same.
+        ({"lifetime": 900, "holder": {"boot_id": release_plan.boot_id(), "pid": 0}}, {}, False),
+        ({"lifetime": 900, "holder": {"boot_id": release_plan.boot_id(), "pid": os.getpid()}}, {}, True),
+        ({"lifetime": -60}, {}, False),
+        ({"lifetime": 900}, {"takeover": True}, False),
+    ],
+)
+def test_a_plan_says_of_a_lock_what_the_host_will(tmp_path: Path, lock: dict[str, Any], asks: dict[str, Any], refused: bool):
+    journal = {"from": {"slot": "blue", "version": "1.0"}, "to": {"slot": "green", "version": "1.1"}}
+    taken = lock_module(tmp_path, run="a", step="switch", journal=journal, **lock)["lock"]
+    plan = plan_of({**state(state=FIRST, lock=taken), "host": {"time_s": int(time.time())}}, **asks)
+    assert (plan["locked_on"], plan["held_until"]) == ("a", taken["expires_at"] if refused else "")
+    assert ("another run holds" in release_decision.lock_reason(plan)) is refused
+    assert lock_module(tmp_path, run="b", stale=plan["stale"], **asks).get("refused", False) is refused
+
+
+def test_a_fleet_that_no_run_has_locked_says_nothing_of_it():
+    plan = plan_of(state(state=FIRST))
+    assert (plan["locked_on"], plan["held_until"], plan["recover"], release_decision.lock_reason(plan)) == ("", "", "", "")
 
 
 def test_another_playbook_waits_for_the_release_lock(tmp_path: Path):

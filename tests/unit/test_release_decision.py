@@ -58,6 +58,8 @@ def planned(record: dict[str, Any] | None = RECORD, version: str = "1.1", **more
         "revisions": {"lb": "r1"},
         "kept": [],
         "locked_on": "",
+        "held_until": "",
+        "recover": "",
         **more,
     }
 
@@ -333,7 +335,7 @@ def test_a_run_says_by_host_what_it_will_do() -> None:
     assert reasons({"a": lacks}, planned(version="1.0"), inputs) == {"a": ["shop/api:1.1 will be pulled by its digest"]}
     said = reasons({"a": lacks}, planned(locked_on="a"), inputs)["a"]
     assert said == [
-        "the fleet's lock is held on a",
+        "an interrupted run has left the fleet's lock on a",
         "version 1.0 becomes 1.1",
         "version 1.1 will be recorded, with the hosts that hold data",
     ]
