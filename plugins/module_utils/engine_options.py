@@ -59,8 +59,10 @@ SNAP_DATA = "/var/snap/"
 DOCKERD_PATH = "/usr/sbin:/usr/bin:/usr/local/bin:/sbin:/bin"
 #: Seconds that a program of the host may take, such as a restart of the engine, whose unit has no limit.
 PROGRAM_TIMEOUT = 300
-#: What the reason for a change begins with where the engine restarts for it.
-RESTARTS = "the engine restarts"
+#: Seconds until an engine must answer.
+ANSWER_TIMEOUT = 60
+#: What the reason for a change begins with where the engine restarts for it, and what it contains where that stops containers.
+RESTARTS, CONTAINERS_STOP = "the engine restarts", "its containers stop meanwhile"
 #: How much a restart of the engine may stop: nothing, containers that it starts again, or any container.
 ACCEPTED = ("nothing", "restart", "stop")
 
@@ -484,7 +486,7 @@ def reasons(described: t.Mapping[str, t.Any], options: Options) -> list[str]:
         return [f"the engine starts with {names}{after}"]
     if changed <= RELOADABLE:
         return [f"the engine reloads {names}{after}"]
-    meanwhile = "its containers stop meanwhile" if stops_containers(described, options) else "containers keep running"
+    meanwhile = CONTAINERS_STOP if stops_containers(described, options) else "containers keep running"
     return [f"{RESTARTS} for {names}; {meanwhile}{after}"]
 
 

@@ -63,6 +63,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.config_files import 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
 from ansible_collections.slipway.stack.plugins.module_utils.engine_options import (
     ACCEPTED,
+    ANSWER_TIMEOUT,
     ENGINE_OPTIONS,
     RELOADABLE,
     STARTED_AGAIN,
@@ -87,8 +88,6 @@ from ansible_collections.slipway.stack.plugins.module_utils.engine_options impor
 )
 from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
-#: Seconds until an engine must answer.
-ANSWER_TIMEOUT = 60
 #: Seconds to wait until the containers that a restart has stopped run again and are healthy.
 BACK_TIMEOUT = 120
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 import typing as t
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
+from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL, service_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
-from ansible_collections.slipway.stack.plugins.module_utils.engine_options import RESTARTS
+from ansible_collections.slipway.stack.plugins.module_utils.engine_options import ANSWER_TIMEOUT, CONTAINERS_STOP, RESTARTS
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import same_major, stale_reasons
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import lock_reason
 
 #: What happens to a service. Of a release, the whole product moves by its strategy, and no request is lost.
 NOTHING, RELOAD, START, CREATE, RESTART, REMOVE = "nothing", "reload", "start", "create", "restart", "remove"
-COLORS = {RESTART: "yellow", REMOVE: "yellow", NOTHING: ""}
+#: What happens to a release while another run holds the fleet's lock.
+REFUSED = "refused"
+COLORS = {RESTART: "yellow", REMOVE: "yellow", REFUSED: "yellow", NOTHING: ""}
 MIGRATES = "a release runs it before its new containers start"
+SWITCHES = "a release switches it to the other slot"
 COLUMNS = ("HOST", "SERVICE", "ACTION", "AWAY", "WHY")
 
 Row = dict[str, t.Any]
 PASSING = (NEXT, BEFORE, TRIAL)
 #: Fields of rows() that outlook() alone reads.
-PRIVATE = {"image", "image_id", "migrates", "moves", "sentences"}
+PRIVATE = {"image", "image_id", "migrates", "moves", "sentences", "of", "runs", "stop_s", "healthy_s"}
 #: What others use of a store, by whether it waits with a service: a run that applied the rest would leave these without it.
 HELD: dict[str, t.Callable[[Row, set[str]], bool]] = {
     "a port for other hosts": lambda _item, missing: bool(missing),
@@ -58,8 +62,9 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
         Each with ``host``, ``role``, ``service``, ``action``, ``reasons``, ``downtime_s`` (seconds, at most), ``data``
         (whether its data is at risk, as another image, major version or volume takes its place), ``waits`` (for ``accept=restart``), and
         ``holds_back`` (what others need of it that waits too). For outlook(): ``image`` and ``image_id`` of the container that is there,
-        ``migrates`` (whether a release runs it), ``moves`` (whether the product needs a release, as release_decision.mode() decides), and
-        of what is removed ``sentences``, why, as fleet_plan says it.
+        ``migrates`` (whether a release runs it), ``moves`` (whether the product needs a release, as release_decision.mode() decides),
+        ``of`` (the product's service), ``runs`` (whether its container does now), ``stop_s`` and ``healthy_s`` (seconds that it may take to
+        stop, and to be healthy), and of what is removed ``sentences``, why, as fleet_plan says it.
     """
     found = []
     for item in plan["services"]:
@@ -84,6 +89,10 @@ def rows(host: str, role: str, plan: dict[str, t.Any], containers: Mapping[str, 
                 "image_id": there.get("image_id", ""),
                 "moves": item["recreate"] and not item["by_hand"] and not item["one_shot"],
                 "migrates": item["one_shot"],
+                "of": service_of({"labels": item["options"].get("labels", {})}),
+                "runs": bool(there.get("running")) and item["starts"] and not item["one_shot"],
+                "stop_s": item["stop_timeout"],
+                "healthy_s": item["healthy_timeout"],
             }
         )
     return found + _removals(host, role, plan, containers)
@@ -109,39 +118,82 @@ def simple_row(host: str, role: str, service: str, action: str, reasons: list[st
 
 
 def outlook(
-    compared: Sequence[Row], reasons: Mapping[str, Mapping[str, list[str]]], release: Mapping[str, t.Any], product: str = "app"
+    compared: Sequence[Row],
+    reasons: Mapping[str, Mapping[str, list[str]]],
+    release: Mapping[str, t.Any],
+    product: str = "app",
+    balancer: str = "nginx",
 ) -> list[Row]:
-    """Return all rows, those of the product as the release does it.
+    """Return all rows, those of the product and its balancers as the release does it.
 
     Args:
         compared: The rows of all hosts.
         reasons: By role and host what else differs.
         release: The plan of the release.
         product: The role that runs the product.
+        balancer: The role that sends it requests.
     """
     strategy = "rolling" if release["inputs"]["rolling"] else "blue_green"
     compared = [{**row, **_built_again(row, release)} if row["role"] == product else row for row in compared]
     moves = bool(release["record"]) and (release["moves"] or any(row["role"] == product and row.get("moves") for row in compared))
     versions = [f"version {release['record']['version']} becomes {release['version']}"] if release["moves"] and release["record"] else []
+    locked = lock_reason(release)
+    recovers = "" if release["held_until"] else release["recover"]
+    engines = {host: text for host, texts in reasons.get("host", {}).items() for text in texts if CONTAINERS_STOP in text}
     found = []
     for row in compared:
         released = moves and row["role"] == product and row["action"] != REMOVE
         if row.get("migrates") and row["action"] == NOTHING and not released:
             continue
-        why = [MIGRATES] if row.get("migrates") else row["reasons"] or versions or ["it moves with the product's other services"]
-        found.append(
-            {name: value for name, value in row.items() if name not in PRIVATE}
-            | ({"action": strategy, "downtime_s": 0, "reasons": why} if released else {})
-        )
+        shown = {name: value for name, value in row.items() if name not in PRIVATE}
+        if released:
+            why = [MIGRATES] if row.get("migrates") else row["reasons"] or versions or ["it moves with the product's other services"]
+            shown |= {"action": strategy, "downtime_s": _between_slots(row, release), "reasons": why}
+        elif recovers and row["role"] == product and row["action"] == NOTHING:
+            shown |= {"action": recovers, "reasons": [locked]}
+        elif moves and row["role"] == balancer and row["action"] != REMOVE:
+            shown |= {"action": RELOAD if row["action"] == NOTHING else row["action"], "reasons": [*row["reasons"], SWITCHES]}
+        if row["host"] in engines and row.get("runs") and row["action"] in (NOTHING, RELOAD, RESTART):
+            shown |= {"action": strategy if released else RESTART, "reasons": [*shown["reasons"], engines[row["host"]]]}
+            shown["downtime_s"] += _without_engine(row, compared)
+        found.append(shown)
     known = {(row["host"], reason) for row in compared for reason in _sentences(row)}
-    others = [
-        simple_row(host, role, role, RESTART if any(sentence.startswith(RESTARTS) for sentence in left) else RELOAD, left)
-        for role, hosts in reasons.items()
-        for host, sentences in hosts.items()
-        if (left := [sentence for sentence in sentences if (host, sentence) not in known and not (moves and role == "release")])
-        if role != product or not moves
-    ]
+    others = []
+    for role, hosts in reasons.items():
+        # The product's own rows say why it moves.
+        told = moves and role in (product, "release")
+        for host, texts in hosts.items():
+            if left := [text for text in texts if (text == locked if told else (host, text) not in known)]:
+                action = RESTART if any(text.startswith(RESTARTS) for text in left) else RELOAD
+                if locked in left:
+                    action = REFUSED if release["held_until"] else recovers or RELOAD
+                engine = engines.get(host)
+                away = [row["downtime_s"] for row in found if row["host"] == host and engine in left and engine in row["reasons"]]
+                others.append({**simple_row(host, role, role, action, left), "downtime_s": max(away, default=0)})
     return found + others
+
+
+def _without_engine(row: Row, compared: Sequence[Row]) -> int:
+    """Return the seconds at most for which a restart of the engine stops a service: the engine waits for the slowest to stop."""
+    slowest = max(other["stop_s"] for other in compared if other["host"] == row["host"] and other.get("runs"))
+    return int(slowest + ANSWER_TIMEOUT + row["healthy_s"])
+
+
+def _between_slots(row: Row, release: Mapping[str, t.Any]) -> int:
+    """Return the seconds at most for which a release stops a service on a host before it starts it in the other slot.
+
+    Requests go to other hosts meanwhile. A worker that must be alone stops on all hosts before the first of them has its turn.
+    """
+    services, inputs = release["services"], release["inputs"]
+    first = row.get("of") in services["first"]
+    if not row.get("runs") or not (first or (inputs["rolling"] and row["of"] in services["workers"])):
+        return 0
+    stop, start = services["stop_seconds"], services["start_seconds"]
+    earlier = 0
+    if first and inputs["rolling"]:
+        turns = inputs["app_hosts"].index(row["host"]) // inputs["batch"]
+        earlier = turns * (inputs["gate_seconds"] + stop + start) + inputs["gate_seconds"] + stop
+    return int(earlier + stop + row["healthy_s"])
 
 
 def _built_again(row: Row, release: Mapping[str, t.Any]) -> Row:

@@ -562,7 +562,8 @@ def test_the_plan_says_what_becomes_of_the_engine_and_of_its_containers(path: Pa
         *(True, False, False, False)
     ]
     assert known_before.reasons(known_before.describe(None, str(path)), {"debug": True}) == ["the engine starts with its options: debug"]
-    release = {"inputs": {"rolling": False}, "record": None, "moves": False, "images": {}, "version": "1"}
+    release = {"inputs": {"rolling": False}, "record": None, "moves": False, "images": {}, "version": "1", "locked_on": ""}
+    release |= {"held_until": "", "recover": ""}
     for options, action in ((lives, outlook.RESTART), ({"debug": True}, outlook.RELOAD)):
         (row,) = outlook.outlook([], {"host": {"db1": known_before.reasons(described, options)}}, release)
         assert (row["service"], row["action"]) == ("host", action)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.slipway.stack.plugins.module_utils import engine_options
 from ansible_collections.slipway.stack.plugins.plugin_utils import outlook
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DESCRIBED, plan_services
-from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, mode
+from ansible_collections.slipway.stack.plugins.plugin_utils.release_decision import Host, Inputs, lock_reason, mode
 from test_plan import DECLARED, KEY, NETWORKS, agreeing_state
 
 STORE: dict[str, Any] = {**DECLARED, "volumes": [{"name": "redis_data", "path": "/data", "data": True}], "ports": []}
@@ -187,10 +188,21 @@ def row(service: str, action: str, role: str = "app", **more: Any) -> outlook.Ro
     return {**outlook.simple_row("app1", role, service, action, []), **more}
 
 
+UNLOCKED = {"locked_on": "", "held_until": "", "recover": "", "interrupted": {}}
+
+
 def release(moves: bool = False, rolling: bool = False, **more: Any) -> dict[str, Any]:
     """Return what release_plan says of a fleet that serves 1.0."""
-    inputs = {"rolling": rolling}
-    return {"inputs": inputs, "record": {"version": "1.0"}, "moves": moves, "version": "1.1" if moves else "1.0", "images": {}, **more}
+    return {
+        "inputs": {"rolling": rolling, "batch": 1, "gate_seconds": 30, "app_hosts": ["app0", "app1"]},
+        "record": {"version": "1.0"},
+        "moves": moves,
+        "version": "1.1" if moves else "1.0",
+        "images": {},
+        "services": {"first": [], "workers": [], "stop_seconds": 40, "start_seconds": 120},
+        **UNLOCKED,
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
@@ -318,3 +330,137 @@ def test_what_else_differs_has_a_row_of_its_own():
         ("redis", "reload", ["the timer differs"]),
     ]
     assert "the timer differs" in outlook.lines(found)[2]["text"]
+
+
+def engine_reasons(**options: Any) -> list[str]:
+    """Return what role host says of options that the engine of a host with running containers has not."""
+    return engine_options.reasons({"runs": True, "containers_live_on": False}, options)
+
+
+#: By what the engine does, what differs of WEB and of its container, what is planned for it, and for how long it is away: it stops in 10 s
+#: and is healthy in 120 s, the slowest container of the host stops in 40 s, and an engine must answer within 60 s.
+@pytest.mark.parametrize(
+    ("options", "edit", "there", "action", "away"),
+    [
+        ({"log-driver": "local"}, {}, {}, "restart", 40 + 60 + 120),
+        ({"log-driver": "local"}, {"memory_mb": 256}, {}, "restart", 40 + 60 + 120),
+        ({"log-driver": "local"}, {}, {"health": "unhealthy"}, "restart", 40 + 60 + 120 + 130),
+        ({"log-driver": "local"}, {"pids": 512}, {}, "blue_green", 40 + 60 + 120),
+        ({"log-driver": "local"}, {}, {"running": False, "status": "exited"}, "start", 0),
+        ({"log-driver": "local"}, {}, None, "create", 0),
+        ({"log-driver": "local", "live-restore": True}, {}, {}, "nothing", 0),
+        ({"debug": True}, {}, {}, "nothing", 0),
+    ],
+)
+def test_a_restart_of_the_engine_is_one_of_each_service_that_it_stops(
+    options: dict[str, Any], edit: dict[str, Any], there: dict[str, Any] | None, action: str, away: int
+):
+    state = host_with_web(there)
+    slow = {**row("postgres", "nothing", "postgres"), "runs": True, "stop_s": 40, "healthy_s": 60}
+    elsewhere = {**slow, "host": "app2"}
+    compared = [*outlook.rows("app1", "app", compare([{**WEB, **edit}], state), state["containers"]), slow, elsewhere]
+    reasons = engine_reasons(**options)
+    shown = outlook.outlook(compared, {"host": {"app1": reasons}}, release())
+    found = {(item["host"], item["service"]): item for item in shown}
+    web, host = found["app1", "web-blue-1"], found["app1", "host"]
+    assert (web["action"], web["downtime_s"]) == (action, away)
+    assert (reasons[0] in web["reasons"]) is (away > 0)
+    stops = "stop meanwhile" in reasons[0]
+    store = found["app1", "postgres"]
+    assert (store["action"], store["downtime_s"]) == (("restart", 40 + 60 + 60) if stops else ("nothing", 0))
+    assert host["action"] == ("reload" if options == {"debug": True} else "restart")
+    assert host["downtime_s"] == max(away, store["downtime_s"])
+    assert found["app2", "postgres"]["action"] == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("moves", "compared", "expected"),
+    [
+        (True, row("nginx", "nothing", "nginx"), ("reload", [outlook.SWITCHES])),
+        (True, row("nginx", "reload", "nginx", reasons=["x"]), ("reload", ["x", outlook.SWITCHES])),
+        (True, row("nginx", "restart", "nginx", reasons=["x"]), ("restart", ["x", outlook.SWITCHES])),
+        (True, row("nginx", "remove", "nginx", reasons=["x"]), ("remove", ["x"])),
+        (False, row("nginx", "nothing", "nginx"), ("nothing", [])),
+        (True, row("redis", "nothing", "redis"), ("nothing", [])),
+    ],
+)
+def test_a_release_reloads_the_balancers(moves: bool, compared: Any, expected: tuple[str, list[str]]):
+    product = row("web-blue-1", "nothing", moves=moves)
+    _product, found = outlook.outlook([product, compared], {}, release())
+    assert (found["action"], found["reasons"]) == expected
+
+
+#: The services that stop before the new slot starts, and all workers; and for how long the worker of the first and of the second host is
+#: away: all stop within 40 s, a batch takes 30 s for its requests and its gate, others start within 120 s, and this one within 60 s.
+@pytest.mark.parametrize(
+    ("first", "workers", "rolling", "away"),
+    [
+        (["worker"], ["worker"], False, [40 + 60] * 2),
+        ([], ["worker"], False, [0, 0]),
+        ([], ["worker"], True, [40 + 60] * 2),
+        (["worker"], ["worker"], True, [40 + 30 + 40 + 60, 40 + (30 + 40 + 120) + 30 + 40 + 60]),
+        ([], [], True, [0, 0]),
+    ],
+)
+def test_a_release_says_what_it_stops_before_the_other_slot_has_it(first: list[str], workers: list[str], rolling: bool, away: list[int]):
+    runs = {"of": "worker", "runs": True, "stop_s": 10, "healthy_s": 60}
+    compared = [{**row("worker-blue-1", "nothing"), **runs, "host": host} for host in ("app0", "app1")]
+    compared += [row("worker-blue-2", "create", of="worker", runs=False)]
+    services = {"first": first, "workers": workers, "stop_seconds": 40, "start_seconds": 120}
+    found = outlook.outlook(compared, {}, release(moves=True, rolling=rolling, services=services))
+    assert [item["downtime_s"] for item in found] == [*away, 0]
+
+
+def test_a_row_names_the_products_service():
+    labels = {"slipway.slot": "blue", "slipway.version": "1.0"}
+    declared = {**WEB, "name": "mail-worker-blue-2", "labels": labels}
+    (found,) = outlook.rows("app1", "app", compare([declared], host_with_web(None)), {})
+    assert (found["of"], found["runs"]) == ("mail-worker", False)
+
+
+LEFT = {
+    "locked_on": "app1",
+    "interrupted": {"from": {"slot": "blue", "version": "1.0"}, "to": {"slot": "green", "version": "1.1"}},
+}
+UNDONE = "an interrupted release is undone: version 1.1 in slot green becomes 1.0 in slot blue"
+FINISHED = "an interrupted release is finished: version 1.0 in slot blue becomes 1.1 in slot green"
+
+
+@pytest.mark.parametrize(
+    ("lock", "moves", "product", "of_release"),
+    [
+        ({"recover": "undo"}, False, "undo", ("undo", UNDONE)),
+        ({"recover": "finish"}, False, "finish", ("finish", FINISHED)),
+        # It is released again then.
+        ({"recover": "undo"}, True, "blue_green", ("undo", UNDONE)),
+        ({"recover": ""}, False, "nothing", ("reload", "an interrupted run has left the fleet's lock on app1")),
+        (
+            {"recover": "undo", "held_until": "2026-12-01T01:00:00Z"},
+            False,
+            "nothing",
+            ("refused", "another run holds the fleet's lock on app1"),
+        ),
+        (
+            {"recover": "", "held_until": "2026-12-01T01:00:00Z"},
+            True,
+            "blue_green",
+            ("refused", "another run holds the fleet's lock on app1"),
+        ),
+    ],
+)
+def test_what_an_interrupted_release_needs_comes_first(lock: dict[str, Any], moves: bool, product: str, of_release: tuple[str, str]):
+    plan = release(moves=moves, **LEFT | lock)
+    said = ["version 1.0 becomes 1.1"] if moves else []
+    compared = [
+        row("web-blue-1", "nothing"),
+        row("clock-blue-1", "start", reasons=["the container is exited"]),
+        row("redis", "nothing", "redis"),
+    ]
+    web, clock, redis, found = outlook.outlook(compared, {"release": {"app1": [lock_reason(plan), *said]}}, plan)
+    assert web["action"] == product
+    assert (clock["action"], redis["action"]) == ("blue_green" if moves else "start", "nothing")
+    if product in ("undo", "finish"):
+        assert web["reasons"] == [of_release[1]]
+    assert (found["host"], found["service"], found["action"]) == ("app1", "release", of_release[0])
+    (reason,) = found["reasons"]
+    assert reason.startswith(of_release[1])

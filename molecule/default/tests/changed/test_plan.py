@@ -38,14 +38,14 @@ EDITS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("memory of the backups", {"backup_memory_mb": 600}, {"reload"}),
     ("the watchdog", {"watchdog_unhealthy_seconds": 60}, {"reload"}),
     ("memory of the product", {"app_service_overrides": WORKER}, {"reload"}),
-    ("the environment of the product", {"app_service_overrides": DEBUG}, {"blue_green"}),
+    ("the environment of the product", {"app_service_overrides": DEBUG}, {"blue_green", "reload"}),
     ("a route", {"app_service_overrides": {**DEBUG, "frontend": {"routes": ROUTES}}}, {"reload"}),
     ("a service that is new", {"slipway_extra_services": {"mailer": MAILER}}, {"create"}),
     ("the command of that service", {"slipway_extra_services": {"mailer": {**MAILER, "command": ["redis-server"]}}}, {"restart"}),
     ("its end", {"slipway_extra_services": {}}, {"remove"}),
     ("a time that only a release waits", {"release_settle_seconds": 7}, set()),
     ("one more container of the product", {"app_service_overrides": {"worker": {**DEBUG["worker"], "replicas": 2}}}, {"create", "reload"}),
-    ("one less", {"app_service_overrides": DEBUG}, {"blue_green", "remove"}),
+    ("one less", {"app_service_overrides": DEBUG}, {"blue_green", "remove", "reload"}),
 ]
 #: What is done by hand to a container of a kind, and what a run then does to which kinds.
 BY_HAND = [
@@ -85,6 +85,11 @@ def slot(lab: Lab) -> str:
     return str(json.loads(lab.balancer.run("cat /etc/slipway/slipway/release/state.json"))["slot"])
 
 
+def balancer_revision(lab: Lab) -> str:
+    """Return the configuration that the balancer runs with."""
+    return lab.balancer.run("readlink /etc/slipway/slipway/nginx/config/current").strip()
+
+
 def snapshot(lab: Lab) -> tuple[str, dict[str, Container]]:
     """Return the slot that serves, and the containers by service."""
     return slot(lab), {item.service: item for item in lab.containers() if not item.of_job}
@@ -118,8 +123,10 @@ def planned(rows: list[Row]) -> dict[str, str]:
 
 def differences(lab: Lab, rows: list[Row], variables: dict[str, Any]) -> list[str]:
     """Do a run, and return how it differs from these rows."""
-    before = snapshot(lab)
+    before, revision = snapshot(lab), balancer_revision(lab)
     run = lab.site(variables=variables)
+    if revision != balancer_revision(lab) and all(row["role"] != "nginx" for row in rows):
+        return ["the balancer has another configuration, and nothing was planned for it"]
     said, seen = planned(rows), done(run, before, snapshot(lab))
     roles = [{REPORTED_AS.get(item["role"], item["role"]) for item in items} for items in (rows, run.report["changed"])]
     print(said, seen, *roles, run.report["duration_s"])

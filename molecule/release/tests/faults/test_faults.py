@@ -318,8 +318,11 @@ def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
     """Whoever takes back a release that died wants what served before it, however far it came."""
     before, version = fleet.version, fleet.other()
     killed_in(fleet, step, version)
+    recovers = "finish" if step in COMMITTED else "undo"
+    plan = fleet.lab.playbook("plan").report["plan"]
+    assert {row["action"] for row in plan if row["role"] == "release"} == {recovers}, plan
     run = fleet.rollback(**QUICK)
-    assert run.report["recovered"] == ("finish" if step in COMMITTED else "undo")
+    assert run.report["recovered"] == recovers
     fleet.check(before, run)
 
 
