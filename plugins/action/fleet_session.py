@@ -30,6 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 "service": {"type": "str", "required": True},
                 "argv": {"type": "list", "elements": "str", "required": True},
                 "interactive": {"type": "bool", "required": True},
+                "writes": {"type": "bool", "default": True},
             }
         )
         states = states_of(task_vars)
@@ -40,7 +41,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if options["interactive"]:
                 argv = ["docker", "exec", "--interactive", "--tty", container, *options["argv"]]
                 argv = in_terminal(become_of(host, task_vars["hostvars"], self._play_context), argv)
-                result["ending"] = {"interact": terminal.on_host(host, argv, task_vars["hostvars"], self._play_context, *terminal.TERMINAL)}
+                session = terminal.on_host(host, argv, task_vars["hostvars"], self._play_context, *terminal.TERMINAL)
+                result["ending"] = {"interact": session, "session_on": host if options["writes"] else ""}
         except (BecomeError, release.ReleaseError, sessions.SessionError, TunnelError) as error:
             result.update(failed=True, msg=str(error))
         return result

@@ -21,7 +21,8 @@ description:
   - A playbook adds fields of its own by ansible.builtin.set_stats, as a dictionary C(slipway_report). It ends as a dictionary
     C(slipway_ending) says, by the C(exit_status) of a run that did not fail, the C(failed_status) of one that did, C(lines) to print, each
     a C(text) and its C(color), C(files) to write next to the report, each name with its text, a command C(interact) that gets the terminal
-    after all else, or commands C(follow), by host, whose lines are shown if C(grep) finds something in them.
+    after all else, and C(session_on), the host whose history gets a line before, or commands C(follow), by host,
+    whose lines are shown if C(grep) finds something in them.
   - C(remote_calls) counts, for each host, the tasks and loop items whose action needs a connection to a host that is not the controller.
     An action may return C(remote_calls) where it made another number than one.
 options:
@@ -50,6 +51,7 @@ notes:
 
 import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -456,7 +458,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def _end_as_asked(self) -> int:
         """Do what a playbook has left for the end of its run, and return the exit status."""
         if self._ending.get("interact"):
-            return terminal.interact(self._ending["interact"])
+            return terminal.interact(self._ending["interact"], functools.partial(self._tried, self._write_session))
         if self._ending.get("follow"):
             hidden = {host: self._hidden(host) for host in self._ending["follow"]}
             return terminal.follow(self._ending["follow"], self._ending.get("grep", ""), lambda host, text: without(text, hidden[host]))
@@ -621,7 +623,9 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._playbook = ""
         row = history.entry(report, user_name(), socket.gethostname(), interrupted=interrupted)
         where = self._tried(self._write_report, report)
-        self._tried(self._write_history, report, row)
+        self._row = row
+        changed = [] if report["check_mode"] else [entry["host"] for entry in report["changed"] if entry["host"] not in CONTROLLER]
+        self._tried(self._write_history, changed, row)
         self._tried(self._notify, report, row)
         return [*self._summary(report, interrupted=interrupted), where or "No report"]
 
@@ -637,13 +641,15 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         except OSError as error:
             return f"No report: {folder} cannot be written ({error.strerror})"
 
-    def _write_history(self, report: dict[str, Any], row: history_file.Row) -> None:
-        """Leave a line on each host that was changed."""
-        hosts = {} if report["check_mode"] else {entry["host"]: "" for entry in report["changed"] if entry["host"] not in CONTROLLER}
-        if not hosts:
-            return
+    def _write_session(self) -> None:
+        """Leave a line where a session is opened that may change something; whether it does is not known here."""
+        if host := self._ending.get("session_on"):
+            self._write_history([host], {**self._row, "result": "session", "changes": 1})
+
+    def _write_history(self, hosts: list[str], row: history_file.Row) -> None:
+        """Leave a line on hosts that were changed."""
         commands, failed = {}, {}
-        for host in hosts:
+        for host in dict.fromkeys(hosts):
             try:
                 argv = history_file.argv(str(self._hostvars[host]["slipway_stack"]), row)
                 argv, given = with_password(become_of(host, self._hostvars, self._play_context), argv)

@@ -15,6 +15,8 @@ import typing as t
 FILE = "release/history.jsonl"
 #: Lines that a host keeps, the newest; as many as host_state returns of a file.
 KEPT = 150
+#: Playbooks that leave all containers as they are. One that is gone after such a run was not removed by it.
+KEEPING = ("backup", "drill", "psql", "redis", "run", "shell")
 #: A stack that was destroyed has no history. Writers wait for each other; without flock, one may lose the other's line, and damages none.
 SCRIPT = """
 cd "/etc/slipway/$1" 2>/dev/null || exit 0

@@ -31,6 +31,10 @@ options:
     description: Whether a session is opened in the terminal of the run.
     type: bool
     required: true
+  writes:
+    description: Whether the session may change something, so that the host's history gets a line.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - slipway.stack.attributes.reads
   - slipway.stack.attributes.controller

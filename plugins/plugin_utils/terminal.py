@@ -42,11 +42,17 @@ def on_host(host: str, argv: Sequence[str], hostvars: Mapping[str, t.Any], play_
     return [*ssh_with(connection_to(host, hostvars, play_context), *options), shlex.join(argv)]
 
 
-def interact(argv: Sequence[str]) -> int:
-    """Run a command in the terminal that this process was started in; return its exit status, 2 where there is no terminal."""
+def interact(argv: Sequence[str], before: Callable[[], t.Any]) -> int:
+    """Run a command in the terminal that this process was started in; return its exit status, 2 where there is no terminal.
+
+    Args:
+        argv: The command.
+        before: Called once it is known that there is a terminal.
+    """
     if not sys.stdin.isatty():
         sys.stderr.write("Nothing was touched. A session needs a terminal, and this run has none: give -e command=…\n")
         return 2
+    before()
     # Ansible has made these three close when a program is started.
     return subprocess.run(argv, stdin=sys.stdin, stdout=sys.stdout, stderr=sys.stderr, check=False).returncode
 

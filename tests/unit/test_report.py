@@ -78,14 +78,14 @@ def test_a_playbook_chooses_how_a_run_ends_that_did_not_fail(checkout: Path, pla
 def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """End a run of a playbook that left an exit status; return the run's own, what was printed, and the report."""
 
-    def end(exit_status: int) -> tuple[int, str, Path]:
+    def end(exit_status: int, **further: Any) -> tuple[int, str, Path]:
         callback = CallbackModule()
         # It shows each error once a process.
         callback._display._errors.clear()
         callback.v2_playbook_on_start(SimpleNamespace(_file_name="/other.yml", get_plays=list))
         callback._playbook, callback._reports_kept = "status", 0
         monkeypatch.setattr(callback, "get_option", {"reports_dir": str(tmp_path)}.get)
-        ending = {"exit_status": exit_status, "lines": [{"text": "look here", "color": ""}]}
+        ending = {"exit_status": exit_status, "lines": [{"text": "look here", "color": ""}], **further}
         numbers = dict.fromkeys(("ok", "changed", "failures", "skipped", "unreachable"), 0)
         stats = SimpleNamespace(custom={"_run": {"slipway_ending": ending}}, processed={"one": 1}, summarize=lambda _host: numbers)
         try:
@@ -102,10 +102,27 @@ def test_a_run_by_a_number_without_a_name_ends_as_any_other(ended, monkeypatch: 
     """As in a container that runs as any user."""
     monkeypatch.setattr("getpass.getuser", Mock(side_effect=nameless))
     rows = []
-    monkeypatch.setattr(CallbackModule, "_write_history", lambda _self, _report, row: rows.append(row))
+    monkeypatch.setattr(CallbackModule, "_write_history", lambda _self, _hosts, row: rows.append(row))
     status, printed, written = ended(3)
     assert (status, rows[0]["user"]) == (3, f"uid {os.getuid()}")
     assert printed.index("look here") < printed.index("status: ok in ") < printed.index(f"Report: {written}")
+
+
+@pytest.mark.parametrize(("host", "terminal", "hosts"), [("two", True, ["two"]), ("", True, []), ("two", False, [])])
+def test_a_session_that_may_change_something_leaves_a_line_before_it_opens(
+    ended, monkeypatch: pytest.MonkeyPatch, host: str, terminal: bool, hosts: list[str]
+):
+    """Not one that only reads, nor one that cannot be opened."""
+    done: list[Any] = []
+    monkeypatch.setattr("sys.stdin", Mock(isatty=lambda: terminal))
+    monkeypatch.setattr("subprocess.run", lambda _argv, **_streams: done.append("session") or Mock(returncode=7))
+    monkeypatch.setattr(CallbackModule, "_write_history", lambda _self, hosts, row: done.extend((name, row) for name in hosts))
+    status, _printed, _written = ended(0, interact=["psql"], session_on=host)
+    assert status == (7 if terminal else 2)
+    assert [name for name, _row in done[: len(hosts)]] == hosts
+    assert done[len(hosts) :] == (["session"] if terminal else [])
+    for _name, row in done[: len(hosts)]:
+        assert (row["playbook"], row["result"], row["changes"]) == ("status", "session", 1)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pathlib import Path
 import state_files
 from ansible_collections.slipway.stack.plugins.module_utils.containers import BEFORE, NEXT, TRIAL
 from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE as HISTORY
+from ansible_collections.slipway.stack.plugins.module_utils.history_file import KEEPING
 from ansible_collections.slipway.stack.plugins.module_utils.revision import revision_of_files
 from container_metrics import escaped
 
@@ -40,12 +41,12 @@ def edited(stack: Path) -> dict[str, bool]:
 
 
 def last_run(stack: Path) -> str:
-    """Return what identifies the last run that changed this host, or "" where none is known."""
+    """Return what identifies the last run that may have changed containers of this host, or "" where none is known."""
     with contextlib.suppress(OSError):
         for line in reversed((stack / HISTORY).read_text().splitlines()):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 run = json.loads(line)
-                if run["playbook"] != "watchdog":
+                if run["playbook"] not in ("watchdog", *KEEPING):
                     return f"{run['playbook']} {run['started']}"
     return ""
 
