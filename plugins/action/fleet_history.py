@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         states = states_of(task_vars)
         read = {host: state for host, state in states.items() if "files" in state}
-        runs = history.merged(read, options["folder"])[-options["lines"] :]
+        runs = history.with_restarts(read, options["folder"], options["lines"])
         shown = [{"text": line, "color": ""} for line in history.lines(runs)] or [{"text": "No run has changed a host yet", "color": ""}]
         away = [{"text": f"{host} could not be read: its history is missing here", "color": "red"} for host in states if host not in read]
         return {**result, "changed": False, "runs": runs, "ending": {"lines": shown + away}}

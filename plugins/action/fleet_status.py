@@ -60,7 +60,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 unknown=" ".join(unknown.split()),
                 record=record,
                 lock=lock,
-                history=history.merged(read, str(Path(options["folder"]).parent))[-SHOWN_RUNS:],
+                history=history.newest(history.merged(read, str(Path(options["folder"]).parent)), SHOWN_RUNS),
                 reports={host: topology.reports(host) for host in states},
                 connections={host: topology.connections(host) for host in states},
             )

@@ -19,7 +19,7 @@ options:
     type: str
     required: true
   lines:
-    description: At most this many runs, the newest.
+    description: At most this many runs, and as many restarts by the watchdogs, the newest.
     type: int
     required: true
 extends_documentation_fragment:

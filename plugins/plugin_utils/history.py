@@ -15,10 +15,12 @@ import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE, Row
+from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE, RESTARTS, Row
 
 #: For all hosts together: a host that is away holds up no run.
 SECONDS = 10.0
+#: Results of runs that moved a version, or tried to.
+RELEASES = ("released", "rolled_back", "unfinished")
 
 
 def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupted: bool) -> Row:
@@ -30,7 +32,7 @@ def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupte
         controller: Where.
         interrupted: Whether it ended by itself neither well nor with a failed task.
     """
-    released = report.get("outcome") in ("released", "rolled_back", "unfinished")
+    released = report.get("outcome") in RELEASES
     return {
         "started": report["started"],
         "finished": report["finished"],
@@ -75,22 +77,35 @@ def _problem(command: Sequence[str], given: str) -> str:
     return (lines or [f"exit status {code}"])[-1] if code else ""
 
 
-def merged(states: Mapping[str, Row], folder: str) -> list[Row]:
+def merged(states: Mapping[str, Row], folder: str, file: str = FILE) -> list[Row]:
     """Return the runs that all hosts remember, each once with its ``hosts``, the oldest first.
 
     Args:
         states: By host what host_state returned. A line that was cut off is left out.
         folder: The stack's folder on the hosts.
+        file: The file in it; that of restarts has lines of the same kind.
     """
     runs: dict[str, Row] = {}
     for host, state in states.items():
-        for line in state["files"].get(f"{folder}/{FILE}", {}).get("content", "").splitlines():
+        for line in state["files"].get(f"{folder}/{file}", {}).get("content", "").splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
             runs.setdefault(line, {**row, "hosts": []})["hosts"].append(host)
     return sorted(runs.values(), key=lambda row: str(row["finished"]))
+
+
+def with_restarts(states: Mapping[str, Row], folder: str, count: int) -> list[Row]:
+    """Return so many of the newest runs, and as many of the newest restarts, in the order of time; see ``merged``."""
+    kept = [row for file in (FILE, RESTARTS) for row in merged(states, folder, file)[-count:]]
+    return sorted(kept, key=lambda row: str(row["finished"]))
+
+
+def newest(runs: Sequence[Row], count: int) -> list[Row]:
+    """Return so many of the newest runs, and of the newest releases, which other runs must not push out."""
+    kept = [*runs[-count:], *[run for run in runs if run["result"] in RELEASES][-count:]]
+    return [run for run in runs if run in kept]
 
 
 def lines(rows: Iterable[Row]) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.slipway.stack.plugins.module_utils import history_file
 from ansible_collections.slipway.stack.plugins.plugin_utils import history
 from conftest import Run
+from restarts import history_row as restarts_row
 from test_become import FAKE_SUDO
 
 REPORT = {"started": "s", "finished": "f", "playbook": "site", "result": "ok", "changed": [{"host": "one"}]}
@@ -44,8 +45,8 @@ def test_a_line_has_the_result_of_the_run_and_what_clients_lost(given: dict[str,
     assert (row["user"], row["controller"], row["playbook"], row["changes"]) == ("ann", "desk", "site", 1)
 
 
-def command(folder: Path, number: int) -> list[str]:
-    return [word.replace("/etc/slipway", str(folder)) for word in history_file.argv("s", {"number": number})]
+def command(folder: Path, number: int, file: str = history_file.FILE) -> list[str]:
+    return [word.replace("/etc/slipway", str(folder)) for word in history_file.argv("s", {"number": number}, file)]
 
 
 def test_the_newest_lines_are_kept_and_none_without_the_stack(tmp_path: Path):
@@ -59,6 +60,17 @@ def test_the_newest_lines_are_kept_and_none_without_the_stack(tmp_path: Path):
     numbers = [json.loads(line)["number"] for line in file.read_text().splitlines()]
     assert numbers == [*range(51, history_file.KEPT + 50), 999]
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_restarts_by_the_watchdog_push_out_no_run(tmp_path: Path):
+    """A container that is never healthy for long is restarted so often within two days."""
+    (tmp_path / "s/release").mkdir(parents=True)
+    subprocess.run(command(tmp_path, 0), check=True)
+    restarts = tmp_path / "s" / history_file.RESTARTS
+    restarts.write_text("{}\n" * history_file.KEPT)
+    subprocess.run(command(tmp_path, 1, history_file.RESTARTS), check=True)
+    assert (tmp_path / "s" / history_file.FILE).read_text() == '{"number": 0}\n'
+    assert restarts.read_text().splitlines() == ["{}"] * (history_file.KEPT - 1) + ['{"number": 1}']
 
 
 @pytest.mark.parametrize("locks", [True, False])
@@ -87,8 +99,8 @@ def test_a_host_that_is_away_is_named_and_holds_up_no_other(monkeypatch: pytest.
     assert failed == {"two": "no answer within 3 s", "three": "exit status 1", "four": "ssh: refused"}
 
 
-def remembered(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {"files": {f"/s/{history_file.FILE}": {"content": "".join(f"{json.dumps(row)}\n" for row in rows)}}}
+def remembered(*rows: dict[str, Any], file: str = history_file.FILE) -> dict[str, Any]:
+    return {"files": {f"/s/{file}": {"content": "".join(f"{json.dumps(row)}\n" for row in rows)}}}
 
 
 def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
@@ -100,6 +112,22 @@ def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
         "2027-01-01T00:00:00Z  site: ok, 1 change on two  (ann on desk)",
         "2027-01-02T00:00:00Z  site 2: released, 4 changes on one, two, 0 requests lost  (ann on desk)",
     ]
+
+
+def test_neither_restarts_nor_other_runs_hide_a_release():
+    run = history.entry({**REPORT, "finished": "2027-01-01T00:00:00Z"}, "ann", "desk", interrupted=False)
+    release = {**run, "version": "2", "result": "released"}
+    later = [{**run, "finished": f"2027-01-01T00:00:{second:02}Z"} for second in range(1, 9)]
+    restarts = [restarts_row("shop-api-blue-1", "restarted", 1_800_000_000 + second) for second in range(9)]
+    states = {"one": remembered(release, *later)}
+    states["one"]["files"] |= remembered(*restarts, file=history_file.RESTARTS)["files"]
+    runs = history.merged(states, "/s")
+    assert len(runs) == 9, "restarts are none"
+    assert [row["finished"] for row in history.newest(runs, 3)] == [row["finished"] for row in (release, *later[-3:])]
+    assert history.newest(runs[:2], 3) == runs[:2]
+    shown = history.lines(history.with_restarts(states, "/s", 3))
+    assert [line.split()[1] for line in shown] == ["site:"] * 3 + ["watchdog"] * 3
+    assert "2027-01-15T08:00:08Z  watchdog shop-api-blue-1: restarted, 1 change on one" in shown[-1]
 
 
 @pytest.mark.parametrize(

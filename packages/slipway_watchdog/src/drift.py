@@ -46,7 +46,7 @@ def last_run(stack: Path) -> str:
         for line in reversed((stack / HISTORY).read_text().splitlines()):
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 run = json.loads(line)
-                if run["playbook"] not in ("watchdog", *KEEPING):
+                if run["playbook"] not in KEEPING:
                     return f"{run['playbook']} {run['started']}"
     return ""
 
@@ -56,11 +56,13 @@ def removed(file: Path, run: str, containers: t.Mapping[str, bool]) -> dict[str,
 
     Args:
         file: where the names are kept from pass to pass; one that is missing or damaged is as none.
-        run: the last run that changed this host.
+        run: the last run that changed this host, or "" where none is known; then it is the one that was noted.
         containers: those that are there, by name, and whether each is to run.
     """
     try:
         before = json.loads(file.read_text())
+        # Without the history, a container that is missing must not count as removed by a run.
+        run = run or str(before["run"])
         noted = {str(name) for name in before["containers"]} if before["run"] == run else set()
     except (OSError, ValueError, KeyError, TypeError):
         before, noted = None, set()

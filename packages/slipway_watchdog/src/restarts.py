@@ -183,7 +183,7 @@ def restart(engine: Engine, stack: str, inspected: JSON, memory: Memory, now: fl
         except EngineError as error:
             result, said = "failed", f": {error}"
     row = history_row(name_of(inspected), result, now)
-    subprocess.run(history_file.argv(stack, row), check=False)
+    subprocess.run(history_file.argv(stack, row, history_file.RESTARTS), check=False)
     return f"{name_of(inspected)} failed its health checks for {seconds:.0f} s: {result}{said}"
 
 

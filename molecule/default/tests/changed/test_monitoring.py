@@ -157,7 +157,7 @@ def test_a_container_that_hangs_is_restarted_by_its_host_and_reported(lab: Lab, 
     host.run(f"kill -STOP {state('Pid')}")
     wait_until(lambda: state("StartedAt") != before and state("Health.Status") == "healthy", 90, "the container is replaced")
     wait_until(lambda: bool(received(host, "ContainerRestartedByWatchdog", "firing")), 90, "the alert")
-    line = json.loads(host.run("tail -n 1 /etc/slipway/slipway/release/history.jsonl"))
+    line = json.loads(host.run("tail -n 1 /etc/slipway/slipway/release/restarts.jsonl"))
     assert (line["playbook"], line["version"], line["result"]) == ("watchdog", name, "restarted")
     problems = {item["service"]: item["what"] for item in lab.playbook("status").report["status"]["problems"]}
     assert "the watchdog has restarted it 1 time," in problems[name.removeprefix("slipway-")]
