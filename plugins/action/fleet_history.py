@@ -30,4 +30,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         runs = history.with_restarts(read, options["folder"], options["lines"])
         shown = [{"text": line, "color": ""} for line in history.lines(runs)] or [{"text": "No run has changed a host yet", "color": ""}]
         away = [{"text": f"{host} could not be read: its history is missing here", "color": "red"} for host in states if host not in read]
-        return {**result, "changed": False, "runs": runs, "ending": {"lines": shown + away}}
+        damaged = [{"text": sentence, "color": "red"} for sentence in history.damaged(read, options["folder"])]
+        return {**result, "changed": False, "runs": runs, "ending": {"lines": shown + away + damaged}}

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import RENEWAL, json_object
 from ansible_collections.slipway.stack.plugins.plugin_utils import acme
 
 
@@ -19,6 +20,11 @@ def acme_account(secret: str) -> dict[str, str]:
         return acme.account(secret)
     except ValueError as error:
         raise AnsibleFilterError(f"acme_account: {error}") from error
+
+
+def acme_renewal(text: str) -> dict[str, Any]:
+    """Return what the last renewal has left, nothing where its file is damaged: then the certificate is renewed."""
+    return json_object(text, RENEWAL) or {}
 
 
 class FilterModule:
@@ -31,4 +37,5 @@ class FilterModule:
             "acme_mistakes": acme.mistakes,
             "acme_names": acme.names,
             "acme_obstacles": acme.obstacles,
+            "acme_renewal": acme_renewal,
         }

@@ -8,19 +8,24 @@ docs/operate.md describes the fields of a line.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 import typing as t
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ansible_collections.slipway.stack.plugins.module_utils.history_file import FILE, RESTARTS, Row
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import json_object
 
 #: For all hosts together: a host that is away holds up no run.
 SECONDS = 10.0
 #: Results of runs that moved a version, or tried to.
 RELEASES = ("released", "rolled_back", "unfinished")
+LINE = {
+    **dict.fromkeys(("finished", "user", "controller", "playbook", "version", "result"), str),
+    "changes": int,
+    "requests_lost": (int, None),
+}
 
 
 def entry(report: Mapping[str, t.Any], user: str, controller: str, *, interrupted: bool) -> Row:
@@ -81,25 +86,35 @@ def merged(states: Mapping[str, Row], folder: str, file: str = FILE) -> list[Row
     """Return the runs that all hosts remember, each once with its ``hosts``, the oldest first.
 
     Args:
-        states: By host what host_state returned. A line that was cut off is left out.
+        states: By host what host_state returned. What ``damaged`` counts is left out.
         folder: The stack's folder on the hosts.
         file: The file in it; that of restarts has lines of the same kind.
     """
     runs: dict[str, Row] = {}
     for host, state in states.items():
-        for line in state["files"].get(f"{folder}/{file}", {}).get("content", "").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            runs.setdefault(line, {**row, "hosts": []})["hosts"].append(host)
-    return sorted(runs.values(), key=lambda row: str(row["finished"]))
+        for line, row in _read(state, f"{folder}/{file}"):
+            if row is not None:
+                runs.setdefault(line, {**row, "hosts": []})["hosts"].append(host)
+    return sorted(runs.values(), key=lambda row: row["finished"])
+
+
+def damaged(states: Mapping[str, Row], folder: str) -> list[str]:
+    """Return a sentence for each file of ``merged`` with lines that cannot be read."""
+    places = ((host, f"{folder}/{file}") for host in states for file in (FILE, RESTARTS))
+    counts = ((host, path, sum(row is None for _line, row in _read(states[host], path))) for host, path in places)
+    return [f"{path} on {host} is damaged: lines missing here: {count}" for host, path, count in counts if count]
+
+
+def _read(state: Row, path: str) -> Iterator[tuple[str, Row | None]]:
+    """Yield the lines of a host's file, each with what it holds, or None for one that is damaged."""
+    for line in state["files"].get(path, {}).get("content", "").splitlines():
+        yield line, json_object(line, LINE)
 
 
 def with_restarts(states: Mapping[str, Row], folder: str, count: int) -> list[Row]:
     """Return so many of the newest runs, and as many of the newest restarts, in the order of time; see ``merged``."""
     kept = [row for file in (FILE, RESTARTS) for row in merged(states, folder, file)[-count:]]
-    return sorted(kept, key=lambda row: str(row["finished"]))
+    return sorted(kept, key=lambda row: row["finished"])
 
 
 def newest(runs: Sequence[Row], count: int) -> list[Row]:

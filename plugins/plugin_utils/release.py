@@ -10,7 +10,6 @@ one host is the journal of the release in progress. docs/release.md describes th
 from __future__ import annotations
 
 import contextlib
-import json
 import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import (
@@ -21,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.module_utils.containers import (
     service_of,
     slot_owner,
 )
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import json_object
 from ansible_collections.slipway.stack.plugins.module_utils.release_locks import is_free
 
 Record = dict[str, t.Any]
@@ -38,10 +38,16 @@ def other(slot: str) -> str:
 #: What to do about a record and a lock that are there and cannot be read.
 DAMAGED_RECORD = "Copy it from another host of the fleet, or from a backup: without it the fleet counts as never released"
 DAMAGED_LOCK = "If no run is in progress, remove it"
+#: What both have that decides anything; each may lack some of it.
+RECORD_OR_LOCK = {
+    **dict.fromkeys(("slot", "version", "run", "step", "purpose"), (str, None)),
+    **dict.fromkeys(("holder", "journal"), (dict, None)),
+    "serial": (int, None),
+}
 
 
 def read_json(files: t.Mapping[str, t.Any], path: str, host: str, remedy: str = DAMAGED_RECORD) -> Record | None:
-    """Return the JSON object that a described file holds, or None where there is no such file.
+    """Return the record or lock that a described file holds, or None where there is no such file.
 
     Args:
         files: the files of a host, as host_state describes them.
@@ -50,16 +56,13 @@ def read_json(files: t.Mapping[str, t.Any], path: str, host: str, remedy: str = 
         remedy: what to do where it cannot be read.
 
     Raises:
-        ReleaseError: there is one, and it holds no such object. Files are written whole, so something else has changed it.
+        ReleaseError: there is one, and it holds neither. Files are written whole, so something else has changed it.
     """
     if path not in files:
         return None
-    try:
-        value = json.loads(files[path]["content"])
-    except (KeyError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise ReleaseError(f"{path} on {host} is damaged: it is not a JSON object. {remedy}")
+    value = json_object(files[path].get("content"), RECORD_OR_LOCK)
+    if value is None:
+        raise ReleaseError(f"{path} on {host} is damaged: it is not what a release writes. {remedy}")
     return value
 
 

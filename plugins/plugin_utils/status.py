@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of, slot_owners
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import JOB, NUMBER, RENEWAL, json_object
 from ansible_collections.slipway.stack.plugins.plugin_utils.certificates import read_certificates
 from ansible_collections.slipway.stack.plugins.plugin_utils.outlook import waiting_text
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import between_restarts
@@ -48,10 +49,30 @@ UNCLAIMED = "unclaimed"
 #: Where the watchdog of a host writes what it did within the last hour, and the row of a container with which it did nothing.
 WATCHDOG = "/etc/slipway/{stack}/watchdog/state/restarts.json"
 LEFT_ALONE: Row = {"restarts": 0, "restarted_s": None, "gave_up": False}
+
+
+def is_moment(value: t.Any) -> bool:
+    """Return whether ``seconds`` reads a value."""
+    try:
+        seconds(value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+#: What the backups write of a recovery point, and of all of them.
+POINT = {"name": str, "age_s": NUMBER, "bytes": NUMBER, "verified": str}
+REPORT = {
+    "at": is_moment,
+    "alerts": [str],
+    "last_point": (POINT, None),
+    "last_verified": (POINT, None),
+    "wal": ({"behind_bytes": (*NUMBER, None)}, None),
+}
 #: Configuration that a service reads; certificates are no secret.
 CERTIFICATE = re.compile(r"/([^/]+)/(?:config/current|state)/([^/]+[.]pem)$")
 #: What an ACME authority has issued, which nginx serves instead of the one in its configuration, and what came of the last renewal.
-OWN, ISSUED, RENEWAL = "/nginx/config/current/server.pem", "/acme/state/server.pem", "/acme/state/certificate.json"
+OWN, ISSUED, RENEWED = "/nginx/config/current/server.pem", "/acme/state/server.pem", "/acme/state/certificate.json"
 
 
 @dataclass(frozen=True)
@@ -115,6 +136,7 @@ def judge(fleet: Fleet) -> Row:
         "certificates": [row for name, state in _read(fleet).items() for row in _certificates(name, state, fleet.now)],
         "recovery": [row for name, paths in fleet.reports.items() for row in _reports(name, paths, fleet)],
         "jobs": _jobs(fleet),
+        "damaged": [row for name, state in _read(fleet).items() for row in _damaged(name, state["files"], fleet.reports.get(name, {}))],
         "releases": _releases(fleet),
         "history": [{**run, "state": WELL, "problems": []} for run in fleet.history],
         "drift": [
@@ -370,8 +392,8 @@ def _times(count: int) -> str:
 def _certificates(host: str, state: Row, now: float) -> Iterator[Row]:
     """Yield the rows of the certificates that a host's services have."""
     files = state["files"]
-    renewals = [json.loads(file["content"]) for path, file in files.items() if path.endswith(RENEWAL) and file.get("content")]
-    errors = [str(renewal["error"]) for renewal in renewals if renewal.get("error")]
+    renewals = [json_object(file.get("content"), RENEWAL) or {} for path, file in files.items() if path.endswith(RENEWED)]
+    errors = [renewal["error"] for renewal in renewals if renewal.get("error")]
     for path, file in sorted(files.items()):
         place = CERTIFICATE.search(path)
         chain = read_certificates(file.get("content", "").encode(), path)[0] if place else []
@@ -395,10 +417,11 @@ def _reports(host: str, paths: Mapping[str, str], fleet: Fleet) -> Iterator[Row]
     state = fleet.states[host]
     for role, path in paths.items() if "containers" in state else ():
         row: Row = {"host": host, "service": role, "last_point": None, "last_verified": None, "wal_behind_bytes": None}
-        try:
-            report = json.loads(state["files"][path]["content"])
-        except (KeyError, ValueError):
-            yield {**row, "state": ATTENTION, "problems": ["there is no report of recovery points"]}
+        report = json_object(state["files"].get(path, {}).get("content"), REPORT)
+        if report is None:
+            # One that is damaged has a row of its own.
+            missing = [] if path in state["files"] else ["there is no report of recovery points"]
+            yield {**row, "state": ATTENTION, "problems": missing}
             continue
         problems = list(report["alerts"])
         # By the clock that both are of.
@@ -418,9 +441,33 @@ def _point(point: Row | None) -> Row | None:
     return {key: point[key] for key in ("name", "age_s", "bytes", "verified")} if point else None
 
 
+def _damaged(host: str, files: Mapping[str, Row], reports: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the rows of those of a host's files by which services are judged that cannot be read.
+
+    Args:
+        host: Its name.
+        files: Its files, as host_state describes them.
+        reports: The paths of the reports of its services, with their roles.
+    """
+    of_reports = {path: role for role, path in reports.items()}
+    for path, file in sorted(files.items()):
+        if path in of_reports:
+            role, shape = of_reports[path], REPORT
+        elif JOB_STATE.search(path):
+            role, shape = "jobs", JOB
+        elif path.endswith(RENEWED):
+            role, shape = "acme", RENEWAL
+        else:
+            continue
+        if json_object(file.get("content"), shape) is None:
+            problem = f"{path} is damaged, so what it says is unknown; remove it, the service writes it again"
+            yield {"host": host, "service": role, "file": path, "state": DOWN, "problems": [problem]}
+
+
 def job_results(files: Mapping[str, Row]) -> list[Row]:
-    """Return the last results of jobs that the described files of a host hold."""
-    return [json.loads(file["content"]) for path, file in files.items() if JOB_STATE.search(path) and file.get("content")]
+    """Return the last results of jobs that the described files of a host hold, without those that are damaged."""
+    found = [json_object(file.get("content"), JOB) for path, file in files.items() if JOB_STATE.search(path)]
+    return [result for result in found if result is not None]
 
 
 def last_results(results: Iterable[Row]) -> dict[str, Row]:

@@ -125,6 +125,11 @@ COLUMNS: dict[str, dict[str, t.Callable[[Row], t.Any]]] = {
         "STATE": lambda row: row["state"],
         "LAST RUN": lambda row: f"{row['result']}, {row['finished']}",
     },
+    "damaged": {
+        "DAMAGED FILE": lambda row: row["file"],
+        "SERVICE": lambda row: row["service"],
+        "HOST": lambda row: row["host"],
+    },
     "drift": {
         "SITE.YML WOULD CHANGE": lambda row: row["service"],
         "HOST": lambda row: row["host"],

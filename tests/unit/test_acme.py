@@ -129,10 +129,17 @@ def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch)
     assert "new.example has no address in the DNS" in unknown
 
 
-@pytest.mark.parametrize(("names", "issued", "shown"), [(NAMES, NAMES[:1], True), (NAMES, NAMES[::-1], False)])
-def test_a_dry_run_shows_a_certificate_that_would_be_issued(checkout: Path, names: list[str], issued: list[str], shown: bool):
-    state = {"names": issued, "directory_url": DIRECTORY}
-    files = {"/etc/slipway/slipway/acme/state/certificate.json": {"content": json.dumps(state)}}
+@pytest.mark.parametrize(
+    ("names", "state", "shown"),
+    [
+        (NAMES, json.dumps({"names": NAMES[:1], "directory_url": DIRECTORY}), True),
+        (NAMES, json.dumps({"names": NAMES[::-1], "directory_url": DIRECTORY}), False),
+        # A crash of the host has damaged it.
+        (NAMES, "{", True),
+    ],
+)
+def test_a_dry_run_shows_a_certificate_that_would_be_issued(checkout: Path, names: list[str], state: str, shown: bool):
+    files = {"/etc/slipway/slipway/acme/state/certificate.json": {"content": state}}
     # The rest of the role needs an engine.
     tasks = yaml.safe_load((checkout / "roles/acme/tasks/main.yml").read_text())
     (task,) = [task for task in tasks if task["name"] == "Show that a certificate would be issued"]
@@ -409,6 +416,14 @@ def test_a_certificate_is_renewed_in_its_last_third(renewal: slipway_acme_host.R
     renewal.order = lambda: issued(days, age)  # type: ignore[method-assign]
     assert renewal.renew()
     assert renewal.is_due() is due
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "5", '{"names": 5}'])
+def test_a_damaged_record_of_the_last_renewal_is_as_none(renewal: slipway_acme_host.Renewal, left: str):
+    renewal.renew()
+    (renewal.folder / "certificate.json").write_text(left)
+    assert renewal.renew()
+    assert not renewal.renew()
 
 
 @pytest.mark.parametrize("changed", [{"names": NAMES[:1]}, {"directory_url": "https://other.example/"}])

@@ -114,6 +114,18 @@ def test_the_history_of_all_hosts_has_each_run_once_in_the_order_of_time():
     ]
 
 
+@pytest.mark.parametrize("file", [history_file.FILE, history_file.RESTARTS])
+@pytest.mark.parametrize("line", ["{", "[]", "5", "null", "", '{"job": "x"}', '{"finished": 5}'])
+def test_a_damaged_line_is_named_and_all_others_are_shown(line: str, file: str):
+    row = history.entry({**REPORT, "finished": "2027-01-01T00:00:00Z"}, "ann", "desk", interrupted=False)
+    states = {"one": remembered(row, file=file), "two": remembered(row)}
+    states["one"]["files"][f"/s/{file}"]["content"] += f"{line}\n"
+    (shown,) = history.with_restarts(states, "/s", 1)[:1]
+    assert shown["playbook"] == "site"
+    assert history.damaged(states, "/s") == [f"/s/{file} on one is damaged: lines missing here: 1"]
+    assert history.damaged({"two": remembered(row)}, "/s") == []
+
+
 def test_neither_restarts_nor_other_runs_hide_a_release():
     run = history.entry({**REPORT, "finished": "2027-01-01T00:00:00Z"}, "ann", "desk", interrupted=False)
     release = {**run, "version": "2", "result": "released"}

@@ -677,6 +677,15 @@ def test_a_run_of_a_stack_that_is_removed_leaves_nothing(run: slipway_jobs.Run, 
     assert not (tmp_path / "shop").exists()
 
 
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"result": "failed", "moment": 5, "finished": 5}'])
+def test_a_damaged_result_of_a_job_is_replaced(run: slipway_jobs.Run, tmp_path: Path, left: str) -> None:
+    file = tmp_path / "shop/jobs/state" / f"{run.job}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(left)
+    slipway_jobs.conclude(run, {"result": "unclaimed", "code": None, "seconds": None, "log": []})
+    assert json.loads(file.read_text())["result"] == "unclaimed"
+
+
 def test_a_job_that_runs_here_for_this_time_is_left_alone(run: slipway_jobs.Run, capsys: pytest.CaptureFixture[str]) -> None:
     with container_copy.following(run.name):
         assert do_run() == 0

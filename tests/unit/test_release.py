@@ -38,13 +38,26 @@ def test_the_newest_record_of_any_host_counts():
     assert release.fleet_record({"new": state()}, FOLDER) is None
 
 
-@pytest.mark.parametrize("described", [{"content": "{"}, {"content": ""}, {"content": '{"a": ****}'}, {"content": "[]"}, {}])
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"content": "{"},
+        {"content": ""},
+        {"content": '{"a": ****}'},
+        {"content": "[]"},
+        {"content": '{"serial": "x"}'},
+        {"content": '{"run": 1, "holder": "ann"}'},
+        {},
+    ],
+)
 def test_a_damaged_record_or_lock_is_not_taken_for_none(described: dict[str, Any]):
     """A fleet without a record is one that was never released, and one without a lock is free."""
     well = state(state=FIRST, lock={"run": "1"})
     for name, read, remedy in (("state", release.fleet_record, "Copy it"), ("lock", release.fleet_lock, "If no run is in progress")):
         files = {f"{FOLDER}/{name}.json": described}
-        with pytest.raises(release.ReleaseError, match=rf"release/{name}\.json on two is damaged: it is not a JSON object\. {remedy}"):
+        with pytest.raises(
+            release.ReleaseError, match=rf"release/{name}\.json on two is damaged: it is not what a release writes\. {remedy}"
+        ):
             read({"one": state(), "two": {"files": files}}, FOLDER)
     # A backup goes on without knowing the version.
     states = {"one": {**well, "containers": {}}, "two": {"files": {f"{FOLDER}/state.json": described}, "containers": {}}}

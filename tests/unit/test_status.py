@@ -137,6 +137,7 @@ PEM = ("files", "/etc/slipway/s/nginx/config/current/server.pem")
 ISSUED_PEM = ("files", "/etc/slipway/s/acme/state/server.pem")
 RENEWAL = ("files", "/etc/slipway/s/acme/state/certificate.json")
 DISK = ("host", "disks", "/data")
+RESULT = {"job": "prune", "moment": "m", "finished": "f", "result": "succeeded", "log": []}
 WATCHDOG = ("files", "/etc/slipway/s/watchdog/state/restarts.json")
 
 
@@ -246,7 +247,6 @@ def test_a_job_has_the_result_of_the_host_that_ran_it_last(
         ("a1", PEM, {"content": certificate(-1)}, "down", "down a1 nginx its certificate server.pem has expired"),
         ("a1", ISSUED_PEM, {"content": certificate(1, 6)}, "attention", "attention a1 acme its certificate server.pem expires in 1 days"),
         ("db", ("files",), {}, "attention", "attention db backup there is no report of recovery points"),
-        ("db", ("files", REPORT, "content"), "{", "attention", "attention db backup there is no report of recovery points"),
         (
             "db",
             ("files", REPORT, "content"),
@@ -282,6 +282,56 @@ def test_a_container_that_restarts_do_not_help_is_named_with_them():
     table = [" ".join(line["text"].split()) for line in status_text.lines(found)]
     assert "api-blue-1 a1 down running, unhealthy 1 id 90 min 0, watchdog 3 256 of 1024 MiB 0.1 of 1" in table
     assert "0, watchdog 3" in status_page.page(found)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", "{}x", pytest.param("[" * 100_000, id="deep"), None])
+@pytest.mark.parametrize(
+    ("service", "path"), [("jobs", "/etc/slipway/s/jobs/state/prune.json"), ("acme", RENEWAL[1]), ("backup", REPORT)], ids=lambda name: name
+)
+def test_a_damaged_file_is_named_and_all_others_are_judged(service: str, path: str, text: str | None):
+    broken = changed("db", ("files", path), {} if text is None else {"content": text})
+    broken.states["db"]["files"][PEM[1]] = {"content": certificate(60)}
+    broken.states["a2"]["files"]["/etc/slipway/s/jobs/state/sync.json"] = {"content": json.dumps({**RESULT, "job": "sync"})}
+    found = judge(broken)
+    assert found["state"] == "attention"
+    assert reported_problems(found) == [
+        f"down db {service} {path} is damaged, so what it says is unknown; remove it, the service writes it again"
+    ]
+    assert [row["service"] for row in found["jobs"]] == ["sync"]
+    assert [row["state"] for row in found["certificates"]] == ["well"]
+    shown = status_text.lines(found)
+    assert shown[1]["color"] == "red"
+    assert [path, service, "db"] in [line["text"].split() for line in shown]
+    assert path in status_page.page(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "well", "wrong"),
+    [
+        *[("/etc/slipway/s/jobs/state/prune.json", RESULT, {name: value}) for name in RESULT for value in (None, 1, [1], {})],
+        *[(RENEWAL[1], {"error": ""}, wrong) for wrong in ({"error": ["x"]}, {"names": "x"}, {"ends": "x"})],
+        *[
+            (REPORT, json.loads(fleet().states["db"]["files"][REPORT]["content"]), wrong)
+            for wrong in (
+                {"at": "yesterday"},
+                {"at": 5},
+                {"alerts": "x"},
+                {"alerts": [1]},
+                {"last_point": []},
+                {"last_point": {**POINT, "age_s": "x"}},
+                {"last_verified": {"name": "x"}},
+                {"wal": {"behind_bytes": "x"}},
+                {"wal": 5},
+            )
+        ],
+    ],
+)
+def test_a_file_with_a_wrong_member_is_damaged(path: str, well: dict[str, Any], wrong: dict[str, Any]):
+    """It may be of another kind in each file: what is shown, compared or sorted must be what it is taken for."""
+    assert judge(changed("db", ("files", path), {"content": json.dumps(well)}))["damaged"] == []
+    found = judge(changed("db", ("files", path), {"content": json.dumps({**well, **wrong})}))
+    assert [row["file"] for row in found["damaged"]] == [path]
+    status_text.lines(found)
 
 
 def test_a_failed_renewal_is_reported_with_the_certificate_that_serves_meanwhile():

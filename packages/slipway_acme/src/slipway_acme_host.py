@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy  # noqa: E402 - in this file's folder
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import RENEWAL, json_object  # noqa: E402
 
 JSON = dict[str, t.Any]
 
@@ -60,8 +61,8 @@ class Renewal:
 
     def state(self) -> JSON:
         """Return what the last renewal has left."""
-        with contextlib.suppress(OSError, ValueError):
-            return dict(json.loads((self.folder / "certificate.json").read_text()))
+        with contextlib.suppress(OSError):
+            return json_object((self.folder / "certificate.json").read_bytes(), RENEWAL) or {}
         return {}
 
     def is_due(self) -> bool:

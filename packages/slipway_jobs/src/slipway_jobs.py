@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import claims  # noqa: E402 - all of them are in this file's folder
 from ansible_collections.slipway.stack.plugins.module_utils import config_files, container_copy  # noqa: E402
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError  # noqa: E402
+from ansible_collections.slipway.stack.plugins.module_utils.json_files import JOB, json_object  # noqa: E402
 
 JSON = dict[str, t.Any]
 Answer = t.TypeVar("Answer")
@@ -313,11 +314,11 @@ def conclude(run: Run, found: JSON) -> None:
 def is_known(state: JSON, path: Path) -> bool:
     """Return whether a file has the result of a run for the same time or a later one."""
     try:
-        known = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        known = json_object(path.read_bytes(), JOB)
+    except FileNotFoundError:
         return False
     # One of the future is of a clock that was wrong.
-    return known["result"] != UNCLAIMED and bool(state["moment"] <= known["moment"] <= state["finished"])
+    return known is not None and known["result"] != UNCLAIMED and bool(state["moment"] <= known["moment"] <= state["finished"])
 
 
 def metrics(run: Run, found: JSON) -> str:
