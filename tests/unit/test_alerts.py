@@ -44,6 +44,27 @@ def test_the_heartbeat_is_sent_at_each_interval():
     assert re.fullmatch(r"[1-5]\ds", route["repeat_interval"])
 
 
+@pytest.mark.parametrize("alert", ["HostDown", "ContainerDown", "ContainerRemoved", "EdgeDown"])
+def test_what_is_down_is_reported_within_a_minute(alert: str):
+    """At worst: each part of the way has just looked when something changes, and the last one waits for others to send with it."""
+
+    def seconds(text: str) -> int:
+        return sum(int(number) * {"s": 1, "m": 60}[unit] for number, unit in re.findall(r"(\d+)([sm])", text))
+
+    (group,) = [group for group in yaml.safe_load(RULES.read_text())["groups"] if alert in [rule["alert"] for rule in group["rules"]]]
+    (rule,) = [rule for rule in group["rules"] if rule["alert"] == alert]
+    services = {item["name"]: item["config"] for item in role_variable("monitoring", "__monitoring_services", {})}
+    asked = seconds(yaml.safe_load(services["prometheus"]["prometheus.yml"]["content"])["global"]["scrape_interval"])
+    sent = seconds(yaml.safe_load(services["alertmanager"]["alertmanager.yml"]["content"])["route"]["group_wait"])
+    timer = role_variable("watchdog", "__watchdog_unit_files", {"watchdog_stack": "shop", "container_service_host_state": {"files": {}}})
+    (calendar, accuracy) = re.findall(
+        r"^OnCalendar=\*:\*:0/(\d+)\nAccuracySec=(\d+)s$", timer["/etc/systemd/system/slipway-shop-watchdog.timer"]["content"], re.MULTILINE
+    )[0]
+    # A pass itself takes less than a second.
+    measured = int(calendar) + int(accuracy) + 1 if "slipway_" in rule["expr"] else 0
+    assert measured + asked + seconds(group["interval"]) + seconds(rule["for"]) + sent <= 60
+
+
 @pytest.fixture
 def promtool(root: Path) -> list[str]:
     """Return the command that runs promtool on files of the repository."""
