@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import ssl
@@ -35,10 +36,14 @@ import stack
 
 from lab import REPOSITORY, TOOLS, BenchError, Lab, Sample, run
 
-SITE, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "destroy", "deploy", "rollback"))
+SITE, STATUS, DESTROY, DEPLOY, ROLLBACK = (f"playbooks/{name}.yml" for name in ("site", "status", "destroy", "deploy", "rollback"))
 BARS = {"noop": {"one": 4.0, "cluster": 8.0}, "calls": 3, "first": 60.0, "edit": 8.0, "release": 30.0, "rollback": 5.0, "gap_ms": 250.0}
 #: Of a no-op, as a multiple of a playbook that does nothing.
 NOOP_RATIO = {"one": 3.5, "cluster": 6.0}
+#: How much longer status.yml may take, in seconds, which looks at more.
+STATUS_MORE = 2.0
+#: What Prometheus, all that is with it, and the exporters of six hosts may take, with a sample every 15 s.
+MONITORING = {"memory_mb": 512.0, "cores": 0.3}
 #: Few and many app hosts, how many times as long a no-op may take on the many, and the processor time of a further host in seconds.
 GROWTH = {"few": 5, "many": 20, "ratio": 3.0, "cpu_s": 0.5}
 #: What is asked for through the balancer, the same of an nginx without tuning, and the least share of its requests a second.
@@ -97,6 +102,11 @@ def empty_playbook(lab: Lab) -> Path:
     path = lab.scratch / "empty.yml"
     path.write_text("---\n- name: Do nothing\n  hosts: all:!localhost\n  gather_facts: false\n  tasks: []\n", encoding="utf-8")
     return path
+
+
+def looked_at(lab: Lab) -> Sample:
+    """Return a run of status.yml, which may find what needs attention, as a backup that was never made."""
+    return lab.playbook(STATUS, highest=1)
 
 
 class OneHost:
@@ -230,6 +240,7 @@ class OneHost:
                 made["first"].append(lab.playbook(SITE))
                 for _ in range(noops):
                     made["noop"].append(lab.playbook(SITE))
+                    made["status"].append(looked_at(lab))
                     made["floor_playbook"].append(lab.playbook(str(empty)))
                     made["floor_ssh"].append(lab.ssh(self.host, "true"))
         finally:
@@ -278,15 +289,45 @@ def measure_cluster(lab: Lab, options: argparse.Namespace, measured: dict[str, A
     say("six hosts: deploying, with images")
     first = lab.playbook(SITE)
     say("six hosts: nothing to do")
-    pairs = [(lab.playbook(SITE), lab.playbook(str(empty_playbook(lab)))) for _ in range(max(1, options.rounds * options.noops))]
+    empty = str(empty_playbook(lab))
+    turns = [(lab.playbook(SITE), looked_at(lab), lab.playbook(empty)) for _ in range(max(1, options.rounds * options.noops))]
+    sites, looks, floors = zip(*turns, strict=True)
     measured |= {
         "deploy_with_pulls": playbook_figures([first]),
-        "noop": playbook_figures([site for site, _empty in pairs]),
-        "floor_playbook": figures([empty for _site, empty in pairs]),
+        "noop": playbook_figures(list(sites)),
+        "status": figures(list(looks)),
+        "floor_playbook": figures(list(floors)),
         "floor_ssh": figures([lab.ssh(lab.first, "true") for _ in range(options.noops)]),
     }
     if options.releases:
         measured |= measure_releases(lab, options.releases)
+    if options.monitored:
+        measured["monitoring"] = measure_monitoring(lab, options.monitored)
+
+
+def measure_monitoring(lab: Lab, seconds: int) -> dict[str, Any]:
+    """Return what monitoring takes on all hosts, once it has run for so long; the stores are idle."""
+    host = "backup1"
+    group = {"all": {"children": {"monitoring": {"hosts": {host: {}}}}}}
+    (lab.inventory / "monitoring.yml").write_text(json.dumps(group), encoding="utf-8")
+    run([str(TOOLS / "ansible-playbook"), "-i", str(lab.inventory), "playbooks/secrets.yml"], environment=lab.environment)
+    say("six hosts: deploying Prometheus and the exporters")
+    lab.playbook(SITE)
+    say(f"six hosts: what monitoring takes within {seconds} s")
+    time.sleep(seconds)
+    labels = 'service=~"exporters|prometheus|alertmanager|blackbox"'
+
+    def asked(expression: str) -> dict[str, float]:
+        query = f"curl -sSf --get http://127.0.0.1:9090/api/v1/query --data-urlencode {shlex.quote('query=' + expression)}"
+        rows = json.loads(lab.read(host, query))["data"]["result"]
+        return {f"{row['metric']['instance']} {row['metric']['service']}": float(row["value"][1]) for row in rows}
+
+    memory = asked(f"slipway_container_memory_bytes{{{labels}}} / {MEGABYTE}")
+    cores = asked(f"rate(slipway_container_cpu_seconds_total{{{labels}}}[{seconds // 2}s])")
+    if not len(memory) == len(cores) == len(lab.hosts) + 3:
+        raise BenchError(f"figures of {len(memory)} and {len(cores)} containers of monitoring, not of {len(lab.hosts) + 3}")
+    each = {name: {"memory_mb": round(memory[name], 1), "cores": round(cores[name], 4)} for name in sorted(memory)}
+    return {"memory_mb": round(sum(memory.values()), 1), "cores": round(sum(cores.values()), 3), "each": each}
 
 
 def measure_growth(lab: Lab, options: argparse.Namespace, measured: dict[str, Any]) -> None:
@@ -404,6 +445,8 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
             add(f"no-op site.yml, {hosts}, as a multiple of an empty playbook", ratio, NOOP_RATIO[topology], "x")
         add(f"remote calls a host, no-op, {hosts}", max(noop["ssh_a_host"], noop["remote_calls_a_host"]), BARS["calls"], "")
         add(f"changes of a no-op, {hosts}", noop["changed"], 0, "")
+        if status := results[topology].get("status"):
+            add(f"status.yml, {hosts}, beyond a no-op", round(status["median_s"] - noop["median_s"], 2), STATUS_MORE, "s")
     cluster = results.get("cluster", {})
     for name, text in RELEASES.items():
         if name in cluster:
@@ -414,6 +457,9 @@ def judge(results: dict[str, Any]) -> list[dict[str, Any]]:
         add(f"failed requests of {clients['requests']} of the load", clients["failed"], 0, "")
         add("its WebSockets that were cut", clients["websockets_cut"], 0, "")
         add("longest gap between two of its answers", clients["longest_gap_ms"], BARS["gap_ms"], "ms")
+    if monitoring := cluster.get("monitoring"):
+        add("memory of monitoring, six hosts", monitoring["memory_mb"], MONITORING["memory_mb"], "MB")
+        add("cores that it uses", monitoring["cores"], MONITORING["cores"], "")
     return bars + judge_one(results.get("one", {})) + judge_growth(results.get("growth", {})) + judge_backup(results.get("backup", {}))
 
 
@@ -503,6 +549,7 @@ def table(results: dict[str, Any]) -> list[str]:
     """Return all figures as lines for a person."""
     names = {
         "noop": "no-op site.yml",
+        "status": "status.yml",
         "compose_noop": "no-op: ssh host docker compose up -d",
         "floor_playbook": "an empty playbook",
         "floor_ssh": "ssh host true",
@@ -533,6 +580,9 @@ def table(results: dict[str, Any]) -> list[str]:
         lines += [f"  {measured[ours]:8.1f} and {measured[theirs]:.1f}: {text}" for ours, (text, theirs, _bar) in EDGE.items()]
     if found := results.get("one", {}).get("hostile"):
         lines += ["", f"Honest clients: p99 of {found['p99_before_ms']:.1f} ms, and {found['p99_ms']:.1f} ms while hostile requests come"]
+    if found := results.get("cluster", {}).get("monitoring"):
+        lines += ["", f"Monitoring of six hosts: {found['memory_mb']:.0f} MB and {found['cores']:.3f} cores"]
+        lines += [f"  {taken['memory_mb']:8.1f} MB {taken['cores']:8.4f} cores  {name}" for name, taken in found["each"].items()]
     lines += backup_table(results.get("backup", {}))
     lines += mesh_table(results.get("mesh", {}))
     lines += ["", "Ratios", *(f"  {value:8.2f}  {text}" for text, value in results["ratios"].items())]
@@ -623,6 +673,7 @@ def main() -> int:
     parser.add_argument("--hostile", type=int, default=10_000, help="hostile requests to the balancer; 0 for none")
     parser.add_argument("--edits", type=int, default=3, help="changes of a setting, at most 8; 0 for none")
     parser.add_argument("--releases", type=int, default=3, help="releases and rollbacks on six hosts; 0 for none")
+    parser.add_argument("--monitored", type=int, default=300, help="seconds for which six hosts are monitored, at least 120; 0 for none")
     parser.add_argument("--backups", type=int, default=3, help="rounds of full backups, restores, and backups while the database is busy")
     parser.add_argument("--megabytes", type=int, default=1024, help="size of the table that is backed up")
     parser.add_argument("--transfers", type=int, default=5, help="rounds of transfers between two hosts, through the mesh and outside")

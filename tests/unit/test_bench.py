@@ -41,6 +41,7 @@ def results(**changes: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         "one": {
             "noop": dict(noop),
+            "status": {"median_s": 3.9},
             "floor_playbook": {"median_s": 0.6},
             "first": {"median_s": 50.0},
             "edit": {"median_s": 4.0, "touched": []},
@@ -49,7 +50,9 @@ def results(**changes: Any) -> dict[str, Any]:
         },
         "cluster": {
             "noop": dict(noop),
+            "status": {"median_s": 4.0},
             "floor_playbook": {"median_s": 0.8},
+            "monitoring": {"memory_mb": 400.0, "cores": 0.1},
             "release": dict(release),
             "rollback": {**release, "median_s": 4.0},
         },
@@ -82,6 +85,10 @@ def results(**changes: Any) -> dict[str, Any]:
         ({"one__edge__file_bare": 700.0}, ["requests/s for a file, untuned nginx: 1"]),
         ({"one__hostile__p99_ratio": 2.1}, ["p99 of honest clients while hostile requests come, as a multiple of that before"]),
         ({"one__hostile__failed": 1}, ["failed requests of 900 of theirs"]),
+        ({"one__status__median_s": 4.01}, ["status.yml, one host, beyond a no-op"]),
+        ({"cluster__status__median_s": 4.2}, ["status.yml, six hosts, beyond a no-op"]),
+        ({"cluster__monitoring__memory_mb": 513.0}, ["memory of monitoring, six hosts"]),
+        ({"cluster__monitoring__cores": 0.31}, ["cores that it uses"]),
         ({"cluster__noop__ssh_a_host": 4}, ["remote calls a host, no-op, six hosts"]),
         ({"cluster__noop__changed": 1}, ["changes of a no-op, six hosts"]),
         ({"growth__many__median_s": 6.1}, ["no-op site.yml, 20 app hosts, as a multiple of 5"]),
@@ -103,7 +110,7 @@ def results(**changes: Any) -> dict[str, Any]:
 def test_a_missed_bar_is_reported(changes: dict[str, Any], missed: list[str]) -> None:
     bars = bench.judge(results(**changes))
     assert [bar["what"] for bar in bars if not bar["met"]] == missed
-    assert len(bars) == 29
+    assert len(bars) == 33
 
 
 def test_what_the_load_lost_is_judged_too() -> None:
