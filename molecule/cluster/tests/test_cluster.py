@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 import websockets
 from slipway_lab import Container, Lab, Stranger, wait_until
+from slipway_release import Load
 
 
 def backends(lab: Lab) -> list[Container]:
@@ -117,6 +120,53 @@ def test_app_hosts_answer_alone(lab: Lab, client: httpx.Client):
             container.host.run(f"docker start {container.name}")
     assert {answer.status_code for answer in answers + pages} == {200}
     assert len({answer.json()["instance"] for answer in answers}) == 1
+    lab.wait_until_healthy(120)
+
+
+@pytest.mark.extended("cluster")
+@pytest.mark.parametrize("count", [1, 2])
+def test_backends_that_hang_are_replaced_by_their_hosts(lab: Lab, load: Callable[..., Load], count: int):
+    """The other host answers all the time; where both hang, each of them helps itself."""
+    before = backends(lab)
+    hung = before[:count]
+    arguments = [
+        "--rate",
+        "10",
+        "--http2-share",
+        "0",
+        "--timeout-seconds",
+        "5",
+        "--path",
+        "/api/version",
+        "--version-json-field",
+        "instance",
+    ]
+    clients = load(arguments=arguments, websockets=0)
+
+    def answers() -> dict[str, int]:
+        return {instance: counts["answers"] for instance, counts in clients.numbers().get("versions", {}).items()}
+
+    wait_until(lambda: len(answers()) == 2, 30, "both hosts answer")
+    started = {container.host.name: container.inspect["State"]["StartedAt"] for container in hung}
+    for container in hung:
+        container.host.run(f"kill -STOP {container.pid}")
+
+    def replaced() -> bool:
+        now = {container.host.name: container for container in backends(lab)}
+        return all(now[name].inspect["State"]["StartedAt"] != at and now[name].health == "healthy" for name, at in started.items())
+
+    wait_until(replaced, 100, "what hangs is replaced")
+    gap = clients.numbers()["longest_gap_ms"]
+    assert gap < (3000 if count == 1 else 100_000)
+    # Those that were sent to what hung have been given up by then.
+    time.sleep(6)
+    failed, answered = clients.numbers()["failed"], answers()
+    wait_until(lambda: all(answers()[name] >= seen + 10 for name, seen in answered.items()), 30, "both hosts answer again")
+    assert clients.end()["failed"] == failed
+    lines = [json.loads(container.host.run("tail -n 1 /etc/slipway/slipway/release/history.jsonl")) for container in hung]
+    assert [(line["playbook"], line["version"], line["result"]) for line in lines] == [
+        ("watchdog", container.name, "restarted") for container in hung
+    ]
     lab.wait_until_healthy(120)
 
 
