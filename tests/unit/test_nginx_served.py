@@ -11,13 +11,16 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import resource
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +28,7 @@ from typing import Any
 
 import pytest
 
+import edge_requests
 from ansible_collections.slipway.stack.packages.slipway_prober.src.slipway_prober.settings import Settings
 from ansible_collections.slipway.stack.plugins.action.release_probe import is_missing
 from ansible_collections.slipway.stack.plugins.modules.http_answers import ask
@@ -271,6 +275,55 @@ def test_names_have_their_certificates_and_redirects(tmp_path_factory: pytest.Te
                 assert connection.getresponse().headers["Location"] == f"https://{target}/api/x?y"
         for name in inputs["nginx_server_names"]:
             assert running.get("/api/x", Host=name)[::2] == (200, b"0 /api/x")
+
+
+def test_each_request_is_counted_through_rotations_reloads_and_restarts(tmp_path: Path):
+    self_signed(tmp_path / "k", tmp_path / "c")
+    inputs: dict[str, Any] = {
+        "nginx_tls_certificate_file": str(tmp_path / "c"),
+        "nginx_tls_key_file": str(tmp_path / "k"),
+        "nginx_metrics_log": True,
+        "nginx_log_format": "main",
+        "nginx_server_extra": "location = /broken { return 500; }",
+    }
+    container = {"Name": "/shop-nginx", "Mounts": [{"Source": str(tmp_path / "log"), "Destination": edge_requests.FOLDER}]}
+    nginx = ["nginx", "-e", "stderr", "-c", "/etc/slipway/current/nginx.conf", "-s"]
+
+    def counted() -> Counter[str]:
+        # nginx writes within a second.
+        time.sleep(1.5)
+        text = edge_requests.texts("shop", tmp_path / "requests.json", [container])["edge.prom"]
+        found = re.findall(r'requests_total\{stack="shop",method="(\w+)",status="(\w+)"\} (\d+)', text)
+        return Counter({f"{method} {status}": int(count) for method, status, count in found if int(count)})
+
+    with serving(tmp_path, inputs) as running:
+        assert not counted(), "what came before the first pass is known"
+        stop, sent = threading.Event(), Counter[str]()
+
+        def ask() -> None:
+            while not stop.is_set():
+                for path, body, line in (("/api/x", None, "GET 2xx"), ("/api/gone", None, "GET 4xx"), ("/broken", b"x", "POST 5xx")):
+                    running.get(path, body)
+                    sent[line] += 1
+                running.get("/health")
+
+        client = threading.Thread(target=ask)
+        client.start()
+        log = tmp_path / "log" / edge_requests.NAME
+        for number in (3, 2, 1):
+            log.rename(log.with_name(f"{log.name}.{number}"))
+            time.sleep(0.3)
+            docker("exec", running.container, *nginx, "reopen")
+            docker("exec", running.container, *nginx, "reload")
+            counted()
+        stop.set()
+        client.join()
+        docker("restart", running.container)
+        assert min(sent.values()) > 10
+        assert counted() == sent
+        running.port = int(docker("port", running.container, "8443").splitlines()[0].rpartition(":")[2])
+        running.get("/broken", b"x")
+        assert counted() == sent + Counter(["POST 5xx"])
 
 
 @pytest.mark.parametrize("maintenance", [False, True])

@@ -20,6 +20,7 @@ sys.path.insert(0, str(HERE))
 
 import container_metrics  # noqa: E402 - found by the path above
 import drift  # noqa: E402 - found by the path above
+import edge_requests  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
 import oom_kills  # noqa: E402 - found by the path above
 import restarts  # noqa: E402 - found by the path above
@@ -82,6 +83,7 @@ def main() -> int:
         texts = {
             "containers.prom": container_metrics.text(samples),
             "drift.prom": drift.text(STACKS / stack, folder / "expected.json", expected),
+            **edge_requests.texts(stack, folder / "requests.json", found),
             **host_metrics.texts(STACKS / stack, folder, config["metrics_files"]),
         }
         for name, text in texts.items():

@@ -17,7 +17,7 @@ Play = Callable[..., Run]
 RECEIVER_PORT = 9999
 RECEIVED = "/run/slipway-alerts.jsonl"
 #: Alerts that these tests do not wait for as long as people do: tests/alerts/slipway.yml has how long that is.
-AT_ONCE = ("DiskFull", "BackupFailed")
+AT_ONCE = ("EdgeErrors", "DiskFull", "BackupFailed")
 #: The only folder of the host that the exporters see, as the host's own disks are the machine's.
 SMALL_DISK = "/etc/slipway/slipway/watchdog/state"
 SMALL_DISK_FREE = 'node_filesystem_avail_bytes{device=~"/dev/loop.*"} / node_filesystem_size_bytes'
@@ -125,6 +125,27 @@ def test_a_stopped_container_is_reported_and_so_is_its_return(host: LabHost):
     assert alert["labels"]["container"] == "slipway-chroma"
     assert alert["annotations"]["runbook"] == "docs/alerts.md#containerdown"
     wait_until(lambda: bool(received(host, "ContainerDown", "resolved")), 120, "the end of the alert")
+
+
+def test_requests_that_fail_are_counted_and_reported(lab: Lab, host: LabHost):
+    """Those that send something: the page, which the probes ask for, is served all the time."""
+    name = next(container.name for container in host.containers() if container.kind == "backend" and container.running)
+    failed = 'sum(slipway_edge_requests_total{method="POST",status="5xx"})'
+    wait_until(lambda: bool(asked(host, 'slipway_edge_requests_total{method="GET",status="2xx"} > 0')), 60, "requests are counted")
+    before = float(asked(host, failed)[0]["value"][1])
+    host.run(f"docker stop {name}")
+    try:
+        with lab.client() as client:
+            statuses = [client.post("/api/sessions", json={}).status_code for _ in range(20)]
+    finally:
+        host.run(f"docker start {name}")
+    assert all(status >= 500 for status in statuses), statuses
+    wait_until(lambda: bool(received(host, "EdgeErrors", "firing")), 90, "the alert")
+    (alert, *_more) = received(host, "EdgeErrors", "firing")
+    assert (alert["labels"]["instance"], alert["labels"]["method"]) == (host.name, "POST")
+    assert float(asked(host, failed)[0]["value"][1]) == before + 20
+    assert not asked(host, 'ALERTS{alertname="EdgeFiguresMissing"}')
+    lab.wait_until_healthy(120)
 
 
 def test_a_container_that_was_removed_is_reported_until_a_run_makes_it_again(play: Play, host: LabHost):
