@@ -675,8 +675,11 @@ def sites(
         served = {route["path"]: route for route in sorted(routes, key=lambda route: bool(route["host"])) if route["host"] in ("", host)}
         others = [name for name in names if name not in {route["host"] for route in routes}]
         numbered = [{**served[path], "number": number} for number, path in enumerate(sorted(served))]
-        for group in by_certificate([host] if host else others, certificates):
-            found.append({**group, "default": not found, "redirect": "", "routes": numbered})
+        groups = by_certificate([host] if host else others, certificates)
+        found += [{**group, "default": False, "redirect": "", "routes": numbered} for group in groups]
+    # Those who ask for no name of the site get its first one.
+    for site in ([site for site in found if {*names[:1]} & {*site["names"]}] or found)[:1]:
+        site["default"] = True
     targets: dict[str, list[str]] = {}
     for redirect in redirects:
         targets.setdefault(server_name(redirect["to"], "nginx_redirects"), []).append(server_name(redirect["from"], "nginx_redirects"))

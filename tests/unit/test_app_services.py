@@ -170,6 +170,16 @@ def test_a_host_may_have_routes_of_its_own() -> None:
     ]
 
 
+def test_who_asks_for_no_name_of_the_site_gets_its_first_one() -> None:
+    """Also where each name has routes of its own, and where another one begins with an earlier letter."""
+    routes = [{"path": "/", "host": "www.shop.example"}, {"path": "/", "host": "admin.shop.example"}]
+    balanced = {"shop": {"routes": routes, "servers": ["a:1"], "previous_servers": []}}
+    for names in (["www.shop.example", "admin.shop.example"], ["admin.shop.example", "www.shop.example"]):
+        for certificates in ([], [{"names": ["www.shop.example"], "certificate": "c", "key": "k"}]):
+            found = app_services.sites(balanced, names, (), certificates)
+            assert [site["names"] for site in found if site["default"]] == [names[:1]]
+
+
 def test_names_with_a_certificate_of_their_own_have_a_server_of_their_own() -> None:
     """A server of nginx has one certificate; redirected names are in no server with routes."""
     balanced = {"api": {"routes": [{"path": "/"}, {"path": "/x/", "host": "c"}], "servers": ["a:1"], "previous_servers": []}}

@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import LEAST_MEMORY_MB, MEMORY_SHARE
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
-from conftest import ROOT, ansible
+from conftest import ROOT, ansible, tracked_files
 
 sys.path.insert(0, str(ROOT / "tests"))
 from docs_commands import Command, argv_in_lab, commands, split
@@ -372,3 +374,24 @@ def test_the_page_of_the_role_of_containers_has_every_entry_point():
     used = {name for text in texts for name in re.findall(r"name: slipway\.stack\.container_service\n +tasks_from: (\w+)\.yml", text)}
     page = (ROOT / "roles/container_service/README.md").read_text()
     assert used | {"main"} == set(re.findall(r"^- `(\w+)`:", page, re.MULTILINE))
+
+
+def test_a_folder_of_an_environment_that_pages_name_is_not_read_as_an_inventory() -> None:
+    """Ansible would take what is in it for hosts, with a warning for each file."""
+    pages = "\n".join(
+        path.read_text(encoding="utf-8") for path in tracked_files() if path.suffix in (".md", ".yml") and "tests" not in path.parts
+    )
+    named = set(re.findall(r"""inventory_dir(?: \}\}| ~ ['"])/(\w+)/""", pages))
+    assert {"tls", "files", "rules"} <= named
+    for page in ("ansible.cfg", "docs/install.md"):
+        (pattern,) = re.findall(r"^ *ignore_patterns = (.+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        assert not [folder for folder in sorted(named - {"group_vars", "host_vars"}) if not re.search(pattern, folder)], page
+
+
+def test_the_line_for_a_file_of_the_controller_finds_it(tmp_path: Path) -> None:
+    (line,) = re.findall(r"`\"(\{\{ lookup\('ansible.builtin.file'.+?\}\})\"`", (ROOT / "docs/product.md").read_text(encoding="utf-8"))
+    (name,) = re.findall(r"/files/[\w.]+", line)
+    path = tmp_path / name.strip("/")
+    path.parent.mkdir()
+    path.write_text("[shop]\n")
+    assert Templar(DataLoader(), variables={"inventory_dir": str(tmp_path)}).template(trust_as_template(line)) == "[shop]"
