@@ -139,9 +139,12 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
+        request = json.loads(line)
+        # A test may have moved the folder, and another one made a new one.
+        os.chdir(request["cwd"])
         # What the runs before had to compile.
         report.read_compiled(report.ansible_home())
-        print(forked(json.loads(line)), flush=True)
+        print(forked(request), flush=True)
 
 
 if __name__ == "__main__":
