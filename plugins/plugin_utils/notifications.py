@@ -17,6 +17,7 @@ import http.client
 import importlib
 import json
 import logging
+import string
 import subprocess
 import sys
 import typing as t
@@ -180,6 +181,8 @@ def _post(url: str, message: Message, seconds: float) -> str:
         login = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     plain = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
+    # As browsers write it: Python sends ASCII alone. What is encoded already stays.
+    plain = urllib.parse.quote(plain, safe=string.punctuation)
     # The form of the input has let http and https through alone.
     request = urllib.request.Request(plain, json.dumps(message).encode(), headers)  # noqa: S310
     try:

@@ -166,6 +166,15 @@ def test_a_webhook_gets_the_message_as_json(receiver: HTTPServer):
     assert second["headers"]["Authorization"] == "Basic b3BzOnBAc3M="
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"), [("/ä%20b?t=€&c=%C3%A4", "/%C3%A4%20b?t=%E2%82%AC&c=%C3%A4"), ("/a,(b)'~?x=[1]", "/a,(b)'~?x=[1]")]
+)
+def test_a_url_is_sent_as_a_browser_encodes_it(receiver: HTTPServer, given: str, sent: str):
+    assert notifications._post(receiver.url.replace("//", "//öps:pw@") + given, message_of(report()), 5.0) == ""
+    (request,) = receiver.requests
+    assert (request["path"], request["headers"]["Authorization"]) == (sent, "Basic w7Zwczpwdw==")
+
+
 @pytest.mark.usefixtures("programs")
 def test_a_target_that_is_away_keeps_the_others_from_nothing(receiver: HTTPServer):
     with bound_port(listens=True) as hangs, bound_port(listens=False) as refuses:
