@@ -17,7 +17,14 @@ from ansible.utils.vars import load_extra_vars
 
 from ansible_collections.slipway.stack.plugins.module_utils.engine import normal_reference
 from ansible_collections.slipway.stack.plugins.module_utils.mesh import interface_of
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services, mesh, preflight, reporting
+from ansible_collections.slipway.stack.plugins.plugin_utils import (
+    app_services,
+    extra_services,
+    hook_files,
+    mesh,
+    preflight,
+    reporting,
+)
 from ansible_collections.slipway.stack.plugins.plugin_utils.compiled import compiled_once, write_compiled
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import ansible_home
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import ROLES_OPTION, HostView, RoleFiles, near, plain
@@ -136,7 +143,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         inputs = Inputs(self._files, self._roles, views, self._inventory, given=given, secrets=arguments["secrets"], hidden=self._hidden)
         groups = preflight.check_groups(task_vars["groups"], arguments["required_groups"], arguments["optional_groups"])
         target = self._check_target(arguments, task_vars)
-        return inputs.problems(groups, needs_shared=arguments["shared_variables"], target=target)
+        return inputs.problems(groups, needs_shared=arguments["shared_variables"], target=target) or self._check_hooks(views)
+
+    def _check_hooks(self, views: Mapping[str, HostView]) -> list[Problem]:
+        """Return the problems of files at which Ansible would end a run that has begun."""
+        named = {host: view.value("slipway_hooks")[0] or {} for host, view in views.items()}
+        files = {path for hooks in named.values() for path in hooks.values()}
+        wrong = {path: hook_files.problem(path, self._task.get_play(), self._loader) for path in sorted(files)}
+        return [
+            Problem(host, f"slipway_hooks.{hook} names a file that Ansible cannot run, {wrong[path]}")
+            for host, hooks in named.items()
+            for hook, path in hooks.items()
+            if wrong[path]
+        ]
 
     @staticmethod
     def _check_target(arguments: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Problem]:

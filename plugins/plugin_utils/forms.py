@@ -35,8 +35,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import yaml
-
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.calendar_events import is_calendar
@@ -307,21 +305,14 @@ def is_file_path(text: str) -> bool | str:
 
 
 def is_tasks_file(text: str) -> bool | str:
-    """Return whether a string is the path of a file of tasks on the controller."""
+    """Return whether a string is the path of a file on the controller; whether Ansible runs its tasks is for hook_files to say."""
     if not is_line(text):
         return False
     try:
-        with open(os.path.expanduser(text), "rb") as file:
-            # Not constructed: a tag such as !vault is Ansible's to read.
-            found = yaml.compose(file)
+        with open(os.path.expanduser(text), "rb"):
+            return True
     except OSError as error:
         return f"a file of tasks: {error.strerror}"
-    except yaml.MarkedYAMLError as error:
-        return f"a file of tasks: line {error.problem_mark.line + 1 if error.problem_mark else 1}: {error.problem}"
-    except (yaml.YAMLError, ValueError):
-        return "a file of tasks in YAML"
-    tasks = found.value if isinstance(found, yaml.SequenceNode) else []
-    return (bool(tasks) and all(isinstance(task, yaml.MappingNode) for task in tasks)) or "a file with a list of tasks"
 
 
 def is_relative(text: str) -> bool:

@@ -134,7 +134,8 @@ def near(path: Path) -> Path:
 
 def place_of(value: Any) -> str | None:
     """Return the file and line where a value is written, relative to here where it is below, or None where that is not known."""
-    origin = Origin.get_tag(value) if Origin else None
+    # Errors in YAML have the place itself.
+    origin = (value if isinstance(value, Origin) else Origin.get_tag(value)) if Origin else None
     if origin is None or not origin.path:
         return None
     path = near(Path(origin.path))

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play import Play
+from ansible.vars.manager import VariableManager
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import forms
+from ansible_collections.slipway.stack.plugins.plugin_utils import forms, hook_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment import plain_yaml
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import shared_forms
 
@@ -99,25 +103,122 @@ def wrong(hooks: Any) -> list[str]:
     return [f"{problem.path} {problem.sentence}" for problem in forms.problems(FORM, hooks)]
 
 
+@pytest.fixture
+def why(tmp_path: Path):
+    """Return what is wrong with a hook's file of this text, next to further files."""
+
+    def why(text: str, further: dict[str, str] | None = None) -> str:
+        for name, content in {"own.yml": text, **(further or {})}.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
+        loader = DataLoader()
+        # Roles are looked for below it.
+        loader.set_basedir(str(tmp_path))
+        variables = VariableManager(loader, InventoryManager(loader, ["one,"]))
+        play = Play.load({"hosts": "all", "gather_facts": False}, variables, loader)
+        return hook_files.problem(str(tmp_path / "own.yml"), play, loader).replace(f"{tmp_path}/", "")
+
+    return why
+
+
+GOOD = "- ansible.builtin.debug:\n"
+MISSPELLED = "- name: Say\n  ansible.builtin.debgu:\n"
+UNKNOWN = "couldn't resolve module/action 'ansible.builtin.debgu'"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- ansible.builtin.debug:\n    msg: [\n", "must be a file of tasks: line 3: "),
-        ("---\n", "must be a file with a list of tasks"),
-        ("ansible.builtin.debug:\n", "must be a file with a list of tasks"),
-        ("- debug\n", "must be a file with a list of tasks"),
-        ("\x00", "must be a file of tasks"),
+        # Of YAML
+        ("- ansible.builtin.debug:\n    msg: [\n", "own.yml:3: YAML parsing failed"),
+        ("\x00", "own.yml: "),
+        ("---\n", "own.yml: it is not a list of tasks"),
+        ("ansible.builtin.debug:\n", "own.yml:1: it is not a list of tasks"),
+        (GOOD + "- debug\n", "own.yml:2: a task is a dictionary with a module"),
+        (GOOD + "- {}\n", "own.yml:2: a task is a dictionary with a module"),
+        # Of tasks
+        (MISSPELLED, f"own.yml:1: {UNKNOWN}"),
+        (GOOD + "- block:\n    - ansible.builtin.debug:\n  rescue:\n    - ansible.builtin.debgu:\n", f"own.yml:5: {UNKNOWN}"),
+        (GOOD + "- ansible.builtin.debug:\n  ansible.builtin.copy: {}\n", "own.yml:2: conflicting action statements"),
+        ("- name: Nothing\n", "own.yml:1: no module/action detected in task."),
+        ("- block: [debug]\n", "own.yml:1: A malformed block was encountered"),
+        ("- ansible.builtin.include_tasks: x.yml\n  become: true\n", "own.yml:1: 'become' is not a valid attribute for a TaskInclude"),
+        ("- ansible.builtin.debug:\n  wen: x\n", "own.yml:1: conflicting action statements: ansible.builtin.debug, wen"),
+        ("- hosts: all\n  tasks: []\n", "own.yml:1: "),
+        ("- ansible.builtin.import_tasks: missing.yml\n", "own.yml"),
+        ("- ansible.builtin.import_role: {name: missing}\n", "own.yml:1: The role 'missing' was not found"),
+        # What Ansible raises when such a task runs
+        ("- ansible.builtin.meta: end_play\n", "own.yml:1: meta: end_play would end the run"),
+        ("- ansible.builtin.meta: flush\n", "own.yml:1: meta: flush would end the run"),
+        ("- ansible.builtin.debug:\n  notify: Reload it\n", "own.yml:1: notify would end the run"),
     ],
 )
-def test_a_file_that_is_not_one_of_tasks_is_refused(tmp_path: Path, text: str, said: str):
-    (tmp_path / "own.yml").write_text(text)
-    (found,) = wrong({"before_release": str(tmp_path / "own.yml")})
-    assert found.startswith(f".before_release {said}")
+def test_a_file_at_which_ansible_would_end_the_run_is_refused(why: Any, text: str, said: str):
+    assert why(text).startswith(said)
 
 
-def test_a_file_of_tasks_is_taken_with_what_is_ansibles(tmp_path: Path):
-    (tmp_path / "own.yml").write_text("- name: Say\n  ansible.builtin.debug:\n    msg: !unsafe '{{ x'\n")
-    assert wrong({"after_restore": str(tmp_path / "own.yml")}) == []
+@pytest.mark.parametrize(
+    "how", ["include_tasks: sub/more.yml", "import_tasks: sub/more.yml", "include_tasks: {file: sub/more.yml, apply: {tags: x}}"]
+)
+def test_so_is_one_that_includes_such_a_file(why: Any, how: str):
+    text = f"{GOOD}- ansible.builtin.{how}\n"
+    assert why(text, {"sub/more.yml": "- ansible.builtin.include_tasks: last.yml\n", "sub/last.yml": GOOD}) == ""
+    assert why(text, {"sub/last.yml": MISSPELLED}).startswith(f"sub/last.yml:1: {UNKNOWN}")
+    assert why(text, {"sub/more.yml": "x: 1\n"}).startswith("sub/more.yml:1: ")
+
+
+def test_a_file_that_ansible_takes_for_another_is_refused(why: Any):
+    assert why("- include_tasks: main.yml\n", {"main.yml": GOOD}).startswith("own.yml:1: main.yml is a file of Slipway")
+    assert why("- import_tasks: main.yml\n", {"main.yml": GOOD}) == ""
+
+
+@pytest.mark.parametrize("how", ["include_role", "import_role"])
+def test_so_is_one_that_includes_a_role_with_such_a_file(why: Any, how: str):
+    text, tasks = (
+        f"- ansible.builtin.{how}: {{name: own}}\n",
+        "- ansible.builtin.meta: end_role\n- ansible.builtin.include_tasks: more.yml\n",
+    )
+    handler = "- name: Reload it\n  ansible.builtin.debug:\n"
+    good = {
+        "roles/own/tasks/main.yml": tasks,
+        "roles/own/tasks/more.yml": f"{GOOD}  notify: Reload it\n",
+        "roles/own/handlers/main.yml": handler,
+    }
+    assert why(text, good) == ""
+    assert why(text, {"roles/own/tasks/more.yml": MISSPELLED}).startswith(f"roles/own/tasks/more.yml:1: {UNKNOWN}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- name: Say\n  ansible.builtin.debug:\n    msg: !unsafe '{{ x'\n",
+        "- debug: msg={{ slipway_hook.name }}\n",
+        "- block:\n    - ansible.builtin.debug:\n  rescue:\n    - ansible.builtin.debug:\n  always:\n    - ansible.builtin.debug:\n",
+        "- ansible.builtin.meta: flush_handlers\n",
+        # Known later
+        "- ansible.builtin.include_tasks: '{{ ansible_os_family }}.yml'\n",
+        "- ansible.builtin.include_role: {name: '{{ item }}'}\n  loop: [a]\n",
+        # Whose failure a rescue handles
+        "- ansible.builtin.include_tasks: missing.yml\n",
+        "- ansible.builtin.include_role: {name: missing}\n",
+        # Once more with another condition
+        "- ansible.builtin.include_tasks: own.yml\n  when: false\n",
+    ],
+)
+def test_any_other_file_of_tasks_is_taken(why: Any, text: str):
+    assert why(text) == ""
+
+
+def test_a_run_with_such_a_file_touches_nothing(checkout: Path, play: Any):
+    hosts = checkout / "inventories/test/hosts.yml"
+    hosts.write_text(hosts.read_text().replace("stores:", "redis:"))
+    path = Path(tasks_file(checkout, []))
+    path.write_text(MISSPELLED)
+    (checkout / "inventories/test/group_vars/all/own.yml").write_text(json.dumps({"slipway_hooks": {"before_migrate": str(path)}}))
+    done = play("logs")
+    said = " ".join(done.stdout.split())
+    assert (done.returncode, "Read the logs" in done.stdout) == (2, False)
+    assert f"slipway_hooks.before_migrate names a file that Ansible cannot run, inventories/test/hooks/own.yml:1: {UNKNOWN}" in said
 
 
 @pytest.mark.parametrize(
