@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -17,6 +18,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.secret_values import
 from ansible_collections.slipway.stack.plugins.plugin_utils.terminal import TERMINAL, log_line, on_host
 from ansible_collections.slipway.stack.plugins.plugin_utils.tunnel import TunnelError
 
+LONGEST_REASON = 300
+
 
 def following(read: Mapping[str, Any]) -> list[str]:
     """Return the command that shows on a host what its containers log from now on, each line with its service."""
@@ -25,6 +28,12 @@ def following(read: Mapping[str, Any]) -> list[str]:
         logs = shlex.join(["docker", "logs", "--follow", "--timestamps", "--since", since, name])
         shown.append(f"{logs} 2>&1 | {shlex.join(['sed', '-u', f's/ / {service} /'])}")
     return ["sh", "-c", " & ".join([*shown, "wait"])]
+
+
+def reason(read: Mapping[str, Any], hidden: Sequence[str]) -> str:
+    """Return why a host could not be read, in a line without what is hidden."""
+    # A secret that is cut would be found no more.
+    return textwrap.shorten(without(str(read.get("msg") or "it gave no reason"), hidden), LONGEST_REASON, placeholder=" …")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -47,13 +56,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         hostvars = task_vars["hostvars"]
         raw = {host: hostvars.raw_get(host) for host in task_vars["ansible_play_hosts_all"]}
         read = {host: variables[options["read"]] for host, variables in raw.items() if "entries" in variables.get(options["read"], {})}
-        away = [host for host in raw if host not in read]
+        hidden = {host: hidden_of([variables], hostvars, self._loader) for host, variables in raw.items()}
+        away = {host: reason(raw[host].get(options["read"], {}), hidden[host]) for host in raw if host not in read}
+        if not read:
+            why = "; ".join(f"{host}: {text}" for host, text in away.items())
+            return {**result, "failed": True, "msg": f"the logs of no host could be read; {why}"}
         known = sorted({service for found in read.values() for service in found["services"]})
         if not any(found["containers"] for found in read.values()):
             of = f"{', '.join(away)} could not be read" if away else "all hosts were read"
             why = f"service is '{options['service']}', of which no host has a container; there are {', '.join(known) or 'none'} ({of})"
             return {**result, "failed": True, "msg": why}
-        lines = [{"text": f"{host} could not be read: its logs are missing here", "color": "red"} for host in away]
+        lines = [
+            {"text": f"{host} could not be read, and its logs are missing here: {text}", "color": "red"} for host, text in away.items()
+        ]
         if options["follow"]:
             try:
                 commands = {
@@ -70,7 +85,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             except (BecomeError, TunnelError) as error:
                 return {**result, "failed": True, "msg": f"The logs cannot be followed: {error}"}
             return {**result, "changed": False, "ending": {"lines": lines, "follow": commands}}
-        hidden = {host: hidden_of([raw[host]], hostvars, self._loader) for host in read}
         entries = sorted((stamp, host, service, text) for host, found in read.items() for stamp, service, text in found["entries"])
         shown = [
             {"text": without(log_line(host, stamp, service, text), hidden[host]), "color": ""}

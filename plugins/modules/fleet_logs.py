@@ -12,7 +12,9 @@ short_description: Merge the logs of all hosts by time
 version_added: 0.1.0
 description:
   - Works on the controller alone, on what M(slipway.stack.container_logs) has read from every host of the play.
-  - Fails if no host has a container of the service, and names the services that there are. Values of secrets are taken out of all lines.
+  - Fails if no host could be read, and says why, or if none has a container of the service, and names the services that there are.
+  - Hosts that could not be read are named behind the lines of the others, each with the reason.
+  - Values of secrets are taken out of all lines.
 options:
   read:
     description: Name of the variable in which each host's result of M(slipway.stack.container_logs) is registered.

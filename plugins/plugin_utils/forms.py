@@ -21,8 +21,10 @@ are the argument specification's. No Ansible in here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
+import io
 import ipaddress
 import json
 import os
@@ -481,25 +483,33 @@ def is_service_name(text: str) -> bool | str:
 def is_moment(text: str) -> bool:
     """Return whether a string is a date and time that PostgreSQL reads without doubt about its zone."""
     found = re.fullmatch(
-        r"\d{4}-(\d\d)-(\d\d)[T ]([0-2]\d):([0-5]\d)(?::([0-5]\d)(?:[.]\d{1,6})?)? ?(?:Z|UTC|[+-][01]\d(?::?[0-5]\d)?)?", text
+        r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{1,6})?)? ?(?:Z|UTC|[+-][01]\d(?::?[0-5]\d)?)?)", text
     )
-    return bool(found) and 1 <= int(found[1]) <= 12 and 1 <= int(found[2]) <= 31 and int(found[3]) <= 23  # type: ignore[index]
+    try:
+        # Months differ in their days.
+        return found is not None and bool(dt.datetime(*map(int, found.groups("0"))))  # type: ignore[arg-type]  # noqa: DTZ001
+    except ValueError:
+        return False
 
 
 def is_since(text: str) -> bool:
     """Return whether a string is a time span, or a date and time that Python 3.10 reads on a host."""
-    return bool(re.fullmatch(r"[1-9]\d{0,5}[smhd]|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?", text)) and (
+    return bool(re.fullmatch(r"(?a:[1-9]\d{0,5}[smhd]|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)", text)) and (
         text[-1] in "smhd" or is_moment(text)
     )
 
 
 def is_regular_expression(text: str) -> bool | str:
     """Return whether a string is a regular expression, or what would be one."""
+    kind, parts = KINDS["regular_expression"].sentence, io.StringIO()
     try:
-        re.compile(text)
+        with contextlib.redirect_stdout(parts):
+            re.compile(text, re.DEBUG)
     except re.error as error:
-        return f"{KINDS['regular_expression'].sentence.removeprefix('must be ')}: {error}"
-    return True
+        return f"{kind}: {error}"
+    # Python 3.10 of a host refuses what the controller's takes.
+    newer = re.search("POSSESSIVE_REPEAT|ATOMIC_GROUP", parts.getvalue())
+    return f"{kind}: hosts may not know possessive quantifiers, as a++, and atomic groups, as (?>a)" if newer else True
 
 
 def is_plain_value(value: Any) -> bool:

@@ -170,9 +170,10 @@ def test_the_newest_lines_of_all_hosts_are_in_the_order_of_time_and_without_secr
 
 
 def test_a_host_that_did_not_answer_is_named_behind_the_lines_of_the_others(merged):
-    done = merged({"one": read(["2027-01-15T08:00:01.0Z", "redis", "fine"]), "two": {"unreachable": True, "msg": "x"}})
+    done = merged({"one": read(["2027-01-15T08:00:01.0Z", "redis", "fine"]), "two": {"msg": f"refused\nby {SECRET}"}})
     assert done.returncode == 0
-    assert done.stdout.index("one redis: fine") < done.stdout.index("two could not be read: its logs are missing here")
+    named = done.stdout.index("two could not be read, and its logs are missing here: refused by (secret)")
+    assert done.stdout.index("one redis: fine") < named
 
 
 def test_an_unknown_service_names_those_that_there_are(merged):
@@ -183,10 +184,19 @@ def test_an_unknown_service_names_those_that_there_are(merged):
     assert "service is 'nosuch', of which no host has a container; there are api, redis (two could not be read)" in said
 
 
+def test_hosts_that_all_failed_say_why_and_blame_no_service(merged):
+    done = merged({"one": {"msg": "multiple repeat at position 2"}, "two": {"unreachable": True}}, service="redis")
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    assert "the logs of no host could be read; one: multiple repeat at position 2; two: it gave no reason" in said
+    assert "service is" not in said
+
+
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
         ("grep=(", "grep is '(', must be a regular expression as Python reads it: missing ), unterminated subpattern at position 0"),
+        ("grep=a++b", "grep is 'a++b', must be a regular expression as Python reads it: hosts may not know possessive quantifiers"),
         ("since=10", "since is '10', must be a time span as 10m, 2h or 3d, or a date and time"),
         ("since=2027-13-01T00:00", "since is '2027-13-01T00:00', must be a time span"),
         ("lines=0", "lines is '0', must be an integer from 1 to 100000"),
