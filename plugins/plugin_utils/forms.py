@@ -13,9 +13,10 @@ roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml 
     slipway_secrets_command: {list: words, at_least: 1}
     registry_login: {fields: {username: words, password: secret_text}, required: [username]}
     nginx_security_headers: {map: {keys: header_name, values: header_value}}
+    redis_settings: {map: {keys: redis_setting, values: setting_value, named: {databases: count 1..1000}}}
 
 A form is written as ``<kind> [low..high] [or <word>]…``, where the word ``empty`` stands for an empty string. A ``single`` member of a list
-may stand for the list. Types, booleans and choices
+may stand for the list. Values under ``named`` have a form of their own. Types, booleans and choices
 are the argument specification's. No Ansible in here.
 """
 
@@ -355,19 +356,29 @@ def is_postgres_database(text: str) -> bool | str:
 
 def is_postgres_setting(text: str) -> bool | str:
     """Return whether a string names a setting of PostgreSQL that the inventory may choose."""
-    return _settable(text, POSTGRES_OWN_SETTINGS) or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]{0,62}", text) is not None
+    return _settable(text, POSTGRES_OWN_SETTINGS, r"[a-z_][a-z0-9_.]{0,62}")
 
 
 def is_redis_setting(text: str) -> bool | str:
     """Return whether a string names a setting of Redis that the inventory may choose."""
-    return _settable(text, REDIS_OWN_SETTINGS) or re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", text) is not None
+    return _settable(text, REDIS_OWN_SETTINGS, r"[a-z][a-z0-9-]{0,63}")
 
 
-def _settable(name: str, own: Mapping[str, str]) -> str:
-    """Return what a setting must be instead, or "" where the stack does not need it for itself."""
-    if name.lower() not in own:
-        return ""
-    return "another setting: " + (f"set {own[name.lower()]}" if own[name.lower()] else "the stack needs its own value of this one")
+def _settable(name: str, own: Mapping[str, str], expression: str) -> bool | str:
+    """Return whether a string names a setting, once and for all writings of it, or what it must be instead.
+
+    Args:
+        name: The string.
+        own: Settings that the stack needs for itself, each with the input that sets it, "" where none does.
+        expression: The form of a name in small letters.
+    """
+    small = name.lower()
+    if small in own:
+        return "another setting: " + (f"set {own[small]}" if own[small] else "the stack needs its own value of this one")
+    if not re.fullmatch(expression, small, re.ASCII):
+        return False
+    # Programs take no notice of the case: the later line of two would win, and the role's own would stand beside its override.
+    return name == small or f"in small letters: write {small}"
 
 
 def is_redis_rule(text: str) -> bool | str:
@@ -537,14 +548,23 @@ def _text(sentence: str, test: Callable[[Any], bool | str], *, secret: bool = Fa
 #: Settings by which the stack reaches its stores and keeps their data, each with the input that sets it, "" where none does.
 POSTGRES_OWN_SETTINGS = {
     **dict.fromkeys(("config_file", "data_directory", "hba_file", "ident_file", "unix_socket_directories"), ""),
+    # The server would answer the health check, and the product could not write.
+    "default_transaction_read_only": "",
     "listen_addresses": "postgres_publish_address",
     "max_connections": "postgres_max_connections",
+    "max_slot_wal_keep_size": "postgres_slot_wal_keep_mb",
     "port": "postgres_port",
+    "synchronous_standby_names": "postgres_synchronous_standby",
 }
 REDIS_OWN_SETTINGS = {
     **dict.fromkeys(("aclfile", "daemonize", "dir", "protected-mode", "requirepass", "user"), ""),
     # Where a restore writes the data, and the only place that it is read from: with another value the store would begin empty.
     **dict.fromkeys(("appendonly", "appenddirname", "appendfilename"), ""),
+    # With another server's data in place of its own, or waiting for other servers, it takes no writes of the product.
+    **dict.fromkeys(("cluster-enabled", "masterauth", "masteruser", "replicaof", "slaveof"), ""),
+    **dict.fromkeys(("min-replicas-to-write", "min-slaves-to-write"), ""),
+    # How the stack and the engine reach it: by its commands, one port and its standard output.
+    **dict.fromkeys(("include", "logfile", "rename-command", "tls-port", "unixsocket", "unixsocketperm"), ""),
     "appendfsync": "redis_appendfsync",
     "bind": "redis_publish_address",
     "maxmemory": "redis_maxmemory_mb",
@@ -709,7 +729,7 @@ class Form:
         words: Further texts that are right; "" for an empty string.
         members: Form of the members of a list, or of the values of a map.
         keys: Form of the names of a map.
-        fields: Forms by name, of a dictionary with known members.
+        fields: Forms by name, of a dictionary with known members, or of those of a map that differ from the others.
         required: Members that it must have.
     """
 
@@ -760,7 +780,8 @@ def parsed(declared: Any) -> Form:
     if "list" in declared:
         return Form("list", declared.get("at_least"), members=parsed(declared["list"]), single=bool(declared.get("single")))
     if "map" in declared:
-        return Form("map", keys=parsed(declared["map"]["keys"]), members=parsed(declared["map"]["values"]))
+        named = {name: parsed(member) for name, member in declared["map"].get("named", {}).items()}
+        return Form("map", keys=parsed(declared["map"]["keys"]), members=parsed(declared["map"]["values"]), fields=named)
     return Form(
         "fields",
         fields={name: parsed(member) for name, member in declared["fields"].items()},
@@ -868,7 +889,7 @@ def typed(form: Form, value: Any) -> Any:
     if form.kind == "list" and isinstance(value, (list, tuple)):
         return [typed(form.members, member) for member in value]  # type: ignore[arg-type]
     if form.kind == "map" and isinstance(value, Mapping):
-        return {name: typed(form.members, member) for name, member in value.items()}  # type: ignore[arg-type]
+        return {name: typed(form.fields.get(name, form.members), member) for name, member in value.items()}  # type: ignore[arg-type]
     if form.kind == "fields" and isinstance(value, Mapping):
         given = {name: member for name, member in value.items() if member is not None}
         return {name: typed(form.fields[name], member) if name in form.fields else member for name, member in given.items()}
@@ -889,7 +910,8 @@ def _map_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: 
         if form.keys.kind == "version" and isinstance(name, int):  # type: ignore[union-attr]
             # It is looked up as the text that app_version is.
             yield Wrong(path, name, f"names {name}, which is a number: quote it", secret=True, key=name)
-        yield from _with_key(name, problems(form.members, member, changed, f"{path}.{name}", name))  # type: ignore[arg-type]
+        of_name = form.fields.get(name, form.members)
+        yield from _with_key(name, problems(of_name, member, changed, f"{path}.{name}", name))  # type: ignore[arg-type]
 
 
 def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, path: str) -> Iterator[Wrong]:

@@ -320,6 +320,11 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("uid", ["10001", 10001], ["0", "-1", "app", ""]),
     ("secret", ["t7Hq2Lw9Zx4Nv6Bk8Mr3"], ["t7Hq2Lw9Zx4Nv6Bk8Mr3\n", " t7Hq2Lw9Zx4Nv6Bk8Mr3", "t7Hq2Lw9Zx\x004Nv6Bk8Mr3", "short", None, 5]),
     ("git_ref or empty", ["", "main", "v1.0", "feature/x"], ["--upload-pack=x", "a b", "a..\n", None]),
+    (
+        {"map": {"keys": "redis_setting", "values": "setting_value", "named": {"databases": "count 1..1000"}}},
+        [{"databases": 16, "hz": "x"}, {"databases": "16"}],
+        [{"databases": 0}, {"databases": "x"}, {"Databases": 16}, {"hz": None}],
+    ),
     ("file", ["x.pem", "/nonexistent/vault.yml", "~/key"], ["", " ", "a\nb", "/tmp", "~", "inventories/", None]),
     ("folder", ["backend", "a/b.c"], ["../x", "/etc", "-f", None]),
     (

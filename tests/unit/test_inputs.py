@@ -393,6 +393,22 @@ REFUSED: list[tuple[Any, str]] = [
     ({"postgres_settings": {"port": 1}}, "postgres_settings names 'port', which must be another setting: set postgres_port"),
     ({"postgres_settings": {"Listen_Addresses": "x"}}, "must be another setting: set postgres_publish_address"),
     ({"postgres_settings": {"data_directory": "/tmp"}}, "must be another setting: the stack needs its own value of this one"),
+    ({"postgres_settings": {"wal_level": "minimal"}}, "postgres_settings.wal_level is 'minimal', must be one of replica, logical"),
+    ({"postgres_settings": {"max_wal_senders": 0}}, "postgres_settings.max_wal_senders is 0, must be an integer from 3 to 262143"),
+    ({"postgres_settings": {"max_replication_slots": "0"}}, "postgres_settings.max_replication_slots is '0', must be an integer from 1"),
+    ({"postgres_settings": {"synchronous_standby_names": "*"}}, "must be another setting: set postgres_synchronous_standby"),
+    ({"postgres_settings": {"Default_Transaction_Read_Only": True}}, "the stack needs its own value of this one"),
+    # PostgreSQL and Redis read them as settings that the role has, and the later line wins.
+    ({"postgres_settings": {"Shared_Buffers": "1GB"}}, "which must be in small letters: write shared_buffers"),
+    ({"postgres_settings": {"TimeZone": "UTC"}}, "which must be in small letters: write timezone"),
+    ({"redis_settings": {"Save": "900 1"}}, "which must be in small letters: write save"),
+    *(
+        ({"redis_settings": {name: value}}, f"redis_settings names '{name}', which must be another setting: the stack needs its own value")
+        for name, value in (
+            *(("cluster-enabled", True), ("replicaof", "a 1"), ("SlaveOf", "a 1"), ("min-replicas-to-write", 1)),
+            *(("rename-command", 'SET ""'), ("tls-port", 6380), ("unixsocket", "/tmp/x"), ("logfile", "/data/log")),
+        )
+    ),
     ({"redis_settings": {"dir": "/tmp"}}, "redis_settings names 'dir', which must be another setting: the stack needs its own value"),
     (
         {"redis_settings": {"appendonly": False}},

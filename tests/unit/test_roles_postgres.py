@@ -649,6 +649,46 @@ def test_the_check_refuses_data_of_another_major_version(server: Server) -> None
         assert server.run(["sh", f"{folder}/check.sh", folder, version, "postgres_data"])[0] == 0
 
 
+@needs_server
+def test_settings_that_the_data_does_not_allow_are_refused_while_the_server_runs(server: Server) -> None:
+    """A cluster without data, as that of the trial, starts with them; the server would not."""
+
+    def checked(**settings: Any) -> tuple[int, str]:
+        server.declare(postgres_settings=settings)
+        return server.run([part.replace("{revision}", "current") for part in server.service["validate"]])
+
+    server.declare(postgres_settings={"wal_level": "logical", "max_prepared_transactions": 2})
+    server.stop()
+    server.start()
+    try:
+        for statement in (
+            "select pg_create_physical_replication_slot('backup')",
+            "select pg_create_logical_replication_slot('theirs', 'pgoutput')",
+            "begin; create table prepared (); prepare transaction 'one'",
+        ):
+            assert server.sql(statement)[0] == 0
+        good: dict[str, Any] = {"wal_level": "logical", "max_prepared_transactions": 1, "max_replication_slots": 2}
+        assert checked(**good)[0] == 0
+        for wrong, said in (
+            ({"max_replication_slots": 1}, "max_replication_slots is 1, and the server has 2 replication slots: backup, theirs"),
+            ({"wal_level": "replica"}, "wal_level is replica, and the server has logical replication slots: theirs"),
+            ({"max_prepared_transactions": 0}, "max_prepared_transactions is 0, and the server has 1 prepared transactions"),
+        ):
+            status, printed = checked(**good | wrong)
+            assert (status, said in printed) == (1, True), printed
+            server.stop()
+            with pytest.raises(AssertionError, match="FATAL"):
+                server.start()
+            server.declare(postgres_settings=good)
+            server.start()
+    finally:
+        for statement in ("rollback prepared 'one'", "select pg_drop_replication_slot(slot_name) from pg_replication_slots"):
+            server.sql(statement)
+        server.stop()
+        server.declare()
+        server.start()
+
+
 def trial(server: Server, data: str, *arguments: str) -> tuple[int, str]:
     """Run the declaration's trial with these arguments of initdb, for a volume with data of a major version, "" for none."""
     volumes = {"postgres_data": {"empty": not data, "pg_version": data}}

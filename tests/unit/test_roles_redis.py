@@ -190,6 +190,26 @@ def test_application_may_cache_and_publish_but_not_administrate(server: Server) 
 
 
 @needs_server
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, ""),
+        # The form of redis_settings refuses these before.
+        ({"cluster-enabled": True}, "CLUSTERDOWN"),
+        ({"replicaof": "127.0.0.1 1"}, "READONLY"),
+        ({"min-replicas-to-write": 1}, "NOREPLICAS"),
+        ({"no-such-setting": 1}, "Bad directive"),
+    ],
+)
+def test_a_server_that_takes_no_writes_is_not_begun_with(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    """It answers PING, so that the health check finds nothing, and the server that it was to replace has ended."""
+    there = Server(tmp_path)
+    there.declare(redis_settings=settings)
+    status, printed = there.run([part.replace("/tmp", str(tmp_path)) for part in there.service["trial"]])
+    assert (status == 0, said in printed) == (not said, True), printed
+
+
+@needs_server
 @pytest.mark.parametrize("settings", [{}, {"dbfilename": "shop.rdb"}])
 def test_snapshot_of_another_server_is_read(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Its data is there, also after the append-only file has been rewritten and the server has started again."""

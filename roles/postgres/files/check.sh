@@ -15,6 +15,27 @@ fi
 # Parses all of the files; pg_hba.conf is looked at by reload.sql, as only a server can.
 postgres -C shared_buffers -c "config_file=$folder/postgresql.conf"
 
+wanted() { postgres -C "$1" -c "config_file=$folder/postgresql.conf"; }
+slots=$(wanted max_replication_slots) level=$(wanted wal_level) prepared=$(wanted max_prepared_transactions)
+# A server ends at its start where its data has more than these settings allow. No trial has that data, so the server that runs on it is
+# asked. One that does not answer has other problems, and this must not keep it from being repaired.
+refused=$(psql --no-psqlrc --quiet --tuples-only --no-align --dbname=postgres --username=postgres \
+  --set=slots="$slots" --set=level="$level" --set=prepared="$prepared" 2>/dev/null <<'SQL' || true
+select format('max_replication_slots is %s, and the server has %s replication slots: %s', :slots, count(*), string_agg(slot_name, ', '))
+from pg_replication_slots having count(*) > :slots
+union all
+select format('wal_level is %s, and the server has logical replication slots: %s', :'level', string_agg(slot_name, ', '))
+from pg_replication_slots where slot_type = 'logical' and :'level' <> 'logical' having count(*) > 0
+union all
+select format('max_prepared_transactions is %s, and the server has %s prepared transactions', :prepared, count(*))
+from pg_prepared_xacts having count(*) > :prepared
+SQL
+)
+if [ -n "$refused" ]; then
+  echo "postgres_settings: it would not start again with these; raise them, or remove what needs them: $refused" >&2
+  exit 1
+fi
+
 missing=
 # Their list in desired.json, a line each.
 extensions=$(sed -n '/"extensions": \[$/,/\]/s/^ *"\([a-z0-9_$-]*\)",\{0,1\}$/\1/p' "$folder/desired.json")
