@@ -377,7 +377,7 @@ def _settable(name: str, own: Mapping[str, str], expression: str) -> bool | str:
         return "another setting: " + (f"set {own[small]}" if own[small] else "the stack needs its own value of this one")
     if not re.fullmatch(expression, small, re.ASCII):
         return False
-    # Programs take no notice of the case: the later line of two would win, and the role's own would stand beside its override.
+    # Programs take no notice of the case: the later line of two would win, and the role's own would stay next to its override.
     return name == small or f"in small letters: write {small}"
 
 

@@ -13,6 +13,13 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.input_names import n
 
 #: Headers that have inputs of their own.
 INPUTS = {"content-security-policy": "nginx_content_security_policy", "strict-transport-security": "nginx_hsts"}
+#: Headers that say how one answer is sent, or what it is. A value for all answers takes the place of each one's own: login cookies and
+#: redirects would be gone.
+OF_ONE_ANSWER = (
+    *("accept-ranges", "age", "allow", "clear-site-data", "connection", "content-disposition", "content-encoding", "content-length"),
+    *("content-location", "content-range", "content-type", "date", "etag", "keep-alive", "last-modified", "location", "proxy-authenticate"),
+    *("refresh", "retry-after", "server", "set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "vary", "www-authenticate"),
+)
 HSTS = "max-age and a number of seconds, then perhaps includeSubDomains and preload, as max-age=63072000; includeSubDomains"
 #: https://www.w3.org/TR/CSP3/ and what it took over from its first two versions.
 POLICIES = (
@@ -106,6 +113,8 @@ def headers_problem(headers: dict[str, str]) -> str:
             return f"has {other} and {name}, which is the same header: remove one"
         if name.lower() in INPUTS:
             return f"has {name}, which has an input of its own: remove it, and set {INPUTS[name.lower()]}"
+        if name.lower() in OF_ONE_ANSWER:
+            return f"has {name}, which differs from answer to answer: remove it, or have the product send it"
         if wrong := header_problem(name, value):
             return f"has {name}: {value}, which browsers ignore: it must be {wrong}"
     return ""

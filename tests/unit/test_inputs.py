@@ -671,6 +671,11 @@ REFUSED: list[tuple[Any, str]] = [
         "nginx_security_headers has Strict-Transport-Security, which has an input of its own: remove it, and set nginx_hsts",
     ),
     ({"nginx_security_headers": {"content-security-policy": "x"}}, "set nginx_content_security_policy"),
+    *(
+        ({"nginx_security_headers": {name: "x"}}, f"nginx_security_headers has {name}, which differs from answer to answer: remove it, or")
+        for name in ("Content-Length", "Transfer-Encoding", "Set-Cookie", "location", "Server", "Content-Type", "Clear-Site-Data")
+    ),
+    ({"nginx_security_headers": {"Set-Cookie": ""}}, "which differs from answer to answer"),
     ({"nginx_security_headers": {"X-A": "1", "x-a": "2"}}, "nginx_security_headers has X-A and x-a, which is the same header: remove one"),
     ({"nginx_tls_curves": "X25519; ssl_protocols TLSv1"}, "must be names of key exchange groups"),
     ({"nginx_maintenance_text": ["x"]}, "nginx_maintenance_text is ['x'], must be text"),
