@@ -12,7 +12,7 @@ from typing import Any
 from ansible_collections.slipway.stack.plugins.plugin_utils.forms import Form
 
 #: Forms of values that belong in the vault.
-SECRETS = ("secret", "secret_text")
+SECRETS = ("secret", "secret_text", "credential", "private_key")
 #: Of the environment of a program not every variable is secret; these names are.
 _SECRET_NAME = re.compile(r"(?i)(?:secret|passw|token|credential)|key$")
 #: Names that a line lists.
@@ -31,7 +31,7 @@ def secret_members(form: Form, value: Any, path: str) -> Iterator[tuple[str, Any
         yield path, value
     elif isinstance(value, Mapping):
         for name, member in value.items():
-            inner = form.members if form.kind == "map" else form.fields.get(name)
+            inner = form.fields.get(name, form.members)
             if inner and (not path.endswith("_environment") or _SECRET_NAME.search(str(name))):
                 yield from secret_members(inner, member, f"{path}.{name}")
     elif isinstance(value, (list, tuple)) and form.members:

@@ -11,7 +11,7 @@ roles/<role>/meta/forms.yml declares the form of each input, and meta/forms.yml 
     backup_schedule: calendar or never
     schedule: {list: calendar, single: true}
     slipway_secrets_command: {list: words, at_least: 1}
-    registry_login: {fields: {username: words, password: secret_text}, required: [username]}
+    registry_login: {fields: {username: words, password: credential}, required: [username]}
     nginx_security_headers: {map: {keys: header_name, values: header_value}}
     redis_settings: {map: {keys: redis_setting, values: setting_value, named: {databases: count 1..1000}}}
 
@@ -421,6 +421,24 @@ def is_healthcheck(value: Any) -> bool | str:
     return True
 
 
+def is_secret_text(text: str) -> bool | str:
+    """Return whether a program will have a secret as its author meant it.
+
+    Blanks around one line are never meant, and programs cut them off or not. Around several lines, as of a key, they belong to the format.
+    """
+    if "\n" not in text.strip() and text != text.strip():
+        return "a string without a blank or the end of a line at its begin or end, which programs would cut off or not: remove it"
+    return "\x00" not in text
+
+
+def is_known_hosts(text: str) -> bool:
+    """Return whether ssh finds host keys in a string, and nothing that it would pass over without a word."""
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    one = re.compile(r"(?:@(?:cert-authority|revoked)\s+)?\S+\s+[a-z][a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+={0,2}(?:\s.*)?")
+    return bool(keys) and all(one.fullmatch(line) for line in keys)
+
+
 def is_repository(text: str) -> bool | str:
     """Return whether restic accepts a string as a repository, and the backup image can reach it."""
     if not is_line(text) or " " in text:
@@ -699,7 +717,14 @@ KINDS: dict[str, Kind] = {
         pattern(r"[^#:\x00-\x1f\x7f][^:\x00-\x1f\x7f]*", 255),
     ),
     "password_hash": _text("a hashed password", is_password_hash, secret=True),
-    "secret_text": _text("a string without NUL", lambda text: "\x00" not in text, secret=True),
+    "secret_text": _text("a string without NUL", is_secret_text, secret=True),
+    "credential": _text("a string that is not empty", lambda text: bool(text.strip()) and is_secret_text(text), secret=True),
+    "private_key": _text(
+        "a private key of SSH with all of its lines, from -----BEGIN … PRIVATE KEY----- to -----END … PRIVATE KEY-----",
+        pattern(r"-----BEGIN ([A-Z0-9 ]*)PRIVATE KEY-----\r?\n(?:[^\x00]+\n)?-----END \1PRIVATE KEY-----\s*", 65536),
+        secret=True,
+    ),
+    "known_hosts": _text("lines of known_hosts, each with a name, a type and a key, as ssh-keyscan prints them", is_known_hosts),
     "boolean": Kind("true or false", text=False),
     "healthcheck": Kind("a list: [CMD, program, …], [CMD-SHELL, command] or [NONE]", is_healthcheck, text=False),
     "data": Kind("data that can be written as JSON", is_data, text=False),

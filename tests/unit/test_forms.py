@@ -18,7 +18,7 @@ FORMS = yaml.safe_load((ROOT / "meta/forms.yml").read_text())
 PLAYBOOKS = FORMS["playbooks"]
 SHARED = FORMS["shared"]
 # The version that an image's name may hold, where a product is released by versions.
-EMPTY_BY_DEFAULT = {"app_version", "backup_offsite_known_hosts", "image_no_proxy", "nginx_server_extra"}
+EMPTY_BY_DEFAULT = {"app_version", "image_no_proxy", "nginx_server_extra"}
 
 
 @functools.cache
@@ -318,6 +318,37 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("any_user or empty", ["root", "", 0], ["a b", None, "a:b:c"]),
     ("user or empty", ["", "app", "10001", 1000, "app:app"], ["root", "0", "a b", None, "0:0"]),
     ("uid", ["10001", 10001], ["0", "-1", "app", ""]),
+    (
+        "secret_text",
+        ["abc", "a b", "", " -----BEGIN X-----\nabc\n-----END X-----\n"],
+        ["abc\n", " abc", "abc\t", "abc\r\n", "\n", "a\0b", None],
+    ),
+    ("credential", ["abc", '{\n  "type": "service_account"\n}\n'], ["", " ", "abc\n", " x", "a\0b", None, 5]),
+    (
+        "private_key or empty",
+        [
+            "",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n",
+        ],
+        [
+            "ssh-ed25519 AAAAC3Nz backup",
+            "id_ed25519",
+            "x",
+            "-----BEGIN OPENSSH PRIVATE KEY----- b3Bl -----END OPENSSH PRIVATE KEY-----",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n",
+        ],
+    ),
+    (
+        "known_hosts or empty",
+        [
+            "",
+            "# a\n\nhost ssh-ed25519 AAAAC3Nz\n",
+            "[h]:22,::1 ecdsa-sha2-nistp256 AAAAE2+/= of a",
+            "@cert-authority *.example.com ssh-rsa AAAAB3",
+        ],
+        ["x", "ssh-ed25519 AAAAC3Nz", "host ssh-ed25519", "# nothing", "host ssh-ed25519 AAAAC3Nz\nx", "host ssh-ed25519 C3Nz", None],
+    ),
     ("secret", ["t7Hq2Lw9Zx4Nv6Bk8Mr3"], ["t7Hq2Lw9Zx4Nv6Bk8Mr3\n", " t7Hq2Lw9Zx4Nv6Bk8Mr3", "t7Hq2Lw9Zx\x004Nv6Bk8Mr3", "short", None, 5]),
     ("git_ref or empty", ["", "main", "v1.0", "feature/x"], ["--upload-pack=x", "a b", "a..\n", None]),
     (

@@ -393,6 +393,30 @@ REFUSED: list[tuple[Any, str]] = [
     ({"postgres_settings": {"port": 1}}, "postgres_settings names 'port', which must be another setting: set postgres_port"),
     ({"postgres_settings": {"Listen_Addresses": "x"}}, "must be another setting: set postgres_publish_address"),
     ({"postgres_settings": {"data_directory": "/tmp"}}, "must be another setting: the stack needs its own value of this one"),
+    (
+        {"backup_offsite_environment": {"AWS_ACCESS_KEY_ID": " x"}},
+        "backup_offsite_environment.AWS_ACCESS_KEY_ID has a value that must be a string without a blank or the end of a line at its begin",
+    ),
+    (
+        {"backup_offsite_environment": {"AWS_SECRET_ACCESS_KEY": ""}},
+        "AWS_SECRET_ACCESS_KEY has a value that must be a string that is not empty",
+    ),
+    (
+        {"backup_offsite_ssh_key": "{{ 'ssh-ed25519 AAAAC3Nz' }}"},
+        "backup_offsite_ssh_key has a value that must be a private key of SSH with all of its lines",
+    ),
+    (
+        {"backup_offsite_known_hosts": "x"},
+        "backup_offsite_known_hosts is 'x', must be lines of known_hosts, each with a name, a type and a key",
+    ),
+    (
+        {"image_registry_login": {"registry": "r.example.com", "username": "ci", "password": "{{ 'ab\n' }}"}},
+        "image_registry_login.password has a value that must be a string without a blank",
+    ),
+    (
+        {"app_service_overrides": {"backend": {"secrets": {"KEY": "{{ 'abc\n' }}"}}}},
+        "backend.secrets.KEY has a value that must be a string without a blank or the end of a line",
+    ),
     ({"postgres_settings": {"wal_level": "minimal"}}, "postgres_settings.wal_level is 'minimal', must be one of replica, logical"),
     ({"postgres_settings": {"max_wal_senders": 0}}, "postgres_settings.max_wal_senders is 0, must be an integer from 3 to 262143"),
     ({"postgres_settings": {"max_replication_slots": "0"}}, "postgres_settings.max_replication_slots is '0', must be an integer from 1"),
