@@ -372,7 +372,7 @@ def kind_of(path: tuple[str, ...]) -> str:
 # Of roles' inputs with booleans and numbers inside: what reads each of them makes numbers and booleans of them.
 MEMBERS_READ_BY_ROLES = {
     *("backup_retention", "backup_volumes", "container_service_read_ports", "exporters_programs", "host_restricted_ports"),
-    *("nginx_error_pages", "postgres_users", "release_probe_targets", "volume_server_dumps", "volume_server_quiesced"),
+    *("nginx_error_pages", "postgres_settings", "postgres_users", "release_probe_targets", "volume_server_dumps", "volume_server_quiesced"),
 }
 
 
