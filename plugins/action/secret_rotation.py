@@ -19,6 +19,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.rotation import (
     ENDS,
     NAMES,
     SECRETS,
+    SETTLING,
     STEADY,
     RotationError,
     Values,
@@ -114,7 +115,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 )
 
     def _require_new_values(self, before: Mapping[str, Values], arguments: Mapping[str, Any]) -> None:
-        """Raise which new values a manager does not have, all at once."""
+        """Raise which new values a manager does not have, or are in use already, all at once."""
+        # An own last stage has the retired value too.
+        same = [f"{name}_next" for name, values in before.items() if values.stage == SETTLING and not values.retired]
+        if same:
+            raise RotationError(
+                f"{', '.join(same)} {'is' if len(same) == 1 else 'are each'} the value in use: add another one, or remove it"
+            )
         missing = [f"{name}_next" for name, values in before.items() if values.stage == STEADY]
         if missing and arguments["source"] != VAULT and not arguments["undo"]:
             raise RotationError(
