@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.parsing.dataloader import DataLoader
 
+from ansible_collections.slipway.stack.plugins.filter.scram_sha_256 import scram_sha_256
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import HostView
 from conftest import ansible
 
@@ -85,6 +87,21 @@ def test_mistakes_end_the_run_before_anything_is_touched(checkout: Path) -> None
     found, output = compare(checkout, postgres_app_name="postgres")
     assert not found
     assert "two: the names of PostgreSQL's roles are postgres, slipway_reader, app_owner, postgres" in " ".join(output.split())
+
+
+def test_a_role_that_would_lose_the_password_of_the_product_ends_the_run_before_anything_is_touched(checkout: Path) -> None:
+    """As with the values that a manager has after a rotation; the message holds no password."""
+    new = "n" * 32
+    made = hashlib.sha256(scram_sha_256(new, salt="app/app").encode()).hexdigest()[:8]
+    state = {
+        **STATE,
+        "containers": {"shop-postgres": {"image": "postgres:17", "volumes": {}}},
+        "queries": {"shop-postgres": {"rc": 0, "answer": {"password_ids": {"app": made}}}},
+    }
+    found, output = compare(checkout, container_service_host_state=state, postgres_second_logins=[{"role": "app", "password": new}])
+    assert not found
+    assert "two: PostgreSQL's role app already has the new password" in " ".join(output.split())
+    assert new not in output
 
 
 def test_obstacles_of_all_hosts_are_reported_at_once(checkout: Path) -> None:

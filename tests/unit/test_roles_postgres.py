@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import pwd
@@ -22,7 +23,9 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from ansible.parsing.dataloader import DataLoader
 
+from ansible_collections.slipway.stack.plugins.filter.scram_sha_256 import scram_sha_256
 from conftest import ROOT, role_variable
 
 SECRETS = {
@@ -190,6 +193,53 @@ def test_roles_that_the_server_lacks_are_refused_before_anything_changes(
     inputs = {"container_service_host_state": state, "postgres_users": users, "postgres_volume": volume, **SECRETS}
     expected = [f"postgres_users names roles that PostgreSQL does not have: {unknown}; remove or correct them"] if unknown else []
     assert role_variable("postgres", "__postgres_mistakes", inputs) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "there", "refused"),
+    [
+        # A manager's values after the rotation, or after one that was killed in its third stage.
+        ({"": "old", "_next": "new"}, "new", True),
+        ({"": "new", "_previous": "old"}, "new", True),
+        # The first two stages themselves, the third one as it comes and again, and what is to be done after a refusal.
+        ({"": "old", "_next": "new"}, "old", False),
+        ({"": "new", "_previous": "old"}, "old", False),
+        ({"": "new", "_next": "new", "_retired": "old"}, "old", False),
+        ({"": "new", "_next": "new"}, "new", False),
+        # An ordinary change, a password that was set by hand, and a server that does not say it.
+        ({"": "old"}, "new", False),
+        ({"": "old", "_next": "new"}, "by hand", False),
+        ({"": "old", "_next": "new"}, "", False),
+    ],
+)
+@pytest.mark.parametrize(("role", "kind"), [("app", "app"), ("app_owner", "owner")])
+def test_a_password_that_the_product_uses_is_not_taken_from_its_role(
+    role: str, kind: str, stage: dict[str, str], there: str, refused: bool
+) -> None:
+    """As the values of a stage come to the role, by the variables of its service."""
+    name = f"vault_postgres_{kind}_password"
+    shared = DataLoader().load_from_file(str(ROOT / "roles/postgres/meta/shared.yml"), trusted_as_template=True)
+    vault = {"vault_postgres_app_password": "a", "vault_postgres_owner_password": "o"} | {name + end: value for end, value in stage.items()}
+    made = hashlib.sha256(scram_sha_256(there, salt=f"app/{role}").encode()).hexdigest()[:8] if there else ""
+    state = {
+        "containers": {"s-postgres": {"image": "postgres:17", "volumes": {}}},
+        "queries": {"s-postgres": {"rc": 0, "answer": {"password_ids": {role: made}} if there else None}},
+        "host": {"memory_mb": 8000, "cores": 4},
+        "images": {},
+        "volumes": {},
+    }
+    inputs = {
+        **SECRETS,
+        **vault,
+        **{key: shared[key] for key in ("postgres_owner_password", "postgres_app_password", "postgres_second_logins")},
+        "container_service_host_state": state,
+    }
+    mistakes = role_variable("postgres", "__postgres_mistakes", inputs)
+    assert bool(mistakes) is refused
+    if refused:
+        (said,) = mistakes
+        assert f"role {role} already has the new password" in said
+        assert f"set {name} and {name}_next to the new value" in said
 
 
 def test_users_change_neither_container_nor_commands() -> None:
@@ -549,10 +599,21 @@ def test_a_second_login_is_the_role_and_is_locked_with_the_rotation(server: Serv
     assert server.sql("alter table made_meanwhile add y int", **APP)[0] == 0
     assert server.sql("create role x", **later)[0] != 0
 
+    def password_ids() -> dict[str, str]:
+        return dict(json.loads(server.run(server.service["converge"]["query"])[1])["password_ids"])
+
+    def made_of(password: str) -> str:
+        return hashlib.sha256(scram_sha_256(password, salt="app/app").encode()).hexdigest()[:8]
+
+    # By these a run knows which password the role has.
+    assert password_ids()["app"] == made_of(SECRETS["postgres_app_password"])
+    assert set(password_ids()) == {"app", "app_owner"}
+
     server.declare(postgres_app_password=later["password"])
     server.converge()
     server.run(server.service["reload"])
     assert server.differences() == set()
+    assert password_ids()["app"] == made_of(later["password"])
     assert server.sql("select 1", **later)[0] != 0
     assert server.sql("select 1", **APP)[0] != 0
     assert server.sql("drop table made_meanwhile", name="app", password=later["password"])[0] == 0

@@ -162,6 +162,11 @@ select jsonb_build_object(
     where setdatabase = 0 and doc -> 'second_logins' ? rolname and setting like 'role=%'
   ),
   -- Not compared: for the role, which refuses others.
+  -- Too short a part to guess a password with, and enough to know a given one by.
+  'password_ids', (
+    select jsonb_object_agg(rolname, left(encode(sha256(convert_to(rolpassword, 'UTF8')), 'hex'), 8))
+    from account, desired where rolname in (doc #>> '{database,owner}', doc ->> 'writer')
+  ),
   'known_roles', (select jsonb_agg(rolname order by rolname collate "C") from pg_roles),
   'available_extensions', (select jsonb_agg(name order by name collate "C") from pg_available_extensions),
   'extensions', (
