@@ -49,9 +49,9 @@ NOT_OF_JOBS = ("port", *WEB_KEYS, "healthcheck", "start_seconds", "retire", "mig
 #: Where a service finds what the server of the volumes asks of it, and seconds that its command before a copy may take.
 BACKUP_PATH, QUIESCE_SECONDS = "/slipway/backup", 60
 #: What a service of the product may say in backup.
-QUIESCE_KEYS = ("before", "after", "seconds")
+QUIESCE_KEYS = ("before", "after", "seconds", "volume")
 #: Folders of a container that hold what Slipway writes for it.
-MOUNTED = {"/etc/slipway": "its configuration", "/run/secrets": "its secrets"}
+MOUNTED = {"/etc/slipway": "its configuration", "/run/secrets": "its secrets", BACKUP_PATH: "what backups ask of it"}
 CURRENT = "/etc/slipway/current"
 #: Scripts of Slipway among the files of a service, with names that none of its own can have.
 START_SCRIPT, QUIESCE_SCRIPT, BACKUP_SCRIPT = ".entrypoint.sh", ".quiesce.sh", ".backup.sh"
@@ -295,7 +295,7 @@ def declarations(product: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
 def quiesce_volume(service: Service) -> str:
     """Return the name of the volume by which a service learns that its volumes are copied, or "" where it has no command for that."""
     copied = service.kind != "job" and any(is_kept(volume) for volume in service.written_volumes)
-    return f"{service.name}_quiesce" if copied and service["backup"].get("before") else ""
+    return str(service["backup"].get("volume") or f"{service.name}_quiesce") if copied and service["backup"].get("before") else ""
 
 
 def quiesce_declaration(service: Service, common: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def quiesce_declaration(service: Service, common: Mapping[str, Any], settings: M
         return {}
     backup = service["backup"]
     commands = [" ".join(shell_word(word, f"{service.path}.backup.{key}") for word in backup[key]) for key in ("before", "after")]
-    volume = {"name": quiesce_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup"}
+    volume = {"name": quiesce_volume(service), "path": BACKUP_PATH, "variable": f"{service.path}.backup.volume"}
     quiesce = ["/bin/sh", f"{CURRENT}/{QUIESCE_SCRIPT}", *commands]
     return {
         "wrapper": [*common["wrapper"], *quiesce],
@@ -830,10 +830,25 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
                     (f"app_services.{name}.routes", f"has the path {key[1]}, which {seen[key]} has already; remove one of them")
                 )
             seen.setdefault(key, name)
+    problems += unsettled_backups(found)
     migrations = [service.name for service in migrating(found)]
     if len(migrations) > 1:
         problems.append(("app_services", f"has a migration in {' and '.join(migrations)}: give the product one, in one of them"))
     return problems
+
+
+def unsettled_backups(found: Mapping[str, Service]) -> list[tuple[str, str]]:
+    """Return problems of volumes that one service wants in recovery points, and another one does not."""
+    mounted = [(service, volume) for service in found.values() for volume in service["volumes"]]
+    kept = {volume.get("name"): service.name for service, volume in mounted if is_kept(volume) and volume.get("mode", "rw") == "rw"}
+    return [
+        (
+            f"{service.path}.volumes",
+            f"has {volume['name']} with backup: false, and {kept[volume['name']]} has it without: say it in both of them, or in neither",
+        )
+        for service, volume in mounted
+        if not is_kept(volume) and volume.get("name") in kept
+    ]
 
 
 def unreached(product: Mapping[str, Any], networks: Collection[str]) -> list[tuple[str, str]]:
@@ -881,7 +896,12 @@ def container_mistakes(service: Service) -> list[str]:
     folders = [*volumes, *(str(path).rstrip("/") for path in service["tmpfs"])]
     twice = sorted({path for path in folders if path and folders.count(path) > 1})
     problems += [f"mounts {path} twice in volumes and tmpfs: give one of them another path" for path in twice]
-    problems += [f"mounts {path}, which holds {what}: choose another path" for path, what in MOUNTED.items() if path in folders]
+    problems += [
+        f"mounts {path}, and {own} holds {what}: choose another path"
+        for own, what in MOUNTED.items()
+        for path in folders
+        if f"{path}/".startswith(f"{own}/")
+    ]
     if "/tmp" in volumes:  # noqa: S108 - a place inside the container
         problems.append("has a volume at /tmp, which is in memory: choose another path, and name it in TMPDIR")
     return problems

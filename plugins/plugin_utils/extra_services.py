@@ -180,6 +180,11 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
             for path in service["backup"].get("paths") or ()
             if path not in mounted
         ]
+        texts += [
+            f"has the path {volume['path']} in backup, whose volume has backup: false: remove one of them"
+            for volume in service["volumes"]
+            if volume["path"] in (service["backup"].get("paths") or ()) and not is_kept(volume)
+        ]
         lacking = [key for key in ("restore_command", "volume", "seconds") if key in service["backup"]]
         if lacking and not dump_volume(service):
             texts.append(f"has {' and '.join(lacking)} in backup and no command: add the command that prints a dump, or remove them")

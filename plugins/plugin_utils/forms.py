@@ -665,7 +665,11 @@ KINDS: dict[str, Kind] = {
     "url": _text("an URL as https://www.example.com", is_url),
     "notification_url": _text("the URL of a webhook, as https://hooks.example.com/x, or one of apprise", is_notification_url, secret=True),
     "webhook_url": _text("an URL as https://hooks.example.com/x", is_url, secret=True),
-    "route": _text("a path that begins with /, without blanks, quotes, $, ;, { and }", pattern(r"/[^\s\x00-\x1f\x7f\"'\\$;{}#]*", 1024)),
+    # As nginx compares it: decoded, with single slashes, without dot segments and without the query.
+    "route": _text(
+        "the beginning of a path, as /api/: decoded (/café/, not /caf%C3%A9/), without //, /./, /../, blanks, quotes and any of $;{}#?*|",
+        pattern(r"(?!.*(?://|/\.{1,2}(?:/|$)|%[0-9A-Fa-f]{2}))/[^\s\x00-\x1f\x7f\"'\\$;{}#?*|]*", 1024),
+    ),
     "nginx_directive": _text("one complete directive of nginx in one line, as gzip off;", is_nginx_directive),
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
     # Files and images

@@ -115,6 +115,14 @@ def check_volumes(forms: Mapping[str, Form], get: Get) -> list[tuple[str, str]]:
             ours = name in app_services.VARIABLES
             for volume in {str(volume) for volume in members(form, get(name), "volume") if volume}:
                 users[volume] += [] if ours and set(users[volume]) & set(app_services.VARIABLES) else [name]
+    # Those that have a name by default.
+    product = app_services.services({name: get(name) for name in app_services.VARIABLES})
+    implied = [("app_services", service, app_services.quiesce_volume(service)) for service in product.values()]
+    extra = extra_services.services(get(extra_services.VARIABLE))
+    implied += [(extra_services.VARIABLE, service, extra_services.dump_volume(service)) for service in extra.values()]
+    for name, service, volume in implied:
+        if volume and not service["backup"].get("volume"):
+            users[volume].append(name)
     return [
         (
             names[-1],

@@ -518,7 +518,7 @@ REFUSED: list[tuple[Any, str]] = [
         "restore_port is 65525, which gives the last of 2 volumes of the product port 65536; choose 65524 or less",
     ),
     # nginx
-    (route("api/"), "app_service_overrides.backend.routes[0].path is 'api/', must be a path that begins with /"),
+    (route("api/"), "app_service_overrides.backend.routes[0].path is 'api/', must be the beginning of a path, as /api/: decoded"),
     (route("/api/ {"), "app_service_overrides.backend.routes[0].path is '/api/ {'"),
     (route("/a b"), "app_service_overrides.backend.routes[0].path is '/a b'"),
     (route(""), "app_service_overrides.backend.routes[0].path is ''"),
@@ -569,6 +569,33 @@ REFUSED: list[tuple[Any, str]] = [
         {"app_services": {"api": {"image": "a:1", "volumes": [X1]}}, **extra(volumes=[X1])},
         "slipway_extra_services is the volume x1, which app_services is too: two services on one volume destroy its data",
     ),
+    (
+        {"app_service_overrides": {"frontend": {"volumes": [{"name": "search_dump", "path": "/x"}]}}}
+        | {"slipway_extra_services": {"search": {"image": "search:1", "backup": {"command": ["dump"]}}}},
+        "slipway_extra_services is the volume search_dump, which app_service_overrides is too: two services on one volume destroy its data",
+    ),
+    (
+        {
+            "app_service_overrides": {
+                "backend": {"volumes": [{"name": "x1", "path": "/x"}]},
+                "frontend": {"volumes": [{"name": "x1", "path": "/x", "backup": False}]},
+            }
+        },
+        "app_services.frontend.volumes has x1 with backup: false, and backend has it without: say it in both of them, or in neither",
+    ),
+    (
+        {
+            "slipway_extra_services": {
+                "search": {
+                    "image": "search:1",
+                    "volumes": [{"name": "x1", "path": "/x", "backup": False}],
+                    "backup": {"paths": ["/x"]},
+                }
+            }
+        },
+        "slipway_extra_services.search has the path /x in backup, whose volume has backup: false: remove one of them",
+    ),
+    ({"app_service_overrides": {"prune": {"schedule": []}}}, "app_service_overrides.prune.schedule is [], must have 1 member or more"),
     (
         extra(volumes=[{"name": "x1", "path": "/x"}], backup={"paths": ["/y"]}),
         "slipway_extra_services.search has the path /y in backup, where it has no volume; it has /x",
