@@ -30,6 +30,7 @@ MAIN, ALL = "main", "all"
 SHARDS = (
     "release-faults",
     "release-kills",
+    "release-recovery",
     "release-ways",
     "release-jobs",
     "release-load",

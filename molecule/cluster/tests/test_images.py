@@ -180,6 +180,7 @@ def test_without_the_authority_the_build_says_why_it_fails(product: Product):
     assert not recorded.exists() or "1.0.9" not in recorded.read_text(encoding="utf-8")
 
 
+@pytest.mark.extended("images")
 def test_a_folder_is_built_and_released_over_ssh(product: Product, client: httpx.Client):
     product.commit("v1.1.0", os.urandom(200_000))
     product.build("1.1.0")

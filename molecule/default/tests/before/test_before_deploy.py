@@ -198,10 +198,14 @@ def test_strangers_container_of_our_name_is_left_to_them(lab: Lab, host: LabHost
 @pytest.mark.parametrize(
     ("backend", "said"),
     [
-        ({"routes": [{"path": "/x/", "extra_lines": ["gzzip on;"]}]}, "gzzip on; # extra_lines of the route /x/ of backend"),
-        ({"entrypoint": ["nosuchprogram"]}, "has no program 'nosuchprogram' that its user may run"),
+        pytest.param(
+            {"routes": [{"path": "/x/", "extra_lines": ["gzzip on;"]}]},
+            "gzzip on; # extra_lines of the route /x/ of backend",
+            id="nginx",
+            marks=pytest.mark.extended("default"),
+        ),
+        pytest.param({"entrypoint": ["nosuchprogram"]}, "has no program 'nosuchprogram' that its user may run", id="image"),
     ],
-    ids=["nginx", "image"],
 )
 def test_what_only_a_trial_shows_is_refused_before_there_is_a_store(lab: Lab, host: LabHost, backend: dict[str, Any], said: str):
     run = lab.playbook("site", variables={"app_service_overrides": {"backend": backend}})

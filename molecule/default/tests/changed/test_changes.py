@@ -241,6 +241,7 @@ def test_rotation_whose_release_fails_is_fixed_by_running_again(lab: Lab, host: 
     assert question(lab)["content"]
 
 
+@pytest.mark.extended("default")
 def test_users_grants_and_passwords_reach_a_database_that_exists(lab: Lab, host: LabHost):
     """A user is added and three secrets are rotated, in a run as loud as can be; then the inventory's own values come back."""
     before = ids(lab)

@@ -270,7 +270,7 @@ def test_a_version_that_answers_errors_to_its_canary(fleet: Fleet):
     assert run.report["prober"]["failed"] > 0
 
 
-@pytest.mark.extended("release-kills")
+@pytest.mark.extended("release-recovery")
 def test_a_rollback_that_died_is_done_by_the_same_command(fleet: Fleet):
     version = fleet.other()
     fleet.deploy(version, **QUICK)
@@ -313,7 +313,7 @@ def test_an_image_that_reports_another_version_than_its_name(fleet: Fleet):
 
 # One step for each state that a run leaves which dies: the lock, a migration, a slot, a share of the requests, all of them, a new version.
 @pytest.mark.parametrize("step", ["preflight", "migrate", "start", "canary", "probe", "retire"])
-@pytest.mark.extended("release-kills")
+@pytest.mark.extended("release-recovery")
 def test_killed_then_a_rollback_instead(fleet: Fleet, step: str):
     """Whoever takes back a release that died wants what served before it, however far it came."""
     before, version = fleet.version, fleet.other()
