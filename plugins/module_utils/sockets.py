@@ -42,6 +42,11 @@ def is_outward(address: str) -> bool:
     return not (parsed.is_loopback or parsed.is_link_local)
 
 
+def leads_to(address: str, bound: str) -> bool:
+    """Return whether what comes to an address of a host arrives at what is bound to an address, or to all (``""``, 0.0.0.0 or ::)."""
+    return bound in {"", "::", address} or (bound == "0.0.0.0" and ":" not in address)  # noqa: S104 - compared with, not bound to
+
+
 def listeners(folder: str = "/proc/net", protocols: t.Collection[str] = ("tcp", "udp")) -> list[Listener]:
     """Return the listening sockets of this host.
 

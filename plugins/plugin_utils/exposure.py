@@ -12,6 +12,8 @@ import typing as t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.slipway.stack.plugins.module_utils import sockets
+
 #: A datagram without an answer has reached a service, or was dropped by a firewall, and a proxy on the way may accept all connections. A
 #: port on which nothing listens shows which: this one, or the next below that is free.
 CONTROL_PORT = 61999
@@ -67,13 +69,9 @@ class Findings(t.NamedTuple):
 
 
 def _leads_to(host: Host, address: str, bound: str) -> bool:
-    """Return whether what comes to an address of a host arrives at what is bound to an address, or to all (``""``, 0.0.0.0 or ::)."""
-    if bound in ("", "::"):
-        return True
-    if bound == "0.0.0.0":  # noqa: S104 - compared with, not bound to
-        return ":" not in address
+    """Return whether what comes to an address of a host, or to one that NAT maps to it, arrives at what is bound to an address."""
     # To which of its addresses NAT maps one, only NAT knows.
-    return bound == address or (address not in host.addresses and bound in host.addresses)
+    return sockets.leads_to(address, bound) or (address not in host.addresses and bound in host.addresses)
 
 
 def control_port(ports: Iterable[Port], protocol: str) -> int:
@@ -333,7 +331,7 @@ def _text(problem: Mapping[str, t.Any], declared: Sequence[Port], said: str) -> 
         undecided = f"{port} on {where} neither answers nor refuses datagrams from {by}, so whether it is open to them is unknown"
         return undecided if declared else f"{undecided}: {remedy}"
     if declared:
-        peers = ", ".join(dict.fromkeys(str(peer) for port in declared for peer in port.get("peers", ())))
+        peers = ", ".join(dict.fromkeys(str(peer) for port in declared for peer in port.get("peers", ()))) or "no host"
         return f"{port} is open on {where} to {by}, but is meant for {peers}: run playbooks/site.yml, which loads the firewall's rules"
     return f"{port} is open on {where} to {by}, and not declared: {remedy}"
 

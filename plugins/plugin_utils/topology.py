@@ -500,14 +500,21 @@ class Topology:
 
         Each has its ``protocol`` and ``port``, an ``address`` unless all are meant, and ``peers`` unless everybody may connect.
         """
-        found = {}
-        for host in self.members():
-            there = Topology(self._services.values(), self._groups, host, self._value)
-            connection = {"port": self._value(host, "ansible_port") or SSH_PORT}
-            tunnel = [{"protocol": "udp", "port": there.mesh()["port"]}] if there.meshed() else []
-            ports = [*tunnel, *there.published_ports(), *there.restricted_ports(), connection, *self._value(host, "slipway_open_ports")]
-            found[host] = [{"protocol": "tcp", **port, "port": int(port["port"])} for port in ports]
-        return found
+        return {host: Topology(self._services.values(), self._groups, host, self._value).declared_here() for host in self.members()}
+
+    def declared_here(self) -> list[dict[str, Any]]:
+        """Return what declared_ports says of this host."""
+        connection = {"port": self._value(self._here, "ansible_port") or SSH_PORT}
+        tunnel = [{"protocol": "udp", "port": self.mesh()["port"]}] if self.meshed() else []
+        on_purpose = self._value(self._here, "slipway_open_ports") or []
+        ports = [*tunnel, *self.published_ports(), *self.restricted_ports(), connection, *on_purpose]
+        return [{"protocol": "tcp", **port, "port": int(port["port"])} for port in ports]
+
+    def declared_listeners(self) -> list[dict[str, Any]]:
+        """Return what may listen on this host, whoever may connect: each ``protocol`` and ``port`` at its ``address``, or "" for all."""
+        keys = ("protocol", "port", "address")
+        declared = dict.fromkeys((port["protocol"], port["port"], port.get("address") or "") for port in self.declared_here())
+        return [dict(zip(keys, port, strict=True)) for port in declared]
 
     def transfer_ports(self) -> list[dict[str, Any]]:
         """Return the ports on which a backup host offers restored data to other hosts while a restore lasts, one a store and volume."""

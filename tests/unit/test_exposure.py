@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.slipway.stack.plugins.action import fleet_exposure
-from ansible_collections.slipway.stack.plugins.module_utils import sockets
-from ansible_collections.slipway.stack.plugins.modules import listening_ports
+from ansible_collections.slipway.stack.plugins.module_utils import listening, sockets
 from ansible_collections.slipway.stack.plugins.plugin_utils import exposure
 from conftest import ansible
 
@@ -26,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def listening(kind: socket.SocketKind, address: str = LOOPBACK) -> Iterator[int]:
+def bound(kind: socket.SocketKind, address: str = LOOPBACK) -> Iterator[int]:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as own:
         own.bind((address, 0))
         if kind == socket.SOCK_STREAM:
@@ -37,7 +36,7 @@ def listening(kind: socket.SocketKind, address: str = LOOPBACK) -> Iterator[int]
 @pytest.mark.parametrize(("kind", "protocol"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")])
 @pytest.mark.parametrize("address", [LOOPBACK, "0.0.0.0", "::1", "::"])
 def test_what_listens_is_listed_with_its_process(kind: socket.SocketKind, protocol: str, address: str):
-    with listening(kind, address) as port:
+    with bound(kind, address) as port:
         (found,) = [item for item in sockets.listeners() if item.port == port and item.protocol == protocol]
         assert found.address == address
         assert sockets.processes({found.inode}) == {found.inode: Path(f"/proc/{os.getpid()}/comm").read_text().strip()}
@@ -45,13 +44,13 @@ def test_what_listens_is_listed_with_its_process(kind: socket.SocketKind, protoc
 
 
 def test_a_connected_socket_does_not_listen():
-    with listening(socket.SOCK_DGRAM) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    with bound(socket.SOCK_DGRAM) as port, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.connect((LOOPBACK, port))
         assert client.getsockname()[1] not in [item.port for item in sockets.listeners()]
 
 
 def test_an_open_port_is_distinguished_from_one_that_refuses():
-    with listening(socket.SOCK_STREAM) as tcp, listening(socket.SOCK_DGRAM) as udp:
+    with bound(socket.SOCK_STREAM) as tcp, bound(socket.SOCK_DGRAM) as udp:
         wanted = {("tcp", LOOPBACK, tcp), ("udp", LOOPBACK, udp), ("tcp", LOOPBACK, 1), ("udp", LOOPBACK, 1), ("tcp", "missing.invalid", 1)}
         found = sockets.reachable(wanted, 0.3)
     assert found["tcp", LOOPBACK, tcp] == ("open", LOOPBACK)
@@ -74,7 +73,7 @@ def test_addresses_of_containers_and_of_this_host_alone_are_not_outward():
             "wg0": ["10.8.0.5"],
         }.items()
     ]
-    assert listening_ports.outward_addresses([{}, *interfaces]) == ["10.0.0.5", "2001:db8::5", "10.0.1.5", "10.8.0.5"]
+    assert listening.outward_addresses([{}, *interfaces]) == ["10.0.0.5", "2001:db8::5", "10.0.1.5", "10.8.0.5"]
 
 
 def test_ports_of_containers_are_those_that_they_publish():
@@ -83,7 +82,7 @@ def test_ports_of_containers_are_those_that_they_publish():
         {"PrivatePort": 90, "PublicPort": 9090, "Type": "udp"},
         {"PrivatePort": 443, "Type": "tcp"},
     ]
-    assert listening_ports.of_containers([{"Names": ["/shop"], "Ports": ports}, {"Names": ["/none"], "Ports": None}]) == [
+    assert listening.of_containers([{"Names": ["/shop"], "Ports": ports}, {"Names": ["/none"], "Ports": None}]) == [
         {"protocol": "tcp", "address": "0.0.0.0", "port": 8080, "owner": "container shop"},
         {"protocol": "udp", "address": "0.0.0.0", "port": 9090, "owner": "container shop"},
     ]
@@ -92,7 +91,7 @@ def test_ports_of_containers_are_those_that_they_publish():
 def test_a_socket_of_the_proxy_is_not_listed_twice_and_that_of_another_address_is():
     published = [{"protocol": "tcp", "address": "10.0.0.1", "port": 8080, "owner": "container shop"}]
     proxy, other = (sockets.Listener("tcp", address, 8080, "1") for address in ("10.0.0.1", "10.0.0.2"))
-    assert listening_ports.without_proxies([proxy, other], published) == [other]
+    assert listening.without_proxies([proxy, other], published) == [other]
 
 
 def test_a_host_that_fails_is_reported_and_the_others_are_compared(checkout: Path):
@@ -159,6 +158,7 @@ def test_each_port_is_tried_on_each_address_that_it_listens_on(ports: Any, addre
         ([{"port": 5432, "protocol": "udp"}], "10.0.0.9", "and not declared"),
         ([{"port": 5432, "peers": ["10.0.0.9"]}], "10.0.0.9", ""),
         ([{"port": 5432, "peers": ["10.0.0.0/24"]}], "10.0.0.9", ""),
+        ([{"port": 5432, "peers": []}], "10.0.0.9", "is meant for no host: "),
         ([{"port": 5432, "peers": ["10.0.0.8"]}], "10.0.0.9", "is meant for 10.0.0.8: run playbooks/site.yml"),
         # The host itself, where the controller is one of the hosts.
         ([], "10.0.0.1", ""),

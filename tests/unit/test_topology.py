@@ -164,6 +164,7 @@ def test_the_mesh_has_all_hosts_that_run_a_service_and_one_host_alone_has_none()
     assert {peer["host"] for peer in here["peers"]} == {"lb1", "app1", "app2", "backup1"}
     ports = {"slipway_open_ports": [], "nginx_http_port": 80, "nginx_https_port": 443, "nginx_proxy_protocol_port": 0}
     assert {"protocol": "udp", "port": 51820} in topology("db1", {**MESH, **ports}).declared_ports()["app1"]
+    assert {"protocol": "udp", "port": 51820, "address": ""} in topology("app1", {**MESH, **ports}).declared_listeners()
     assert "vault_mesh_preshared_secret" in topology("db1", MESH).secrets()
     for alone in (topology("db1"), topology("db1", MESH, **{group: ["db1"] for group in GROUPS}), topology("other1", MESH)):
         assert alone.mesh() == {}

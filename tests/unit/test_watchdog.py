@@ -107,12 +107,18 @@ def test_each_metric_is_described_once_before_its_samples() -> None:
     assert [line.partition("{")[0] for line in lines if not line.startswith("#")] == [name for name in described for _ in range(2)]
 
 
+def configure(folder: Path, stack: str, limits: restarts.Limits) -> None:
+    """Write the configuration of the watchdog of a stack."""
+    config = {"stack": stack, "metrics_files": [], "declared": [], "restarts": limits._asdict()}
+    (folder / "watchdog.json").write_text(json.dumps(config))
+
+
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a stack on the machine's own engine, of whose containers nothing is left."""
     name = f"watch{uuid.uuid4().hex[:8]}"
     (tmp_path / name / "watchdog").mkdir(parents=True)
-    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": name, "metrics_files": [], "restarts": LIMITS._asdict()}))
+    configure(tmp_path, name, LIMITS)
     monkeypatch.setattr(slipway_watchdog, "STACKS", tmp_path)
     monkeypatch.setattr(slipway_watchdog, "CONFIG", tmp_path / "watchdog.json")
     yield name
@@ -514,7 +520,7 @@ def test_a_file_that_is_damaged_is_as_none(tmp_path: Path, text: str) -> None:
 def test_a_container_that_hangs_is_restarted_and_its_history_says_so(
     stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": stack, "metrics_files": [], "restarts": restarts.Limits(1, 1)._asdict()}))
+    configure(tmp_path, stack, restarts.Limits(1, 1))
     monkeypatch.setattr(restarts.history_file, "SCRIPT", restarts.history_file.SCRIPT.replace("/etc/slipway", str(tmp_path)))
     healthy = ["--health-cmd=test -e /tmp/well", "--health-interval=1s", "--health-retries=1", "--restart=unless-stopped", "--init"]
     # The volume of the image counts as well.
@@ -579,8 +585,7 @@ class Hung:
 def hung(stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hung:
     """An engine with two services that hang, of which a pass restarts one."""
     engine = Hung("one", "two")
-    config = {"stack": stack, "metrics_files": [], "restarts": restarts.Limits(0, 3)._asdict()}
-    (tmp_path / "watchdog.json").write_text(json.dumps(config))
+    configure(tmp_path, stack, restarts.Limits(0, 3))
     monkeypatch.setattr(slipway_watchdog, "Engine", lambda **_more: engine)
     monkeypatch.setattr(restarts, "subprocess", SimpleNamespace(run=lambda *_argv, **_more: None))
     return engine
@@ -614,7 +619,7 @@ def test_nothing_is_restarted_while_a_restore_exchanges_data(hung: Hung, tmp_pat
 @pytest.mark.parametrize("first", ["stop", "restart"])
 def test_a_container_that_a_run_stops_stays_stopped(stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
     """Whichever of the two comes first: the engine would start the container again after the stop has returned."""
-    (tmp_path / "watchdog.json").write_text(json.dumps({"stack": stack, "metrics_files": [], "restarts": restarts.Limits(0, 1)._asdict()}))
+    configure(tmp_path, stack, restarts.Limits(0, 1))
     monkeypatch.setattr(restarts, "subprocess", SimpleNamespace(run=lambda *_argv, **_more: None))
     # Without --init, a shell without a trap ignores SIGTERM.
     name = run(stack, "nginx", "--health-cmd=false", "--health-interval=1s", "--health-retries=1", "--restart=always", "--stop-timeout=3")

@@ -22,6 +22,7 @@ import container_metrics  # noqa: E402 - found by the path above
 import drift  # noqa: E402 - found by the path above
 import edge_requests  # noqa: E402 - found by the path above
 import host_metrics  # noqa: E402 - found by the path above
+import listeners  # noqa: E402 - found by the path above
 import oom_kills  # noqa: E402 - found by the path above
 import restarts  # noqa: E402 - found by the path above
 import state_files  # noqa: E402 - found by the path above
@@ -62,6 +63,8 @@ def main() -> int:
     try:
         found = containers(engine, stack)
         kills.see(engine, stack, found, now)
+        # Ports of containers of others are open as well.
+        everything = engine.get("/containers/json")
     except EngineError as error:
         print(error, file=sys.stderr)
         return 1
@@ -84,6 +87,7 @@ def main() -> int:
             "containers.prom": container_metrics.text(samples),
             "drift.prom": drift.text(STACKS / stack, folder / "expected.json", expected),
             **edge_requests.texts(stack, folder / "requests.json", found),
+            **listeners.texts(stack, config["declared"], everything),
             **host_metrics.texts(STACKS / stack, folder, config["metrics_files"]),
         }
         for name, text in texts.items():

@@ -103,6 +103,14 @@ def test_all_that_is_asked_answers(host: LabHost):
     assert running == {container.name for container in host.containers() if container.running}
 
 
+def test_a_port_that_is_not_declared_is_measured_and_those_of_the_stack_are_not(host: LabHost):
+    """The tests' own receiver of alerts listens on one."""
+    question = f'slipway_undeclared_port{{port="{RECEIVER_PORT}"}}'
+    wait_until(lambda: bool(asked(host, question)), 60, "the port is measured")
+    assert [item["metric"]["owner"] for item in asked(host, question)] == ["process python3"]
+    assert not asked(host, 'slipway_undeclared_port{owner=~"container slipway-.*"}')
+
+
 def test_nothing_of_it_is_reached_from_outside(host: LabHost, stranger: Stranger):
     assert stranger.can_connect(host.address, 443)
     for port in (9090, 9093, 9100, 9113, 9115, 9121, 9187):
