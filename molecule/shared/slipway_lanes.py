@@ -46,6 +46,7 @@ SHARDS = (
     "managers",
     "tls",
     "product",
+    "release-rotation",
 )
 MARK = "extended"
 

@@ -57,10 +57,10 @@ class RunningPlaybook:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, line: str, seconds: float = 300) -> None:
-        """Wait until it has printed this line."""
+    def wait_for(self, line: str, seconds: float = 300, times: int = 1) -> None:
+        """Wait until it has printed this line, or heading without its asterisks, so many times."""
         deadline = time.monotonic() + seconds
-        while line not in self.lines:
+        while sum(printed.rstrip(" *") == line for printed in self.lines) < times:
             ended = self.process.poll() is not None and not self._reader.is_alive()
             assert not ended, f"ended without {line!r}:\n{self.output[-6000:]}"
             if time.monotonic() > deadline:
