@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import http.client
 import ipaddress
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.urls import open_url
+
+from ansible_collections.slipway.stack.plugins.plugin_utils.forms import is_url
 
 try:
     from cryptography.hazmat.primitives import hashes, serialization
@@ -133,9 +136,12 @@ def obstacles(asked: Iterable[str], balancers: Iterable[str], directory_url: str
         addresses = _addresses(name)
         if not addresses:
             found.append(f"{name} has no address in the DNS, so no authority can validate it: add a record for the balancers")
-        elif not addresses & known:
-            where = f"{', '.join(sorted(addresses))} in the DNS, and no balancer has that address ({', '.join(sorted(known))})"
-            found.append(f"{name} is {where}: correct the record")
+        elif elsewhere := sorted(addresses - known):
+            # An authority looks at one of them, Let's Encrypt at one of IPv6 first.
+            found.append(
+                f"{name} is {', '.join(elsewhere)} in the DNS, and no balancer has that address ({', '.join(sorted(known))}): correct the "
+                "record, or name all addresses of the balancers in acme_balancers"
+            )
     problem = _directory_problem(directory_url, ca_file)
     return found + ([problem] if problem else [])
 
@@ -159,13 +165,20 @@ def _directory_problem(url: str, ca_file: str) -> str:
             text = answer.read(65536).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         return f"{where} answers {error.code} {error.reason}: {remedy}"
+    except http.client.HTTPException as error:
+        # The text of many is no more than what was read.
+        return f"{where} cannot be read ({type(error).__name__}: {str(error).strip()[:SHOWN]}): {remedy}"
     except (OSError, ValueError) as error:
         return f"{where} cannot be read: {getattr(error, 'reason', error)}: {remedy}, or acme_ca_file"
     try:
         directory: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         directory = None
-    missing = [name for name in RESOURCES if not isinstance(directory, dict) or name not in directory]
+    named = {name: value for name, value in directory.items() if isinstance(value, str)} if isinstance(directory, dict) else {}
+    missing = [name for name in RESOURCES if not is_url(named.get(name, ""))]
     if not missing:
         return ""
-    return f"{where} is not the directory of an ACME authority, as it lacks {', '.join(missing)}; it answers {text[:SHOWN]!r}: {remedy}"
+    return (
+        f"{where} is not the directory of an ACME authority, as it names no URL for {', '.join(missing)}; it answers {text[:SHOWN]!r}: "
+        f"{remedy}"
+    )

@@ -75,12 +75,13 @@ def test_inputs_that_no_authority_takes_are_refused(changed: dict[str, Any], say
 
 @contextlib.contextmanager
 def answering(status: int, text: str) -> Iterator[str]:
-    """Serve one answer; yields its URL."""
+    """Serve one answer, with the status 0 one that is not of HTTP; yields its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status)
-            self.end_headers()
+            if status:
+                self.send_response(status)
+                self.end_headers()
             self.wfile.write(text.encode())
 
         def log_message(self, *_arguments: Any) -> None:
@@ -96,10 +97,20 @@ def answering(status: int, text: str) -> Iterator[str]:
     ("status", "text", "says"),
     [
         (200, json.dumps(dict.fromkeys(acme.RESOURCES, "https://a.example")), ""),
-        (200, "<html>Sign in</html>", "lacks newNonce, newAccount, newOrder; it answers '<html>Sign in</html>'"),
-        (200, '{"newNonce": ""}', "lacks newAccount, newOrder"),
-        (200, "[]", "lacks newNonce"),
+        (200, "<html>Sign in</html>", "names no URL for newNonce, newAccount, newOrder; it answers '<html>Sign in</html>'"),
+        (200, '{"newNonce": "https://a.example"}', "names no URL for newAccount, newOrder"),
+        (200, '{"newNonce": null, "newAccount": 1, "newOrder": []}', "names no URL for newNonce, newAccount, newOrder"),
+        (
+            200,
+            '{"newNonce": "/nonce", "newAccount": "https://[::1", "newOrder": "ftp://a.example"}',
+            "no URL for newNonce, newAccount, newOrder",
+        ),
+        (200, "[]", "names no URL for newNonce"),
+        (200, "[" * 60000, "names no URL for newNonce"),
         (404, "", "answers 404"),
+        (0, "SSH-2.0-OpenSSH_9.6\r\n", "cannot be read (BadStatusLine: SSH-2.0-OpenSSH_9.6): correct the URL"),
+        (0, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "cannot be read (IncompleteRead: "),
+        (0, "", "cannot be read (RemoteDisconnected: "),
     ],
 )
 def test_a_directory_that_is_none_is_refused_with_its_answer(status: int, text: str, says: str):
@@ -113,20 +124,52 @@ def test_a_directory_that_is_none_is_refused_with_its_answer(status: int, text: 
     assert all(url in text for text in found)
 
 
-def test_a_name_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch):
-    known = {"shop.example": "192.0.2.1", "docs.example": "192.0.2.9", "lb1": "192.0.2.1"}
+def test_an_url_that_cannot_be_asked_is_refused():
+    (found,) = acme.obstacles([], [], "http://exa mple/", "")
+    assert found.startswith("acme_directory_url: http://exa mple/ cannot be read (InvalidURL: ")
+
+
+@pytest.mark.parametrize(
+    ("addresses", "says"),
+    [
+        (["192.0.2.1"], ""),
+        (["192.0.2.1", "192.0.2.2", "2001:db8::1"], ""),
+        (
+            ["192.0.2.9"],
+            "shop.example is 192.0.2.9 in the DNS, and no balancer has that address (192.0.2.1, 192.0.2.2, 2001:db8::1): correct",
+        ),
+        # An authority takes one of them, and Let's Encrypt that of IPv6.
+        (["192.0.2.1", "2001:db8::9"], "shop.example is 2001:db8::9 in the DNS"),
+        (["192.0.2.9", "2001:db8::1"], "shop.example is 192.0.2.9 in the DNS"),
+        (["192.0.2.1", "192.0.2.8", "192.0.2.9"], "shop.example is 192.0.2.8, 192.0.2.9 in the DNS"),
+        ([], "shop.example has no address in the DNS"),
+    ],
+)
+def test_a_name_must_lead_to_balancers_alone(monkeypatch: pytest.MonkeyPatch, addresses: list[str], says: str):
+    known = {"shop.example": addresses, "lb1": ["192.0.2.1", "2001:db8::1"], "192.0.2.2": ["192.0.2.2"]}
 
     def lookup(host: str, *_arguments: Any, **_options: Any) -> list[Any]:
-        if host not in known:
+        if not known.get(host):
             raise OSError("unknown")
-        return [(0, 0, 0, "", (known[host], 80))]
+        return [(0, 0, 0, "", (address, 80)) for address in known[host]]
 
     monkeypatch.setattr(acme.socket, "getaddrinfo", lookup)
     monkeypatch.setattr(acme, "_directory_problem", lambda *_arguments: "")
-    assert acme.obstacles(["shop.example"], ["lb1"], DIRECTORY, "") == []
-    elsewhere, unknown = acme.obstacles(["docs.example", "new.example"], ["lb1"], DIRECTORY, "")
-    assert "docs.example is 192.0.2.9 in the DNS, and no balancer has that address (192.0.2.1)" in elsewhere
-    assert "new.example has no address in the DNS" in unknown
+    acme._addresses.cache_clear()
+    found = acme.obstacles(["shop.example"], ["lb1", "192.0.2.2"], DIRECTORY, "")
+    acme._addresses.cache_clear()
+    assert len(found) == bool(says), found
+    assert says in "".join(found)
+
+
+def test_what_balancers_have_themselves_is_theirs_in_the_dns_too():
+    """An inventory names a host by one address."""
+    addresses = {"lb1": ["127.0.0.1", "192.0.2.1", "2001:db8::1"], "lb2": ["192.0.2.2"]}
+    hostvars = {host: {"container_service_host_state": {"host": {"addresses": own}}} for host, own in addresses.items()}
+    # One that the run does not reach.
+    hostvars["lb3"] = {}
+    found = role_variable("acme", "__acme_addresses", {"groups": {"balancers": list(hostvars)}, "hostvars": hostvars})
+    assert found == ["192.0.2.1", "2001:db8::1", "192.0.2.2"]
 
 
 @pytest.mark.parametrize(
@@ -224,38 +267,109 @@ class Authority:
         return done.stdout + done.stderr
 
     def ask(self, folder: Path, program: str = "", **inputs: Any) -> tuple[int, str]:
-        """Run the client as role acme declares it, or another program; return its status and the last line that it wrote."""
-        given = {
-            "acme_names": NAMES,
-            "acme_directory_url": "https://pebble/dir",
-            "acme_ca_file": str(self.folder / "ca.pem"),
-            "acme_account_secret": SECRET,
-            "role_path": str(ROOT / "roles/acme"),
-            **inputs,
-        }
-        client = role_variable("acme", "__acme_client", given)
-        for kind, place in (("config", "etc/current"), ("secrets", "secrets"), ("", "issued")):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-            (folder / place).chmod(0o777)
-            for name, item in client.get(kind, {}).items():
-                (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / place / name).write_text(item["content"])
-        done = subprocess.run(
-            [
-                "docker", "run", "--rm", "--read-only", "--cap-drop", "ALL", "--network", self.network, "--tmpfs", "/tmp",
-                "-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/issued:/issued:rw",
-                *(["--entrypoint", "python3", client["image"], "-c", program] if program else [client["image"]]),
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+        """Run the client, or another program in its place; return its status and the last line that it wrote."""
+        return ask(folder, self.network, program, **{"acme_ca_file": str(self.folder / "ca.pem"), **inputs})
+
+
+def ask(folder: Path, network: str, program: str = "", stdin: str = "", **inputs: Any) -> tuple[int, str]:
+    """Run the client as role acme declares it, or another program; return its status and the last line that it wrote."""
+    given = {
+        "acme_names": NAMES,
+        "acme_directory_url": "https://pebble/dir",
+        "acme_account_secret": SECRET,
+        "role_path": str(ROOT / "roles/acme"),
+        **inputs,
+    }
+    client = role_variable("acme", "__acme_client", given)
+    for kind, place in (("config", "etc/current"), ("secrets", "secrets"), ("", "issued")):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        (folder / place).chmod(0o777)
+        for name, item in client.get(kind, {}).items():
+            (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place / name).write_text(item["content"])
+    done = subprocess.run(
+        [
+            "docker", "run", "--rm", "--interactive", "--read-only", "--cap-drop", "ALL", "--network", network, "--tmpfs", "/tmp",
+            "-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/issued:/issued:rw",
+            *(["--entrypoint", "python3", client["image"], "-c", program] if program else [client["image"]]),
+        ],
+        input=stdin, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, (done.stderr.strip().splitlines() or [""])[-1]
+
+
+def needs(*images: str) -> None:
+    """Skip a test without an engine that has some images."""
+    for image in images:
+        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
+            pytest.skip(f"no engine with {image}")
+
+
+# Answers each request with a file of its case, and runs the client.
+ANSWERING = """
+import http.server, io, json, sys, threading
+from contextlib import redirect_stderr
+sys.path.insert(0, "/etc/slipway/current")
+import slipway_acme
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        _empty, case, what = self.path.split("/")
+        body = cases[case].get(what, "").replace("URL", f"{url}/{case}").encode()
+        self.send_response(200)
+        for name, value in (("Replay-Nonce", "AAAABBBB"), ("Location", f"{url}/{case}/order"), ("Content-Length", str(len(body)))):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else body)
+
+    do_GET = do_POST = do_HEAD = do
+
+    def log_message(self, *_arguments):
+        pass
+
+cases, messages = json.loads(sys.stdin.read()), {}
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+url = f"http://127.0.0.1:{server.server_port}"
+config = json.loads((slipway_acme.CONFIG / "acme.json").read_text())
+slipway_acme.CONFIG = slipway_acme.Path("/tmp")
+for case in cases:
+    (slipway_acme.CONFIG / "acme.json").write_text(json.dumps({**config, "directory_url": f"{url}/{case}/directory"}))
+    with redirect_stderr(io.StringIO()) as errors:
+        slipway_acme.main()
+    messages[case] = errors.getvalue().replace(url, "URL")
+print(json.dumps(messages), file=sys.stderr)
+"""
+DIRECTORY_TEXT = json.dumps({f"new{what.capitalize()}": f"URL/{what}" for what in ("nonce", "account", "order")})
+
+
+def test_what_answers_as_no_authority_does_is_named_with_its_url_in_one_line(tmp_path: Path):
+    needs(CLIENT)
+    texts = {"html": "<html>", "list": "[]", "string": '"x"', "number": "7", "null": "null", "object": "{}", "deep": "[" * 60000}
+    there = {"directory": DIRECTORY_TEXT, "account": '{"status": "valid"}'}
+    ready = json.dumps({"status": "valid", "finalize": "URL/order", "certificate": "URL/certificate", "authorizations": []})
+    cases = {
+        **{f"directory-{name}": {"directory": text} for name, text in texts.items()},
+        **{f"account-{name}": {**there, "account": text} for name, text in texts.items()},
+        **{f"order-{name}": {**there, "order": text} for name, text in texts.items()},
+        **{f"certificate-{name}": {**there, "order": ready, "certificate": text} for name, text in texts.items()},
+        "meta": {"directory": '{"meta": []}'},
+        "numbers": {"directory": '{"newNonce": 1, "newAccount": 2, "newOrder": 3}'},
+    }
+    code, line = ask(tmp_path, "none", ANSWERING, json.dumps(cases))
+    assert code == 0, line
+    wrong = {
+        case: text
+        for case, text in json.loads(line).items()
+        if not text.startswith(f"URL/{case}/directory does not answer as an ACME authority: ") or text.count("\n") != 1
+    }
+    assert wrong == {}
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Authority]:
-    for image in (CLIENT, AUTHORITY):
-        if subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
-            pytest.skip(f"no engine with {image}")
+    needs(CLIENT, AUTHORITY)
     folder = tmp_path_factory.mktemp("acme")
     inputs = {
         "nginx_tls_mode": "acme",

@@ -36,6 +36,10 @@ ISSUED = Path("/issued")
 ANSWER_SECONDS, HOOK_SECONDS = 30, 300
 #: Characters from which on a value of the hook's environment may be a secret.
 LEAST_SECRET = 8
+#: What the libraries raise of their own, with a sentence on what is wrong.
+SAID = (requests.RequestException, errors.Error, josepy.errors.Error)
+#: And what comes up in them where an answer has another form than theirs.
+MISREAD = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 class AcmeError(Exception):
@@ -68,9 +72,15 @@ def connect(config: JSON) -> client.ClientV2:
             net.account = messages.RegistrationResource(uri=error.location, body=messages.Registration())
     except messages.Error as error:
         raise AcmeError(f"{url} refuses the account of vault_acme_account_key: {reported(error)}") from error
-    except (requests.RequestException, errors.Error, josepy.errors.Error, KeyError, ValueError) as error:
-        raise AcmeError(f"{url} does not answer as an ACME authority: {error}") from error
+    except (*SAID, *MISREAD) as error:
+        raise no_authority(url, error) from error
     return found
+
+
+def no_authority(url: str, error: Exception) -> AcmeError:
+    """Return the error that what answers at an URL is none."""
+    why = error if isinstance(error, SAID) else f"an answer has another form ({type(error).__name__}: {error})"
+    return AcmeError(f"{url} does not answer as an ACME authority: {why}")
 
 
 def reported(error: messages.Error) -> str:
@@ -154,8 +164,8 @@ def failures(error: errors.ValidationError) -> str:
     )
 
 
-def issue(config: JSON, hook: Hook | None) -> tuple[bytes, str]:
-    """Return the key of a certificate, and the certificate with its chain, all in PEM form.
+def issue(config: JSON, hook: Hook | None) -> tuple[bytes, str, x509.Certificate]:
+    """Return the key of a certificate, the certificate with its chain, both in PEM form, and the certificate.
 
     Raises:
         AcmeError: the authority issues none.
@@ -169,7 +179,8 @@ def issue(config: JSON, hook: Hook | None) -> tuple[bytes, str]:
     try:
         order = authority.new_order(crypto_util.make_csr(key, config["names"]))
         answer(authority, order, hook)
-        return key, str(authority.poll_and_finalize(order, deadline).fullchain_pem)
+        chain = str(authority.poll_and_finalize(order, deadline).fullchain_pem)
+        return key, chain, x509.load_pem_x509_certificate(chain.encode())
     except errors.ValidationError as error:
         raise AcmeError(f"the authority could not validate {failures(error)}") from error
     except errors.TimeoutError as error:
@@ -178,8 +189,8 @@ def issue(config: JSON, hook: Hook | None) -> tuple[bytes, str]:
         raise AcmeError(f"the authority does not issue the certificate: {reported(error.error)}") from error
     except messages.Error as error:
         raise AcmeError(f"the authority refuses the order: {reported(error)}") from error
-    except (requests.RequestException, errors.Error, josepy.errors.Error, KeyError, ValueError) as error:
-        raise AcmeError(f"{config['directory_url']} does not answer as an ACME authority: {error}") from error
+    except (*SAID, *MISREAD) as error:
+        raise no_authority(config["directory_url"], error) from error
 
 
 def main() -> int:
@@ -193,13 +204,13 @@ def main() -> int:
     hook = Hook(CONFIG / "dns-hook") if (CONFIG / "dns-hook").exists() else None
     try:
         try:
-            key, chain = issue(config, hook)
+            key, chain, certificate = issue(config, hook)
         finally:
             if hook is not None:
                 hook.remove_all()
-        certificate = x509.load_pem_x509_certificate(chain.encode())
-    except (AcmeError, ValueError) as error:
-        print(error, file=sys.stderr)
+    except AcmeError as error:
+        # What others say may have several lines, of which the last would be read.
+        print(" ".join(str(error).split()), file=sys.stderr)
         return 1
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     (ISSUED / "server.key").write_bytes(key)
