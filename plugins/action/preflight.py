@@ -12,6 +12,7 @@ from typing import Any
 from ansible import context
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.inventory.manager import split_host_pattern
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
@@ -33,6 +34,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.inputs import PRODUC
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
 
 CONTROLLER = "localhost"
+#: Whether what serves may be restarted.
+ACCEPT_RESTART = f"{RUNNER}_accept_restart"
 
 
 def is_number(value: Any) -> bool:
@@ -173,8 +176,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _check_states(self, views: Mapping[str, HostView], groups: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> list[Problem]:
         """Look at what was read from the hosts."""
         states = {host: state for host, view in views.items() if (state := view.state())}
-        meshed = self._hosts_of_mesh(views, states, arguments["ports"])
-        problems = mesh.unasked_problems(meshed) if arguments["brings_mesh"] else mesh.pending_problems(meshed)
+        problems = self._check_mesh(views, states, arguments)
         if arguments["mesh_only"]:
             return problems
         problems += preflight.check_identities(states) + preflight.check_restores(states)
@@ -206,7 +208,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 problems += preflight.check_bind_address(host, state, f"{role}_bind_address", address)
             if arguments["left_out"]:
                 problems += preflight.check_left_out(host, state, run_by, self._roles[host])
-            problems += preflight.check_ports(host, state, self._list(view, arguments["ports"]), bind_addresses)
+            tunnel = {"protocol": "udp", "port": view.value("slipway_mesh_port")[0], "variable": "slipway_mesh_port"}
+            ports = [*self._list(view, arguments["ports"]), *([tunnel] if host in tunnels else [])]
+            problems += preflight.check_ports(host, state, ports, bind_addresses)
             images = self._image_variables(host, view)
             version, recorded = view.value("app_version", "")[0] or "", view.value("image_digests")[0] or {}
             built = self._note_builds(host, state, self._list(view, arguments["images"]), arguments["builds"])
@@ -231,6 +235,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         users = [("postgres_users", user) for user in view.value("postgres_users")[0] or ()]
         users += [(name, view.value(name)[0]) for name in ("postgres_backup_user", "postgres_monitoring_user", "postgres_jobs_user")]
         return [(name, str(value)) for name, value in named] + [(name, str(user.get("name"))) for name, user in users if user]
+
+    def _check_mesh(
+        self, views: Mapping[str, HostView], states: Mapping[str, Mapping[str, Any]], arguments: Mapping[str, Any]
+    ) -> list[Problem]:
+        """Return why the mesh that hosts have, and the one that they are to have, do not go together in this run."""
+        meshed = self._hosts_of_mesh(views, states, arguments["ports"])
+        if not arguments["brings_mesh"]:
+            return mesh.pending_problems(meshed)
+        accepted = all(boolean(views[end.host].value(ACCEPT_RESTART)[0], strict=False) for end in meshed)
+        return mesh.unasked_problems(meshed) + ([] if accepted else mesh.moved_problems(meshed))
 
     def _hosts_of_mesh(self, views: Mapping[str, HostView], states: Mapping[str, Mapping[str, Any]], ports: str) -> list[mesh.Found]:
         """Return the stack's hosts that were read, with the mesh that they have and are to have."""

@@ -15,6 +15,7 @@ import typing as t
 
 from ansible_collections.slipway.stack.plugins.module_utils.config_files import RefusedError, read_text, write_file
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.sockets import public_ipv6
 
 Options = dict[str, t.Any]
 Run = t.Callable[..., tuple[int, str]]
@@ -237,11 +238,6 @@ def name_of(inspected: dict[str, t.Any]) -> str:
     return str(inspected["Name"]).lstrip("/")
 
 
-def has_public_ipv6(path: str = "/proc/net/if_inet6") -> bool:
-    """Return whether this host has an IPv6 address that is not of one link or of itself alone."""
-    return any(line.split()[3] == "00" for line in (read_text(path) or "").splitlines())
-
-
 def needs_proxy(inspected: dict[str, t.Any]) -> bool:
     """Return whether a foreign container publishes a port on IPv6 and has no such address: only the engine's proxy leads to it."""
     if "slipway.stack" in (inspected["Config"].get("Labels") or {}):
@@ -387,7 +383,7 @@ def refuse_without_proxy(engine: Engine, found: Found, target: Options, accept: 
         RefusedError: there is such a container, and the caller has not accepted that.
     """
     had, has = (options.get("userland-proxy", True) for options in (found.accepted, target))
-    if has or not had or accept == "stop" or not has_public_ipv6():
+    if has or not had or accept == "stop" or not public_ipv6():
         return
     if cut_off := sorted(name_of(inspected) for inspected in running(engine) if needs_proxy(inspected)):
         raise RefusedError(

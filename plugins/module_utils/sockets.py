@@ -36,6 +36,14 @@ def address_of(raw: str) -> str:
     return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
+def public_ipv6(path: str = "/proc/net/if_inet6") -> list[str]:
+    """Return this host's IPv6 addresses that are not of one link or of itself alone."""
+    with contextlib.suppress(OSError), open(path, encoding="ascii") as file:
+        rows = [line.split() for line in file]
+        return [str(ipaddress.IPv6Address(bytes.fromhex(row[0]))) for row in rows if row[3] == "00"]
+    return []
+
+
 def is_outward(address: str) -> bool:
     """Return whether an address can be reached from another host."""
     parsed = ipaddress.ip_address(address.partition("%")[0])

@@ -36,7 +36,7 @@ options:
     elements: str
     default: []
   ports:
-    description: Port numbers for which to say who listens.
+    description: Port numbers for which to say who listens, by TCP and by UDP.
     type: list
     elements: int
     default: []
@@ -143,8 +143,8 @@ files:
   type: dict
 listening:
   description: >-
-    Of O(ports) those on which something listens for TCP connections, each with a list of who does: the C(address), empty for all, the
-    C(process) or C(container), and whether it is the stack's (C(ours)).
+    Of O(ports) those on which something listens, each with a list of who does: the C(protocol), the C(address), empty for all, the
+    C(process) or C(container), and whether it is the stack's (C(ours)), as its mesh is.
   returned: always
   type: dict
 reach:
@@ -333,13 +333,13 @@ def platforms() -> list[str]:
 
 
 def own_addresses() -> list[str]:
-    """Return the IPv4 addresses of this host's interfaces, sorted."""
+    """Return the IPv4 addresses of this host's interfaces, sorted, and the IPv6 addresses at which others reach it."""
     found = set()
     lines = read_text("/proc/net/fib_trie").splitlines()
     for number, line in enumerate(lines):
         if "/32 host LOCAL" in line and number:
             found.add(lines[number - 1].split()[-1])
-    return sorted(found)
+    return sorted(found) + sockets.public_ipv6()
 
 
 def own_routes(path: str = "/proc/net/route") -> list[dict[str, str]]:
@@ -700,29 +700,35 @@ def listeners(ports: list[int], state: dict[str, t.Any]) -> dict[str, list[dict[
     published = set()
     for kind in ("containers", "foreign_containers"):
         for name, container in state[kind].items():
-            for address, number in published_on(container):
-                if number in ports and container["status"] in RUNNING and (address, number, name) not in published:
-                    published.add((address, number, name))
+            for protocol, address, number in published_on(container):
+                if number in ports and container["status"] in RUNNING and (protocol, address, number, name) not in published:
+                    published.add((protocol, address, number, name))
                     found.setdefault(str(number), []).append(
-                        {"address": address, "process": "", "container": name, "ours": kind == "containers"}
+                        {"protocol": protocol, "address": address, "process": "", "container": name, "ours": kind == "containers"}
                     )
     # The engine, or a program of it, has a socket for each published port.
-    of_containers = {(address, number) for address, number, _name in published}
+    of_containers = {(protocol, address, number) for protocol, address, number, _name in published}
+    mesh_port = state["mesh"]["interface"].get("port")
     others = {}
-    for listener in sockets.listeners(protocols=["tcp"]):
+    for listener in sockets.listeners():
         address = "" if listener.address in ANY_ADDRESS else listener.address
-        if listener.port in ports and (address, listener.port) not in of_containers:
-            others[listener.inode] = {"address": address, "process": "", "container": "", "ours": False}
+        if listener.port in ports and (listener.protocol, address, listener.port) not in of_containers:
+            ours = listener.protocol == "udp" and listener.port == mesh_port
+            others[listener.inode] = {"protocol": listener.protocol, "address": address, "process": "", "container": "", "ours": ours}
             found.setdefault(str(listener.port), []).append(others[listener.inode])
     for inode, process in sockets.processes(others).items():
         others[inode]["process"] = process
     return found
 
 
-def published_on(container: dict[str, t.Any]) -> list[tuple[str, int]]:
-    """Return the addresses and ports on which a container takes TCP connections; the address is empty for all."""
-    bindings = [binding.rpartition(":") for port, items in container["ports"].items() if port.endswith("/tcp") for binding in items]
-    return [("" if address in ANY_ADDRESS else address, int(number)) for address, _colon, number in bindings if number.isdigit()]
+def published_on(container: dict[str, t.Any]) -> list[tuple[str, str, int]]:
+    """Return the protocols, addresses and ports on which a container is reached; the address is empty for all."""
+    bindings = [(port.rpartition("/")[2], *binding.rpartition(":")) for port, items in container["ports"].items() for binding in items]
+    return [
+        (protocol, "" if address in ANY_ADDRESS else address, int(number))
+        for protocol, address, _colon, number in bindings
+        if number.isdigit()
+    ]
 
 
 def reachable(targets: list[str], timeout: float) -> dict[str, str]:
@@ -788,13 +794,13 @@ def main() -> None:
     if engine is not None:
         describe_images(engine, state["images"], options["images"], state["containers"])
     state["missing_images"] = missing_images(engine, state["images"], options["images"], options["login"])
-    state["listening"] = listeners(options["ports"], state)
     state["firewall"] = firewall_rules()
     state["mesh"] = {
         "kernel": kernel_has_wireguard(),
         "tun": os.path.exists("/dev/net/tun"),
         "interface": read_interface(interface_of(options["stack"])),
     }
+    state["listening"] = listeners(options["ports"], state)
     state["tools"] = {
         **{name: importlib.util.find_spec(name) is not None for name in ("requests", "psycopg2")},
         **{

@@ -67,8 +67,8 @@ options:
   brings_mesh:
     description:
       - Whether the run brings up the mesh of a host before services move there, or takes it down after them, with O(states).
-      - One that a stack has by default alone is refused where services serve other hosts without it. A run that brings none needs hosts
-        that have it, or have none, as the inventory says.
+      - One that a stack has by default alone is refused where services serve other hosts without it, and other addresses in it are where
+        restarts are not accepted. A run that brings none needs hosts that have it, or have none, as the inventory says.
     type: bool
     default: false
   mesh_only:

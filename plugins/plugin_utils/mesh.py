@@ -35,6 +35,10 @@ HANDSHAKE_SECONDS = 190
 CLOCK_SECONDS = 30
 #: The smallest range: addresses are taken from it by a digest of the host's name, and few hosts must not share one.
 WIDEST_PREFIX = 24
+#: What to do where the inventory has other addresses than hosts.
+SET_BACK = "set slipway_mesh_range and slipway_mesh_address as they were"
+#: Addresses that the Internet has not: private ones (RFC 1918), those of providers (RFC 6598), and those of benchmarks (RFC 2544).
+UNROUTED = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15")
 
 
 def address_in(network: str, host: str) -> str:
@@ -56,9 +60,9 @@ def range_problem(network: Any) -> str:
     except ValueError as error:
         return f"must be an IPv4 network such as 10.210.0.0/16: {error}"
     if found.prefixlen > WIDEST_PREFIX:
-        return f"must be a network of /{WIDEST_PREFIX} or larger, such as {found.network_address}/16"
-    if found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
-        return "must be a network of addresses that hosts can have, such as 10.210.0.0/16"
+        return f"must be a network of /{WIDEST_PREFIX} or larger, such as {found.supernet(new_prefix=16)}"
+    if not any(found.subnet_of(ipaddress.IPv4Network(unrouted)) for unrouted in UNROUTED):
+        return f"must be within {', '.join(UNROUTED[:-1])} or {UNROUTED[-1]}: hosts reach no other machine at addresses of the mesh"
     return ""
 
 
@@ -74,7 +78,11 @@ def address_problems(network: str, addresses: Mapping[str, str]) -> list[Problem
         elif seen.setdefault(address, host) != host:
             free = next(str(other) for other in found.hosts() if str(other) not in addresses.values())
             problems.append(
-                Problem(host, f"has the mesh address {address}, as host {seen[address]} does; set slipway_mesh_address of one, as {free}")
+                Problem(
+                    host,
+                    f"has the mesh address {address}, as host {seen[address]} does; set slipway_mesh_address of the one that has no mesh "
+                    f"yet, as {free}",
+                )
             )
     return problems
 
@@ -114,6 +122,13 @@ def support_problems(host: str, state: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
+def address_there(state: Mapping[str, Any], stack: str) -> str:
+    """Return the address in the mesh that a host was given, "" where it has none."""
+    program = (state.get("files") or {}).get(f"{folder_of(stack)}/{PROGRAM}") or {}
+    found = re.search(r"^address=(\S+)$", program.get("content", ""), re.MULTILINE)
+    return found[1] if found else ""
+
+
 class Found(NamedTuple):
     """A host of the stack as a run found it.
 
@@ -146,6 +161,12 @@ class Found(NamedTuple):
         return f"{folder_of(self.stack)}/{PROGRAM}" in self.state["files"]
 
     @property
+    def leaves(self) -> str:
+        """Return the address in the mesh that it has and is to change for another one, or ""."""
+        address = address_there(self.state, self.stack)
+        return address if self.wanted and address != self.address else ""
+
+    @property
     def served_outside(self) -> list[str]:
         """Return the containers that serve other hosts without the mesh, and that the mesh would move."""
         moving = {f"{self.outer}:{port['port']}" for port in self.ports if port.get("address") == self.address}
@@ -162,6 +183,24 @@ def unasked_problems(found: Iterable[Found]) -> list[Problem]:
     return [_unasked(f" ({where} would move, which restarts stores)")] if moved else []
 
 
+def moved_problems(found: Iterable[Found]) -> list[Problem]:
+    """Return the problem that site.yml would give hosts whose services run other addresses in the mesh.
+
+    The interface changes before the services that are published there, so the product is without its stores meanwhile.
+    """
+    hosts = list(found)
+    moved = [f"{end.host} from {end.leaves} to {end.address}" for end in hosts if end.leaves]
+    if not moved or not any(end.state.get("containers") for end in hosts):
+        return []
+    return [
+        Problem(
+            "",
+            f"addresses in the mesh change ({', '.join(moved)}), and hosts reach no services of each other until all have moved: "
+            f"{SET_BACK}, or make it a planned change: playbooks/site.yml -e accept=restart (docs/mesh.md)",
+        )
+    ]
+
+
 def pending_problems(found: Iterable[Found]) -> list[Problem]:
     """Return the problems that hosts have no mesh yet, or one still, for runs that leave that to site.yml."""
     hosts = list(found)
@@ -172,7 +211,15 @@ def pending_problems(found: Iterable[Found]) -> list[Problem]:
         return [_unasked()]
     yet = "has no mesh yet, which site.yml brings up: run site.yml first, or set slipway_mesh: false until then"
     still = "still has the mesh, which site.yml takes down: run site.yml first, or set slipway_mesh: true until then"
-    return [Problem(end.host, yet if end.wanted else still) for end in hosts if end.wanted != end.there]
+    return [Problem(end.host, yet if end.wanted else still) for end in hosts if end.wanted != end.there] + [
+        Problem(
+            end.host,
+            f"has the address {end.leaves} in the mesh and is to have {end.address}, which site.yml changes: run site.yml first, or "
+            f"{SET_BACK}",
+        )
+        for end in hosts
+        if end.leaves
+    ]
 
 
 def _unasked(moved: str = "") -> Problem:
@@ -298,11 +345,25 @@ def peers_text(
     return "\n".join(blocks)
 
 
-def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: Collection[str], *, rotating: bool = False) -> list[str]:
-    """Return why a run that does not reach all hosts cannot bring the mesh to this one."""
+def limit_problems(
+    tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: Collection[str], state: Mapping[str, Any], *, rotating: bool = False
+) -> list[str]:
+    """Return why a run that does not reach all hosts cannot bring the mesh to this one.
+
+    Args:
+        tunnel: What the topology says, empty for a host without one.
+        keys: Public keys by host, as public_keys returns them.
+        reached: The hosts of the run.
+        state: What host_state read on this host.
+        rotating: Whether hosts may have keys of two secrets.
+    """
     left = [peer["host"] for peer in tunnel["peers"] if peer["host"] not in reached] if tunnel else []
     if left and rotating:
         return [f"the secret of the mesh is being rotated, and the run leaves out {', '.join(left)}: run again without --limit"]
+    if left and (moved := _moved(tunnel, keys, state)):
+        return [
+            f"the address of {', '.join(moved)} in the mesh changes, and the run leaves out {', '.join(left)}: run again without --limit"
+        ]
     unknown = [host for host in left if not keys[host]]
     if unknown:
         return [f"the key of {', '.join(unknown)} for the mesh is not known here, and the run leaves it out: run again without --limit"]
@@ -311,6 +372,14 @@ def limit_problems(tunnel: Mapping[str, Any], keys: Mapping[str, str], reached: 
             f"it gets a new key for the mesh, which {', '.join(left)} must know, and the run leaves them out: run again without --limit"
         ]
     return []
+
+
+def _moved(tunnel: Mapping[str, Any], keys: Mapping[str, str], state: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that are known here at another address than the topology says."""
+    peers = state["mesh"]["interface"].get("peers") or {}
+    known = {end["host"]: (peers.get(keys[end["host"]]) or {}).get("addresses") or [] for end in tunnel["peers"]}
+    known[tunnel["host"]] = list(filter(None, [address_there(state, tunnel["stack"])]))
+    return sorted(end["host"] for end in (tunnel, *tunnel["peers"]) if known[end["host"]] and end["address"] not in known[end["host"]])
 
 
 def differences(

@@ -48,6 +48,9 @@ NOBODY = 60000
 MINIMUM_DISK_WHEN_RUNNING_MB = 1024
 
 HIGHEST_PORT = 65535
+TCP = "tcp"
+#: Who has a port of which no process has the socket.
+UNKNOWN = {TCP: "an unknown process", "udp": "the kernel, as for another interface of WireGuard (`wg show` lists them)"}
 
 #: What variables begin with that belong to no role.
 SHARED_PREFIX = "slipway"
@@ -586,14 +589,15 @@ def check_ports(
     Args:
         host: Its name in the inventory.
         state: What host_state read there.
-        wanted: Ports, each with the variable that sets it, and the address where it is not every address.
+        wanted: Ports, each with the variable that sets it, the address where it is not every address, and the protocol where it is not TCP.
         bind_addresses: By role the address of its ports that have none.
     """
     problems = []
-    seen: dict[tuple[int, str], str] = {}
+    seen: dict[tuple[str, int, str], str] = {}
     listening = state.get("listening") or {}
     for item in wanted:
         port, variable, address = int(item["port"]), str(item.get("variable") or "port"), str(item.get("address") or "")
+        protocol = str(item.get("protocol", TCP))
         if not 1 <= port <= HIGHEST_PORT:
             problems.append(Problem(host, f"{variable} is {port}, and ports are from 1 to {HIGHEST_PORT}; correct {variable}"))
             continue
@@ -604,18 +608,21 @@ def check_ports(
                     f"has no address {address}, on which port {port} ({variable}) is wanted by other hosts; correct its slipway_address",
                 )
             )
-        other = seen.setdefault((port, address), variable)
+        other = seen.setdefault((protocol, port, address), variable)
         if other != variable:
             problems.append(Problem(host, f"port {port} is wanted by both {other} and {variable}; change one of them"))
         bound_to = address or (bind_addresses or {}).get(str(item.get("role")), "")
         # One that listens on two of its addresses is named once.
         owners = dict.fromkeys(
-            f"container {listener['container']}" if listener.get("container") else (listener.get("process") or "an unknown process")
+            f"container {listener['container']}" if listener.get("container") else (listener.get("process") or UNKNOWN[protocol])
             for listener in listening.get(str(port)) or ()
-            if not listener.get("ours") and (bound_to in _ANY_ADDRESS or str(listener["address"]) in (bound_to, *_ANY_ADDRESS))
+            if not listener.get("ours")
+            and listener.get("protocol", TCP) == protocol
+            and (bound_to in _ANY_ADDRESS or str(listener["address"]) in (bound_to, *_ANY_ADDRESS))
         )
+        kind = "" if protocol == TCP else f"{protocol.upper()} "
         problems += [
-            Problem(host, f"port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
+            Problem(host, f"{kind}port {port} ({variable}) is taken by {owner}, which is not part of the stack; stop it, or set {variable}")
             for owner in owners
         ]
     return problems

@@ -530,7 +530,7 @@ def published(address: str, own: str = "", labels: Any = None) -> dict[str, Any]
 def test_ports_of_others_are_not_cut_off_without_consent(
     path: Path, monkeypatch: pytest.MonkeyPatch, container: dict[str, Any], public: bool, refused: bool
 ):
-    monkeypatch.setattr(known_before, "has_public_ipv6", lambda: public)
+    monkeypatch.setattr(known_before, "public_ipv6", lambda: ["2001:db8::1"] if public else [])
     machine, wanted = Machine(path, more=container), {"userland-proxy": False, "live-restore": True}
     said = known_before.refused_change(wanted, machine, "restart", str(path), machine.run)
     assert ("unreachable over IPv6" in said, "old-shop" in said) == (refused, refused)
@@ -542,10 +542,10 @@ def test_ports_of_others_are_not_cut_off_without_consent(
 def test_an_address_of_one_link_or_of_the_host_itself_is_not_public(tmp_path: Path):
     table = tmp_path / "if_inet6"
     table.write_text("00000000000000000000000000000001 01 80 10 80 lo\nfe800000000000000000000000000001 02 40 20 80 eth0\n")
-    assert not known_before.has_public_ipv6(str(table))
+    assert known_before.public_ipv6(str(table)) == []
     table.write_text("20010db8000000000000000000000001 02 40 00 80 eth0\n")
-    assert known_before.has_public_ipv6(str(table))
-    assert not known_before.has_public_ipv6(str(tmp_path / "none"))
+    assert known_before.public_ipv6(str(table)) == ["2001:db8::1"]
+    assert known_before.public_ipv6(str(tmp_path / "none")) == []
 
 
 def test_the_plan_says_what_becomes_of_the_engine_and_of_its_containers(path: Path):

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tarfile
 from pathlib import Path
@@ -42,36 +43,71 @@ def test_a_container_is_known_by_its_label_or_by_the_name_of_what_ran_here(tmp_p
     assert host_state.of_the_stack(name, labels, "slipway", str(tmp_path)) is ours
 
 
+#: What is read of a host on which nothing runs, and the port that is looked for there.
+NOTHING: dict[str, Any] = {"containers": {}, "foreign_containers": {}, "mesh": {"interface": {}}}
+MESH_PORT = {"protocol": "udp", "port": 51820, "variable": "slipway_mesh_port"}
+
+
 def listed(*ports: tuple[str, str, int]) -> dict[str, list[str]]:
     """Return published ports as the engine lists them with a container: each with its kind, address and number."""
     return host_state.listed_ports([{"IP": ip, "PrivatePort": 5432, "PublicPort": port, "Type": kind} for kind, ip, port in ports])
 
 
 @pytest.mark.parametrize(
-    ("ports", "socket", "found"),
+    ("ports", "address", "found"),
     [
-        (listed(("tcp", "127.0.0.1", 5432)), None, [("127.0.0.1", "old")]),
+        (listed(("tcp", "127.0.0.1", 5432)), None, [("tcp", "127.0.0.1", "old")]),
         # The engine's own socket.
-        (listed(("tcp", "127.0.0.1", 5432)), "127.0.0.1", [("127.0.0.1", "old")]),
-        (listed(("tcp", "0.0.0.0", 5432), ("tcp", "::", 5432)), "::", [("", "old")]),
-        (listed(("tcp", "127.0.0.1", 5432)), "10.0.0.1", [("127.0.0.1", "old"), ("10.0.0.1", "nc")]),
-        (listed(("udp", "10.0.0.1", 5432)), None, []),
-        (listed(("udp", "0.0.0.0", 5432)), "10.0.0.1", [("10.0.0.1", "nc")]),
+        (listed(("tcp", "127.0.0.1", 5432)), "127.0.0.1", [("tcp", "127.0.0.1", "old")]),
+        (listed(("tcp", "0.0.0.0", 5432), ("tcp", "::", 5432)), "::", [("tcp", "", "old")]),
+        (listed(("tcp", "127.0.0.1", 5432)), "10.0.0.1", [("tcp", "127.0.0.1", "old"), ("tcp", "10.0.0.1", "nc")]),
+        (listed(("udp", "10.0.0.1", 5432)), None, [("udp", "10.0.0.1", "old")]),
+        # Another protocol's port is another one.
+        (listed(("udp", "0.0.0.0", 5432)), "0.0.0.0", [("udp", "", "old"), ("tcp", "", "nc")]),
         (listed(("tcp", "10.0.0.1", 80)), None, []),
-        ({}, "0.0.0.0", [("", "nc")]),
+        ({}, "0.0.0.0", [("tcp", "", "nc")]),
     ],
 )
 @pytest.mark.parametrize("kind", ["containers", "foreign_containers"])
 def test_each_that_listens_on_a_port_is_known_with_its_address(
-    kind: str, ports: dict[str, list[str]], socket: str | None, found: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    kind: str, ports: dict[str, list[str]], address: str | None, found: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
 ):
-    opened = [Listener("tcp", socket, 5432, "7"), Listener("tcp", socket, 22, "8")] if socket else []
-    monkeypatch.setattr(host_state.sockets, "listeners", lambda protocols: opened if protocols == ["tcp"] else [])
+    opened = [Listener("tcp", address, 5432, "7"), Listener("tcp", address, 22, "8")] if address else []
+    monkeypatch.setattr(host_state.sockets, "listeners", lambda: opened)
     monkeypatch.setattr(host_state.sockets, "processes", lambda inodes: {"7": "nc"} if "7" in inodes else {})
-    state = {"containers": {}, "foreign_containers": {}, kind: {"old": {"ports": ports, "status": "running"}}}
+    state = {**NOTHING, kind: {"old": {"ports": ports, "status": "running"}}}
     listening = host_state.listeners([5432], state).get("5432", [])
-    assert [(item["address"], item["container"] or item["process"]) for item in listening] == found
+    assert [(item["protocol"], item["address"], item["container"] or item["process"]) for item in listening] == found
     assert all(item["ours"] is (item["container"] == "old" and kind == "containers") for item in listening)
+
+
+@pytest.mark.parametrize(("interface", "taken"), [({"port": 51820}, False), ({"port": 51821}, True), ({}, True)])
+def test_the_port_of_the_mesh_is_taken_by_all_but_the_mesh(interface: dict[str, int], taken: bool, monkeypatch: pytest.MonkeyPatch):
+    """The kernel's WireGuard has sockets that belong to no process."""
+    opened = [Listener("udp", "0.0.0.0", 51820, "7"), Listener("udp", "::", 51820, "8"), Listener("tcp", "0.0.0.0", 51820, "9")]
+    monkeypatch.setattr(host_state.sockets, "listeners", lambda: opened)
+    monkeypatch.setattr(host_state.sockets, "processes", lambda _inodes: {})
+    listening = host_state.listeners([51820], {**NOTHING, "mesh": {"interface": interface}})
+    problems = preflight.check_ports("one", {"listening": listening}, [MESH_PORT])
+    said = (
+        "UDP port 51820 (slipway_mesh_port) is taken by the kernel, as for another interface of WireGuard (`wg show` lists them), which is"
+    )
+    assert [problem.text.partition(" not part of the stack")[0] for problem in problems] == taken * [said]
+
+
+def test_a_program_with_the_port_of_the_mesh_is_named():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.bind(("127.0.0.1", 0))
+        port = own.getsockname()[1]
+        (problem,) = preflight.check_ports("one", {"listening": host_state.listeners([port], NOTHING)}, [{**MESH_PORT, "port": port}])
+    name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+    assert problem.text.startswith(f"UDP port {port} (slipway_mesh_port) is taken by {name}, which is not part of the stack")
+
+
+def test_addresses_of_both_kinds_are_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(host_state.sockets, "public_ipv6", lambda: ["2001:db8::1"])
+    assert "127.0.0.1" in host_state.own_addresses()
+    assert host_state.own_addresses()[-1] == "2001:db8::1"
 
 
 class Engine:

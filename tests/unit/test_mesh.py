@@ -106,6 +106,12 @@ def differences(state: dict[str, Any], own: dict[str, Any] | None = None, secret
 
 # Addresses
 
+#: Those of the Internet, of one host, of one link, of groups, reserved ones, and those that are more than private ones.
+NOT_PRIVATE = (
+    *("0.0.0.0/0", "0.0.0.0/8", "8.8.0.0/16", "100.0.0.0/8", "127.0.0.0/8", "128.0.0.0/1", "169.254.0.0/16", "168.0.0.0/5"),
+    *("172.0.0.0/8", "198.0.0.0/8", "224.0.0.0/3", "224.0.0.0/16", "240.0.0.0/16"),
+)
+
 
 def test_an_address_follows_from_the_name_alone_and_is_that_of_a_host():
     names = [f"app{number}" for number in range(300)]
@@ -125,10 +131,15 @@ def test_an_address_follows_from_the_name_alone_and_is_that_of_a_host():
         ("mesh", "must be an IPv4 network"),
         (None, "must be an IPv4 network"),
         ("10.210.0.0/25", "must be a network of /24 or larger"),
-        ("127.0.0.0/8", "that hosts can have"),
-        ("224.0.0.0/16", "that hosts can have"),
+        ("10.210.7.128/25", "such as 10.210.0.0/16"),
+        *((other, "must be within 10.0.0.0/8, ") for other in NOT_PRIVATE),
         (RANGE, ""),
         ("10.210.7.0/24", ""),
+        ("10.0.0.0/8", ""),
+        ("172.31.0.0/16", ""),
+        ("192.168.3.0/24", ""),
+        ("100.127.0.0/16", ""),
+        ("198.19.0.0/16", ""),
     ],
 )
 def test_a_range_is_a_network_with_room(network: Any, said: str):
@@ -139,7 +150,10 @@ def test_a_range_is_a_network_with_room(network: Any, said: str):
 def test_two_hosts_with_one_address_are_named_with_a_free_one():
     (problem,) = mesh.address_problems(RANGE, {"app1": "10.210.0.1", "app2": "10.210.0.2", "db1": "10.210.0.1"})
     assert problem.host == "db1"
-    assert problem.text == "has the mesh address 10.210.0.1, as host app1 does; set slipway_mesh_address of one, as 10.210.0.3"
+    assert (
+        problem.text
+        == "has the mesh address 10.210.0.1, as host app1 does; set slipway_mesh_address of the one that has no mesh yet, as 10.210.0.3"
+    )
 
 
 @pytest.mark.parametrize("address", ["10.211.0.1", "10.210.0.0", "10.210.255.255"])
@@ -206,8 +220,14 @@ def found(
 ) -> mesh.Found:
     """Return a host with a container that is published at some addresses."""
     containers = {container: {"ports": {"5432/tcp": list(served)}}} if container else {}
-    files = {f"{folder_of('shop')}/{PROGRAM}": {}} if there else {}
-    return mesh.Found(host, {"containers": containers, "files": files}, "shop", OUTER, address, PORTS, chosen)
+    return mesh.Found(host, {"containers": containers, "files": program(INNER) if there else {}}, "shop", OUTER, address, PORTS, chosen)
+
+
+def program(address: str) -> dict[str, Any]:
+    """Return what is read of the program of a host with an address in the mesh, as the role renders it."""
+    state = {"mesh": {"kernel": True}}
+    text = role_variable("mesh", "__mesh_program_content", {"__mesh_tunnel": {**tunnel(DB1), "address": address}, "__mesh_state": state})
+    return {f"{folder_of('shop')}/{PROGRAM}": {"content": text}}
 
 
 def test_services_that_serve_without_a_mesh_are_not_moved_unasked():
@@ -244,6 +264,10 @@ def test_a_mesh_comes_where_it_was_asked_for_or_moves_nothing(end: mesh.Found):
         ([found(chosen=True)], "db1: has no mesh yet, which site.yml brings up: run site.yml first, or set slipway_mesh: false until then"),
         ([found(there=True, host="app1"), found()], "db1: has no mesh yet"),
         ([found(there=True, address=OUTER)], "db1: still has the mesh, which site.yml takes down"),
+        (
+            [found(there=True, address="10.210.0.9")],
+            f"db1: has the address {INNER} in the mesh and is to have 10.210.0.9, which site.yml changes: run site.yml first, or ",
+        ),
         ([found(there=True)], ""),
         ([found(address=OUTER)], ""),
         ([found(container="")], ""),
@@ -253,6 +277,28 @@ def test_a_run_that_brings_no_mesh_needs_it_as_the_inventory_has_it(ends: list[m
     lines = [f"{problem.host}: {problem.text}".removeprefix(": ") for problem in mesh.pending_problems(ends)]
     assert len(lines) == bool(said)
     assert all(line.startswith(said) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([found(there=True, address="10.210.0.9")], f"addresses in the mesh change (db1 from {INNER} to 10.210.0.9), and hosts reach no"),
+        # Others find a host that publishes nothing itself by its address too: their firewalls know it.
+        (
+            [found(there=True, address="10.210.0.9", container=""), found(there=True, host="app1")],
+            f"addresses in the mesh change (db1 from {INNER} to 10.210.0.9), and hosts reach no",
+        ),
+        ([found(there=True)], ""),
+        # Where nothing runs, where there is none yet, and where it is turned off.
+        ([found(there=True, address="10.210.0.9", container="")], ""),
+        ([found(address="10.210.0.9")], ""),
+        ([found(there=True, address=OUTER)], ""),
+    ],
+)
+def test_hosts_whose_services_run_keep_their_addresses_unless_asked(ends: list[mesh.Found], said: str):
+    problems = mesh.moved_problems(ends)
+    assert len(problems) == bool(said)
+    assert all(problem.text.startswith(said) and problem.text.endswith("with -e accept=restart (docs/mesh.md)") for problem in problems)
 
 
 # Keys and peers
@@ -302,16 +348,36 @@ def test_a_host_that_was_installed_again_has_no_key_although_its_peers_know_one(
 
 
 def test_a_run_with_a_limit_changes_only_what_needs_no_other_host():
-    assert not mesh.limit_problems(tunnel(APP1), KEYS, ["app1"])
-    (unknown,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "db1": ""}, ["app1", "lb1"])
+    state = state_of(APP1)
+    assert not mesh.limit_problems(tunnel(APP1), KEYS, ["app1"], state)
+    (unknown,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "db1": ""}, ["app1", "lb1"], state)
     assert "the key of db1" in unknown
-    (new,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": ""}, ["app1", "lb1"])
+    (new,) = mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": ""}, ["app1", "lb1"], state)
     assert "db1 must know" in new
-    assert not mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": "", "db1": ""}, ["app1", "db1", "lb1"])
-    assert not mesh.limit_problems({}, {}, ["app1"])
-    (rotating,) = mesh.limit_problems(tunnel(APP1), KEYS, ["app1", "lb1"], rotating=True)
+    assert not mesh.limit_problems(tunnel(APP1), {**KEYS, "app1": "", "db1": ""}, ["app1", "db1", "lb1"], state)
+    assert not mesh.limit_problems({}, {}, ["app1"], state)
+    (rotating,) = mesh.limit_problems(tunnel(APP1), KEYS, ["app1", "lb1"], state, rotating=True)
     assert "leaves out db1: run again without --limit" in rotating
-    assert not mesh.limit_problems(tunnel(APP1), KEYS, list(KEYS), rotating=True)
+    assert not mesh.limit_problems(tunnel(APP1), KEYS, list(KEYS), state, rotating=True)
+
+
+@pytest.mark.parametrize(
+    ("moved", "reached", "said"),
+    [
+        ("db1", ["app1", "lb1"], "the address of db1 in the mesh changes, and the run leaves out db1"),
+        ("db1", ["app1", "db1"], "the address of db1 in the mesh changes, and the run leaves out lb1"),
+        ("app1", ["app1"], "the address of app1 in the mesh changes, and the run leaves out db1, lb1"),
+        ("db1", list(KEYS), ""),
+        ("", ["app1"], ""),
+    ],
+)
+def test_a_run_with_a_limit_changes_no_address(moved: str, reached: list[str], said: str):
+    state = state_of(APP1)
+    state["files"] |= program(APP1["address"])
+    app1, *others = ({**end, "address": "10.210.0.9"} if end["host"] == moved else end for end in ENDS)
+    own = {**tunnel(APP1), **app1, "peers": others}
+    problems = mesh.limit_problems(own, KEYS, reached, state)
+    assert [problem.partition(": run again")[0] for problem in problems] == ([said] if said else [])
 
 
 @pytest.mark.parametrize("length", [1, 12, 13, 41])

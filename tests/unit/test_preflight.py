@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
 
 from ansible_collections.slipway.stack.plugins.action.preflight import ActionModule as PreflightAction
 from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
 from ansible_collections.slipway.stack.plugins.plugin_utils import plan, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem
+from conftest import ROOT
 
 GOOD: dict[str, Any] = {
     "host": {
@@ -657,9 +661,9 @@ def fleet(checkout: Path, says):
         "slipway_secrets": ["vault_mesh_preshared_secret"],
     }
 
-    def run(variables: dict[str, Any], address: str = "", **arguments: Any) -> list[str]:
+    def run(variables: dict[str, Any], address: str = "", read: dict[str, Any] | None = None, **arguments: Any) -> list[str]:
         containers = {"slipway-api-blue": {"ports": {"8000/tcp": [f"{address}:8000"] if address else []}}}
-        facts = {**state(), "containers": containers, "files": {}}
+        facts = {**state(), "containers": containers, "files": {}, **(read or {})}
         return says(
             {**product, **variables}, facts=facts, secrets=[], roles=[{"group": group, "role": "demo"} for group in hosts], **arguments
         )
@@ -679,6 +683,25 @@ def test_a_fleet_without_a_mesh_is_asked_before_services_move(fleet):
     assert fleet({}, brings_mesh=True, **asked) == []
     (line,) = fleet({"slipway_mesh": True}, outside, **asked)
     assert line.startswith("- hosts one, two: has no mesh yet")
+
+
+def test_a_fleet_is_asked_before_its_addresses_in_the_mesh_change_and_has_its_port(fleet):
+    read = {
+        "files": {"/etc/slipway/slipway/mesh/tunnel": {"content": "#!/bin/sh\naddress=10.210.0.9\n"}},
+        "listening": {"51820": [{"protocol": "udp", "address": "", "process": "openvpn", "container": "", "ours": False}]},
+    }
+    asked = {"states": True, "brings_mesh": True, "ports": "slipway_published_ports"}
+    for accepted in (False, True):
+        said = "\n".join(fleet({"slipway_mesh": True, "slipway_accept_restart": accepted}, read=read, **asked))
+        assert ("addresses in the mesh change (one from 10.210.0.9 to 10.210." in said) is not accepted
+        assert "hosts one, two: UDP port 51820 (slipway_mesh_port) is taken by openvpn" in said
+
+
+def test_the_port_of_the_mesh_is_read_from_hosts():
+    read, *_checks = yaml.safe_load((ROOT / "playbooks/tasks/check_hosts.yml").read_text())
+    variables = {"slipway_published_ports": [{"port": 443}], "slipway_mesh_port": 51820}
+    expression = trust_as_template(read["vars"]["container_service_read_ports"])
+    assert Templar(DataLoader(), variables=variables).template(expression) == [443, 51820]
 
 
 def test_what_a_build_says_of_an_image_counts_for_all_services_that_share_it(checkout: Path, says):
