@@ -53,6 +53,8 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.security_headers imp
 from ansible_collections.slipway.stack.plugins.plugin_utils.server_names import server_name
 
 HIGHEST_PORT = 65535
+#: The highest number of a user or a group that the engine takes.
+HIGHEST_USER = 2**31 - 1
 #: Longest name that PostgreSQL keeps, in bytes.
 POSTGRES_NAME_BYTES = 63
 #: Names that PostgreSQL does not give to a role, quoted or not.
@@ -287,6 +289,8 @@ def is_path(text: str) -> bool:
         and text.strip("/") != ""
         and not re.search(r"[:,\x00-\x1f\x7f]", text)
         and not {".", ".."}.intersection(text.split("/"))
+        # What the kernel fills, but for the memory that processes share.
+        and not re.match(r"/+(?:proc|sys|dev(?!/shm(?:/|$)))(?:/|$)", text)
         and is_line(text)
     )
 
@@ -475,7 +479,7 @@ def is_nginx_directive(text: str) -> bool:
 
 def is_tmpfs_options(text: str) -> bool:
     """Return whether a string is a list of mount options of a tmpfs."""
-    one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=\d+|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
+    one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=[0-9]{1,9}|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
@@ -492,14 +496,18 @@ def is_password_hash(text: str) -> bool | str:
 
 def is_user(text: str) -> bool | str:
     """Return whether a string is a user of an image other than root, by name or number, perhaps with a group."""
-    return "another user than root" if text.partition(":")[0] in ("root", "0") else is_any_user(text)
+    name = text.partition(":")[0]
+    return "another user than root" if name == "root" or re.fullmatch("0+", name) else is_any_user(text)
 
 
 def is_any_user(text: str) -> bool:
     """Return whether a string is a user of an image, by name or number, perhaps with a group."""
     name, _unused, group = text.partition(":")
-    one = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?|\d{1,10}"
-    return bool(re.fullmatch(one, name)) and (":" not in text or bool(re.fullmatch(one, group)))
+    return all(
+        bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", one))
+        or (bool(re.fullmatch(r"[0-9]{1,10}", one)) and int(one) <= HIGHEST_USER)
+        for one in ([name, group] if ":" in text else [name])
+    )
 
 
 def is_service_name(text: str) -> bool | str:
@@ -510,10 +518,13 @@ def is_service_name(text: str) -> bool | str:
 
 
 def is_moment(text: str) -> bool:
-    """Return whether a string is a date and time that PostgreSQL reads without doubt about its zone."""
-    found = re.fullmatch(
-        r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{1,6})?)? ?(?:Z|UTC|[+-][01]\d(?::?[0-5]\d)?)?)", text
-    )
+    """Return whether a string is a date and time with its zone, as a recovery and security.txt need it."""
+    return is_date_and_time(text) and bool(re.search(r"(?:Z|[+-]\d\d:?\d\d)$", text))
+
+
+def is_date_and_time(text: str) -> bool:
+    """Return whether a string is a date and time that there is, with or without its zone."""
+    found = re.fullmatch(r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{1,6})?)?(?:Z|[+-][01]\d:?[0-5]\d)?)", text)
     try:
         # Months differ in their days.
         return found is not None and bool(dt.datetime(*map(int, found.groups("0"))))  # type: ignore[arg-type]  # noqa: DTZ001
@@ -524,7 +535,7 @@ def is_moment(text: str) -> bool:
 def is_since(text: str) -> bool:
     """Return whether a string is a time span, or a date and time that Python 3.10 reads on a host."""
     return bool(re.fullmatch(r"(?a:[1-9]\d{0,5}[smhd]|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)", text)) and (
-        text[-1] in "smhd" or is_moment(text)
+        text[-1] in "smhd" or is_date_and_time(text)
     )
 
 
@@ -546,13 +557,14 @@ def is_plain_value(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) or (isinstance(value, str) and is_line(value))
 
 
-def is_data(value: Any) -> bool:
-    """Return whether a value can be written as JSON."""
+def is_data(value: Any) -> bool | str:
+    """Return whether a value can be written as JSON, and held by a variable of a process, or what it must be instead."""
+    if any(isinstance(key, bool) or key is None for part in _parts(value) if isinstance(part, Mapping) for key in part):
+        return "data whose keys are strings: quote on, off, yes, no, null and ~"
     try:
-        json.dumps(value)
+        return "\\u0000" not in json.dumps(value).replace("\\\\", "")
     except (TypeError, ValueError):
         return False
-    return True
 
 
 def _count(what: str, low: float, high: float) -> Kind:
@@ -589,9 +601,9 @@ REDIS_OWN_SETTINGS = {
     "maxmemory-policy": "redis_maxmemory_policy",
     "port": "redis_port",
 }
-#: As the engine knows them: https://github.com/moby/sys/blob/main/signal/signal_linux.go
+#: As the engine knows them, without those that end no program, as CONT and STOP: https://github.com/moby/sys/blob/main/signal/signal_linux.go
 SIGNALS = (
-    "ABRT|ALRM|BUS|CHLD|CLD|CONT|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|STOP|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|"
+    "ABRT|ALRM|BUS|CHLD|CLD|FPE|HUP|ILL|INT|IO|IOT|KILL|PIPE|POLL|PROF|PWR|QUIT|SEGV|STKFLT|SYS|TERM|TRAP|TSTP|TTIN|TTOU|URG|"
     r"USR1|USR2|VTALRM|WINCH|XCPU|XFSZ|RTMIN(?:\+(?:[1-9]|1[0-5]))?|RTMAX(?:-(?:[1-9]|1[0-4]))?"
 )
 #: What a restore may be limited to; slipway_host/decide.py has the same list, as host programs cannot read this one.
@@ -673,7 +685,7 @@ KINDS: dict[str, Kind] = {
     "nginx_directive": _text("one complete directive of nginx in one line, as gzip off;", is_nginx_directive),
     "url_path": _text("a path that begins with /, without blanks and quotes", pattern(r"/[^\s\x00-\x1f\x7f\"'\\{}]*", 1024)),
     # Files and images
-    "path": _text("the absolute path of a folder in the container, without :, comma and ..", is_path),
+    "path": _text("the absolute path of a folder in the container, without :, comma and .., and not below /proc, /sys or /dev", is_path),
     "program": _text("a program of the controller", lambda text: is_line(text) and shutil.which(os.path.expanduser(text)) is not None),
     "shell_words": _text("options as a shell reads them", is_shell_words),
     "any_path": _text("a path", lambda text: bool(text.strip()) and is_line(text)),
@@ -710,7 +722,7 @@ KINDS: dict[str, Kind] = {
     ),
     "sql": _text("a query", lambda text: bool(text.strip()) and is_text(text)),
     "point": _text("the name of a recovery point, as 20261123T021500Z", pattern(r"\d{8}T\d{6}Z(?:-[a-z0-9-]+)?")),
-    "moment": _text("a date and time as 2026-11-23T02:15:00+00:00", is_moment),
+    "moment": _text("a date and time with its zone, as 2026-11-23T02:15:00+00:00", is_moment),
     "since": _text("a time span as 10m, 2h or 3d, or a date and time as 2026-11-23T02:15:00+00:00", is_since),
     "regular_expression": _text("a regular expression as Python reads it", is_regular_expression),
     "store": _text(f"one of {', '.join(STORES)}", lambda text: text in STORES),
@@ -969,8 +981,13 @@ def _changed_problem(form: Form, key: Any, value: Any, changed: Changed) -> str 
         if form.kind == "setting_value" and not (isinstance(part, int) and not isinstance(part, bool)):
             continue
         word = changed(name, part)
+        if word and kind.number:
+            # What YAML made of digits and a colon, or of a zero before them, is a number that was not meant; of .5 it is.
+            return (
+                None if word in (DECIMALS, ENCRYPTED) or not kind.whole else f"which YAML made of {word}: write it in digits alone, as 90"
+            )
         # Where a number is meant, it is most likely the one that it is.
-        if word and not (word == ENCRYPTED and (kind.number or form.kind == "setting_value")):
+        if word and not (word == ENCRYPTED and form.kind == "setting_value"):
             return f"which YAML made of {word}: quote the value"
     return None
 
@@ -984,9 +1001,10 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def _scalars(key: Any, value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the numbers and booleans in a value, each with its name where it has one."""
+    """Yield the numbers and booleans in a value, keys of dictionaries among them, each with its name where it has one."""
     if isinstance(value, Mapping):
         for name, member in value.items():
+            yield from _scalars(None, name)
             yield from _scalars(name, member)
     elif isinstance(value, (list, tuple)):
         for member in value:

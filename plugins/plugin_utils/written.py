@@ -123,7 +123,8 @@ def changed_by_yaml(key: Any, value: Any) -> str | None:
             encrypted = origin is not None and origin.path and _is_encrypted(str(origin.path))
             return DECIMALS if isinstance(value, float) else ENCRYPTED if encrypted else None
         found = _WORD.match(rest, _MARKS.match(rest).end())  # type: ignore[union-attr]
-        word = found[0] if found else ""
+        # A key ends with a colon.
+        word = found[0].rstrip(":") if found else ""
         # Of a template nothing is known.
         return word if word and word[0] in "+-.0123456789" and word != str(value) else None
     return None

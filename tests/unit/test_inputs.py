@@ -762,7 +762,16 @@ REFUSED: list[tuple[Any, str]] = [
         "app_version is True, must be a version of letters, digits, _, . and -, as the tag of an image; YAML reads it as true: quote",
     ),
     ("redis_appendfsync: no", "redis_appendfsync is False, must be one of always, everysec, no; YAML reads it as false: quote the value"),
-    ("nginx_http_port: 0443", f"nginx_http_port is 291, {FOLLOWS} 0443: quote the value"),
+    ("nginx_http_port: 0443", f"nginx_http_port is 291, {FOLLOWS} 0443: write it in digits alone, as 90"),
+    ("nginx_proxy_read_timeout: 1:30", f"nginx_proxy_read_timeout is 90, {FOLLOWS} 1:30: write it in digits alone, as 90"),
+    (
+        "app_service_overrides: {backend: {environment: {A: {on: push}}}}",
+        "app_service_overrides.backend.environment.A is {True: 'push'}, must be data whose keys are strings: quote on, off, yes",
+    ),
+    (
+        "app_service_overrides: {backend: {environment: {A: {1.10: x}}}}",
+        f"app_service_overrides.backend.environment.A is {{1.1: 'x'}}, {FOLLOWS} 1.10: quote the value",
+    ),
     (
         "app_service_overrides:\n  backend:\n    environment:\n      A: 1.10",
         f"app_service_overrides.backend.environment.A is 1.1, {FOLLOWS} 1.10: quote the value",
