@@ -124,11 +124,11 @@ def fits(value: Any, form: Mapping[str, Any]) -> bool:
 class Service(Mapping[str, Any]):
     """A service with the values of all its keys. Each is read when it is asked for: another's template may not be resolvable here."""
 
-    def __init__(self, name: str, parts: Sequence[Mapping[str, Any]], variable: str = VARIABLES[0]) -> None:
-        """Take what describes the service, first what all services share, and later parts over earlier ones, and the variable with it."""
+    def __init__(self, name: str, parts: Sequence[Mapping[str, Any]], paths: Sequence[str]) -> None:
+        """Take what describes the service, first what all services share, and later parts over earlier ones, and the path of each part."""
         self.name = name
-        self.path = f"{variable}.{name}"
-        self._parts = parts
+        self.path = paths[1]
+        self._parts, self._paths = parts, paths
 
     def __getitem__(self, key: str) -> Any:
         """Return a key's value with booleans and numbers as such, also where they came as text, or its default."""
@@ -179,6 +179,17 @@ class Service(Mapping[str, Any]):
         """Return whether a key has a value of its own, and not one that all services share."""
         return self._merged(key, self._parts[1:]) is not None
 
+    def problem(self, key: str, text: str, *, member: bool = False) -> tuple[str, str]:
+        """Return what is wrong with a key's value, with the path of what gives it: a value may be one that all services share.
+
+        Args:
+            key: The key; of one without a value, the path is that of the service.
+            text: What is wrong.
+            member: Whether the text is about the key itself, which the path then ends with.
+        """
+        path = next((path for path, part in zip(self._paths[::-1], self._parts[::-1], strict=True) if part.get(key) is not None), self.path)
+        return f"{path}.{key}" if member else path, text if self.name in path.split(".")[1:] else f"(for {self.name}) {text}"
+
     @property
     def written_volumes(self) -> list[Mapping[str, Any]]:
         """The volumes that it may write to."""
@@ -216,7 +227,14 @@ def services(product: Mapping[str, Any]) -> dict[str, Service]:
         product: The values of VARIABLES, or the variables of a host.
     """
     described, defaults, overrides = (mapping(product.get(name)) for name in VARIABLES)
-    return {name: Service(name, [defaults, mapping(described[name]), mapping(overrides.get(name))]) for name in described}
+    return {
+        name: Service(
+            name,
+            [defaults, mapping(described[name]), mapping(overrides.get(name))],
+            ["app_defaults", f"app_services.{name}", f"app_service_overrides.{name}"],
+        )
+        for name in described
+    }
 
 
 def runs(service: Service, group_names: Iterable[str]) -> bool:
@@ -812,23 +830,18 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
     ]
     if not found:
         problems.append(("app_services", "has no service: describe the product's services, as docs/product.md shows"))
-    for name, service in found.items():
-        problems += [(f"app_services.{name}", text) for text in service_mistakes(service)]
+    for service in found.values():
+        problems += [service.problem(key, text) for key, text in service_mistakes(service)]
         if publish_address and service.port and service.replicas > slot_port_offset:
-            problems.append(
-                (
-                    f"app_services.{name}.replicas",
-                    f"is {service.replicas}, more than app_slot_port_offset ({slot_port_offset}): ports of the two slots would meet",
-                )
-            )
+            text = f"is {service.replicas}, more than app_slot_port_offset ({slot_port_offset}): ports of the two slots would meet"
+            problems.append(service.problem("replicas", text, member=True))
     seen: dict[tuple[str, str], str] = {}
     for name, service in found.items():
         for route in service.routes:
             key = (str(route.get("host") or ""), str(route.get("path")))
             if key in seen:
-                problems.append(
-                    (f"app_services.{name}.routes", f"has the path {key[1]}, which {seen[key]} has already; remove one of them")
-                )
+                text = f"has the path {key[1]}, which {seen[key]} has already; remove one of them"
+                problems.append(service.problem("routes", text, member=True))
             seen.setdefault(key, name)
     problems += unsettled_backups(found)
     migrations = [service.name for service in migrating(found)]
@@ -842,9 +855,10 @@ def unsettled_backups(found: Mapping[str, Service]) -> list[tuple[str, str]]:
     mounted = [(service, volume) for service in found.values() for volume in service["volumes"]]
     kept = {volume.get("name"): service.name for service, volume in mounted if is_kept(volume) and volume.get("mode", "rw") == "rw"}
     return [
-        (
-            f"{service.path}.volumes",
+        service.problem(
+            "volumes",
             f"has {volume['name']} with backup: false, and {kept[volume['name']]} has it without: say it in both of them, or in neither",
+            member=True,
         )
         for service, volume in mounted
         if not is_kept(volume) and volume.get("name") in kept
@@ -860,8 +874,8 @@ def unreached(product: Mapping[str, Any], networks: Collection[str]) -> list[tup
     """
     how = f"where nginx is not: add {' or '.join(BALANCER_NETWORKS)} to networks"
     return [
-        (f"app_services.{name}", f"has routes and is in {' and '.join(service['networks'])} alone, {how}")
-        for name, service in services(product).items()
+        service.problem("networks", f"has routes and is in {' and '.join(service['networks'])} alone, {how}")
+        for service in services(product).values()
         if service.port and service.routes and set(service["networks"]) <= {*networks} - {*BALANCER_NETWORKS}
     ]
 
@@ -878,56 +892,60 @@ def unclaimed_jobs(product: Mapping[str, Any], groups: Mapping[str, Sequence[str
     hosts = {name: groups.get(found[name]["hosts"]) or () for name in jobs(product)}
     text = "which each of {} would run, as no host is in group postgres, where one claims it: add one, or set hosts to a group of one host"
     return [
-        (f"app_services.{name}.schedule", f"makes it a job, {text.format(', '.join(names))}")
+        found[name].problem("schedule", f"makes it a job, {text.format(', '.join(names))}", member=True)
         for name, names in hosts.items()
         if len(names) > 1 and not shared
     ]
 
 
-def container_mistakes(service: Service) -> list[str]:
-    """Return what no container of a service could run with."""
+def container_mistakes(service: Service) -> list[tuple[str, str]]:
+    """Return what no container of a service could run with, each with the key that it is about."""
     problems = []
     if not service["image"]:
-        problems.append("has no image: add the key image, as shop/api:{{ app_version }}")
+        problems.append(("image", "has no image: add the key image, as shop/api:{{ app_version }}"))
     double = sorted({name for name, value in service["environment"].items() if value is not None} & set(service["secrets"]))
     if double:
-        problems.append(f"has {', '.join(double)} in both environment and secrets: remove it from one of them")
+        problems.append(("secrets", f"has {', '.join(double)} in both environment and secrets: remove it from one of them"))
     volumes = [str(volume.get("path", "")).rstrip("/") for volume in service["volumes"]]
     folders = [*volumes, *(str(path).rstrip("/") for path in service["tmpfs"])]
     twice = sorted({path for path in folders if path and folders.count(path) > 1})
-    problems += [f"mounts {path} twice in volumes and tmpfs: give one of them another path" for path in twice]
+    problems += [("volumes", f"mounts {path} twice in volumes and tmpfs: give one of them another path") for path in twice]
     problems += [
-        f"mounts {path}, and {own} holds {what}: choose another path"
+        ("volumes" if path in volumes else "tmpfs", f"mounts {path}, and {own} holds {what}: choose another path")
         for own, what in MOUNTED.items()
         for path in folders
         if f"{path}/".startswith(f"{own}/")
     ]
     if "/tmp" in volumes:  # noqa: S108 - a place inside the container
-        problems.append("has a volume at /tmp, which is in memory: choose another path, and name it in TMPDIR")
+        problems.append(("volumes", "has a volume at /tmp, which is in memory: choose another path, and name it in TMPDIR"))
     return problems
 
 
-def service_mistakes(service: Service) -> list[str]:
-    """Return what is wrong with one service of a product."""
+def service_mistakes(service: Service) -> list[tuple[str, str]]:
+    """Return what is wrong with one service of a product, each with the key that it is about."""
     problems = container_mistakes(service)
     if service.kind == "job":
         return problems + job_mistakes(service)
     if service.sets("backup"):
-        problems += backup_mistakes(service)
-    problems += [f"has {key}, which only a job has: add a schedule, or remove it" for key in JOB_KEYS if service.sets(key)]
+        problems += [("backup", text) for text in backup_mistakes(service)]
+    problems += [(key, f"has {key}, which only a job has: add a schedule, or remove it") for key in JOB_KEYS if service.sets(key)]
     problems += [
-        f"has {key} and no port: add the port that it listens on, or remove {key}, which a worker cannot have"
+        (key, f"has {key} and no port: add the port that it listens on, or remove {key}, which a worker cannot have")
         for key in WEB_KEYS
         if not service.port and service.sets(key) and service[key]
     ]
     choices = ("drain", "next") if service.port else ("before", "drain", "after")
     if service["retire"] not in choices:
-        problems.append(f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}")
+        text = f"has retire: {service['retire']}, which a {service.kind} cannot have: set {' or '.join(choices)}"
+        problems.append(("retire", text))
     if service.sets("migrate") and service["migrate"] and not service["migrate"].get("command"):
-        problems.append(f"has migrate with {' and '.join(service['migrate'])} and no command: add the command that migrates, or remove it")
+        text = f"has migrate with {' and '.join(service['migrate'])} and no command: add the command that migrates, or remove it"
+        problems.append(("migrate", text))
     if any(route.get("path") == BALANCER_PATH for route in service.routes):
-        problems.append(f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path")
-    return problems + [f"has the route {route.get('path')}, which {text}" for route in service.routes for text in route_mistakes(route)]
+        problems.append(("routes", f"has a route {BALANCER_PATH}, on which nginx itself answers: choose another path"))
+    return problems + [
+        ("routes", f"has the route {route.get('path')}, which {text}") for route in service.routes for text in route_mistakes(route)
+    ]
 
 
 def route_mistakes(route: Mapping[str, Any]) -> list[str]:
@@ -958,9 +976,10 @@ def backup_mistakes(service: Service) -> list[str]:
     return problems
 
 
-def job_mistakes(service: Service) -> list[str]:
-    """Return what a job has that a job cannot have."""
-    problems = [f"has a schedule and {key}, which a job cannot have: remove one of them" for key in NOT_OF_JOBS if service.sets(key)]
+def job_mistakes(service: Service) -> list[tuple[str, str]]:
+    """Return what a job has that a job cannot have, each with the key that it is about."""
+    problems = [(key, f"has a schedule and {key}, which a job cannot have: remove one of them") for key in NOT_OF_JOBS if service.sets(key)]
     if service.replicas != 1:
-        problems.append(f"has replicas: {service.replicas}, and a job runs once for each time of its schedule: set replicas: 1")
+        text = f"has replicas: {service.replicas}, and a job runs once for each time of its schedule: set replicas: 1"
+        problems.append(("replicas", text))
     return problems

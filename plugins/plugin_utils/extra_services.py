@@ -53,7 +53,7 @@ def services(described: Mapping[str, Any] | None) -> dict[str, Service]:
     Args:
         described: The value of VARIABLE.
     """
-    return {name: Service(name, [DEFAULTS, mapping(keys)], VARIABLE) for name, keys in mapping(described).items()}
+    return {name: Service(name, [DEFAULTS, mapping(keys)], [f"{VARIABLE}.{name}"] * 2) for name, keys in mapping(described).items()}
 
 
 def declarations(
@@ -164,7 +164,7 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
     problems: list[tuple[str, str]] = []
     volumes: dict[str, str] = {}
     for name, service in found.items():
-        texts = container_mistakes(service)
+        texts = [text for _key, text in container_mistakes(service)]
         if name in product:
             texts.append("has the name of a service in app_services: give it another")
         if name in own or TAKEN_ENDINGS.search(name):

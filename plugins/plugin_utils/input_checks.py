@@ -302,8 +302,8 @@ def check_service_hosts(get: Get) -> list[tuple[str, str]]:
     """Return problems of services that run on some of the product's hosts alone."""
     product = {name: get(name) for name in app_services.VARIABLES}
     batch = int(get("app_release_batch") or 0) if get("app_release_strategy") == "rolling" else 0
-    found = {name: hosts_problem(service, get("groups"), batch) for name, service in app_services.services(product).items()}
-    return [(f"app_services.{name}", text) for name, text in found.items() if text]
+    found = [(service, hosts_problem(service, get("groups"), batch)) for service in app_services.services(product).values()]
+    return [service.problem("hosts", text) for service, text in found if text]
 
 
 def extra_hosts_problem(service: app_services.Service, groups: Mapping[str, Sequence[str]], may: Sequence[str]) -> str:
@@ -357,8 +357,8 @@ def check_names(get: Get) -> list[tuple[str, str]]:
     ]
     product = {name: get(name) for name in app_services.VARIABLES}
     return found + [
-        (f"app_services.{name}.routes", f"has the host {host}, which nginx_server_names lacks: add it there")
-        for name, service in app_services.services(product).items()
+        service.problem("routes", f"has the host {host}, which nginx_server_names lacks: add it there", member=True)
+        for service in app_services.services(product).values()
         for host in dict.fromkeys(str(route["host"]) for route in service.routes if route.get("host"))
         if server_name(host, "host") not in names
     ]
@@ -370,17 +370,23 @@ def check_access(get: Get) -> list[tuple[str, str]]:
     if users is None:
         return []
     product = {name: get(name) for name in app_services.VARIABLES}
-    realms = [("nginx_auth_basic", get("nginx_auth_basic"))] + [
-        (f"app_services.{name}.routes", route.get("auth_basic"))
-        for name, service in app_services.services(product).items()
-        for route in service.routes
-    ]
     site = {key: get(f"nginx_{key}") for key in app_services.ACCESS_KEYS}
-    return [("nginx_allow", text) for text in app_services.access_mistakes(site)] + [
-        (name, f"has auth_basic: {realm}, a realm without users{nearest(realm, users)}: add them to nginx_auth_basic_users")
-        for name, realm in dict.fromkeys(realms)
-        if realm and not users.get(realm)
+    found = [("nginx_allow", text) for text in app_services.access_mistakes(site)]
+    if wrong := without_users(get("nginx_auth_basic"), users):
+        found.append(("nginx_auth_basic", wrong))
+    routes = [
+        service.problem("routes", wrong, member=True)
+        for service in app_services.services(product).values()
+        for route in service.routes
+        if (wrong := without_users(route.get("auth_basic"), users))
     ]
+    return found + list(dict.fromkeys(routes))
+
+
+def without_users(realm: Any, users: Mapping[str, Any]) -> str:
+    """Return what is wrong with a realm that has no user, or ""."""
+    how = f"a realm without users{nearest(str(realm), users)}: add them to nginx_auth_basic_users"
+    return f"has auth_basic: {realm}, {how}" if realm and not users.get(realm) else ""
 
 
 def check_headers(get: Get) -> list[tuple[str, str]]:

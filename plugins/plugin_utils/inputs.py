@@ -611,13 +611,13 @@ class Inputs:
         return view.place(name) or next(iter(places(Path(self._inventory), name)[::-1]), None)
 
     def _place_of_any(self, view: HostView, name: str, text: str) -> str | None:
-        """Return where one of the inputs that a problem is about is set, itself first; of a service, where it is described last."""
-        variable, _unused, keys = name.partition(".")
-        service = keys.partition(".")[0]
-        holders = app_services.VARIABLES if variable in app_services.VARIABLES else (variable,)
-        described = [view.raw[other] for other in reversed(holders) if service and isinstance(view.raw.get(other), Mapping)]
-        found = next((place for variables in described for key in variables if key == service and (place := place_of(key))), None)
-        if found:
+        """Return where one of the inputs that a problem is about is set, itself first; of a member, its first key that it names."""
+        variable, *keys = name.split(".")
+        described = view.raw.get(variable)
+        for key in keys:
+            described = described.get(key) if isinstance(described, Mapping) else None
+        named = [word for word in re.findall(r"[\w-]+", text) if isinstance(described, Mapping) and word in described]
+        if (keys or named) and variable not in self._given.variables and (found := view.place(".".join([name, *named[:1]]))):
             return found
         names = sorted([variable, *re.findall(r"[a-z]\w+", text)], key=lambda other: not self.is_set(view, other))
         return next((place for place in (self._place(view, other) for other in names if other in view) if place), None)

@@ -368,7 +368,7 @@ def test_values_for_migrations_that_all_services_share_are_not_a_migration() -> 
     product = {**PRODUCT, "app_defaults": {"migrate": {"seconds": 1800}}, "app_service_overrides": {"api": {"migrate": {"command": ["m"]}}}}
     assert app_services.mistakes(product) == []
     [(where, text)] = app_services.mistakes({**PRODUCT, "app_service_overrides": {"mailer": {"migrate": {"seconds": 1800}}}})
-    assert f"{where} {text}".startswith("app_services.mailer has migrate with seconds and no command")
+    assert f"{where} {text}".startswith("app_service_overrides.mailer has migrate with seconds and no command")
 
 
 @pytest.mark.parametrize("name", ["mode", "backup"])

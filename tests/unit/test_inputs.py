@@ -306,7 +306,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (extra(healthcheck=["CMD"]), "slipway_extra_services.search.healthcheck is ['CMD'], must be CMD and a program"),
     ("app_defaults: {healthcheck: [CMD, x, 0755]}", f"app_defaults.healthcheck is ['CMD', 'x', 493], {FOLLOWS} 0755: quote the value"),
-    ({"app_defaults": {"networks": ["database"]}}, "app_services.backend has routes and is in database alone, where nginx is not"),
+    ({"app_defaults": {"networks": ["database"]}}, "app_defaults (for backend) has routes and is in database alone, where nginx is not"),
     (extra(networks=[]), "slipway_extra_services.search.networks is [], must have 1 member or more"),
     ({"backup_networks": []}, "backup_networks is [], must have 1 member or more"),
     # What YAML makes of a value, and what a message does not show of one
@@ -524,7 +524,7 @@ REFUSED: list[tuple[Any, str]] = [
     (route(""), "app_service_overrides.backend.routes[0].path is ''"),
     (route(None), "app_service_overrides.backend.routes[0].path is None"),
     (route("/assets/"), "app_services.frontend.routes has the path /assets/, which backend has already"),
-    (route("/health"), "app_services.backend has a route /health, on which nginx itself answers"),
+    (route("/health"), "app_service_overrides.backend has a route /health, on which nginx itself answers"),
     ({"app_service_overrides": {"backend": {"memroy_mb": 1}}}, "backend.memroy_mb is unknown there (did you mean memory_mb?)"),
     ({"app_service_overrides": {"backend": {"prot": 1}}}, "backend.prot is unknown there (did you mean port?)"),
     ({"app_service_overrides": {"bakend": {}}}, "app_service_overrides names the service bakend, which app_services does not have"),
@@ -533,7 +533,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"app_services": {"api": {"port": 80}}}, "app_services.api has no image"),
     (
         {"app_service_overrides": {"backend": {"hosts": "balancer"}}},
-        "app_services.backend has hosts: balancer, a group without hosts (did you mean balancers?); add hosts of group app to it",
+        "app_service_overrides.backend has hosts: balancer, a group without hosts (did you mean balancers?); add hosts of group app to it",
     ),
     ({"app_service_overrides": {"backend": {"hosts": ["h1"]}}}, "app_service_overrides.backend.hosts is ['h1'], must be a name"),
     # Services that belong to no version
@@ -581,7 +581,7 @@ REFUSED: list[tuple[Any, str]] = [
                 "frontend": {"volumes": [{"name": "x1", "path": "/x", "backup": False}]},
             }
         },
-        "app_services.frontend.volumes has x1 with backup: false, and backend has it without: say it in both of them, or in neither",
+        "app_service_overrides.frontend.volumes has x1 with backup: false, and backend has it without: say it in both of them",
     ),
     (
         {
@@ -604,7 +604,7 @@ REFUSED: list[tuple[Any, str]] = [
     (extra(backup={"comand": ["x"]}), "slipway_extra_services.search.backup.comand is unknown there (did you mean command?)"),
     (
         {"app_service_overrides": {"backend": {"backup": {"paths": ["/x"]}}}},
-        "app_services.backend has paths in backup, which only a service in slipway_extra_services has",
+        "app_service_overrides.backend has paths in backup, which only a service in slipway_extra_services has",
     ),
     # What only a run may say
     ({"app_slot": "green"}, "app_slot is not for an inventory, as a release decides it; remove it in"),
@@ -662,7 +662,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"nginx_limit_req_rate": 10}, "nginx_limit_req_rate is 10, must be a number of requests a second or a minute, as 10r/s or 30r/m"),
     (route("/x", limit_req_rate="0r/s"), "routes[0].limit_req_rate is '0r/s', must be a number of requests"),
     ({"nginx_limit_conn": -1}, "nginx_limit_conn is -1, must be an integer from 0 to 65535"),
-    (route("/x", auth_basic="Staff"), "app_services.backend.routes has auth_basic: Staff, a realm without users"),
+    (route("/x", auth_basic="Staff"), "app_service_overrides.backend.routes has auth_basic: Staff, a realm without users"),
     (
         {"nginx_auth_basic": "Staf", "nginx_auth_basic_users": {"Staff": {"ann": APR1}}},
         "nginx_auth_basic has auth_basic: Staf, a realm without users (did you mean Staff?): add them to nginx_auth_basic_users",
@@ -675,7 +675,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({"nginx_auth_basic_users": {"Staff": {"a:b": APR1}}}, "nginx_auth_basic_users.Staff names 'a:b', which must be the name of a user"),
     ({"nginx_deny": ["10.0.0.0/33"]}, "nginx_deny[0] is '10.0.0.0/33', must be an IP address or a network"),
     ({"nginx_deny": ["10.0.0.1"], "nginx_allow": ["10.0.0.1/32"]}, "nginx_allow has 10.0.0.1/32 in both allow and deny"),
-    (route("/x", deny=["::1"], internal=True), "app_services.backend has the route /x, which has internal: true and a list of addresses"),
+    (
+        route("/x", deny=["::1"], internal=True),
+        "app_service_overrides.backend has the route /x, which has internal: true and a list",
+    ),
     (
         {"nginx_error_pages": [{"codes": [404], "file": "/x.html"}]},
         "nginx_error_pages[0].codes[0] is 404, must be an integer from 502 to 504",
@@ -799,7 +802,7 @@ REFUSED: list[tuple[Any, str]] = [
     ("app_defaults: {environment: {DATES: {a: [2024-06-20 10:00:00]}}}", "of them; YAML reads it as a date: quote the value"),
     (
         {"app_service_overrides": {"backend": {"migrate": {"seconds": 1800, "command": []}}}},
-        "app_services.backend has migrate with",
+        "app_service_overrides.backend has migrate with",
     ),
     # Written by hand where CI builds; what is not found in it is pulled by name, without the record's guarantee.
     (f"image_digests: {{2.10: {{backend: {{digest: {DIGEST}}}}}}}", "image_digests names '2.1', which must be a version"),
@@ -1214,6 +1217,26 @@ def test_short_names_and_names_in_use_are_the_users_own():
 
 
 @pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ("  hosts: workers", "app_defaults (for api) has hosts: workers, a group without hosts; .* in \\S+own.yml:4"),
+        ("  retire: before", "app_defaults (for api) has retire: before, which a web service cannot have: .* in \\S+own.yml:4"),
+        ("app_service_overrides:\n api:\n  retire: before", "app_service_overrides.api has retire: before, .* in \\S+own.yml:6"),
+        ("app_service_overrides:\n web:\n  memory_mb: 300", "app_service_overrides names the service web, .* in \\S+own.yml:5"),
+        ("app_service_overrides:\n api:\n  replicas: 3\n  pids: 99\napp_publish_address: 10.0.0.1\napp_slot_port_offset: 2",
+         "app_service_overrides.api.replicas is 3, more than .* in \\S+own.yml:6"),
+    ],
+)  # fmt: skip
+def test_a_message_names_the_variable_that_gives_a_service_its_value(judged: Judge, keys: str, line: str):
+    """And its line, whatever else describes the service elsewhere."""
+    own = f"app_services: {{api: {{image: 'a/b:1', port: 80}}}}\napp_defaults:\n  memory_mb: 300\n{keys}\n"
+    if keys.startswith("  "):
+        own += "app_service_overrides: {api: {memory_mb: 400}}\n"
+    (found,) = judged(own)
+    assert re.fullmatch("host h1: " + line.replace("(for api)", r"\(for api\)"), found), found
+
+
+@pytest.mark.parametrize(
     ("service", "batch", "said"),
     [
         ({"port": 80}, 9, ""),
@@ -1227,7 +1250,8 @@ def test_short_names_and_names_in_use_are_the_users_own():
 )
 def test_a_service_runs_on_hosts_of_the_product(service: dict[str, Any], batch: int, said: str):
     groups = {"app": ["a1", "a2", "a3"], "web": ["a1", "a3"], "stores": ["a1", "db1"], "empty": []}
-    found = input_checks.hosts_problem(input_checks.app_services.Service("api", [service]), groups, batch)
+    (described,) = input_checks.app_services.services({"app_services": {"api": service}}).values()
+    found = input_checks.hosts_problem(described, groups, batch)
     assert found.startswith(said)
     assert bool(found) == bool(said)
 
