@@ -959,8 +959,8 @@ def _fields_problems(form: Form, value: Mapping[Any, Any], changed: Changed, pat
     """Yield what is wrong with a dictionary of known names."""
     for name, member in value.items():
         if name not in form.fields:
-            hint = nearest(str(name), form.fields)
-            yield Wrong(f"{path}.{name}", name, f"is unknown there{hint}, known are {', '.join(form.fields)}", secret=True, key=name)
+            hint = nearest(str(name), form.fields) or f", known are {', '.join(form.fields)}"
+            yield Wrong(f"{path}.{name}", name, f"is unknown there{hint}", secret=True, key=name)
         elif member is not None or name in form.required:
             yield from _with_key(name, problems(form.fields[name], member, changed, f"{path}.{name}", name))
     missing = [name for name in form.required if name not in value]

@@ -527,6 +527,12 @@ REFUSED: list[tuple[Any, str]] = [
     (route("/health"), "app_service_overrides.backend has a route /health, on which nginx itself answers"),
     ({"app_service_overrides": {"backend": {"memroy_mb": 1}}}, "backend.memroy_mb is unknown there (did you mean memory_mb?)"),
     ({"app_service_overrides": {"backend": {"prot": 1}}}, "backend.prot is unknown there (did you mean port?)"),
+    # Known keys are listed where none is like it.
+    (
+        {"app_service_overrides": {"backend": {"memroy_mb": 1, "prot": 1}}},
+        "app_service_overrides.backend.memroy_mb is unknown there (did you mean memory_mb?); .backend.prot is unknown",
+    ),
+    ({"app_service_overrides": {"backend": {"zzz": 1}}}, "app_service_overrides.backend.zzz is unknown there, known are image, build, "),
     ({"app_service_overrides": {"bakend": {}}}, "app_service_overrides names the service bakend, which app_services does not have"),
     ({"app_services": {"redis": {"image": "a:1"}}}, "must be another name: redis is the stack's own"),
     ({"app_services": {"a_b": {"image": "a:1"}}}, "which must be the name of a service"),
@@ -537,7 +543,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     ({"app_service_overrides": {"backend": {"hosts": ["h1"]}}}, "app_service_overrides.backend.hosts is ['h1'], must be a name"),
     # Services that belong to no version
-    (extra(memroy_mb=1), "slipway_extra_services.search.memroy_mb is unknown there (did you mean memory_mb?), known are"),
+    (extra(memroy_mb=1), "slipway_extra_services.search.memroy_mb is unknown there (did you mean memory_mb?); "),
     ({"slipway_extra_services": {"redis": {"image": "a:1"}}}, "slipway_extra_services names 'redis', which must be another name"),
     ({"slipway_extra_services": {"jobs": {"image": "a:1"}}}, "slipway_extra_services.jobs has a name that the stack uses itself"),
     (

@@ -86,6 +86,8 @@ def test_start_script_gives_values_to_the_command_only(tmp_path: Path) -> None:
     assert not {"file", "value"} & set(environment)
     nothing = subprocess.run(["/bin/sh", "-c", text, "sh"], capture_output=True, text=True, check=False)
     assert (nothing.returncode, "set command of this service" in nothing.stderr) == (64, True)
+    # Extra services have it too.
+    assert "app_services" not in nothing.stderr
 
 
 @pytest.mark.parametrize(
