@@ -220,21 +220,27 @@ class Service(Mapping[str, Any]):
         return [f"{self.name}-{slot}-{number}" for number in range(1, self.replicas + 1)]
 
 
+def enabled(described: Iterable[Service]) -> dict[str, Service]:
+    """Return the services by name that an environment runs."""
+    return {service.name: service for service in described if service["enabled"] is not False}
+
+
 def services(product: Mapping[str, Any]) -> dict[str, Service]:
-    """Return a product's services by name.
+    """Return a product's services by name, without those that are not enabled.
 
     Args:
         product: The values of VARIABLES, or the variables of a host.
     """
     described, defaults, overrides = (mapping(product.get(name)) for name in VARIABLES)
-    return {
-        name: Service(
+    found = (
+        Service(
             name,
             [defaults, mapping(described[name]), mapping(overrides.get(name))],
             ["app_defaults", f"app_services.{name}", f"app_service_overrides.{name}"],
         )
         for name in described
-    }
+    )
+    return enabled(found)
 
 
 def runs(service: Service, group_names: Iterable[str]) -> bool:
@@ -822,11 +828,11 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
         publish_address: Address on which ports are published, or "".
         slot_port_offset: Distance of the second slot's ports.
     """
-    found = services(product)
+    found, described = services(product), product["app_services"] or {}
     problems = [
-        ("app_service_overrides", f"names the service {name}, which app_services does not have; known are {', '.join(found) or 'none'}")
+        ("app_service_overrides", f"names the service {name}, which app_services does not have; known are {', '.join(described) or 'none'}")
         for name in product.get("app_service_overrides") or {}
-        if name not in found
+        if name not in described
     ]
     if not found:
         problems.append(("app_services", "has no service: describe the product's services, as docs/product.md shows"))

@@ -20,6 +20,7 @@ from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import 
     Service,
     common_declaration,
     container_mistakes,
+    enabled,
     is_kept,
     mapping,
     service_declaration,
@@ -48,12 +49,12 @@ TAKEN_ENDINGS = re.compile(rf"-(?:blue|green)(?:-\d+)?$|(?:{BEFORE}|{NEXT}|{TRIA
 
 
 def services(described: Mapping[str, Any] | None) -> dict[str, Service]:
-    """Return the extra services by name.
+    """Return the extra services by name, without those that are not enabled.
 
     Args:
         described: The value of VARIABLE.
     """
-    return {name: Service(name, [DEFAULTS, mapping(keys)], [f"{VARIABLE}.{name}"] * 2) for name, keys in mapping(described).items()}
+    return enabled(Service(name, [DEFAULTS, mapping(keys)], [f"{VARIABLE}.{name}"] * 2) for name, keys in mapping(described).items())
 
 
 def declarations(

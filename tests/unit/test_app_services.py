@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.slipway.stack.plugins.plugin_utils import app_services
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, extra_services
 from ansible_collections.slipway.stack.plugins.plugin_utils.environment_values import environment_of
 from conftest import ROOT
 
@@ -274,6 +274,21 @@ def test_a_product_without_a_start_page_is_asked_for_what_it_has(routes: list[di
 def test_an_image_that_services_share_is_built_once() -> None:
     assert app_services.builds(PRODUCT) == {"api": {"name": "shop/api:1", "context": "api", "dockerfile": "Dockerfile", "arguments": {}}}
     assert set(app_services.images(PRODUCT).values()) == {"shop/api:1", "shop/page:1", "shop/tools:1"}
+
+
+@pytest.mark.parametrize("value", [False, "false", "no"])
+def test_a_service_that_is_not_enabled_is_in_nothing(value: Any) -> None:
+    """It needs no image either, and is known by its name, as other environments run it."""
+    product = {**PRODUCT, "app_service_overrides": {"mailer": {"enabled": value, "retire": "next"}}}
+    without = {**PRODUCT, "app_services": {name: keys for name, keys in PRODUCT["app_services"].items() if name != "mailer"}}
+    assert app_services.mistakes(product) == []
+    assert app_services.summary(product, "shop", "blue") == app_services.summary(without, "shop", "blue")
+    assert app_services.images(product) == app_services.images(without)
+    assert list(app_services.here(product, ["app"])["app_services"]) == list(app_services.here(without, ["app"])["app_services"])
+    # Of one environment or host, by what is set there last.
+    again = {**product, "app_defaults": {"enabled": False}, "app_service_overrides": {"mailer": {"enabled": True}}}
+    assert list(app_services.services(again)) == ["mailer"]
+    assert list(extra_services.services({"search": {"enabled": value}, "mails": {"enabled": True}, "relay": {}})) == ["mails", "relay"]
 
 
 @pytest.mark.parametrize(

@@ -532,7 +532,7 @@ REFUSED: list[tuple[Any, str]] = [
         {"app_service_overrides": {"backend": {"memroy_mb": 1, "prot": 1}}},
         "app_service_overrides.backend.memroy_mb is unknown there (did you mean memory_mb?); .backend.prot is unknown",
     ),
-    ({"app_service_overrides": {"backend": {"zzz": 1}}}, "app_service_overrides.backend.zzz is unknown there, known are image, build, "),
+    ({"app_service_overrides": {"backend": {"zzz": 1}}}, "app_service_overrides.backend.zzz is unknown there, known are enabled, image, "),
     ({"app_service_overrides": {"bakend": {}}}, "app_service_overrides names the service bakend, which app_services does not have"),
     ({"app_services": {"redis": {"image": "a:1"}}}, "must be another name: redis is the stack's own"),
     ({"app_services": {"a_b": {"image": "a:1"}}}, "which must be the name of a service"),
