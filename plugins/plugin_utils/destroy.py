@@ -25,7 +25,8 @@ def destroy_problems(stack: Any, confirmed: Any, volumes: Any) -> list[str]:
     """Return what is wrong with the inputs of destroy.yml, before any host is asked."""
     found = [problem for problem in (stack_problem(stack), volumes_problem(volumes)) if problem]
     if not found and confirmed != stack:
-        found.append(f"to take the stack off its hosts, name it: -e slipway_destroy={stack}")
+        other = f"slipway_destroy is {confirmed!r}, and this inventory's stack is {stack}. " if confirmed else ""
+        found.append(f"{other}To take the stack off its hosts, name it: -e slipway_destroy={stack}")
     return found
 
 

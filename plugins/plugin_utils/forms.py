@@ -479,7 +479,10 @@ def is_nginx_directive(text: str) -> bool:
 
 def is_tmpfs_options(text: str) -> bool:
     """Return whether a string is a list of mount options of a tmpfs."""
-    one = r"size=[1-9]\d*[kKmMgG%]?|nr_inodes=[1-9]\d*[kKmMgG]?|mode=0?[0-7]{3,4}|[ug]id=[0-9]{1,9}|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
+    number = "[1-9][0-9]*"
+    one = (
+        rf"size={number}[kKmMgG%]?|nr_inodes={number}[kKmMgG]?|mode=0?[0-7]{{3,4}}|[ug]id=[0-9]{{1,9}}|(?:no)?(?:exec|suid|dev|atime)|r[ow]"
+    )
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
@@ -519,12 +522,12 @@ def is_service_name(text: str) -> bool | str:
 
 def is_moment(text: str) -> bool:
     """Return whether a string is a date and time with its zone, as a recovery and security.txt need it."""
-    return is_date_and_time(text) and bool(re.search(r"(?:Z|[+-]\d\d:?\d\d)$", text))
+    return is_date_and_time(text) and bool(re.search(r"(?:Z|[+-]\d\d:\d\d)$", text))
 
 
 def is_date_and_time(text: str) -> bool:
-    """Return whether a string is a date and time that there is, with or without its zone."""
-    found = re.fullmatch(r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{1,6})?)?(?:Z|[+-][01]\d:?[0-5]\d)?)", text)
+    """Return whether a string is a date and time that there is, with or without its zone, as Python 3.10 reads it."""
+    found = re.fullmatch(r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{3}(?:\d{3})?)?)?(?:Z|[+-][01]\d:[0-5]\d)?)", text)
     try:
         # Months differ in their days.
         return found is not None and bool(dt.datetime(*map(int, found.groups("0"))))  # type: ignore[arg-type]  # noqa: DTZ001

@@ -86,7 +86,7 @@ def test_an_engine_that_does_not_answer_is_not_an_empty_host() -> None:
         ("..", "..", [], "slipway_stack is '..'"),
         ("", "", [], "slipway_stack is ''"),
         ("shop", "", [], "-e slipway_destroy=shop"),
-        ("shop", "sho", [], "-e slipway_destroy=shop"),
+        ("shop", "sho", [], "slipway_destroy is 'sho', and this inventory's stack is shop. To take"),
         ("shop", True, [], "-e slipway_destroy=shop"),
         ("shop", "shop", "redis_data", "must be a list, not a string"),
         ("shop", "shop", {"redis_data": 1}, "must be a list, not a dictionary"),

@@ -215,7 +215,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("any_user", ["1000:1000", "app", "2147483647", "0"], ["2147483648", "9999999999", "1\u0663", "1:4294967296", "a b"]),
     ("user", ["10001"], ["root", "0", "00", "0:10001"]),
     ("signal", ["SIGTERM", "SIGUSR1"], ["SIGSTOP", "SIGCONT", "TERM"]),
-    ("tmpfs_options", ["size=16m,uid=1000"], ["uid=99999999999", "uid=1\u0663"]),
+    ("tmpfs_options", ["size=16m,uid=1000"], ["uid=99999999999", "uid=1\u0663", "size=1\u0663m"]),
     ("environment_value", ["a", 1, {"a": ["b"]}, "\\u0000"], ["x\0y", ["x\0y"], {"a": "\\\0"}, {"a\0": 1}, {True: 1}, {"a": [{None: 1}]}]),
     ("header_name", ["X-Frame-Options"], ["", "X Bad", "X-A: y\nZ", "X:"]),
     ("header_value", ["default-src 'self'", "", "x" * 4094], [None, "a\nb", "ü", 1.5, True, "x" * 5000, " a"]),
@@ -301,7 +301,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("boolean", [True, "on", "no", 1, "False"], ["maybe", "", None, 2, [True]]),
     (
         "moment or end",
-        ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z", "2028-02-29 02:15:59.5Z"],
+        ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z", "2028-02-29 02:15:59.500Z"],
         [
             "yesterday",
             "2026-13-01T00:00:00Z",
@@ -310,6 +310,9 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
             "2026-02-30T10:00",
             "2027-02-29T10:00",
             "2026-11-23T24:00",
+            "2026-11-23T02:15:00",
+            "2026-11-23T02:15:00+0100",
+            "2026-11-23 02:15:00.5Z",
             "\u0662026-11-23T02:15",
         ],
     ),
