@@ -17,8 +17,9 @@ FILE = "release/history.jsonl"
 RESTARTS = "release/restarts.jsonl"
 #: Lines that a host keeps of each file, the newest.
 KEPT = 150
-#: Playbooks that leave all containers as they are. One that is gone after such a run was not removed by it.
-KEEPING = ("backup", "drill", "psql", "redis", "run", "shell")
+#: Playbooks that leave all containers as they are, and the watchdog, whose restarts were in the file of runs before they had their own. A
+#: container that is gone after one of these was not removed by it.
+KEEPING = ("backup", "drill", "psql", "redis", "run", "shell", "watchdog")
 #: A stack that was destroyed has no history. Writers wait for each other; without flock, one may lose the other's line, and damages none.
 SCRIPT = """
 cd "/etc/slipway/$1" 2>/dev/null || exit 0

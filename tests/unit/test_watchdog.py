@@ -240,7 +240,7 @@ def test_a_container_that_is_removed_is_drift_until_a_run_changes_the_host(shop:
         assert drifts(shop, nginx=True) == {("redis", "container"): 1, ("nginx", "container"): 0}
     assert drifts(shop, redis=True, nginx=True)["redis", "container"] == 0
     assert drifts(shop, nginx=True)["redis", "container"] == 1
-    for playbook in ("psql", "run"):
+    for playbook in ("psql", "run", "watchdog"):
         ran(shop, playbook, "2027-01-15T09:30:00Z")
         assert drifts(shop, nginx=True)["redis", "container"] == 1
     ran(shop, "site", "2027-01-15T10:00:00Z")

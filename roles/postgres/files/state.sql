@@ -161,8 +161,8 @@ select jsonb_build_object(
     from pg_db_role_setting join account on account.oid = setrole, desired, unnest(setconfig) as setting
     where setdatabase = 0 and doc -> 'second_logins' ? rolname and setting like 'role=%'
   ),
-  -- Not compared: for the role, which refuses others.
-  -- Too short a part to guess a password with, and enough to know a given one by.
+  -- Not compared, these two: for the role, which refuses others. Of a verifier, a part too short to guess a password with, and long enough to
+  -- know a given one by.
   'password_ids', (
     select jsonb_object_agg(rolname, left(encode(sha256(convert_to(rolpassword, 'UTF8')), 'hex'), 8))
     from account, desired where rolname in (doc #>> '{database,owner}', doc ->> 'writer')
