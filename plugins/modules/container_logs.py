@@ -73,12 +73,13 @@ entries:
 import re
 import time
 import typing as t
-from datetime import datetime, timezone
+from datetime import timezone
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.slipway.stack.plugins.module_utils.containers import replica_of
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError, lines_of
+from ansible_collections.slipway.stack.plugins.module_utils.moments import parse_moment
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 # A longer line is cut, also before it is searched.
@@ -94,7 +95,7 @@ def beginning(text: str, now: float) -> float:
     span = re.fullmatch(r"(\d+)([smhd])", text)
     if span:
         return now - int(span[1]) * UNITS[span[2]]
-    moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = parse_moment(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 

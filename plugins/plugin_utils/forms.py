@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from ansible_collections.slipway.stack.plugins.module_utils.moments import parse_moment
 from ansible_collections.slipway.stack.plugins.module_utils.removal import STACK_NAME
 from ansible_collections.slipway.stack.plugins.plugin_utils import notifications
 from ansible_collections.slipway.stack.plugins.plugin_utils.calendar_events import is_calendar
@@ -489,7 +490,7 @@ def is_tmpfs_options(text: str) -> bool:
 def is_security_txt(text: str) -> bool:
     """Return whether a string has the fields that RFC 9116, section 2.5, requires: contacts, and one time of expiry."""
     expires = re.findall(r"(?im)^expires:[ ]*(.*?)[ ]*$", text)
-    return is_text(text) and bool(re.search(r"(?im)^contact:[ ]*\S", text)) and len(expires) == 1 and is_moment(expires[0])
+    return is_text(text) and bool(re.search(r"(?im)^contact:[ ]*\S", text)) and len(expires) == 1 and is_internet_time(expires[0])
 
 
 def is_password_hash(text: str) -> bool | str:
@@ -521,25 +522,26 @@ def is_service_name(text: str) -> bool | str:
 
 
 def is_moment(text: str) -> bool:
-    """Return whether a string is a date and time with its zone, as a recovery and security.txt need it."""
-    return is_date_and_time(text) and bool(re.search(r"(?:Z|[+-]\d\d:\d\d)$", text))
-
-
-def is_date_and_time(text: str) -> bool:
-    """Return whether a string is a date and time that there is, with or without its zone, as Python 3.10 reads it."""
-    found = re.fullmatch(r"(?a:(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.]\d{3}(?:\d{3})?)?)?(?:Z|[+-][01]\d:[0-5]\d)?)", text)
+    """Return whether a string is a date and time with its zone, as a recovery needs it."""
     try:
-        # Months differ in their days.
-        return found is not None and bool(dt.datetime(*map(int, found.groups("0"))))  # type: ignore[arg-type]  # noqa: DTZ001
+        return parse_moment(text).tzinfo is not None
     except ValueError:
         return False
 
 
+def is_internet_time(text: str) -> bool:
+    """Return whether a string is a date and time of RFC 3339."""
+    return is_moment(text) and bool(re.fullmatch(r"(?a:\S{10}[T ]\d\d:\d\d:\d\d([.]\d+)?(Z|[+-]\d\d:\d\d))", text))
+
+
 def is_since(text: str) -> bool:
-    """Return whether a string is a time span, or a date and time that Python 3.10 reads on a host."""
-    return bool(re.fullmatch(r"(?a:[1-9]\d{0,5}[smhd]|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:\d\d)?)", text)) and (
-        text[-1] in "smhd" or is_date_and_time(text)
-    )
+    """Return whether a string is a time span, or a date and time with or without its zone."""
+    if re.fullmatch(r"(?a:[1-9]\d{0,5}[smhd])", text):
+        return True
+    try:
+        return bool(parse_moment(text))
+    except ValueError:
+        return False
 
 
 def is_regular_expression(text: str) -> bool | str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ansible_collections.slipway.stack.plugins.module_utils import moments
 from ansible_collections.slipway.stack.plugins.plugin_utils import forms
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, internal_variables
 from conftest import ROOT
@@ -301,7 +302,16 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ("boolean", [True, "on", "no", 1, "False"], ["maybe", "", None, 2, [True]]),
     (
         "moment or end",
-        ["end", "2026-11-23T02:15:00+00:00", "2026-11-23 02:15:00Z", "2028-02-29 02:15:59.500Z"],
+        [
+            "end",
+            "2026-11-23T02:15:00+00:00",
+            "2026-11-23 02:15:00Z",
+            "2028-02-29 02:15:59.500Z",
+            "2026-12-01 04:11:02.089662+00",
+            "2026-12-01 04:11:02.08966-03",
+            "2026-11-23T02:15:00+0100",
+            "2026-11-23T02:15:00.123456789Z",
+        ],
         [
             "yesterday",
             "2026-13-01T00:00:00Z",
@@ -311,14 +321,14 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
             "2027-02-29T10:00",
             "2026-11-23T24:00",
             "2026-11-23T02:15:00",
-            "2026-11-23T02:15:00+0100",
-            "2026-11-23 02:15:00.5Z",
+            "2026-11-23T02:15:00+25:00",
+            "2026-11-23T02:15:00 +1",
             "\u0662026-11-23T02:15",
         ],
     ),
     (
         "since",
-        ["10m", "3d", "2026-11-23 02:15", "2026-11-23T02:15:00Z", "2028-02-29T02:15:00+02:00"],
+        ["10m", "3d", "2026-11-23 02:15", "2026-11-23T02:15:00Z", "2028-02-29T02:15:00+02:00", "2026-12-01T04:11:04.844452123Z"],
         ["0m", "10", "2026-02-30T10:00", "2026-04-31 10:00", "0000-01-01T00:00", "2026-11-23T02:60", "\u06610m", "", None],
     ),
     (
@@ -403,6 +413,7 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
 def test_a_restore_may_be_asked_for_every_store_that_it_knows_and_for_no_other():
     """The program on the host has a list of its own, as nothing of the controller is there."""
     assert forms.STORES == decide.STORES
+    assert moments.MOMENT.pattern == decide.MOMENT.pattern
     assert all(store in str(forms.KINDS[kind].sentence) for kind in ("store", "stores") for store in decide.STORES)
 
 
@@ -476,3 +487,10 @@ def test_what_ssh_connects_to_is_a_host(value: str):
 @pytest.mark.parametrize("value", ["", "[fd00::1]", "10.0.0.1:22", "web1:22", "ops@web1", "ssh://web1", "-oProxyCommand=x", "web 1"])
 def test_what_ssh_does_not_connect_to_is_refused(value: str):
     assert "an IP address or a name as ssh takes it" in message("ssh_host", value)
+
+
+@pytest.mark.parametrize("text", next(good for kind, good, _bad in EXAMPLES if kind == "moment or end")[1:])
+def test_a_host_reads_each_moment_as_the_controller_does(text: str):
+    """Also Python 3.10, which takes neither +00 nor a tenth of a second."""
+    assert decide.parse_time(text) == moments.parse_moment(text)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.]\d{6}[+-]\d\d:\d\d", decide.plain(text))

@@ -35,6 +35,8 @@ NOW = 1_800_000_000
         ("2027-01-15T08:00:00Z", NOW),
         ("2027-01-15 08:00", NOW),
         ("2027-01-15T10:00:00+02:00", NOW),
+        ("2027-01-15 08:00:00.5+00", NOW + 0.5),
+        ("2027-01-15T08:00:00.250000999Z", NOW + 0.25),
     ],
 )
 def test_the_beginning_is_a_span_before_now_or_a_moment(text: str, seconds: float):

@@ -298,7 +298,7 @@ def test_a_run_that_brings_no_mesh_needs_it_as_the_inventory_has_it(ends: list[m
 def test_hosts_whose_services_run_keep_their_addresses_unless_asked(ends: list[mesh.Found], said: str):
     problems = mesh.moved_problems(ends)
     assert len(problems) == bool(said)
-    assert all(problem.text.startswith(said) and problem.text.endswith("with -e accept=restart (docs/mesh.md)") for problem in problems)
+    assert all(problem.text.startswith(said) and problem.text.endswith("-e accept=restart (docs/mesh.md)") for problem in problems)
 
 
 # Keys and peers

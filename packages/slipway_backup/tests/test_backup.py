@@ -153,6 +153,7 @@ def test_a_damaged_store_is_not_put_together(config: common.Config, tmp_path: Pa
 def test_a_time_says_its_zone():
     assert restore.parse_time("2026-11-23 12:00:00+00:00") == NOON
     assert restore.parse_time("2026-11-23T12:00:00Z") == NOON
+    assert restore.parse_time("2026-11-23 12:00:00.0+00") == NOON
     with pytest.raises(common.StepError, match="has no time zone"):
         restore.parse_time("2026-11-23 12:00:00")
     with pytest.raises(common.StepError, match="is not a time"):

@@ -57,7 +57,7 @@ def parse_time(text: str) -> datetime:
         StepError: it is none.
     """
     try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        moment = datetime.fromisoformat(text.strip())
     except ValueError as error:
         raise StepError(f"{text!r} is not a time such as 2026-11-23T02:15:00+00:00") from error
     if ":" not in text:
