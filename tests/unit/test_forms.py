@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import copy
 import fnmatch
 import functools
 import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import yaml
 
 from ansible_collections.slipway.stack.plugins.module_utils import moments
-from ansible_collections.slipway.stack.plugins.plugin_utils import forms
+from ansible_collections.slipway.stack.plugins.plugin_utils import app_services, forms
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles, internal_variables
 from conftest import ROOT
 from slipway_host import decide
@@ -59,6 +61,77 @@ def test_the_members_of_an_input_have_forms(role: str):
             assert set(form.required) == needed, name
         elif spec["type"] == "dict":
             assert form.kind in ("map", "fields", "data", "anything"), name
+
+
+def type_of(form: forms.Form) -> str:
+    """The type of the specification that values of a form have."""
+    kind = forms.KINDS.get(form.kind)
+    if kind and kind.number:
+        return "int" if kind.whole else "float"
+    return {"list": "list", "map": "dict", "fields": "dict", "boolean": "bool", "healthcheck": "list"}.get(form.kind, "str")
+
+
+def described_otherwise(form: forms.Form, spec: dict[str, Any], path: str) -> Iterator[str]:
+    """Yield where the specification of a value, and of its members, says something else than its form."""
+    # A string that may stand for a list has no type of its own.
+    expected = "raw" if form.single else type_of(form)
+    if spec["type"] != expected:
+        yield f"{path}: type {spec['type']} for {expected}"
+    members = form.members if form.kind == "list" and form.members else form
+    if form.kind == "list" and not form.single and spec.get("elements") != type_of(members):
+        yield f"{path}: elements {spec.get('elements')} for {type_of(members)}"
+    if set(spec.get("choices", ())) != set(form.words if form.kind == "choice" else ()):
+        yield f"{path}: choices"
+    options = spec.get("options", {})
+    if set(options) != set(members.fields):
+        yield f"{path}: options {sorted(set(options) ^ set(members.fields))}"
+    if {name for name, option in options.items() if option.get("required")} != set(members.required):
+        yield f"{path}: required"
+    for name in sorted(set(options) & set(members.fields)):
+        yield from described_otherwise(members.fields[name], options[name], f"{path}.{name}")
+
+
+def service_described_otherwise(keys: dict[str, Any]) -> list[str]:
+    """What the specification of a service says otherwise than its form; image is required of the whole, not of each variable."""
+    return list(described_otherwise(app_services.form_of_service(), {"type": "dict", "options": keys}, "service"))
+
+
+def test_the_keys_of_a_service_and_their_members_are_described_as_their_forms():
+    assert service_described_otherwise(app_services.known_keys()) == ["service: required"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda keys: keys["routes"]["options"].pop("cache"), "service.routes: options ['cache']"),
+        (lambda keys: keys["migrate"].pop("options"), "service.migrate: options ['command', 'environment', 'seconds', 'secrets']"),
+        (lambda keys: keys["build"]["options"].update(folder={"type": "str"}), "service.build: options ['folder']"),
+        (lambda keys: keys["volumes"]["options"]["mode"]["choices"].append("z"), "service.volumes.mode: choices"),
+        (lambda keys: keys["volumes"]["options"]["path"].pop("required"), "service.volumes: required"),
+        (lambda keys: keys["backup"]["options"]["paths"].pop("elements"), "service.backup.paths: elements None for str"),
+        (lambda keys: keys["routes"]["options"]["websocket"].update(type="str"), "service.routes.websocket: type str for bool"),
+    ],
+)
+def test_a_member_of_a_service_that_is_described_otherwise_is_found(change: Callable[[dict[str, Any]], object], said: str):
+    keys = copy.deepcopy(app_services.known_keys())
+    change(keys)
+    assert said in service_described_otherwise(keys)
+
+
+def test_members_of_a_service_have_the_defaults_that_are_described():
+    described = {key: spec.get("options", {}) for key, spec in app_services.known_keys().items()}
+    told = {key: {name: spec["default"] for name, spec in options.items() if "default" in spec} for key, options in described.items()}
+    # What ansible-doc shows as an empty list is an empty tuple where nothing may change it.
+    assert told["routes"] | {"extra_lines": ()} == {
+        name: value for name, value in app_services.ROUTE_KEYS.items() if name in told["routes"]
+    }
+    assert told["migrate"] == {"seconds": app_services.MIGRATION_SECONDS}
+    volume: dict[str, Any] = {"name": "data", "path": "/data"}
+    web = app_services.services({"app_services": {"a": {"image": "a:1", "build": {"context": "x"}, "volumes": [volume]}}})["a"]
+    assert web.written_volumes == [volume]
+    assert told["volumes"] == {"mode": "rw", "backup": app_services.is_kept(volume)}
+    (build,) = app_services.builds({"app_services": {"a": {"image": "a:1", "build": {"context": "x"}}}}).values()
+    assert told["build"] == {"dockerfile": build["dockerfile"]}
 
 
 @pytest.mark.parametrize("role", ROLES)
