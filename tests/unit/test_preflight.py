@@ -11,7 +11,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 from ansible_collections.slipway.stack.plugins.action.preflight import ActionModule as PreflightAction
-from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
+from ansible_collections.slipway.stack.plugins.filter.firewall import firewall_rules
 from ansible_collections.slipway.stack.plugins.plugin_utils import plan, preflight
 from ansible_collections.slipway.stack.plugins.plugin_utils.plan import DeclarationError
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import Problem

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from ansible_collections.slipway.stack.plugins.action import release_plan
-from ansible_collections.slipway.stack.plugins.filter.fleet import firewall_rules
+from ansible_collections.slipway.stack.plugins.filter.firewall import firewall_rules
 from ansible_collections.slipway.stack.plugins.module_utils.containers import SLOTS
 from ansible_collections.slipway.stack.plugins.plugin_utils import release, release_decision
 from ansible_collections.slipway.stack.plugins.plugin_utils.release import ReleaseError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.slipway.stack.plugins.filter.fleet import CHAIN_LENGTH, firewall_chain, firewall_in_place
+from ansible_collections.slipway.stack.plugins.filter.firewall import CHAIN_LENGTH, firewall_chain, firewall_in_place
 from conftest import role_variable
 
 PORTS = [{"address": "10.0.0.1", "port": 5432, "peers": ["10.0.0.2", "10.0.0.3"], "variable": "postgres_port"}]
