@@ -45,7 +45,9 @@ SHARDS = (
     "plan",
     "managers",
     "tls",
-    "product",
+    "walkthrough",
+    "gallery",
+    "adopt",
     "release-rotation",
 )
 MARK = "extended"

@@ -18,7 +18,7 @@ import pytest
 from environment import Environment, page_commands
 from slipway_lab import ROOT, Lab, LabHost, wait_until
 
-pytestmark = pytest.mark.extended("product")
+pytestmark = pytest.mark.extended("adopt")
 PRODUCTION = ROOT / "examples/guestbook/production"
 FOLDER = "/srv/guestbook"
 OLD_KEY = re.findall(r"SECRET_KEY: (\S+)", (PRODUCTION / "compose.yml").read_text())[0]

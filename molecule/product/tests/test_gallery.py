@@ -20,7 +20,7 @@ from environment import NAMED, Environment
 from slipway_lab import JOBS_PROGRAM, Lab, wait_until
 from slipway_release import Load
 
-pytestmark = pytest.mark.extended("product")
+pytestmark = pytest.mark.extended("gallery")
 
 #: The names of the site: that of its pages, that of the pictures, and one that is redirected.
 SITE, PICTURES, WWW = "gallery.test", "pictures.gallery.test", "www.gallery.test"

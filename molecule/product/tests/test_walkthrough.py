@@ -12,7 +12,7 @@ import pytest
 from environment import NAMED, Environment, page_commands
 from slipway_lab import ROOT, Lab, wait_until
 
-pytestmark = pytest.mark.extended("product")
+pytestmark = pytest.mark.extended("walkthrough")
 WITHOUT = ("redis", "chroma")
 #: What a run may end with after a move of the data, until the backups start over.
 OTHER_CLUSTER = "PostgreSQL is another database cluster"
