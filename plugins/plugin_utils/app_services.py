@@ -849,7 +849,7 @@ def mistakes(product: Mapping[str, Any], publish_address: str = "", slot_port_of
                 text = f"has the path {key[1]}, which {seen[key]} has already; remove one of them"
                 problems.append(service.problem("routes", text, member=True))
             seen.setdefault(key, name)
-    problems += unsettled_backups(found)
+    problems += unsettled_backups(found) + quiesced_by_data(found)
     migrations = [service.name for service in migrating(found)]
     if len(migrations) > 1:
         problems.append(("app_services", f"has a migration in {' and '.join(migrations)}: give the product one, in one of them"))
@@ -868,6 +868,18 @@ def unsettled_backups(found: Mapping[str, Service]) -> list[tuple[str, str]]:
         )
         for service, volume in mounted
         if not is_kept(volume) and volume.get("name") in kept
+    ]
+
+
+def quiesced_by_data(found: Mapping[str, Service]) -> list[tuple[str, str]]:
+    """Return problems of volumes by which a service is to learn of a copy, and that another one has or the data is in."""
+    used = [str(volume.get("name")) for service in found.values() for volume in service["volumes"]] + [
+        quiesce_volume(service) for service in found.values()
+    ]
+    return [
+        service.problem("backup", f"has the volume {volume} in backup, which the product has for something else: give it one of its own")
+        for service in found.values()
+        if (volume := service["backup"].get("volume")) and quiesce_volume(service) and used.count(str(volume)) > 1
     ]
 
 
@@ -977,6 +989,8 @@ def backup_mistakes(service: Service) -> list[str]:
     ]
     if bool(service["backup"].get("before")) != bool(service["backup"].get("after")):
         problems.append("has before or after in backup without the other one: add the command, or remove both")
+    if unused := [key for key in ("seconds", "volume") if key in service["backup"] and not service["backup"].keys() & {"before", "after"}]:
+        problems.append(f"has {' and '.join(unused)} in backup and no command: add before and after, or remove it")
     if not problems and not any(is_kept(volume) for volume in service.written_volumes):
         problems.append("has backup and no volume that recovery points hold: remove it")
     return problems

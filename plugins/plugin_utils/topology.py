@@ -331,7 +331,7 @@ class Topology:
     def quiesced_volumes(self) -> dict[str, dict[str, Any]]:
         """Return by name the volumes of this host of which services run a command before they are copied.
 
-        Each has as ``volumes`` those by which the services learn of a copy, all that write to it, and the ``seconds`` that they may take.
+        Each has by ``services`` the volumes by which these learn of a copy, all that write to it, and the ``seconds`` that they may take.
         """
         product = app_services.services({name: self._value(self._here, name, lazy=True) for name in app_services.VARIABLES})
         quiesced = [
@@ -343,7 +343,7 @@ class Topology:
         for name in (item["name"] for item in self._volumes_on(self._here)):
             if writers := [service for service in quiesced if name in {str(volume["name"]) for volume in service.written_volumes}]:
                 found[name] = {
-                    "volumes": [app_services.quiesce_volume(service) for service in writers],
+                    "services": {service.name: app_services.quiesce_volume(service) for service in writers},
                     "seconds": max(service.backup_seconds(app_services.QUIESCE_SECONDS) for service in writers),
                 }
         return found

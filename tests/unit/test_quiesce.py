@@ -45,7 +45,7 @@ class Stage:
 
     def quiesced_by(self, service: str) -> Path:
         """Return the volume by which a service learns of a copy."""
-        volume = self.folder / f"quiesced/{service}_quiesce"
+        volume = self.folder / f"quiesced/{service}"
         volume.mkdir(parents=True, exist_ok=True)
         return volume
 
@@ -59,7 +59,7 @@ class Stage:
 
     def ask(self, copier: int, seconds: int = 30, services: tuple[str, ...] = ("api",)) -> tuple[int, str]:
         """Ask for a copy as rsync does, as the process of this number; return code and output."""
-        quiesced = {"uploads": {"volumes": [f"{name}_quiesce" for name in services], "seconds": seconds}}
+        quiesced = {"uploads": {"services": {name: f"{name}_quiesce" for name in services}, "seconds": seconds}}
         asked = role_variable("volume_server", "__volume_server_service", {"volume_server_quiesced": quiesced})
         script = asked["config"]["ask.sh"]["content"].replace('"/quiesced/', f'"{self.folder}/quiesced/')
         done = subprocess.run(
@@ -194,6 +194,9 @@ def test_no_script_of_slipway_has_the_name_that_a_file_of_the_service_may_have()
     ("keys", "said"),
     [
         ({"backup": {"before": ["a"], "after": ["b"], "seconds": 5}}, ""),
+        ({"backup": {"before": ["a"], "after": ["b"], "volume": "shop2_api"}}, ""),
+        ({"backup": {"before": ["a"], "after": ["b"], "volume": "uploads"}}, "has the volume uploads in backup, which the product has for"),
+        ({"backup": {"seconds": 5, "volume": "x1"}}, "has seconds and volume in backup and no command"),
         ({"backup": {"command": ["a"]}}, "has command in backup, which only a service in slipway_extra_services has"),
         ({"backup": {"after": ["b"]}}, "has before or after in backup without the other one"),
         ({"backup": {"before": ["a"], "after": ["b"]}, "volumes": []}, "has backup and no volume that recovery points hold"),

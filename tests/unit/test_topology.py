@@ -16,7 +16,7 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.slipway.stack.plugins.plugin_utils.topology import Topology, described, services
-from conftest import ROOT, Run, ansible
+from conftest import ROOT, Run, ansible, role_variable
 
 #: A store with a port, a secret and a volume.
 SEARCH = {
@@ -295,7 +295,7 @@ def test_a_service_is_quiesced_for_volumes_that_are_copied_and_it_writes_to():
     commands = {"before": ["freeze"], "after": ["thaw"]}
     writer = {"volumes": [{"name": "shared", "path": "/s"}]}
     values = {"app_services": {"api": {"volumes": volumes, "backup": commands}, "other": writer}, "volume_server_port": 9873}
-    assert topology("app1", values).quiesced_volumes() == {"uploads": {"volumes": ["api_quiesce"], "seconds": 60}}
+    assert topology("app1", values).quiesced_volumes() == {"uploads": {"services": {"api": "api_quiesce"}, "seconds": 60}}
     assert topology("db1", values).quiesced_volumes() == {}
     # By what services learn of a copy is left out.
     assert [item["name"] for item in topology("app1", values).backup_volumes() if item["host"] == "app1"] == ["uploads", "shared"]
@@ -311,8 +311,21 @@ def test_services_that_share_a_volume_are_quiesced_together():
         "mailer": {"volumes": [shared]},
     }
     assert topology("app1", {"app_services": described, "volume_server_port": 9873}).quiesced_volumes() == {
-        "uploads": {"volumes": ["api_quiesce", "worker_quiesce"], "seconds": 90},
-        "index": {"volumes": ["worker_quiesce", "reader_quiesce"], "seconds": 90},
+        "uploads": {"services": {"api": "api_quiesce", "worker": "worker_quiesce"}, "seconds": 90},
+        "index": {"services": {"worker": "worker_quiesce", "reader": "reader_quiesce"}, "seconds": 90},
+    }
+    # Another stack of the host has services of these names.
+    described["worker"]["backup"]["volume"] = "shop2_worker"
+    named = topology("app1", {"app_services": described, "volume_server_port": 9873}).quiesced_volumes()
+    assert named["uploads"]["services"] == {"api": "api_quiesce", "worker": "shop2_worker"}
+    (server,) = role_variable(
+        "volume_server", "__volume_server_services", {"volume_server_volumes": ["uploads", "index"], "volume_server_quiesced": named}
+    )
+    assert {volume["name"]: volume["path"] for volume in server["volumes"]} == {
+        **{name: f"/volumes/{name}" for name in ("uploads", "index")},
+        "api_quiesce": "/quiesced/api",
+        "shop2_worker": "/quiesced/worker",
+        "reader_quiesce": "/quiesced/reader",
     }
 
 
