@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from ansible_collections.slipway.stack.plugins.filter.http_healthcheck import http_healthcheck
 from ansible_collections.slipway.stack.plugins.filter.memory_share import memory_share
@@ -794,7 +795,8 @@ def public_paths(product: Mapping[str, Any], host: str = "") -> dict[str, Any]:
     ]
 
     def served(path: str) -> str:
-        """Return the service that gets a request for a path, by the longest of the routes that it begins with."""
+        """Return the service that gets a request for a path, by the longest of the routes that it begins with once nginx has decoded it."""
+        path = unquote(path.partition("?")[0])
         return max(((len(start), own, name) for start, own, name, _unused in routes if path.startswith(start)), default=(0, False, ""))[2]
 
     def public(key: str) -> list[Service]:
@@ -802,11 +804,11 @@ def public_paths(product: Mapping[str, Any], host: str = "") -> dict[str, Any]:
         return [service for name, service in found.items() if service[key] and served(service[key]) == name]
 
     pages = [service["health_path"] for service in public("health_path")] + [
-        start for start, _own, _unused, websocket in routes if not websocket
+        quote(start) for start, _own, _unused, websocket in routes if not websocket
     ]
     return {
         "versions": [{"path": service["version_path"], "field": service["version_field"]} for service in public("version_path")],
-        "websockets": [start for start, _own, _unused, websocket in routes if websocket],
+        "websockets": [quote(start) for start, _own, _unused, websocket in routes if websocket],
         "page": "/" if served("/") or not pages else pages[0],
     }
 

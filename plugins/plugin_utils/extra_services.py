@@ -182,9 +182,10 @@ def mistakes(described: Mapping[str, Any], product: Collection[str], roles: Coll
             if path not in mounted
         ]
         texts += [
-            f"has the path {volume['path']} in backup, whose volume has backup: false: remove one of them"
+            f"has the path {volume['path']} in backup, whose volume has {wrong}: remove one of them"
             for volume in service["volumes"]
-            if volume["path"] in (service["backup"].get("paths") or ()) and not is_kept(volume)
+            for wrong, is_so in (("backup: false", not is_kept(volume)), ("mode: ro", volume not in service.written_volumes))
+            if is_so and volume["path"] in (service["backup"].get("paths") or ())
         ]
         lacking = [key for key in ("restore_command", "volume", "seconds") if key in service["backup"]]
         if lacking and not dump_volume(service):

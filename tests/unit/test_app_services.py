@@ -232,6 +232,17 @@ def named(host: str, **keys: Any) -> dict[str, Any]:
     return {"app_services": {name: {"image": "x:1", "port": 80, "routes": found, **keys} for name, found in routes.items()}}
 
 
+def test_clients_encode_the_paths_that_nginx_compares_decoded() -> None:
+    """A prober could not ask for the route as it is written."""
+    routes = [{"path": "/café/"}, {"path": "/été/ws", "websocket": True}]
+    service = {"image": "x:1", "port": 80, "routes": routes, "version_path": "/caf%C3%A9/version", "health_path": ""}
+    found = app_services.public_paths({"app_services": {"shop": service}})
+    assert found["versions"] == [{"path": "/caf%C3%A9/version", "field": "version"}]
+    assert (found["page"], found["websockets"]) == ("/caf%C3%A9/", ["/%C3%A9t%C3%A9/ws"])
+    other = {"image": "x:1", "port": 80, "routes": [{"path": "/café/version"}]}
+    assert app_services.public_paths({"app_services": {"shop": service, "other": other}})["versions"] == []
+
+
 def test_clients_reach_the_routes_of_their_name() -> None:
     """A service of another name answers at its own paths only."""
     product = named("shop.test", version_path="/version")

@@ -85,6 +85,13 @@ def test_recovery_points_hold_the_volumes_that_are_written_to_or_those_that_are_
     assert kept(backup=named) == [{"name": "dumps", "seconds": 5}, {"name": "search_data"}]
 
 
+@pytest.mark.parametrize(("keys", "wrong"), [({"mode": "ro"}, "mode: ro"), ({"backup": False}, "backup: false"), ({}, "")])
+def test_a_path_that_no_recovery_point_would_hold_is_refused(keys: dict[str, Any], wrong: str):
+    search = {**DESCRIBED["search"], "volumes": [{"name": "search_data", "path": "/data", **keys}], "backup": {"paths": ["/data"]}}
+    found = extra_services.mistakes({"search": search}, [], [])
+    assert [text for _path, text in found] == [f"has the path /data in backup, whose volume has {wrong}: remove one of them"] * bool(wrong)
+
+
 def test_a_service_with_a_backup_command_runs_next_to_it():
     described = {"search": {**DESCRIBED["search"], "backup": {"command": ["dump", "--key", "a b"]}, "secrets_in_environment": True}}
     (declared,) = extra_services.declarations(described, ["app"], [], SETTINGS)
