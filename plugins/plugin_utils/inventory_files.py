@@ -34,7 +34,7 @@ YAML = (".yml", ".yaml", ".json")
 #: What the name of a file of hosts ends in. The folder of an inventory may hold other files, such as certificates.
 HOSTS = ("", ".ini", ".toml", *YAML)
 #: Folders of an environment that hold other files than hosts, whether ansible.cfg has Ansible leave them out or not.
-NO_HOSTS = ("pki", "tls", "hooks")
+NO_HOSTS = ("pki", "tls", "hooks", "files", "rules")
 #: What a group in a file of hosts consists of.
 SECTIONS = ("hosts", "children", "vars")
 #: The folders of variables, and what their files are named after.

@@ -22,6 +22,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from ansible_collections.slipway.stack.plugins.plugin_utils import inventory_files
 from ansible_collections.slipway.stack.plugins.plugin_utils.app_services import LEAST_MEMORY_MB, MEMORY_SHARE
 from ansible_collections.slipway.stack.plugins.plugin_utils.host_view import RoleFiles
 from ansible_collections.slipway.stack.plugins.plugin_utils.preflight import SUPPORTED_DISTRIBUTIONS
@@ -376,13 +377,19 @@ def test_the_page_of_the_role_of_containers_has_every_entry_point():
     assert used | {"main"} == set(re.findall(r"^- `(\w+)`:", page, re.MULTILINE))
 
 
-def test_a_folder_of_an_environment_that_pages_name_is_not_read_as_an_inventory() -> None:
+def test_a_folder_of_an_environment_that_pages_name_is_not_read_as_an_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ansible would take what is in it for hosts, with a warning for each file."""
     pages = "\n".join(
         path.read_text(encoding="utf-8") for path in tracked_files() if path.suffix in (".md", ".yml") and "tests" not in path.parts
     )
     named = set(re.findall(r"""inventory_dir(?: \}\}| ~ ['"])/(\w+)/""", pages))
     assert {"tls", "files", "rules"} <= named
+    # An ansible.cfg of the reader's own may lack them.
+    monkeypatch.setattr(inventory_files, "IGNORED", re.compile(rb"^(group|host)_vars$"))
+    for name in named:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shop.yml").touch()
+    assert [path.parent.name for path in inventory_files.hosts_files(tmp_path)] == []
     for page in ("ansible.cfg", "docs/install.md"):
         (pattern,) = re.findall(r"^ *ignore_patterns = (.+)", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
         assert not [folder for folder in sorted(named - {"group_vars", "host_vars"}) if not re.search(pattern, folder)], page
