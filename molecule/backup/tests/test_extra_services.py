@@ -18,7 +18,7 @@ def test_strangers_do_not_reach_it(lab: Lab, stranger: Stranger):
     assert not stranger.can_connect(cache.host.address, 6379)
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_backup_command_that_fails_is_named(lab: Lab):
     cache = lab.service("cache")
     # A value that the command cannot print.

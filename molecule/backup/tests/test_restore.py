@@ -113,7 +113,7 @@ def test_a_drill_proves_the_newest_point_and_cleans_up_after_one_that_died(host:
     assert nothing_thrown_away_is_left(host)
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_drill_waits_for_one_that_is_going_on(host: LabHost, lab: Lab, newest: dict[str, Any]):
     host.run(f"systemd-run --unit other-drill --collect --quiet --service-type=exec {HOST_PROGRAM} drill {newest['name']}")
     wait_until(lambda: host.succeeds("docker container inspect slipway-drill-postgres"), 60, "the other drill has begun")
@@ -148,7 +148,7 @@ def failed_checks(lab: Lab) -> dict[str, str]:
     return found
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: Lab, newest: dict[str, Any]):
     volume = host.run("docker volume inspect --format '{{.Mountpoint}}' backup_data").strip()
     manifest = f"{volume}/points/{newest['name']}/manifest.json"
@@ -175,7 +175,7 @@ def test_a_drill_fails_for_each_thing_that_is_not_as_it_was(host: LabHost, lab: 
     assert drill.report["drill"]["result"] == "verified", drill.excerpt
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_drill_finds_an_index_that_leads_to_the_wrong_rows(host: LabHost, lab: Lab):
     # An order that turns round when the index is made: as of a library whose rules for sorting text have changed.
     order = "create or replace function turned(a int, b int) returns int language sql immutable as 'select {}'"
@@ -197,7 +197,7 @@ def test_a_drill_finds_an_index_that_leads_to_the_wrong_rows(host: LabHost, lab:
     assert lab.playbook("drill").report["drill"]["result"] == "verified"
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
     sql(host, "insert into kept default values")
     host.run(f"{HOST_PROGRAM} run --wait 300")
@@ -215,7 +215,7 @@ def test_a_drill_finds_wal_that_is_damaged(host: LabHost, lab: Lab):
 
 
 @pytest.mark.parametrize("spoilt", ["head -c 16777216 /dev/zero | zstd -q", "head -c 5000 /dev/urandom"])
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_wal_that_cannot_be_read_up_to_its_end_is_reported(host: LabHost, lab: Lab, spoilt: str):
     """Of a segment that can be decompressed and is not what was written, and of one that cannot."""
     point = points(host)[-1]["name"]
@@ -258,7 +258,7 @@ def test_all_points_are_listed(host: LabHost, lab: Lab):
     assert "verified" in here
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_offered(host: LabHost, lab: Lab, damaged: str):
     host.run(f"{HOST_PROGRAM} drill {points(host)[-2]['name']}")
     before = points(host)[-2]
@@ -279,7 +279,7 @@ def test_a_damaged_point_is_found_by_the_drill_and_refused_with_the_one_before_o
     lab.wait_until_healthy()
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_another_major_version_is_refused(host: LabHost, lab: Lab, newest: dict[str, Any]):
     path = f"/backup/points/{newest['name']}/manifest.json"
     edit = f'docker exec slipway-backup sed -i \'s/"major": {{}}/"major": {{}}/\' {path}'
@@ -370,7 +370,7 @@ def interrupted(lab: Lab, far_enough: Callable[[], bool], **variables: str) -> s
         return run.stdout.read() if run.stdout else ""
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("restore-again")
 @pytest.mark.parametrize("undo", [False, True], ids=["restore", "undo"])
 def test_a_run_that_is_repeated_as_the_product_did_not_start_continues(host: LabHost, lab: Lab, undo: bool):
     """Its data was complete: a repetition must not take the restored copy for the old data."""

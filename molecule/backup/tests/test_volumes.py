@@ -47,6 +47,7 @@ def flipped(host: LabHost, point: dict[str, Any]) -> Iterator[str]:
     host.run(f"{HOST_PROGRAM} drill {point['name']}")
 
 
+@pytest.mark.extended("drill")
 def test_an_upload_comes_back_from_a_proven_point(lab: Lab, host: LabHost, point: dict[str, Any]):
     told = point["stores"]["volumes"]
     assert told["missing"] == {}
@@ -79,14 +80,14 @@ def test_the_product_is_quiet_while_its_volume_is_copied(lab: Lab, host: LabHost
     wait_until(lambda: "quiet" not in lab.in_product("ls /uploads").split(), 30, "the product goes on")
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_drill_finds_a_byte_that_differs(lab: Lab, flipped: str):
     run = lab.playbook("drill", variables={"point": flipped})
     assert run.returncode != 0
     assert f"volumes/{NAME}: letters/one is damaged: sha256 differs" in run.excerpt
 
 
-@pytest.mark.extended("restore")
+@pytest.mark.extended("drill")
 def test_a_volume_that_cannot_be_read_is_named_and_costs_nothing_else(host: LabHost, point: dict[str, Any]):
     host.run("docker stop slipway-volume-server")
     try:

@@ -83,6 +83,7 @@ def test_data_that_cannot_be_offered_leaves_the_product_in_service(lab: Lab, poi
     assert kinds_of_volumes(lab) == before, "nothing of the restored data is left"
 
 
+@pytest.mark.extended("restore-hosts")
 def test_a_restore_in_place_brings_each_store_its_data(lab: Lab, point: str):
     left = marks.found(lab)
     before = kinds_of_volumes(lab)
