@@ -116,7 +116,7 @@ def dumps(tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
             while not (volume / "asked").is_dir():
                 time.sleep(0.05)
         asked = role_variable("volume_server", "__volume_server_service", {"volume_server_dumps": {"search_dump": seconds}})
-        script = asked["config"]["ask.sh"]["content"].replace('"/${RSYNC', f'"{tmp_path}/${{RSYNC')
+        script = asked["config"]["before_copy.sh"]["content"].replace('"/${RSYNC', f'"{tmp_path}/${{RSYNC')
         done = subprocess.run(
             ["/bin/sh", "-c", script],
             env={**os.environ, "RSYNC_REQUEST": "volumes/search_dump/"},

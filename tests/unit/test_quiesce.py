@@ -61,7 +61,7 @@ class Stage:
         """Ask for a copy as rsync does, as the process of this number; return code and output."""
         quiesced = {"uploads": {"services": {name: f"{name}_quiesce" for name in services}, "seconds": seconds}}
         asked = role_variable("volume_server", "__volume_server_service", {"volume_server_quiesced": quiesced})
-        script = asked["config"]["ask.sh"]["content"].replace('"/quiesced/', f'"{self.folder}/quiesced/')
+        script = asked["config"]["before_copy.sh"]["content"].replace('"/quiesced/', f'"{self.folder}/quiesced/')
         done = subprocess.run(
             ["/bin/sh", "-c", script],
             env={**os.environ, "RSYNC_REQUEST": "volumes/uploads/", "RSYNC_PID": str(copier)},

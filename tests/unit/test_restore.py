@@ -482,7 +482,7 @@ def test_services_with_a_dump_make_one_of_the_data_that_is_replaced(play: Run, c
     (checkout / "playbooks/dump.yml").write_text(json.dumps([{"hosts": "one", "gather_facts": False, "vars": variables, "tasks": tasks}]))
     run = play("dump", PATH=f"{log.parent}:{os.environ['PATH']}")
     assert log.read_text().splitlines() == [
-        f"docker exec --env RSYNC_REQUEST=volumes/{name}_dump/ s-volume-server /bin/sh /etc/slipway/current/ask.sh"
+        f"docker exec --env RSYNC_REQUEST=volumes/{name}_dump/ s-volume-server /bin/sh /etc/slipway/current/before_copy.sh"
         for name in ("search", "mails")
     ]
     assert (run.returncode == 0) == (failing == "nothing")

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Becomes the service. While the server of the volumes copies a volume of this service, what the service writes must be whole: before that runs
-# the first argument, and after it the second, also if the copy fails or its server dies. See ask.sh of role volume_server.
+# the first argument, and after it the second, also if the copy fails or its server dies. See before_copy.sh of role volume_server.
 set -u
 before=$1
 after=$2

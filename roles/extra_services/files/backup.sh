@@ -1,5 +1,5 @@
 #!/bin/sh
-# Becomes the service, and runs its backup command, the first argument, when the server of the volumes asks for a dump: see its ask.sh.
+# Becomes the service, and runs its backup command, the first argument, when the server of the volumes asks for a dump: see its before_copy.sh.
 set -u
 backup=$1
 shift
