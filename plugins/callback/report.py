@@ -274,7 +274,9 @@ def shown_lines(message: str) -> list[str]:
     if len(lines) > SHOWN_LIMIT:
         message = "\n".join([*lines[: SHOWN_LIMIT - SHOWN_LAST], "…", *lines[-SHOWN_LAST:]])
     if len(message) > SHOWN_CHARACTERS:
-        message = f"{message[:half]}\n…\n{message[-half:]}"
+        # Not in the middle of a line, unless a line is longer than that.
+        beginning, end = message[:half], message[-half:]
+        message = f"{beginning.rpartition(chr(10))[0] or beginning}\n…\n{end.partition(chr(10))[2] or end}"
     return message.splitlines()
 
 

@@ -487,10 +487,15 @@ def is_tmpfs_options(text: str) -> bool:
     return re.fullmatch(rf"(?:{one})(?:,(?:{one}))*", text) is not None
 
 
+#: RFC 9116, section 2.5.3: a URI, and of the web only with TLS.
+_CONTACT = pattern(r"(?i)(?!http:)[a-z][a-z0-9+.-]*:[^\s]+")
+
+
 def is_security_txt(text: str) -> bool:
     """Return whether a string has the fields that RFC 9116, section 2.5, requires: contacts, and one time of expiry."""
     expires = re.findall(r"(?im)^expires:[ ]*(.*?)[ ]*$", text)
-    return is_text(text) and bool(re.search(r"(?im)^contact:[ ]*\S", text)) and len(expires) == 1 and is_internet_time(expires[0])
+    contacts = re.findall(r"(?im)^contact:[ ]*(.*?)[ ]*$", text)
+    return is_text(text) and bool(contacts) and all(map(_CONTACT, contacts)) and len(expires) == 1 and is_internet_time(expires[0])
 
 
 def is_password_hash(text: str) -> bool | str:
@@ -709,7 +714,7 @@ KINDS: dict[str, Kind] = {
     "line": _text("one line of text", is_line),
     "words": _text("one line of text that is not empty", lambda text: is_line(text) and bool(text.strip())),
     "text": _text("text without control characters", is_text),
-    "security_txt": _text("text with Contact: and one Expires: as 2027-01-01T00:00:00Z, as RFC 9116 wants it", is_security_txt),
+    "security_txt": _text("text with Contact: a URI, as mailto:security@example.com, and one Expires: as 2027-01-01T00:00:00Z (RFC 9116)", is_security_txt),
     "argument": _text("a string without NUL", lambda text: "\x00" not in text),
     "header_name": _text("the name of a header, of letters, digits and -", pattern(r"[A-Za-z0-9!#%&'*+.^_`|~-]+", 256)),
     "header_value": _text(

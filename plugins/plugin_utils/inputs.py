@@ -415,11 +415,11 @@ class Inputs:
 
     def missing_secret(self, host: str, name: str) -> Problem:
         """Return the problem that a secret is not set."""
-        how = self._in_manager(host, f"add a key {name}") or (
+        how = self._in_manager(host, "add a key of that name") or (
             f"run `ansible-playbook playbooks/secrets.yml -i {self._inventory}`, which generates it"
         )
         without = "; or set slipway_mesh: false, if the network between the hosts is private (docs/mesh.md)" if name == MESH_SECRET else ""
-        return Problem(host, f"{name} {secret_problem(None)}; {how}{without}")
+        return Problem(host, f"{secret_problem(None)}; {how}{without}", name)
 
     def _in_manager(self, host: str, what: str) -> str:
         """Return what to do where the secrets of an environment are kept outside it, or "" where a vault file has them."""

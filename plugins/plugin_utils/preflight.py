@@ -71,23 +71,30 @@ _ANY_ADDRESS = ("", "0.0.0.0", "::", "*")  # noqa: S104 - compared with, not bou
 
 
 class Problem(NamedTuple):
-    """One thing that stops a run: the host that it is about ("" for the whole inventory), and a sentence."""
+    """One thing that stops a run: the host that it is about ("" for the whole inventory), and a sentence.
+
+    With a subject, the sentence goes on after it, and subjects of which it says the same share a line.
+    """
 
     host: str
     text: str
+    subject: str = ""
 
 
 def message_of(problems: Iterable[Problem]) -> str:
     """Return all problems as one text, a line each; hosts with the same problem share its line."""
-    hosts: dict[str, list[str]] = defaultdict(list)
-    for problem in problems:
-        if problem.host not in hosts[problem.text]:
-            hosts[problem.text].append(problem.host)
+    hosts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for host, text, subject in problems:
+        if host not in hosts[text, subject]:
+            hosts[text, subject].append(host)
+    subjects: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for (text, subject), names in hosts.items():
+        subjects[text, tuple(name for name in names if name)].append(subject)
     lines = []
-    for text, names in hosts.items():
-        named = [name for name in names if name]
+    for (text, named), about in subjects.items():
         prefix = f"{'host' if len(named) == 1 else 'hosts'} {', '.join(named)}: " if named else ""
-        lines.append(prefix + text)
+        several = f"each of {', '.join(about[:-1])} and {about[-1]}" if len(about) > 1 else about[0]
+        lines.append(f"{prefix}{several} {text}" if several else prefix + text)
     count = f"{len(lines)} problem" + ("s" if len(lines) > 1 else "")
     return f"Preflight found {count}; nothing was touched.\n" + "\n".join(f"- {line}" for line in lines)
 

@@ -479,6 +479,15 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
             ["CMD", "a\0b"],
         ],
     ),
+    (
+        "security_txt",
+        [f"Contact: {uri}\nExpires: 2027-01-01T00:00:00Z\n" for uri in ("mailto:a@example.com", "https://example.com/report", "tel:+1-201-555")],
+        [
+            *(f"Contact: {text}\nExpires: 2027-01-01T00:00:00Z" for text in ("a@example.com", "http://example.com/report", "Jo Doe", "")),
+            "Contact: mailto:a@example.com",
+            *(f"Contact: mailto:a@example.com\nExpires: {text}" for text in ("2027-01-01", "2027-01-01 00:00+00", "2027-02-30T00:00:00Z")),
+        ],
+    ),
     ("text", ["One\nTwo"], ["a\x00b", ["x"], None, "a\x1bb"]),
 ]
 

@@ -690,7 +690,7 @@ REFUSED: list[tuple[Any, str]] = [
         "nginx_error_pages[0].codes[0] is 404, must be an integer from 502 to 504",
     ),
     ({"nginx_trusted_proxies": ["::/0"]}, "nginx_trusted_proxies has ::/0, which is every address: any client could claim any other"),
-    ({"nginx_security_txt": "Contact: mailto:a@example.com"}, "must be text with Contact: and one Expires: as 2027-01-01T00:00:00Z"),
+    ({"nginx_security_txt": "Contact: mailto:a@example.com"}, "must be text with Contact: a URI, as mailto:security@example.com, and one"),
     ({"nginx_keepalive_timeout": 1}, "nginx_keepalive_timeout is 1, must be a time in seconds, an integer from 5 to 3600"),
     ({"nginx_server_names": ["localhost; return 200 pwned"]}, "nginx_server_names[0] is 'localhost; return 200 pwned', must be a DNS name"),
     ({"nginx_server_names": ["https://localhost"]}, "must be a DNS name, without scheme, port or path"),

@@ -175,7 +175,7 @@ def test_sops_without_its_key_or_a_secret_stops_the_run(
     refused(deploy(sops, without_format), "sops printed no JSON", "ask for JSON")
     fewer = {name: value for name, value in lab.secrets.items() if name != "vault_app_secret_key"}
     lacking = [*sops.settings[:-1], encrypted_by_sops(programs, folder, recipient, fewer)]
-    refused(deploy(sops, lacking), "vault_app_secret_key is not set; add a key vault_app_secret_key to what slipway_secrets_command reads")
+    refused(deploy(sops, lacking), "vault_app_secret_key is not set; add a key of that name to what slipway_secrets_command reads")
 
 
 def test_openbao_that_refuses_stops_the_run(managers: dict[str, Manager], deploy: Callable[..., Run], bao: Bao):
