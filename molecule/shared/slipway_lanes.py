@@ -52,6 +52,8 @@ SHARDS = (
     "gallery",
     "adopt",
     "release-rotation",
+    "release-rotation-keys",
+    "release-rotation-undo",
 )
 MARK = "extended"
 

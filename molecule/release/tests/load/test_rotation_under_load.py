@@ -190,7 +190,7 @@ def test_a_rotation_of_all_that_is_killed_in_its_second_stage_is_ended_by_the_ne
     assert fleet.lab.site().changed == []
 
 
-@pytest.mark.extended("release-rotation")
+@pytest.mark.extended("release-rotation-keys")
 def test_visitors_stay_known_until_the_old_secret_key_is_refused(fleet: Fleet, begin: Callable[[], tuple[Load, Logins]]):
     version, old, visitors = fleet.version, secrets(fleet), [begin_visit(fleet.lab)]
     clients, logins = begin()
@@ -210,7 +210,7 @@ def test_visitors_stay_known_until_the_old_secret_key_is_refused(fleet: Fleet, b
     fleet.check(version)
 
 
-@pytest.mark.extended("release-rotation")
+@pytest.mark.extended("release-rotation-keys")
 def test_the_owner_of_the_tables_gets_another_password_and_migrates_with_it(fleet: Fleet, begin: Callable[[], tuple[Load, Logins]]):
     variable, old = "vault_postgres_owner_password", secrets(fleet)
     clients, logins = begin()
@@ -226,7 +226,7 @@ def test_the_owner_of_the_tables_gets_another_password_and_migrates_with_it(flee
     check_replaced(fleet, variable, old[variable], new[variable])
 
 
-@pytest.mark.extended("release-rotation")
+@pytest.mark.extended("release-rotation-undo")
 def test_a_rollback_in_the_middle_logs_in_and_the_rotation_is_undone(fleet: Fleet, begin: Callable[[], tuple[Load, Logins]]):
     def users() -> set[str]:
         """Return as whom the product is logged in, all of which runs by now."""
