@@ -714,7 +714,9 @@ KINDS: dict[str, Kind] = {
     "line": _text("one line of text", is_line),
     "words": _text("one line of text that is not empty", lambda text: is_line(text) and bool(text.strip())),
     "text": _text("text without control characters", is_text),
-    "security_txt": _text("text with Contact: a URI, as mailto:security@example.com, and one Expires: as 2027-01-01T00:00:00Z (RFC 9116)", is_security_txt),
+    "security_txt": _text(
+        "text with Contact: a URI, as mailto:security@example.com, and one Expires: as 2027-01-01T00:00:00Z (RFC 9116)", is_security_txt
+    ),
     "argument": _text("a string without NUL", lambda text: "\x00" not in text),
     "header_name": _text("the name of a header, of letters, digits and -", pattern(r"[A-Za-z0-9!#%&'*+.^_`|~-]+", 256)),
     "header_value": _text(

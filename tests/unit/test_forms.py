@@ -481,7 +481,10 @@ EXAMPLES: list[tuple[Any, list[Any], list[Any]]] = [
     ),
     (
         "security_txt",
-        [f"Contact: {uri}\nExpires: 2027-01-01T00:00:00Z\n" for uri in ("mailto:a@example.com", "https://example.com/report", "tel:+1-201-555")],
+        [
+            f"Contact: {uri}\nExpires: 2027-01-01T00:00:00Z\n"
+            for uri in ("mailto:a@example.com", "https://example.com/report", "tel:+1-201-555")
+        ],
         [
             *(f"Contact: {text}\nExpires: 2027-01-01T00:00:00Z" for text in ("a@example.com", "http://example.com/report", "Jo Doe", "")),
             "Contact: mailto:a@example.com",

@@ -742,7 +742,9 @@ def test_a_missing_secret_is_reported_once_with_the_command_that_makes_it(says):
 
 def test_secrets_of_the_same_remedy_share_a_line(says):
     """An environment without its vault file lacks all of them."""
-    lines = says({"demo_owner_password": "{{ vault_a }}{{ vault_b }}"}, secrets=["vault_owner", "vault_a", "vault_b", "vault_mesh_preshared_secret"])
+    lines = says(
+        {"demo_owner_password": "{{ vault_a }}{{ vault_b }}"}, secrets=["vault_owner", "vault_a", "vault_b", "vault_mesh_preshared_secret"]
+    )
     assert [line.split("; ")[0] for line in lines] == [
         "- hosts one, two: each of vault_a and vault_b is not set",
         "- hosts one, two: vault_mesh_preshared_secret is not set",

@@ -163,7 +163,7 @@ def test_backends_that_hang_are_replaced_by_their_hosts(lab: Lab, load: Callable
     failed, answered = clients.numbers()["failed"], answers()
     wait_until(lambda: all(answers()[name] >= seen + 10 for name, seen in answered.items()), 30, "both hosts answer again")
     assert clients.end()["failed"] == failed
-    lines = [json.loads(container.host.run("tail -n 1 /etc/slipway/slipway/release/history.jsonl")) for container in hung]
+    lines = [json.loads(container.host.run("tail -n 1 /etc/slipway/slipway/release/restarts.jsonl")) for container in hung]
     assert [(line["playbook"], line["version"], line["result"]) for line in lines] == [
         ("watchdog", container.name, "restarted") for container in hung
     ]

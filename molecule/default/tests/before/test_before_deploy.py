@@ -141,8 +141,7 @@ def test_no_point_is_made_of_a_stack_that_is_not_there(lab: Lab, variables: dict
 @pytest.mark.usefixtures("untouched")
 def test_missing_secret_names_the_command_that_makes_it(lab: Lab, broken_inventory: Path):
     (broken_inventory / "group_vars/all/vault.yml").unlink()
-    names = [f"{name} " for name in lab.secrets]
-    refused(lab, *names, f"playbooks/secrets.yml -i inventories/{broken_inventory.name}", inventory=broken_inventory)
+    refused(lab, *lab.secrets, f"playbooks/secrets.yml -i inventories/{broken_inventory.name}", inventory=broken_inventory)
 
 
 @pytest.mark.usefixtures("untouched")
