@@ -85,9 +85,10 @@ async def serve(reader, writer):
     writer.close()
 
 async def main():
-    async with await asyncio.start_server(serve, "0.0.0.0", 8000, limit=2**20, backlog=2048) as server:
-        print("up", flush=True)
-        await server.serve_forever()
+    for port in (8000, 8001):
+        server = await asyncio.start_server(serve, "0.0.0.0", port, limit=2**20, backlog=2048)
+    print("up", flush=True)
+    await server.serve_forever()
 
 asyncio.run(main())
 """
@@ -164,8 +165,8 @@ class Site:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any]] = ()) -> Iterator[Site]:
-    """Run nginx as the role declares it with these inputs, in front of the product."""
+def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any]] = (), ports: Sequence[int] = ()) -> Iterator[Site]:
+    """Run nginx as the role declares it with these inputs, in front of the product: at a name, or at these ports of an address."""
     for image in (NGINX, PYTHON):
         if not shutil.which("docker") or subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode:
             pytest.skip(f"no engine with {image}")
@@ -173,16 +174,6 @@ def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any
     for top in (folder, *list(folder.parents)[:2]):
         top.chmod(0o755)
     (folder / "product.py").write_text(PRODUCT)
-    served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}, *routes], ["product:8000"])
-    served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
-    (service,) = role_variable("nginx", "__nginx_services", {**served, **inputs})
-    for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log"), ("", "certificates")):
-        (folder / path).mkdir(parents=True)
-        for file, item in service.get(kind, {}).items():
-            (folder / path / file).write_text(item["content"])
-            (folder / path / file).chmod(0o444)
-        (folder / path).chmod(0o777)
-    tmpfs = ",".join(f"{where}:{what}" for where, what in service["tmpfs"].items())
     try:
         docker("network", "create", name)
         options = ["run", "--detach", "--network", name, "--read-only", "--cap-drop", "ALL"]
@@ -195,6 +186,18 @@ def serving(folder: Path, inputs: dict[str, Any], routes: Sequence[dict[str, Any
             "python3",
         ]
         docker(*options, "--name", f"{name}-product", *product, PYTHON, "/p.py")
+        address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", f"{name}-product")
+        servers = [f"{address}:{port}" for port in ports] or ["product:8000"]
+        served = balanced([{"path": "/tokens/", "buffering": False, "request_buffering": False}, *routes], servers)
+        served["__nginx_balanced"]["frontend"]["servers"] = ["product:8000"]
+        (service,) = role_variable("nginx", "__nginx_services", {**served, **inputs})
+        for kind, path in (("config", "etc/current"), ("secrets", "secrets"), ("", "log"), ("", "certificates")):
+            (folder / path).mkdir(parents=True)
+            for file, item in service.get(kind, {}).items():
+                (folder / path / file).write_text(item["content"])
+                (folder / path / file).chmod(0o444)
+            (folder / path).chmod(0o777)
+        tmpfs = ",".join(f"{where}:{what}" for where, what in service["tmpfs"].items())
         limits = ["--memory", f"{service['memory_mb']}m", "--pids-limit", "128", "--ulimit", "nofile=256:16384", "--tmpfs", tmpfs]
         mounts = ["-v", f"{folder}/etc:/etc/slipway:ro", "-v", f"{folder}/secrets:/run/secrets:ro", "-v", f"{folder}/log:/var/log/slipway"]
         mounts += ["-v", f"{folder}/certificates:/certificates:ro"]
@@ -642,6 +645,17 @@ def test_only_requests_that_may_be_repeated_are_sent_again(site: Site, method: s
         connection.request(method, f"/api/{method}/lost")
         assert connection.getresponse().status == 502
     assert (int(site.get(f"/api/{method}/lost/count")[2]) > 1) is repeated
+
+
+def test_servers_that_are_all_taken_for_dead_are_tried_nevertheless(tmp_path: Path):
+    """Some requests that none of them answers are not an outage for all other clients."""
+    self_signed(tmp_path / "k", tmp_path / "c")
+    inputs = {"nginx_tls_certificate_file": str(tmp_path / "c"), "nginx_tls_key_file": str(tmp_path / "k"), "nginx_worker_processes": 1}
+    with serving(tmp_path, {**inputs, "nginx_upstream_fail_timeout": 60}, ports=(8000, 8001)) as running:
+        for number in range(5):
+            assert running.get(f"/api/{number}/lost")[0] == 502
+        assert "upstream server temporarily disabled" in running.log()
+        assert Counter(running.get("/api/x")[0] for _request in range(20)) == {200: 20}
 
 
 def test_a_path_without_its_slash_is_redirected_to_where_the_client_came_from(site: Site):

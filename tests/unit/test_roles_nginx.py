@@ -258,8 +258,15 @@ def test_lone_server_is_never_taken_for_dead() -> None:
     """One failure must not make a fleet of one answer 502 for seconds; idle slots do not count."""
     alone = render("__nginx_upstreams", **balanced(servers=["10.0.0.1:8000"]))
     assert alone["backend"]["max_fails"] == 0
-    several = render("__nginx_upstreams", **balanced(servers=["10.0.0.1:8000", "10.0.0.2:8000"]))
+    servers = ["10.0.0.1:8000", {"server": "10.0.0.2:8000", "weight": 9}]
+    several = render("__nginx_upstreams", **balanced(servers=servers))
     assert several["backend"]["max_fails"] == 3
+    text = config("upstreams.conf", **balanced(servers=servers))
+    assert "server 10.0.0.1:8000 max_fails=0 backup;" in text
+    assert "server 10.0.0.2:8000 max_fails=0 weight=9 backup;" in text
+    assert (
+        "backup" not in config("upstreams.conf", **balanced(servers=servers), nginx_upstream_max_fails=0).partition("upstream frontend")[0]
+    )
 
 
 def test_request_waits_for_a_name_but_not_for_an_address() -> None:
