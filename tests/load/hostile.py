@@ -163,9 +163,18 @@ class Hostile:
         self.context.check_hostname = False
         self.context.verify_mode = ssl.CERT_NONE
 
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection; on a busy machine a handshake may take longer than the balancer waits, which says nothing about requests."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    return await asyncio.open_connection(self.address, self.port, ssl=self.context)
+                except ConnectionError:
+                    await asyncio.sleep(0.1)
+
     async def _send(self, kind: str, data: bytes) -> None:
         """Send a request and note its first answer; the connection ends after it, or another could hide behind it."""
-        reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
+        reader, writer = await self._connected()
         answer = CLOSED
         try:
             writer.write(data)
@@ -187,7 +196,7 @@ class Hostile:
 
     async def _claim(self, data: bytes) -> None:
         """Send a request that is served, and note whether the product has seen what it claims."""
-        reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
+        reader, writer = await self._connected()
         answer = "0"
         try:
             writer.write(data)
@@ -202,7 +211,7 @@ class Hostile:
     async def _slow(self, after: float) -> None:
         """Send the header of a request a byte at a time, from so many seconds on, until the connection is closed."""
         await asyncio.sleep(after)
-        reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
+        reader, writer = await self._connected()
         answer = "0"
         try:
             async with asyncio.timeout(3 * PATIENCE):
@@ -223,7 +232,7 @@ class Hostile:
 
     async def _websocket(self, frame: bytes) -> None:
         """Open a WebSocket, send a broken frame, and note whether the connection is closed."""
-        reader, writer = await asyncio.open_connection(self.address, self.port, ssl=self.context)
+        reader, writer = await self._connected()
         answer = CLOSED
         upgrade = ("Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
         try:

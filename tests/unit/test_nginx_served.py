@@ -539,7 +539,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "nginx_auth_basic_users": {"Staff only": {"ann": hashed("-6", "a word"), "bob": hashed("-apr1", "apples")}},
         "nginx_probe_key": PROBE_KEY,
         "nginx_limit_req_rate": "1000r/s",
-        "nginx_client_header_timeout": 2,
+        "nginx_client_header_timeout": 5,
     }
     with serving(folder, inputs, routes) as running:
         yield running
