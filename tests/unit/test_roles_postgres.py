@@ -557,6 +557,21 @@ def test_password_in_the_inventory_reaches_the_database(server: Server) -> None:
 
 
 @needs_server
+def test_a_server_that_logs_each_statement_logs_no_secret(server: Server) -> None:
+    """As those that are slow are by default, which on a busy host may be any."""
+    server.declare(postgres_app_password="new-password-2", postgres_settings={"log_statement": "all", "log_min_duration_statement": 0})
+    assert server.run(server.service["reload"])[0] == 0
+    before = len(server.log.read_text())
+    assert server.differences() == {"roles"}
+    server.converge()
+    assert server.differences() == set()
+    logged = server.log.read_text()[before:]
+    assert "password_as_declared" in logged, "the server logs statements"
+    assert "SCRAM-SHA-256" not in logged
+    assert "new-password-2" not in logged
+
+
+@needs_server
 def test_further_users_come_change_and_go(server: Server) -> None:
     """A reader reads what the owner and the application made; once taken from the list it is locked, and its tables stay."""
     server.sql("drop table if exists made_by_owner; create table made_by_owner (x int)", **OWNER)

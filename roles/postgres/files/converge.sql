@@ -1,7 +1,6 @@
 -- Makes roles, the database, its extensions and all grants what desired.json says. Idempotent.
--- Verifiers of passwords come from a file too, so that none is part of this text, and are kept out of the server's log.
+-- The server reads verifiers of passwords from a file, so that none is part of this text, and statements with one are kept out of its log.
 \set desired `cat /etc/slipway/current/desired.json`
-\set verifiers `cat /run/secrets/role_verifiers`
 \set foreign_objects `cat /etc/slipway/current/foreign_objects.sql`
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
@@ -28,7 +27,7 @@ select format(
   case when (attributes ->> 'inherit')::bool then 'inherit' else 'noinherit' end,
   attributes ->> 'connection_limit',
   case when name = 'postgres' and pg_read_file('slipway.superuser', 0, 100, true) like 'adopted%' then ''
-    else format('password %L', :'verifiers'::jsonb ->> name) end
+    else format('password %L', pg_read_file('/run/secrets/role_verifiers')::jsonb ->> name) end
 )
 from jsonb_each(:'desired'::jsonb -> 'roles') as role (name, attributes)
 \gexec

@@ -1,7 +1,8 @@
 -- Prints what is really there, in the shape of desired.json, to be compared with it. Writes nothing.
 \set desired `cat /etc/slipway/current/desired.json`
 set default_transaction_read_only = on;
-\set verifiers `cat /run/secrets/role_verifiers 2>/dev/null || echo '{}'`
+-- The server reads the verifiers itself: what a statement contains may get into its log, and is seen in pg_stat_activity.
+\set has_verifiers `test -r /run/secrets/role_verifiers && echo true || echo false`
 \set foreign_objects `cat /etc/slipway/current/foreign_objects.sql`
 select exists (
   select from pg_database where datname = :'desired'::jsonb #>> '{database,name}'
@@ -16,7 +17,9 @@ select format(
   set default_transaction_read_only = on;
 \endif
 with
-desired as materialized (select :'desired'::jsonb as doc, :'verifiers'::jsonb as verifiers),
+desired as materialized (
+  select :'desired'::jsonb as doc, case when :has_verifiers then pg_read_file('/run/secrets/role_verifiers') else '{}' end::jsonb as verifiers
+),
 account as materialized (
   select role.*
   from pg_authid as role, desired
