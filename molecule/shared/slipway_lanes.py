@@ -42,6 +42,7 @@ SHARDS = (
     "restore-hosts",
     "cluster",
     "mesh",
+    "mesh-rotation",
     "images",
     "default",
     "monitoring",

@@ -14,7 +14,7 @@ import slipway_marks as marks
 from slipway_lab import Lab, LabHost, Run, Stranger, wait_until
 from slipway_release import Load, RunningPlaybook
 
-pytestmark = [pytest.mark.extended("mesh"), pytest.mark.usefixtures("mesh")]
+pytestmark = pytest.mark.usefixtures("mesh")
 PORT = 51820
 #: What others than the mesh may be seen to use: SSH, and the balancer's ports.
 OPEN = {"22", "80", "443"}
@@ -27,6 +27,8 @@ CAPTURE = "/var/tmp/slipway-capture"
 #: As many bytes as the balancer lets through, and a row of a database that spans many packets.
 BODY_BYTES = 10 * 2**20 - 100
 ROW_KB = 64
+#: What two cores have left where WireGuard runs in processes of theirs.
+LOAD = ("@tests/load/support_desk.txt", "--rate=50")
 
 
 def psql(lab: Lab, statement: str) -> str:
@@ -141,6 +143,7 @@ def nothing_plain(lab: Lab, *words: str) -> int:
     return sent
 
 
+@pytest.mark.extended("mesh")
 def test_a_stack_without_a_mesh_is_asked_and_not_moved(undecided: dict[str, Run]):
     said = {playbook: " ".join(run.output.split()) for playbook, run in undecided.items()}
     assert "vault_mesh_preshared_secret is not set" in said["without a secret"]
@@ -155,6 +158,7 @@ def test_a_stack_without_a_mesh_is_asked_and_not_moved(undecided: dict[str, Run]
     assert undecided["status"].report["status"]["state"] == "attention", undecided["status"].excerpt
 
 
+@pytest.mark.extended("mesh")
 def test_nothing_between_hosts_is_plain_during_load_backup_and_release(lab: Lab, mesh: str):
     name = f"word{secrets.token_hex(12)}"
     with capture(lab):
@@ -171,6 +175,7 @@ def test_nothing_between_hosts_is_plain_during_load_backup_and_release(lab: Lab,
     assert nothing_plain(lab, name, mesh) > 10_000_000
 
 
+@pytest.mark.extended("mesh")
 def test_restored_data_travels_in_the_mesh_alone(lab: Lab, mesh: str):
     """From the host of the backups to that of each store."""
     marks.leave(lab, "before")
@@ -187,6 +192,7 @@ def test_restored_data_travels_in_the_mesh_alone(lab: Lab, mesh: str):
     assert lab.hosts["backup1"].wait_for_backups() == "inactive"
 
 
+@pytest.mark.extended("mesh-rotation")
 def test_all_hosts_get_another_key_under_load_and_no_client_notices(lab: Lab, mesh: str, load: Callable[[], Load]):
     def keys() -> dict[str, str]:
         return {name: host.run("cat /etc/slipway/slipway/mesh/public_key").strip() for name, host in lab.hosts.items()}
@@ -196,7 +202,7 @@ def test_all_hosts_get_another_key_under_load_and_no_client_notices(lab: Lab, me
 
     assert mesh
     old, old_secret = keys(), secret()
-    clients = load()
+    clients = load(arguments=LOAD)
     run = lab.playbook("rotate", variables={"what": "mesh"})
     assert run.returncode == 0, run.excerpt
     # Longer than a session lasts, so that each pair has agreed on another one since.
@@ -212,12 +218,13 @@ def test_all_hosts_get_another_key_under_load_and_no_client_notices(lab: Lab, me
     assert lab.site().changed == []
 
 
+@pytest.mark.extended("mesh-rotation")
 def test_a_rotation_that_is_killed_while_hosts_switch_is_ended_by_the_next_run(lab: Lab, load: Callable[[], Load]):
     def switches() -> bool:
         _before, task, after = run.output.partition("Switch one host after the other")
         return bool(task) and "changed: [" in after
 
-    clients = load()
+    clients = load(arguments=LOAD)
     run = RunningPlaybook(lab, "rotate", what="mesh")
     # Some hosts have switched then, and others have not.
     while not switches():
@@ -235,6 +242,7 @@ def test_a_rotation_that_is_killed_while_hosts_switch_is_ended_by_the_next_run(l
     assert lab.site().changed == []
 
 
+@pytest.mark.extended("mesh")
 def test_large_bodies_rows_and_backups_get_through(lab: Lab):
     with lab.client() as client:
         assert client.post("/api/sessions", json={"unknown": "x" * BODY_BYTES}).status_code < 300
@@ -246,6 +254,7 @@ def test_large_bodies_rows_and_backups_get_through(lab: Lab):
     assert int(row) == ROW_KB * 1024
 
 
+@pytest.mark.extended("mesh")
 def test_ports_of_stores_are_open_in_the_mesh_alone(lab: Lab, stranger: Stranger):
     client, database = lab.hosts["app1"], lab.hosts["db1"]
     address = mesh_address(database)
@@ -266,6 +275,7 @@ def test_ports_of_stores_are_open_in_the_mesh_alone(lab: Lab, stranger: Stranger
     assert client.can_connect(address, 5432)
 
 
+@pytest.mark.extended("mesh")
 def test_rules_that_others_remove_are_loaded_again(lab: Lab):
     """As a reload of nftables does, and without a run."""
     client, database = lab.hosts["app1"], lab.hosts["db1"]
@@ -285,6 +295,7 @@ def test_rules_that_others_remove_are_loaded_again(lab: Lab):
     lab.wait_until_healthy()
 
 
+@pytest.mark.extended("mesh")
 def test_the_mesh_is_back_before_the_engine_after_a_reboot(lab: Lab):
     host = lab.hosts["db1"]
     host.reboot()
@@ -298,6 +309,7 @@ def test_the_mesh_is_back_before_the_engine_after_a_reboot(lab: Lab):
         assert client.post("/api/sessions", json={}).status_code < 300
 
 
+@pytest.mark.extended("mesh")
 def test_a_host_with_another_key_is_back_after_one_run(lab: Lab):
     lab.hosts["cache1"].run("rm -r /etc/slipway/slipway/mesh && systemctl stop slipway-slipway-mesh.service")
     lab.site()
@@ -305,6 +317,7 @@ def test_a_host_with_another_key_is_back_after_one_run(lab: Lab):
     assert lab.site().changed == []
 
 
+@pytest.mark.extended("mesh")
 def test_a_filtered_port_is_named_by_its_pair_before_anything_moves(lab: Lab):
     one, other = lab.hosts["app1"], lab.hosts["db1"]
     rule = f"INPUT -s {one.address} -p udp --dport {PORT} -j DROP"
