@@ -979,7 +979,6 @@ def test_those_that_a_file_or_the_command_line_sets_are_still_looked_at(judged: 
         (lambda value: f" {value}", "begins or ends with a blank"),
         (lambda value: f"{value[:8]}\r{value[8:]}", "holds a control character"),
         (lambda _value: "changeme-changeme-changeme", "is a placeholder"),
-        (lambda _value: None, "is not set"),
         (lambda _value: 12345678901234567890, "must be a string, not int: quote the value"),
     ],
 )
@@ -989,6 +988,11 @@ def test_every_secret_is_looked_at(judged: Judge, change: Callable[[str], Any], 
     for name in SECRETS:
         assert any(f"{name} {said}" in line for line in lines)
     assert "t7Hq2Lw9Zx4Nv6Bk8Mr3" not in "".join(lines)
+
+
+def test_secrets_that_are_missing_share_a_line(judged: Judge):
+    (line,) = judged(dict.fromkeys(SECRETS))
+    assert all(name in line.partition(" is not set; run ")[0] for name in SECRETS)
 
 
 def test_secrets_that_are_alike_are_refused(judged: Judge):

@@ -684,6 +684,7 @@ def test_a_damaged_result_of_a_job_is_replaced(run: slipway_jobs.Run, tmp_path: 
     file.write_text(left)
     slipway_jobs.conclude(run, {"result": "unclaimed", "code": None, "seconds": None, "log": []})
     assert json.loads(file.read_text())["result"] == "unclaimed"
+    assert file.stat().st_mode & 0o777 == 0o600, "its log may hold a secret"
 
 
 def test_a_job_that_runs_here_for_this_time_is_left_alone(run: slipway_jobs.Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -340,6 +340,30 @@ def test_reload_takes_over_password_and_memory(server: Server) -> None:
 
 
 @needs_server
+def test_reload_shows_no_hash_of_a_password_in_arguments(server: Server, tmp_path: Path) -> None:
+    """All users of a host see the arguments of its processes; rules with what a shell or redis-cli would read arrive as they are."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    command = shutil.which("redis-cli")
+    (folder / "redis-cli").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/arguments\nexec {command} "$@"\n')
+    (folder / "redis-cli").chmod(0o755)
+    rules = ["~it's:\"a\\b*", "~$HOME:*", "&*", "+get", "+ping", "(+set ~a?[b-c])"]
+    server.declare(redis_app_password="new-password", redis_app_rules=rules)
+    status, printed = server.run(server.service["reload"], PATH=f"{folder}:{os.environ['PATH']}")
+    assert status == 0, printed
+    arguments = (tmp_path / "arguments").read_text()
+    assert "CONFIG SET" in arguments
+    assert not re.search("[0-9a-f]{64}", arguments)
+    admin = {"user": "admin", "password": SECRETS["redis_admin_password"]}
+    users = server.ask("acl", "list", **admin)
+    assert "~$HOME:*" in users
+    server.stop()
+    server.start()
+    # Whatever the order in which it lists commands.
+    assert sorted(server.ask("acl", "list", **admin).split()) == sorted(users.split()), "as the server reads the file itself"
+
+
+@needs_server
 def test_a_rotated_password_ends_no_connection(server: Server) -> None:
     """Two passwords are valid meanwhile; a request that waits for its answer gets it, whatever is reloaded."""
     wait = ["redis-cli", "-p", str(server.port), "--user", "app", "--no-auth-warning", "blpop", "queue", "20"]

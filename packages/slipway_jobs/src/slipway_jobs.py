@@ -272,14 +272,14 @@ def clean(config: JSON, job: str) -> None:
 # What came of it
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file at once, readable by all.
+def write(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file at once, by default readable by all.
 
     Raises:
         FileNotFoundError: The folder of the jobs is gone, and with it the stack.
     """
     path.parent.mkdir(exist_ok=True)
-    config_files.write_file(str(path), text, 0o644)
+    config_files.write_file(str(path), text, mode)
 
 
 def finish(run: Run, found: JSON, errors: t.Sequence[str] = ()) -> None:
@@ -302,7 +302,8 @@ def conclude(run: Run, found: JSON) -> None:
     # The stack may have been removed meanwhile; its folder would say that it is there.
     with contextlib.suppress(FileNotFoundError, claims.ClaimError):
         if found["result"] not in UNENDED or not is_known(state, folder / f"{run.job}.json"):
-            write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n")
+            # Its log may hold a secret, as those of the engine, which are readable for root alone.
+            write(folder / f"{run.job}.json", json.dumps(state, indent=2) + "\n", 0o600)
             # Another host may have run it: then Prometheus learns it there, and otherwise that it is late.
             if found["result"] != UNCLAIMED:
                 write(folder / f"{run.job}.prom", metrics(run, found))

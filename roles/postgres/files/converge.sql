@@ -5,6 +5,11 @@
 set log_min_error_statement = panic;
 set log_min_duration_statement = -1;
 set log_statement = 'none';
+set log_min_duration_sample = -1;
+set log_transaction_sample_rate = 0;
+-- Nor do they come into pg_stat_activity and pg_stat_statements, which others than the superuser read.
+set track_activities = off;
+set pg_stat_statements.track_utility = off;
 set client_min_messages = warning;
 -- The standby that commits wait for may need a role of these to come.
 set synchronous_commit = local;

@@ -15,10 +15,14 @@ set -- $(sed '/^#/d' /etc/slipway/current/runtime.conf)
 ask() { redis-cli -e -h 127.0.0.1 -p "$port" --user "$admin" --no-auth-warning "$@"; }
 ask CONFIG SET "$@"
 users=/run/secrets/users.acl
-while read -r _ rules; do
-  # shellcheck disable=SC2086 # As above.
-  ask ACL SETUSER $rules
-done <"$users"
+# By standard input, as all users of a host see the arguments of its processes. There an error is an answer, whatever -e says.
+sed 's/^user //; s/[\\"]/\\&/g; s/[^ ]\{1,\}/"&"/g; s/^/ACL SETUSER /' "$users" | while read -r rules; do
+  answer=$(printf '%s\n' "$rules" | ask)
+  [ "$answer" = OK ] || {
+    echo "$answer" >&2
+    exit 1
+  }
+done
 for user in $(ask ACL USERS); do
   # The default user cannot be deleted; where the file does not name it, it is as in a new server.
   grep -q "^user $user " "$users" || [ "$user" = default ] || ask ACL DELUSER "$user"
