@@ -9,10 +9,20 @@ client() {
 session() {
   if [ -t 0 ]; then
     client "$1"
-  else
-    # As arguments: what redis-cli reads from standard input does not fail the run. xargs splits at blanks, and knows quotes.
-    xargs redis-cli -e -p "$port" --user "$1" --no-auth-warning
+    return
   fi
+  command=$(cat)
+  case $(printf %s "$command" | sed 's/^ *//' | tr '[:lower:]' '[:upper:]') in
+    ACL\ * | AUTH\ * | CONFIG\ * | HELLO\ * | MIGRATE\ *)
+      # They may hold a password, and all users of a host see the arguments of its processes. So by standard input, where an error is an
+      # answer, whatever -e says; it begins with a code in capitals.
+      answer=$(printf '%s\n' "$command" | client "$1")
+      printf '%s\n' "$answer"
+      case $answer in [[:upper:]][[:upper:]]*\ *) return 1 ;; esac
+      ;;
+    # xargs splits at blanks, and knows quotes.
+    *) printf '%s\n' "$command" | xargs redis-cli -e -p "$port" --user "$1" --no-auth-warning ;;
+  esac
 }
 port=$0
 admin=$1

@@ -71,10 +71,9 @@ import signal
 import typing as t
 import uuid
 
-from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.slipway.stack.plugins.module_utils import container_copy
 from ansible_collections.slipway.stack.plugins.module_utils.engine import Engine, EngineError
+from ansible_collections.slipway.stack.plugins.module_utils.secret_module import SecretModule
 
 OUTPUT_LINES = 10000
 OWNER = "app-run"
@@ -116,12 +115,13 @@ def run(engine: Engine, options: dict[str, t.Any]) -> dict[str, t.Any]:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
+    module = SecretModule(
         argument_spec={
             "stack": {"type": "str", "required": True},
             "root": {"type": "path", "default": "/etc/slipway"},
             "service": {"type": "str", "required": True},
-            "command": {"type": "raw", "required": True},
+            # It may hold a password, and modules write their options into the host's journal.
+            "command": {"type": "raw", "required": True, "no_log": True},
             "timeout": {"type": "float", "default": 3600},
         }
     )

@@ -228,6 +228,11 @@ def is_url(text: str, schemes: Iterable[str] = ("http", "https")) -> bool:
     return parts.scheme in schemes and is_host(host) and (port is None or 0 < port <= HIGHEST_PORT) and "#" not in text
 
 
+def is_public_url(text: str) -> bool | str:
+    """Return whether a string is a URL that others may see, without a login."""
+    return is_url(text) and ("@" not in urllib.parse.urlsplit(text).netloc or "an URL without a login, as others see it")
+
+
 def is_notification_url(text: str) -> bool | str:
     """Return whether a string is the URL of a webhook, or one that apprise sends to."""
     if not is_line(text):
@@ -449,6 +454,9 @@ def is_repository(text: str) -> bool | str:
     if not is_line(text) or " " in text:
         return False
     kind, colon, rest = text.partition(":")
+    if re.match(r"(?:[a-z0-9]+:)?[a-z0-9]+://[^/@]*:[^/]*@", text):
+        # The name of a repository is in reports, errors and logs.
+        return "a repository without a password: set RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD in backup_offsite_environment"
     if text.startswith("/"):
         return (is_path(text) and text.startswith("/offsite/")) or "a folder below /offsite, where backup_offsite_volume is mounted"
     if kind == "rest" and colon:
@@ -685,6 +693,7 @@ KINDS: dict[str, Kind] = {
     "request_rate": _text("a number of requests a second or a minute, as 10r/s or 30r/m", pattern(r"[1-9][0-9]{0,5}r/[sm]")),
     "server_name": _text("a DNS name, without scheme, port or path", is_server_name),
     "url": _text("an URL as https://www.example.com", is_url),
+    "public_url": _text("an URL as https://www.example.com", is_public_url),
     "notification_url": _text("the URL of a webhook, as https://hooks.example.com/x, or one of apprise", is_notification_url, secret=True),
     "webhook_url": _text("an URL as https://hooks.example.com/x", is_url, secret=True),
     # As nginx compares it: decoded, with single slashes, without dot segments and without the query.

@@ -339,19 +339,24 @@ def test_reload_takes_over_password_and_memory(server: Server) -> None:
     assert run_id in server.ask("info", "server", password="new-password")
 
 
-@needs_server
-def test_reload_shows_no_hash_of_a_password_in_arguments(server: Server, tmp_path: Path) -> None:
-    """All users of a host see the arguments of its processes; rules with what a shell or redis-cli would read arrive as they are."""
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """Return the file that has the arguments of each redis-cli that is found next to it."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    command = shutil.which("redis-cli")
-    (folder / "redis-cli").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/arguments\nexec {command} "$@"\n')
+    (folder / "redis-cli").write_text(f'#!/bin/sh\necho "$@" >>{folder}/arguments\nexec {shutil.which("redis-cli")} "$@"\n')
     (folder / "redis-cli").chmod(0o755)
+    return folder / "arguments"
+
+
+@needs_server
+def test_reload_shows_no_hash_of_a_password_in_arguments(server: Server, recorded: Path) -> None:
+    """All users of a host see the arguments of its processes; rules with what a shell or redis-cli would read arrive as they are."""
     rules = ["~it's:\"a\\b*", "~$HOME:*", "&*", "+get", "+ping", "(+set ~a?[b-c])"]
     server.declare(redis_app_password="new-password", redis_app_rules=rules)
-    status, printed = server.run(server.service["reload"], PATH=f"{folder}:{os.environ['PATH']}")
+    status, printed = server.run(server.service["reload"], PATH=f"{recorded.parent}:{os.environ['PATH']}")
     assert status == 0, printed
-    arguments = (tmp_path / "arguments").read_text()
+    arguments = recorded.read_text()
     assert "CONFIG SET" in arguments
     assert not re.search("[0-9a-f]{64}", arguments)
     admin = {"user": "admin", "password": SECRETS["redis_admin_password"]}
@@ -382,11 +387,25 @@ def test_a_rotated_password_ends_no_connection(server: Server) -> None:
         assert waiting.communicate(timeout=20)[0].split() == ["queue", "answer"]
 
 
-def session(server: Server, command: str, mode: str = "read") -> tuple[int, str]:
+def session(server: Server, command: str, mode: str = "read", **environment: str) -> tuple[int, str]:
     """Return the exit status of a session of redis.yml, and what it printed."""
     script = server.here((ROOT / "playbooks/files/redis_session.sh").read_text())
     argv = ["sh", "-c", f"echo {shlex.quote(command)} | sh -c {shlex.quote(script)} {server.port} admin {mode}"]
-    return server.run(argv)
+    return server.run(argv, **environment)
+
+
+@needs_server
+def test_a_session_shows_no_password_in_arguments(server: Server, recorded: Path) -> None:
+    """And a command that failed fails the session."""
+    user = "acl setuser report on >report-password-1 '~a*' +@read"
+    assert session(server, user, "write", PATH=f"{recorded.parent}:{os.environ['PATH']}") == (0, "OK")
+    assert "report-password-1" not in recorded.read_text()
+    assert server.ask("get", "ab", user="report", password="report-password-1") == ""
+    assert session(server, " CONFIG GET maxmemory-policy", "write")[0] == 0
+    assert session(server, "ACL WHOAMI", "write") == (0, "admin")
+    for wrong in ("ACL SETUSER report +bogus", "CONFIG SET nosuch 1", "HELLO 9", "ACL NOSUCH", "CONFIG GET"):
+        status, printed = session(server, wrong, "write")
+        assert (status, printed.partition(" ")[0] in ("ERR", "NOPROTO")) == (1, True), f"{wrong}: {printed}"
 
 
 @needs_server
