@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import typing as t
+import urllib.parse
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
@@ -26,7 +28,7 @@ LOGIN = re.compile(r"([a-z+]+://)[^/\s]+@")
 ADDRESS = re.compile(r"[a-z+]+://|[^/]+@[^/]+:")
 
 
-def git(*arguments: str, folder: Path | None = None) -> str:
+def git(*arguments: str, folder: Path | None = None, environment: t.Mapping[str, str] | None = None) -> str:
     """Return what git says.
 
     Raises:
@@ -41,7 +43,7 @@ def git(*arguments: str, folder: Path | None = None) -> str:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, **quiet},
+            env={**os.environ, **quiet, **(environment or {})},
         )
     except FileNotFoundError as error:
         raise AnsibleActionFail("git is not installed on the controller; install it, or build a folder without image_git_ref") from error
@@ -88,6 +90,25 @@ def shown(source: str) -> str:
     return LOGIN.sub(r"\1", source)
 
 
+def without_password(source: str) -> tuple[str, dict[str, str]]:
+    """Return the address of a repository without a login that has a password, and the environment with which git logs in.
+
+    All users of a host see the arguments of its processes.
+    """
+    parts = urllib.parse.urlsplit(source)
+    login, _at, host = parts.netloc.rpartition("@")
+    if parts.scheme not in ("http", "https") or ":" not in login:
+        return source, {}
+    plain = parts._replace(netloc=host).geturl()
+    words = base64.b64encode(urllib.parse.unquote(login).encode()).decode()
+    number = os.environ.get("GIT_CONFIG_COUNT") or "0"
+    return plain, {
+        "GIT_CONFIG_COUNT": str(int(number) + 1),
+        f"GIT_CONFIG_KEY_{number}": f"http.{plain}.extraHeader",
+        f"GIT_CONFIG_VALUE_{number}": f"Authorization: Basic {words}",
+    }
+
+
 def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
     """Return the folder with the product, its commit, and the folder to remove afterwards ("" for the user's own)."""
     if not ADDRESS.match(source):
@@ -99,8 +120,9 @@ def folder_of(source: str, ref: str) -> tuple[Path, str, str]:
         return checked_out(folder, source, ref)
     with tempfile.TemporaryDirectory(prefix="slipway-git-") as clone:
         git("init", "--quiet", "--bare", clone)
+        address, login = without_password(source)
         try:
-            git("fetch", "--quiet", "--depth", "1", "--", source, ref or "HEAD", folder=Path(clone))
+            git("fetch", "--quiet", "--depth", "1", "--", address, ref or "HEAD", folder=Path(clone), environment=login)
         except AnsibleActionFail as error:
             raise AnsibleActionFail(f"image_git_ref {ref or 'HEAD'} cannot be fetched from {shown(source)}: {shown(str(error))}") from error
         return checked_out(Path(clone), source, "FETCH_HEAD")

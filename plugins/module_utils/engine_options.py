@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -442,7 +443,7 @@ def describe(engine: Engine | None, path: str = ENGINE_OPTIONS) -> dict[str, t.A
     """Return what the controller must know of the options to compare them.
 
     Returns:
-        Fields of Found, whether the engine ``runs``, and whether ``containers_live_on`` while it restarts.
+        Fields of Found without its text and logins, whether the engine ``runs``, and whether ``containers_live_on`` while it restarts.
     """
     try:
         found = read_found(path)
@@ -450,8 +451,10 @@ def describe(engine: Engine | None, path: str = ENGINE_OPTIONS) -> dict[str, t.A
     except (RefusedError, EngineError):
         # What is wrong, refused_change says.
         return {}
+    shown = {name: _without_logins(getattr(found, name)) for name in ("accepted", "current", "written")}
     return {
-        **{name: value for name, value in found._asdict().items() if name != "text"},
+        **shown,
+        "interrupted": found.interrupted,
         "runs": engine is not None,
         "containers_live_on": lives_on,
     }
@@ -460,7 +463,7 @@ def describe(engine: Engine | None, path: str = ENGINE_OPTIONS) -> dict[str, t.A
 def stops_containers(described: t.Mapping[str, t.Any], options: Options) -> bool:
     """Return whether a host's engine has to be restarted for these options, and its containers stop meanwhile."""
     found, live_on = _found_of(described)
-    target = target_of(found, options)
+    target = target_of(found, _without_logins(options))
     return not (live_on or target.get("live-restore") or pending(found, target) <= RELOADABLE)
 
 
@@ -472,7 +475,7 @@ def reasons(described: t.Mapping[str, t.Any], options: Options) -> list[str]:
         options: The options that are wanted.
     """
     found, _live_on = _found_of(described)
-    target = target_of(found, options)
+    target = target_of(found, _without_logins(options))
     changed = pending(found, target)
     names = f"its options: {', '.join(sorted(changed))}" if changed else "its options"
     after = "; an earlier change was interrupted" if found.interrupted else ""
@@ -484,6 +487,13 @@ def reasons(described: t.Mapping[str, t.Any], options: Options) -> list[str]:
         return [f"the engine reloads {names}{after}"]
     meanwhile = CONTAINERS_STOP if stops_containers(described, options) else "containers keep running"
     return [f"{RESTARTS} for {names}; {meanwhile}{after}"]
+
+
+def _without_logins(options: Options) -> Options:
+    """Return options with a digest in place of the proxies, whose URLs may hold a login: with -v all that a host returns is shown."""
+    if "proxies" not in options:
+        return options
+    return {**options, "proxies": hashlib.sha256(text_of(options["proxies"]).encode()).hexdigest()}
 
 
 def _found_of(described: t.Mapping[str, t.Any]) -> tuple[Found, bool]:

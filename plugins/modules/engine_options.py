@@ -112,7 +112,8 @@ def write(path: str, text: str) -> None:
     try:
         info = os.stat(place)
     except FileNotFoundError:
-        write_file(place, text, 0o644)
+        # Proxies may have a login in their URLs.
+        write_file(place, text, 0o600)
     else:
         write_file(place, text, info.st_mode & 0o7777, info.st_uid, info.st_gid)
 

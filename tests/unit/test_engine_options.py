@@ -431,6 +431,20 @@ def test_log_driver_none_takes_any_options(path: Path):
     assert change(machine, {"live-restore": True, "log-driver": "none", "log-opts": {"max-size": "10m"}}) == "restarted"
 
 
+def test_what_is_known_of_options_holds_no_login(path: Path):
+    """A changed login is a difference nevertheless; with -v all that a host says is shown."""
+    path.unlink()
+    machine = Machine(path)
+    options = {"proxies": {"https-proxy": "http://u:of-the-proxy@proxy:3128"}, "live-restore": True}
+    change(machine, options, "stop")
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    described = known_before.describe(machine, str(path))
+    assert "of-the-proxy" not in json.dumps(described)
+    assert known_before.reasons(described, options) == []
+    other = {**options, "proxies": {"https-proxy": "http://u:another@proxy:3128"}}
+    assert known_before.reasons(described, other) == ["the engine restarts for its options: proxies; containers keep running"]
+
+
 def test_a_file_behind_a_link_keeps_its_place_and_its_mode(path: Path, tmp_path: Path):
     real = tmp_path / "managed" / "docker.json"
     real.parent.mkdir()

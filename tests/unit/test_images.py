@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import http.client
+import http.server
 import io
 import json
 import os
@@ -674,6 +675,58 @@ def test_bad_input_is_refused_in_one_message_before_anything_is_built(product: P
     said = message_of(product, **changes)
     assert message in said
     assert bool(said) == bool(message)
+
+
+class GitServer(http.server.BaseHTTPRequestHandler):
+    """A server of repositories below `root` for those that log in."""
+
+    root = Path()
+    login = "ci:p@ss word"
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != f"Basic {base64.b64encode(self.login.encode()).decode()}":
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", "Basic")
+            self.end_headers()
+            return
+        path, _, query = self.path.partition("?")
+        environment = {"GIT_PROJECT_ROOT": str(self.root), "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path, "QUERY_STRING": query}
+        environment |= {"REQUEST_METHOD": self.command, "CONTENT_TYPE": self.headers["Content-Type"] or "", "PATH": os.environ["PATH"]}
+        environment |= {"HTTP_CONTENT_ENCODING": self.headers["Content-Encoding"] or "", "GIT_CONFIG_COUNT": "1"}
+        environment |= {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        done = subprocess.run(["git", "http-backend"], input=body, env=environment, stdout=subprocess.PIPE, check=True)
+        self.send_response(200)
+        # What it prints begins with headers of its own.
+        self.flush_headers()
+        self.wfile.write(done.stdout)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        del format, args
+
+
+def test_a_password_of_a_repository_is_in_no_argument(product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All users of a host see the arguments of its processes."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "git").write_text(f'#!/bin/sh\necho "$@" >>{tools}/arguments\nexec {shutil.which("git")} "$@"\n')
+    (tools / "git").chmod(0o755)
+    monkeypatch.setattr(GitServer, "root", tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        place = f"127.0.0.1:{server.server_port}/product/.git"
+        assert message_of(product, source=f"http://ci:p%40ss%20word@{place}", git_ref="v1") == ""
+        arguments = (tools / "arguments").read_text()
+        refused = message_of(product, source=f"http://ci:wrong-one@{place}", git_ref="v1")
+        server.shutdown()
+    assert f"fetch --quiet --depth 1 -- http://{place} v1" in arguments
+    assert "ss%20word" not in arguments
+    assert refused.startswith(f"image_git_ref v1 cannot be fetched from http://{place}: ")
+    assert "wrong-one" not in refused
 
 
 def test_a_host_that_builds_is_sent_what_git_does_not_ignore(product: Path, tmp_path: Path):
